@@ -1,0 +1,200 @@
+"""The run folder: everything a run knows, in files that cannot execute when they are opened.
+
+    OUT/<name>/<cell>-seed<k>/
+        config.yaml         the experiment, every default spelled out
+        environment.json    versions, commit, hardware, backend
+        metrics.csv         a row an update
+        events.out.tfevents.*   TensorBoard
+        checkpoints/<steps>/    weights (safetensors) and counters (JSON)
+        result.json         how it ended
+
+Every file but the growing metrics.csv and TensorBoard's is written whole: to a temporary neighbour, flushed to the
+disk, renamed. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bistable_rl.config import Experiment, UserError, load_experiment, to_yaml
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.csv"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written to.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            temporary.chmod(0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def create(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
+    """Make the folder of a new run and write what is known at its start.
+
+    An existing run is never touched: a further one gets `-2`, `-3`, ... unless `overwrite` is set.
+
+    Raises:
+        UserError: The folder cannot be written to, or `overwrite` would delete something that is not a run.
+    """
+    stem = out / experiment.name / f"{experiment.policy.cell}-seed{experiment.seed}"
+    try:
+        if overwrite and stem.exists():
+            if not (stem / CONFIG).is_file():
+                raise UserError(f"{stem} is not a run folder (it holds no {CONFIG}), so --overwrite leaves it alone.")
+            shutil.rmtree(stem)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        run, number = stem, 1
+        while True:
+            try:
+                run.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+                run = stem.with_name(f"{stem.name}-{number}")
+    except OSError as error:
+        raise UserError(f"{error.filename or stem} cannot be written: {error.strerror}.") from None
+    write_text(run / CONFIG, to_yaml(experiment))
+    write_json(run / ENVIRONMENT, environment())
+    return run
+
+
+def read_experiment(run: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a run folder, with overrides such as `--env.kwargs.length`, `500` laid over it.
+
+    Raises:
+        UserError: There is no run folder there, or its configuration is broken.
+    """
+    if not run.is_dir():
+        raise UserError(f"there is no folder {run}; give a run folder such as runs/t_maze/nbrc-seed0.")
+    if not (run / CONFIG).is_file():
+        inside = sorted(str(p.parent) for p in run.glob(f"**/{CONFIG}"))[:3]
+        hint = f"did you mean {' or '.join(inside)}?" if inside else "give one such as runs/t_maze/nbrc-seed0."
+        raise UserError(f"{run} is not a run folder (it holds no {CONFIG}); {hint}")
+    return load_experiment(run / CONFIG, overrides)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, commit and hardware."""
+    packages = ("bistable-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "minigrid")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": {name: _version(name) for name in packages},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Return the commit of the clone this package runs from (`+` where it was changed), None elsewhere."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+class MetricsFile:
+    """metrics.csv: fixed columns, a row at a time, each on the disk before the next.
+
+    Args:
+        path: The file; appended to where it exists.
+        columns: The names of the columns, in order.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        new = not path.exists()
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, self.columns, extrasaction="ignore", restval="")
+        if new:
+            self._writer.writeheader()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row; columns it lacks stay empty, names that are no column are left out."""
+        self._writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
