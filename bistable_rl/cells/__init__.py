@@ -1,0 +1,75 @@
+"""The recurrent cells, by name."""
+
+import difflib
+import inspect
+
+from bistable_rl.cells.base import Cell
+from bistable_rl.cells.brc import BRCCell
+from bistable_rl.cells.gru import GRUCell
+from bistable_rl.cells.lstm import LSTMCell
+from bistable_rl.cells.nbrc import NBRCCell
+
+CELLS: dict[str, type[Cell]] = {
+    "brc": BRCCell,
+    "nbrc": NBRCCell,
+    "gru": GRUCell,
+    "lstm": LSTMCell,
+}
+
+__all__ = ["CELLS", "BRCCell", "Cell", "GRUCell", "LSTMCell", "NBRCCell", "cell_options", "get_cell"]
+
+
+def get_cell(name: str) -> type[Cell]:
+    """The class of the cell called `name`.
+
+    Args:
+        name: a key of `CELLS`.
+
+    Returns:
+        The cell's class.
+
+    Raises:
+        ValueError: if there is no such cell; it lists the choices and the nearest one.
+    """
+    if name not in CELLS:
+        raise ValueError(f"unknown cell {name!r}; {_choices(str(name), list(CELLS))}")
+    return CELLS[name]
+
+
+def cell_options(name: str) -> dict[str, object]:
+    """The options of a cell beyond its sizes, bias, device and dtype, with their defaults.
+
+    Args:
+        name: a key of `CELLS`.
+
+    Returns:
+        Option name -> default.
+
+    Raises:
+        ValueError: if there is no such cell.
+    """
+    parameters = inspect.signature(get_cell(name).__init__).parameters
+    fixed = ("self", "input_size", "hidden_size", "bias", "device", "dtype")
+    return {option: parameter.default for option, parameter in parameters.items() if option not in fixed}
+
+
+def check_options(name: str, options: dict[str, object]) -> None:
+    """Check that the cell has all these options.
+
+    Args:
+        name: a key of `CELLS`.
+        options: option name -> value; only the names are looked at.
+
+    Raises:
+        ValueError: if there is no such cell, or it has no such option; it lists the choices and the nearest one.
+    """
+    known = list(cell_options(name))
+    for option in options:
+        if option not in known:
+            raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), known)}")
+
+
+def _choices(name: str, choices: list[str]) -> str:
+    nearest = difflib.get_close_matches(name.lower(), choices, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{hint}Choices: {', '.join(choices)}"

@@ -1,0 +1,1 @@
+"""Scans over time: pure functions on tensors that know no cell."""

@@ -1,0 +1,225 @@
+"""What every cell is: one flat state, one step, one scan over time.
+
+The paper's names are used throughout. Other codes rename them: the feedback gain `a` (1 + tanh) is their r, the update
+gate `c` is their z.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bistable_rl.kernels import reference
+
+
+class Cell(nn.Module):
+    """A recurrent cell whose whole memory is one flat tensor, the first H entries of which are its output.
+
+    A subclass gives `project` (the part of the equation that needs the input only, so it is computed for all time
+    steps at once), `step` (the rest) and `reset_parameters`.
+
+    Args:
+        input_size: I, number of input features, at least 1.
+        hidden_size: H, number of output features, at least 1.
+        state_size: S >= H, length of the flat state.
+        recompute: keep fewer intermediate values for the backward pass and compute them again there.
+        learn_initial_state: make the state that sequences and resets start from a parameter, zero at first.
+        device: where the parameters live.
+        dtype: floating-point type of the parameters.
+
+    Raises:
+        ValueError: if a size is not a positive integer.
+    """
+
+    slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        state_size: int,
+        *,
+        recompute: bool = False,
+        learn_initial_state: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self._state_size = state_size
+        self.recompute = recompute
+        self.initial: nn.Parameter | None = None
+        if learn_initial_state:
+            self.initial = nn.Parameter(torch.zeros(self.learned_size, device=device, dtype=dtype))
+
+    @property
+    def state_size(self) -> int:
+        """S, the length of the flat state."""
+        return self._state_size
+
+    @property
+    def learned_size(self) -> int:
+        """How many entries of the initial state, from the first, `learn_initial_state` learns; the others stay 0."""
+        return self._state_size
+
+    def restored_state(self) -> Tensor | None:
+        """The state (S,) that a reset restores, or None where it is zero."""
+        if self.initial is None:
+            return None
+        return nn.functional.pad(self.initial, (0, self.state_size - self.learned_size))
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """The state (batch_size, S) before the first step: zero, or learned."""
+        restored = self.restored_state()
+        if restored is None:
+            return next(self.parameters()).new_zeros(batch_size, self.state_size)
+        return restored.expand(batch_size, -1)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as at construction."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the step needs of the input, x (..., I) -> (..., P), for any number of steps at once."""
+        raise NotImplementedError
+
+    def step(self, projected: Tensor, state: Tensor) -> Tensor:
+        """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
+        """One step of the equation.
+
+        Args:
+            x: (B, I), or (I,) without a batch.
+            state: (B, S), or (S,) without a batch; None is the initial state.
+
+        Returns:
+            The next state, (B, S) or (S,).
+
+        Raises:
+            RuntimeError: if a shape does not fit.
+        """
+        if x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
+            raise RuntimeError(f"input must be (B, {self.input_size}) or ({self.input_size},), got {tuple(x.shape)}")
+        expected = (*x.shape[:-1], self.state_size)
+        if state is None:
+            state = self.initial_state(1).expand(expected) if x.dim() == 2 else self.initial_state(1)[0]
+        elif state.shape != expected:
+            raise RuntimeError(f"Expected hidden size {expected}, got {tuple(state.shape)}")
+        return self.step(self.project(x), state)
+
+    def scan(
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        resets: Tensor | None = None,
+        batch_sizes: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run the cell over time.
+
+        Args:
+            x: (T, B, I), or (N, I) when packed.
+            state: (B, S), the state before the first step; None is the initial state.
+            resets: (T, B), or (N,) when packed, of bool or number: nonzero restores the initial state before that step.
+            batch_sizes: (T,) int64 on the CPU, as in a `PackedSequence`; given when and only when x is packed.
+
+        Returns:
+            The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
+            with torch.autocast(x.device.type, enabled=False):
+                dtype = next(self.parameters()).dtype
+                return self.scan(x.to(dtype), None if state is None else state.to(dtype), resets, batch_sizes)
+        if state is None:
+            state = self.initial_state(x.shape[1] if batch_sizes is None else int(batch_sizes[0]))
+        return reference.scan(
+            self.step,
+            self.project(x),
+            state,
+            output_size=self.hidden_size,
+            initial=self.restored_state(),
+            resets=resets,
+            batch_sizes=batch_sizes,
+            recompute=self.recompute,
+        )
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print`."""
+        return f"{self.input_size}, {self.hidden_size}"
+
+
+def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the option, the value and the choices, unless the value is one of them."""
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool) -> None:
+    """Check the options of the slow gate's bias.
+
+    Args:
+        c_bias: a finite number, "chrono", or None to leave the bias as initialised.
+        t_max: the longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
+        bias: whether the cell has biases at all.
+
+    Raises:
+        ValueError: if they contradict each other or are out of range.
+    """
+    if c_bias is None:
+        if t_max is not None:
+            raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")
+        return
+    if not bias:
+        raise ValueError(f"c_bias={c_bias!r} needs bias=True")
+    if c_bias == "chrono":
+        if isinstance(t_max, bool) or not isinstance(t_max, int | float) or not 1 < t_max < math.inf:
+            raise ValueError(f"c_bias='chrono' needs t_max, a number of steps above 1; got t_max={t_max!r}")
+    elif isinstance(c_bias, bool) or not isinstance(c_bias, int | float) or not math.isfinite(c_bias):
+        raise ValueError(f"c_bias must be a finite number or 'chrono', got {c_bias!r}")
+    elif t_max is not None:
+        raise ValueError(f"t_max={t_max!r} needs c_bias='chrono', got c_bias={c_bias!r}")
+
+
+@torch.no_grad()
+def fill_slow_gate(bias: Tensor, c_bias: float | str | None, t_max: float | None) -> None:
+    """Set the slow gate's bias (H,) in place: to a number, or chrono-initialised.
+
+    "chrono" draws log U(1, t_max) (Tallec and Ollivier 2018, section 3): the units' time constants then spread over
+    1 to t_max steps. None leaves the bias alone.
+    """
+    if c_bias == "chrono":
+        assert t_max is not None
+        bias.uniform_(1.0, float(t_max)).log_()
+    elif c_bias is not None:
+        bias.fill_(float(c_bias))
+
+
+def fill_gates(init: str, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None) -> None:
+    """Initialise a GRU's or LSTM's weights in place.
+
+    Args:
+        init: "torch" for uniform(-1/√H, 1/√H) everywhere; "keras" for Glorot-uniform input weights, orthogonal
+            recurrent weights and biases 0, each weight drawn as one matrix for all gates.
+        weight_ih: (G, I), all gates.
+        weight_hh: (G, H), all gates.
+        bias_ih: (G,), or None.
+        bias_hh: (G,), or None.
+    """
+    if init == "keras":
+        nn.init.xavier_uniform_(weight_ih)
+        nn.init.orthogonal_(weight_hh)
+        for bias in (bias_ih, bias_hh):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        return
+    bound = 1 / math.sqrt(weight_hh.shape[1])
+    for parameter in (weight_ih, weight_hh, bias_ih, bias_hh):
+        if parameter is not None:
+            nn.init.uniform_(parameter, -bound, bound)

@@ -1,0 +1,231 @@
+"""The stacked layers: nn.GRU's interface, and resets."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+from bistable_rl import rnn as rnn_module
+from bistable_rl.cells import CELLS, Cell, NBRCCell, cell_options
+from bistable_rl.rnn import GRU, LSTM, NBRC, RNN, make_rnn
+
+NAMES = list(CELLS)
+F, H, B, T = 3, 4, 5, 7
+
+
+def layer(rnn: RNN, index: int) -> Cell:
+    cell = rnn.cells[index]
+    assert isinstance(cell, Cell)
+    return cell
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_are_those_of_nn_gru(name: str, bidirectional: bool) -> None:
+    D = 2 if bidirectional else 1
+    rnn = make_rnn(name, F, H, 2, bidirectional=bidirectional)
+    theirs = nn.GRU(F, H, 2, bidirectional=bidirectional)
+    x = torch.randn(T, B, F)
+    output, h_n = rnn(x)
+    assert output.shape == theirs(x)[0].shape
+    assert h_n.shape == (2 * D, B, rnn.state_size)
+    assert rnn(x, h_n)[1].shape == h_n.shape
+    assert rnn(x[:, 0])[0].shape == theirs(x[:, 0])[0].shape
+    assert rnn(x[:, 0], h_n[:, 0])[1].shape == h_n[:, 0].shape
+    assert rnn(x[:0])[0].shape == (0, B, D * H)
+    assert rnn(x[:1])[0].shape == (1, B, D * H)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_class_and_make_rnn_build_the_same(name: str) -> None:
+    made = make_rnn(name, F, H, 2)
+    cls = getattr(rnn_module, CELLS[name].__name__.removesuffix("Cell"))
+    assert issubclass(cls, RNN)
+    named = cls(F, H, 2)
+    named.load_state_dict(made.state_dict())
+    x = torch.randn(T, B, F)
+    assert torch.equal(named(x)[0], made(x)[0])
+    keywords = set(cls.__init__.__annotations__) - set(RNN.__init__.__annotations__)
+    assert keywords == set(cell_options(name))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(GRU, nn.GRU), (LSTM, nn.LSTM)])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_two_bidirectional_layers_equal_torch(
+    ours: type[RNN], theirs: type[nn.GRU] | type[nn.LSTM], batch_first: bool
+) -> None:
+    settings = {"num_layers": 2, "bidirectional": True, "batch_first": batch_first, "dtype": torch.float64}
+    rnn, module = ours(F, H, **settings), theirs(F, H, **settings)  # type: ignore[arg-type]
+    weights: dict[str, torch.Tensor] = {}
+    for index, suffix in enumerate(("_l0", "_l0_reverse", "_l1", "_l1_reverse")):
+        weights |= {key + suffix: value for key, value in rnn.cells[index].state_dict().items()}
+    module.load_state_dict(weights)
+    x = torch.randn(B, T, F, dtype=torch.float64)
+    hx = torch.randn(4, B if batch_first else T, rnn.state_size, dtype=torch.float64)
+    packed = pack_padded_sequence(x, torch.tensor([3, 7, 1, 7, 2]), batch_first=True, enforce_sorted=False)
+    for given, state in ((x, hx), (packed, torch.randn(4, B, rnn.state_size, dtype=torch.float64))):
+        output, h_n = rnn(given, state)
+        expected, last = module(given, state.chunk(2, -1) if ours is LSTM else state)
+        torch.testing.assert_close(h_n, torch.cat(last, -1) if ours is LSTM else last)
+        if isinstance(given, PackedSequence):
+            output, expected = output.data, expected.data
+        torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_sequences_run_each_by_itself(name: str, enforce_sorted: bool, bidirectional: bool) -> None:
+    rnn = make_rnn(name, F, H, 2, bidirectional=bidirectional, cell_kwargs={"learn_initial_state": True})
+    lengths = [6, 4, 4, 1] if enforce_sorted else [4, 1, 6, 4]
+    sequences = [torch.randn(n, F) for n in lengths]
+    resets = [torch.rand(n) < 0.3 for n in lengths]
+    hx = torch.randn(len(rnn.cells), 4, rnn.state_size)
+    output, h_n = rnn(pack_sequence(sequences, enforce_sorted), hx, pack_sequence(resets, enforce_sorted))
+    padded, _ = pad_packed_sequence(output)
+    for b, (sequence, reset) in enumerate(zip(sequences, resets, strict=True)):
+        alone, last = rnn(sequence, hx[:, b], reset)
+        torch.testing.assert_close(padded[: len(sequence), b], alone)
+        torch.testing.assert_close(h_n[:, b], last)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resets_cut_both_directions_into_separate_sequences(name: str) -> None:
+    rnn = make_rnn(name, F, H, 1, bidirectional=True, cell_kwargs={"learn_initial_state": True})
+    x, resets = torch.randn(T, B, F), torch.zeros(T, B)
+    resets[3] = 1
+    hx = torch.randn(2, B, rnn.state_size)
+    output, h_n = rnn(x, hx, resets)
+    start = torch.stack([layer(rnn, 0).initial_state(B), layer(rnn, 1).initial_state(B)])
+    first, first_n = rnn(x[:3], torch.stack([hx[0], start[1]]))
+    second, second_n = rnn(x[3:], torch.stack([start[0], hx[1]]))
+    torch.testing.assert_close(output, torch.cat([first, second]))
+    torch.testing.assert_close(h_n, torch.stack([second_n[0], first_n[1]]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resets_follow_the_layout_of_the_input(name: str) -> None:
+    rnn, first = make_rnn(name, F, H), make_rnn(name, F, H, batch_first=True)
+    first.load_state_dict(rnn.state_dict())
+    x, resets = torch.randn(T, B, F), torch.rand(T, B) < 0.3
+    output = rnn(x, None, resets)[0]
+    torch.testing.assert_close(first(x.transpose(0, 1), None, resets.T)[0].transpose(0, 1), output)
+    torch.testing.assert_close(rnn(x[:, 1], None, resets[:, 1])[0], output[:, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_pickles_and_state_dicts_compute_the_same(name: str) -> None:
+    rnn, x = make_rnn(name, F, H, 2), torch.randn(T, B, F)
+    expected = rnn(x)[0]
+    assert torch.equal(copy.deepcopy(rnn)(x)[0], expected)
+    assert torch.equal(pickle.loads(pickle.dumps(rnn))(x)[0], expected)
+    other = make_rnn(name, F, H, 2)
+    other.load_state_dict(rnn.state_dict())
+    assert torch.equal(other(x)[0], expected)
+    assert all(key.startswith(("cells.0.", "cells.1.")) for key in rnn.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strides_do_not_matter(name: str) -> None:
+    rnn = make_rnn(name, F, H)
+    row = torch.randn(1, 1, F)
+    torch.testing.assert_close(rnn(row.expand(T, B, F))[0], rnn(row.expand(T, B, F).contiguous())[0])
+    x = torch.randn(B, F, T).permute(2, 0, 1)
+    torch.testing.assert_close(rnn(x)[0], rnn(x.contiguous())[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_keeps_the_recurrence_in_float32(name: str) -> None:
+    rnn, x = make_rnn(name, F, H), torch.randn(T, B, F)
+    expected = rnn(x)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(rnn(x)[0], expected)
+        assert rnn(x.bfloat16())[0].dtype == torch.float32
+        hx = torch.zeros(1, B, rnn.state_size, dtype=torch.bfloat16)
+        assert torch.equal(rnn(x, hx)[0], expected)
+
+
+def test_dropout_acts_between_layers_and_only_while_training() -> None:
+    rnn = NBRC(F, H, 2, dropout=1.0)
+    x = torch.randn(T, B, F)
+    first = layer(rnn, 0).scan(x)[0]
+    torch.testing.assert_close(rnn(x)[0], layer(rnn, 1).scan(torch.zeros_like(first))[0])
+    rnn.eval()
+    torch.testing.assert_close(rnn(x)[0], layer(rnn, 1).scan(first)[0])
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    rnn = NBRC(F, H)
+    cell = layer(rnn, 0)
+    assert isinstance(cell, NBRCCell)
+    cell.weight_ih.requires_grad_(False)
+    rnn(torch.randn(T, B, F))[0].sum().backward()
+    assert cell.weight_ih.grad is None
+    assert cell.weight_hh.grad is not None
+
+
+def test_a_learned_initial_state_is_where_sequences_start() -> None:
+    rnn = NBRC(F, H, learn_initial_state=True)
+    initial = layer(rnn, 0).initial
+    assert initial is not None
+    nn.init.constant_(initial, 0.7)
+    x = torch.randn(T, B, F)
+    torch.testing.assert_close(rnn(x)[0], rnn(x, torch.full((1, B, H), 0.7))[0])
+    rnn(x)[0].sum().backward()
+    assert initial.grad is not None
+    assert initial.grad.abs().min() > 0
+
+
+WRONG_CALLS = [
+    ((torch.zeros(T, B, F + 1),), RuntimeError, "Expected 3, got 4"),
+    ((torch.zeros(F),), ValueError, "Expected input to be 2D or 3D, got 1D"),
+    (
+        (torch.zeros(T, B, F), torch.zeros(1, B, H + 1)),
+        RuntimeError,
+        r"Expected hidden size \(1, 5, 4\), got \[1, 5, 5\]",
+    ),
+    ((torch.zeros(T, B, F), torch.zeros(1, H)), RuntimeError, "hx should also be 3-D but got 2-D"),
+    ((torch.zeros(T, F), torch.zeros(1, B, H)), RuntimeError, "hx should also be 2-D but got 3-D"),
+    ((torch.zeros(T, B, F, dtype=torch.float64),), ValueError, "float64.*does not match weight dtype.*float32"),
+    ((torch.zeros(T, B, F), torch.zeros(1, B, H, dtype=torch.float64)), ValueError, "hx dtype"),
+    ((torch.zeros(T, B, F), torch.zeros(1, B, H, device="meta")), ValueError, "hx is on meta and the input on cpu"),
+    ((torch.zeros(T, B, F), None, torch.zeros(B, T)), ValueError, r"resets must be \(7, 5\).*got \(5, 7\)"),
+    ((pack_sequence([torch.zeros(2, F)]), None, torch.zeros(2)), ValueError, "resets must be a PackedSequence"),
+    ((torch.zeros(2, 1, F), None, pack_sequence([torch.zeros(2)])), ValueError, "resets must be a tensor"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), WRONG_CALLS)
+def test_a_wrong_call_is_told_what_is_wrong(
+    arguments: tuple[torch.Tensor, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        NBRC(F, H)(*arguments)
+
+
+WRONG_CONSTRUCTIONS = [
+    ({"num_layers": 0}, "num_layers must be a positive integer, got 0"),
+    ({"dropout": 1.5}, r"range \[0, 1\], got 1.5"),
+    ({"cell": "gruu"}, "did you mean 'gru'"),
+    ({"cell_kwargs": {"candidatebias": True}}, "has no option 'candidatebias'; did you mean 'candidate_bias'"),
+    ({"input_size": -1}, "input_size must be a positive integer, got -1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_CONSTRUCTIONS)
+def test_a_wrong_construction_is_told_what_is_wrong(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_rnn(**{"cell": "nbrc", "input_size": F, "hidden_size": H, **arguments})  # type: ignore[arg-type]
+
+
+def test_dropout_on_a_single_layer_warns_as_nn_gru_does() -> None:
+    with pytest.warns(UserWarning, match="num_layers above 1"):
+        NBRC(F, H, dropout=0.5)
