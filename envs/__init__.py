@@ -1,0 +1,52 @@
+"""Environments that test memory, registered with gymnasium as `bistable_rl/<Name>-v0` when this is imported.
+
+Each is written once, batched over n copies in numpy (`gymnasium.make_vec`), and its n = 1 view is the single
+environment (`gymnasium.make`). `ENVIRONMENTS` says what there is; `make_env` and `make_batched_env` build one from a
+name and plain values, as a config file gives them, whoever's environment it is.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+from bistable_rl.envs.make import make_batched_env, make_env
+from bistable_rl.envs.t_maze import TMazeVectorEnv
+
+__all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One environment of ours.
+
+    Attributes:
+        batched: The class of n copies; beside it in its file stands the constructor of one, without "Vector".
+        reward_threshold: The return that counts as solved, with the default arguments.
+        horizon: The argument that sets how long an episode is.
+        kwargs: Arguments whose default is another here.
+    """
+
+    batched: type[BatchedEnv]
+    reward_threshold: float
+    horizon: str = "length"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+ENVIRONMENTS: dict[str, Entry] = {
+    "bistable_rl/CopyFirst-v0": Entry(CopyFirstVectorEnv, reward_threshold=0.825),
+    "bistable_rl/TMaze-v0": Entry(TMazeVectorEnv, reward_threshold=3.795),
+}
+
+for _id, _entry in ENVIRONMENTS.items():
+    _batched = f"{_entry.batched.__module__}:{_entry.batched.__name__}"
+    if _id not in gymnasium.registry:
+        gymnasium.register(
+            _id,
+            entry_point=_batched.replace("VectorEnv", "Env"),
+            vector_entry_point=_batched,
+            reward_threshold=_entry.reward_threshold,
+            kwargs=dict(_entry.kwargs),
+        )

@@ -1,0 +1,433 @@
+"""What every environment here shares: n copies stepped together, and one copy as a `gymnasium.Env`.
+
+The dynamics of an environment are written once, on arrays whose first axis is the copy. `BatchedEnv` adds the
+bookkeeping around them (seeds, episodes, autoreset, final observations, state), and `SingleEnv` is its n = 1 view.
+"""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Collection, Sequence
+from functools import wraps
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from bistable_rl.envs import draws
+
+Copies = npt.NDArray[np.int64]
+"""Indices of copies."""
+
+Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, np.ndarray]]
+"""Reward, termination, truncation, and what the info says where an episode has ended; each (n, ...)."""
+
+
+def unknown(kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None) -> ValueError:
+    """Return the error for a name that isn't one of `choices`: it lists them, and names the nearest.
+
+    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing.
+    """
+    near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(sorted(choices))}{hint}")
+
+
+def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
+    """Return `value` if it is an integer of at least `minimum`; `why` ends the sentence that refuses it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}{why}, not {value!r}")
+    return int(value)
+
+
+def check_probability(name: str, value: object) -> float:
+    """Return `value` if it is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> str:
+    """Return `value` if it is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise unknown(name, value, choices)
+    return value
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """Read an autoreset mode, given itself, by its name ("SAME_STEP") or by its value ("SameStep")."""
+    for known in AutoresetMode:
+        if mode in (known, known.name, known.value):
+            return known
+    raise unknown("autoreset_mode", mode, [known.name for known in AutoresetMode])
+
+
+def _take(observations: Any, copy: int) -> Any:
+    """Return one copy's observation out of a batch of them."""
+    if isinstance(observations, dict):
+        return {key: _take(value, copy) for key, value in observations.items()}
+    return observations[copy].copy()
+
+
+class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
+    """n copies of one environment, stepped together in numpy.
+
+    With an int seed s, copy i has the episodes of a single environment seeded s + i, also after an autoreset. A
+    subclass keeps everything that changes in arrays named in `STATE` and writes:
+
+    - `_begin(i)`: start an episode in the copies `i`, with draws made from `self.keys[i]`;
+    - `_advance(actions)`: apply every copy's action at step `self.t`;
+    - `_observe(i)`: the observations of the copies `i` at step `self.t`, in new arrays; at an episode's end too;
+    - `_set_cue(i, cue)`: overwrite what `_begin` drew as the cue;
+    - `_text(i)` and `_picture(i)`: what a person sees of copy `i`.
+
+    It declares `horizon`, `optimal_return` and `memoryless_return`.
+
+    Args:
+        num_envs: Number of copies.
+        observation_space: Space of one copy's observations.
+        action_space: Space of one copy's actions.
+        autoreset_mode: When a copy whose episode has ended starts the next one, as in `gymnasium.vector`:
+            `SAME_STEP` (at once, the last observation and info kept as `final_obs` and `final_info`), `NEXT_STEP`
+            or `DISABLED` (`reset(options={"reset_mask": mask})` does it). The mode, its name or its value.
+        render_mode: None, "human" (prints the text), "ansi" (returns it) or "rgb_array".
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - gymnasium's own declaration
+        "render_modes": ["human", "rgb_array", "ansi"],
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+    STATE: ClassVar[tuple[str, ...]] = ()
+
+    optimal_return: float
+    """Expected return of an optimal player."""
+    memoryless_return: float
+    """Expected return of the best player whose action depends on the present observation only."""
+    horizon: int
+    """The most steps an episode takes."""
+
+    def __init__(
+        self,
+        *,
+        num_envs: int,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        autoreset_mode: str | AutoresetMode,
+        render_mode: str | None,
+    ) -> None:
+        self.num_envs = check_int("num_envs", num_envs, 1)
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
+
+        self.seeds = np.zeros(num_envs, np.uint64)
+        self.episode = np.full(num_envs, -1, np.int64)  # -1: no episode yet, and no seed
+        self.keys = np.zeros(num_envs, np.uint64)
+        self.t = np.zeros(num_envs, np.int64)
+        self.over = np.zeros(num_envs, np.bool_)  # ended, and not reset yet
+        self._all: Copies = np.arange(num_envs)
+
+    # What a subclass writes.
+
+    def _begin(self, i: Copies) -> None:
+        raise NotImplementedError
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        raise NotImplementedError
+
+    def _observe(self, i: Copies) -> Any:
+        raise NotImplementedError
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _text(self, i: int) -> str:
+        raise NotImplementedError
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        raise NotImplementedError
+
+    # What a user calls.
+
+    @property
+    def reward_threshold(self) -> float:
+        """The return that counts as solved: nine tenths of the way from no memory to the optimum."""
+        return self.memoryless_return + 0.9 * (self.optimal_return - self.memoryless_return)
+
+    def normalized_score(self, mean_return: float) -> float:
+        """Return where `mean_return` lies between the best player without memory (0) and the optimum (1)."""
+        return (mean_return - self.memoryless_return) / (self.optimal_return - self.memoryless_return)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every copy.
+
+        Args:
+            seed: An int s seeds copy i with s + i; a sequence gives each copy its own, where None goes on with the
+                seed it has. Without a seed every copy goes on to its next episode.
+            options: "cue" forces the cue, one for all copies or one for each; "reset_mask" (bool, one for each)
+                says which copies to reset, and the others go on.
+
+        Returns:
+            The observations of all copies, and an empty info.
+        """
+        options = dict(options or {})
+        i = self._masked(options.pop("reset_mask", None))
+        cue = options.pop("cue", None)
+        if options:
+            raise unknown("reset option", next(iter(options)), ["cue", "reset_mask"])
+        self._seed(i, self._seed_list(seed))
+        self._start(i)
+        if cue is not None:
+            cue = np.asarray(cue)
+            if cue.ndim and len(cue) == self.num_envs:
+                cue = cue[i]
+            self._set_cue(i, cue)
+        if self.render_mode == "human":
+            self.render()
+        return self._observe(self._all), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
+        """Apply one action in every copy.
+
+        Args:
+            actions: (n, ...) one action for each copy.
+
+        Returns:
+            Observations, rewards, terminations, truncations and infos, as a `gymnasium.vector.VectorEnv` gives them.
+        """
+        if (self.episode < 0).any():
+            raise ResetNeeded("call reset() before the first step()")
+        waiting = self.over.copy()
+        if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
+            raise ResetNeeded(f"the episode of copy {waiting.argmax()} is over: reset it before the next step()")
+
+        reward, terminated, truncated, last = self._advance(self._valid(actions))
+        self.t += 1
+        if waiting.any():  # NEXT_STEP: these copies are reset by this step, and their action is ignored
+            reward[waiting], terminated[waiting], truncated[waiting] = 0.0, False, False
+            self._start(np.flatnonzero(waiting))
+        observations = self._observe(self._all)
+        self.over = terminated | truncated
+
+        infos: dict[str, Any] = {}
+        if self.over.any():
+            ended = self.over.copy()
+            infos = self._masked_infos(last, ended)
+            if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                i = np.flatnonzero(ended)
+                final = np.full(self.num_envs, None, dtype=object)
+                for copy in i.tolist():
+                    final[copy] = _take(observations, copy)
+                infos = self._masked_infos({"final_obs": final}, ended) | {
+                    "final_info": infos,
+                    "_final_info": ended.copy(),
+                }
+                self._start(i)
+                self._replace(observations, i, self._observe(i))
+        if self.render_mode == "human":
+            self.render()
+        return observations, reward, terminated, truncated, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Show every copy as `render_mode` says: a tuple of pictures or texts, or None where they are printed."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() shows nothing: give render_mode when the environment is made")
+            return None
+        if self.render_mode == "rgb_array":
+            return tuple(np.kron(self._picture(k), np.ones((16, 16, 1), np.uint8)) for k in range(self.num_envs))
+        texts = tuple(self._text(k) for k in range(self.num_envs))
+        if self.render_mode == "ansi":
+            return texts
+        sys.stdout.write("\n".join(texts) + "\n")
+        return None
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return copies of the arrays from which `set_state` goes on bit for bit."""
+        return {name: getattr(self, name).copy() for name in self._state_names()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `get_state` returned, here or in another environment made with the same arguments."""
+        names = self._state_names()
+        if set(state) != set(names):
+            raise ValueError(f"the state must hold {', '.join(names)}, not {', '.join(sorted(state))}")
+        for name in names:
+            present, value = getattr(self, name), np.asarray(state[name])
+            if value.shape != present.shape:
+                raise ValueError(f"the state's {name} must have shape {present.shape}, not {value.shape}")
+            setattr(self, name, value.astype(present.dtype, copy=True))
+
+    # Bookkeeping.
+
+    def _blank(self, i: Copies) -> npt.NDArray[np.float32]:
+        """Return zeros for the observations of the copies `i`, where these are vectors."""
+        return np.zeros((len(i), *self.observation_space.shape[1:]), np.float32)  # type: ignore[index]
+
+    def _state_names(self) -> tuple[str, ...]:
+        return ("seeds", "episode", "keys", "t", "over", *self.STATE)
+
+    def _seed_list(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + k for k in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"seed must be an int or {self.num_envs} of them, one for each copy, not {len(seed)}")
+        return list(seed)
+
+    def _seed(self, i: Copies, seeds: list[int | None]) -> None:
+        """Give the copies `i` their new seeds, and a random one to those that have none."""
+        if seeds[0] is not None:
+            super().reset(seed=seeds[0])  # gymnasium's np_random, and its refusal of a negative seed
+        for copy in i:
+            seed = seeds[copy]
+            if seed is not None:
+                if seed < 0:
+                    raise ValueError(f"seed must not be negative, not {seed}")
+                self.seeds[copy] = seed % 2**64
+                self.episode[copy] = -1
+            elif self.episode[copy] < 0:
+                self.seeds[copy] = self.np_random.integers(2**64, dtype=np.uint64)
+
+    def _start(self, i: Copies) -> None:
+        """Start the next episode of the copies `i`."""
+        self.episode[i] += 1
+        self.keys[i] = draws.episode_keys(self.seeds[i], self.episode[i])
+        self.t[i] = 0
+        self.over[i] = False
+        self._begin(i)
+
+    def _masked(self, mask: Any) -> Copies:
+        if mask is None:
+            return self._all
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"reset_mask must be {self.num_envs} booleans, one for each copy, at least one true")
+        return np.flatnonzero(mask)
+
+    def _valid(self, actions: np.ndarray) -> np.ndarray:
+        """Return the actions as an array that the dynamics can use, or say what is wrong with them."""
+        actions = np.asarray(actions)
+        space = self.single_action_space
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"actions must have shape {self.action_space.shape}, not {actions.shape}")
+        if isinstance(space, gymnasium.spaces.Discrete):
+            if actions.dtype.kind not in "iu" or (actions < 0).any() or (actions >= space.n).any():
+                raise ValueError(f"actions must be integers from 0 to {space.n - 1}, not {actions}")
+            return actions.astype(np.int64, copy=False)
+        if not np.isfinite(actions).all():
+            raise ValueError(f"actions must be finite numbers, not {actions}")
+        return np.clip(actions, -1.0, 1.0)
+
+    @staticmethod
+    def _masked_infos(values: dict[str, np.ndarray], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """Return infos that hold each value, and zeros where `mask` is false, beside the mask itself."""
+        infos: dict[str, Any] = {}
+        for name, value in values.items():
+            if value.dtype != object:
+                value = np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, value.dtype.type(0))
+            infos[name], infos[f"_{name}"] = value, mask.copy()
+        return infos
+
+    @staticmethod
+    def _replace(observations: Any, i: Copies, new: Any) -> None:
+        """Write the observations `new` of the copies `i` into the batch."""
+        if isinstance(observations, dict):
+            for key, value in new.items():
+                observations[key][i] = value
+        else:
+            observations[i] = new
+
+
+class SingleEnv(gymnasium.Env[Any, Any]):
+    """One copy of a batched environment, as a `gymnasium.Env`.
+
+    Args:
+        batch: The batched environment, made with `num_envs=1` and autoreset disabled.
+    """
+
+    def __init__(self, batch: BatchedEnv) -> None:
+        self.batch = batch
+        self.observation_space = batch.single_observation_space
+        self.action_space = batch.single_action_space
+        self.metadata = {key: value for key, value in batch.metadata.items() if key != "autoreset_mode"}
+        self.render_mode = batch.render_mode
+
+    @property
+    def horizon(self) -> int:
+        """The most steps an episode takes."""
+        return self.batch.horizon
+
+    @property
+    def optimal_return(self) -> float:
+        """Expected return of an optimal player."""
+        return self.batch.optimal_return
+
+    @property
+    def memoryless_return(self) -> float:
+        """Expected return of the best player whose action depends on the present observation only."""
+        return self.batch.memoryless_return
+
+    @property
+    def reward_threshold(self) -> float:
+        """The return that counts as solved."""
+        return self.batch.reward_threshold
+
+    def normalized_score(self, mean_return: float) -> float:
+        """Return where `mean_return` lies between the best player without memory (0) and the optimum (1)."""
+        return self.batch.normalized_score(mean_return)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `options={"cue": ...}` forces its cue."""
+        observations, _ = self.batch.reset(seed=seed, options=options)
+        self._np_random, self._np_random_seed = self.batch.np_random, self.batch.np_random_seed
+        return _take(observations, 0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Apply one action."""
+        observations, reward, terminated, truncated, infos = self.batch.step(np.asarray(action)[None])
+        info = {key: value[0].tolist() for key, value in infos.items() if not key.startswith("_")}
+        return _take(observations, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> Any:
+        """Show the copy as `render_mode` says."""
+        frames = self.batch.render()
+        return None if frames is None else frames[0]
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return copies of the arrays from which `set_state` goes on bit for bit."""
+        return self.batch.get_state()
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from what `get_state` returned."""
+        self.batch.set_state(state)
+
+
+def single(batched: type[BatchedEnv]) -> Callable[..., SingleEnv]:
+    """Return the constructor of the n = 1 view of `batched`: its arguments, less `num_envs` and `autoreset_mode`."""
+    signature = inspect.signature(batched)
+    kept = [p for p in signature.parameters.values() if p.name not in ("num_envs", "autoreset_mode")]
+    signature = signature.replace(parameters=kept, return_annotation=SingleEnv)
+
+    @wraps(batched, updated=())
+    def make(*args: Any, **kwargs: Any) -> SingleEnv:
+        arguments = signature.bind(*args, **kwargs).arguments  # a TypeError for what isn't there
+        return SingleEnv(batched(num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **arguments))
+
+    make.__signature__ = signature  # type: ignore[attr-defined]
+    make.metadata = {k: v for k, v in batched.metadata.items() if k != "autoreset_mode"}  # type: ignore[attr-defined]
+    return make

@@ -1,0 +1,127 @@
+"""CopyFirst: name, at the end of an episode, the symbol shown first."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, single
+from bistable_rl.envs.render import heat
+
+
+def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
+    """Return the shortest and the longest episode that `length`, a number or a pair, allows."""
+    if not isinstance(length, list | tuple):
+        low = check_int("length", length, minimum, why)
+        return low, low
+    if len(length) != 2:
+        raise ValueError(f"length must be a number or a pair (shortest, longest), not {length!r}")
+    low = check_int("the shortest length", length[0], minimum, why)
+    return low, check_int("the longest length", length[1], low, f", the shortest ({low})")
+
+
+class CopyFirstVectorEnv(BatchedEnv):
+    """Name, at the end of an episode, the symbol shown first.
+
+    A stream of symbols, each drawn uniformly from `num_symbols`. The first one is the cue; the others distract. The
+    actions at all steps but the last change nothing. It isolates one question: is one of K facts kept for `length`
+    steps while the input goes on?
+
+    It is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, with symbols in place of real numbers, as episodes.
+
+    ## Action Space
+    `Discrete(num_symbols)`: the symbol that the player names.
+
+    ## Observation Space
+    `Box(0, 1, (num_symbols + 2,))`: the symbol, one-hot; 1 at the first step; 1 at the last step, where the answer
+    counts. Without `flags` the last two aren't there. All zeros after the last step.
+
+    ## Rewards
+    At the last step 1 for the first symbol and -1 for another; 0 before. `optimal_return` is 1. Without memory the
+    observation at the last step says nothing of the cue, so every answer is right with probability 1/K, and
+    `memoryless_return` is 1/K - (1 - 1/K) = 2/K - 1.
+
+    ## Starting State
+    The cue, drawn uniformly. `options={"cue": k}` forces it.
+
+    ## Episode End
+    Terminates after `length` steps: the cue is seen at the first, the answer is the action at the last.
+    `info["is_success"]` says whether it was right.
+
+    ## Arguments
+    - `length`: steps in an episode, at least 2; a pair (shortest, longest) draws it uniformly for each episode.
+    - `num_symbols`: K, at least 2.
+    - `flags`: whether the observation marks the first and the last step.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("length", "cue")
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int | tuple[int, int] = 50,
+        num_symbols: int = 8,
+        flags: bool = True,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
+        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        self.flags = flags
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(0, 1, (num_symbols + 2 * flags,), np.float32),
+            action_space=Discrete(num_symbols),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.length = np.zeros(num_envs, np.int64)
+        self.cue = np.zeros(num_envs, np.int64)
+        self.horizon = self.longest
+        self.optimal_return = 1.0
+        self.memoryless_return = 2 / num_symbols - 1
+
+    def _begin(self, i: Copies) -> None:
+        self.length[i] = self.shortest + draws.integers(self.keys[i], draws.ONCE, self.longest - self.shortest + 1)
+        self.cue[i] = draws.integers(self.keys[i], 0, self.num_symbols)
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= self.num_symbols).any():
+            raise ValueError(f"cue must be a symbol from 0 to {self.num_symbols - 1}, not {cue}")
+        self.cue[i] = cue
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        answered = self.t == self.length - 1
+        right = actions == self.cue
+        reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
+        return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
+
+    def _observe(self, i: Copies) -> Any:
+        t, length = self.t[i], self.length[i]
+        symbol = np.where(t == 0, self.cue[i], draws.integers(self.keys[i], t, self.num_symbols))
+        observations = self._blank(i)
+        observations[np.arange(len(i)), symbol] = t < length
+        if self.flags:
+            observations[:, -2] = t == 0
+            observations[:, -1] = t == length - 1
+        return observations
+
+    def _text(self, i: int) -> str:
+        seen = self._observe(np.array([i]))[0, : self.num_symbols]
+        symbol = str(seen.argmax()) if seen.any() else "nothing"
+        now = "  ANSWER NOW" if self.t[i] == self.length[i] - 1 else ""
+        return f"step {self.t[i] + 1}/{self.length[i]}  seen: {symbol}  to remember: {self.cue[i]}{now}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        return heat(self._observe(np.array([i]))[0], np.eye(self.num_symbols)[self.cue[i]])
+
+
+CopyFirstEnv = single(CopyFirstVectorEnv)

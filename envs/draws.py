@@ -1,0 +1,65 @@
+"""Random numbers as a function: of a copy's seed, its episode and an index within the episode.
+
+A batch of n copies must have the episodes of n single environments, whatever order the copies are reset in, so
+no generator is shared or advanced: `episode_keys` gives each (seed, episode) a key, and the functions below give
+the key's draw number `index`. They work on whole arrays, and any draw can be made again at any time.
+
+The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014):
+its state is the key plus a multiple of an odd constant, so draw number `index` is found without those before it.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Index = npt.NDArray[np.int64] | int
+
+ONCE = 1 << 40
+"""Indices from here on are for what is drawn once an episode; those below are for its steps."""
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(x: Keys) -> Keys:
+    """Scramble 64 bits (the finaliser of SplitMix64); overflow is meant."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX_1
+    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    return x ^ (x >> np.uint64(31))
+
+
+def _bits(keys: Keys, index: Index) -> Keys:
+    """Draw number `index` of each key's stream, 64 random bits."""
+    # At least one axis: numpy warns of the overflow, which is meant, in scalars only.
+    return _mix(keys + (np.atleast_1d(index).astype(np.uint64) + np.uint64(1)) * _GAMMA)
+
+
+def episode_keys(seeds: Keys, episodes: npt.NDArray[np.int64]) -> Keys:
+    """Return the key of each copy's episode.
+
+    Args:
+        seeds: (n,) the copies' seeds.
+        episodes: (n,) how many episodes each copy has had since it was seeded.
+
+    Returns:
+        (n,) keys.
+    """
+    return _bits(_mix(seeds + _GAMMA), episodes)
+
+
+def integers(keys: Keys, index: Index, high: int) -> npt.NDArray[np.int64]:
+    """Return integers drawn uniformly from 0..high-1, shaped as `keys` and `index` broadcast."""
+    return (((_bits(keys, index) >> np.uint64(32)) * np.uint64(high)) >> np.uint64(32)).astype(np.int64)
+
+
+def uniform(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
+    """Return numbers drawn uniformly from [0, 1)."""
+    return (_bits(keys, index) >> np.uint64(11)) * 2.0**-53
+
+
+def normal(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
+    """Return standard normal numbers (Box and Muller, 1958); none is larger than 6.8."""
+    bits = _bits(keys, index)
+    radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
+    return radius * np.cos((bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32))

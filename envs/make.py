@@ -1,0 +1,140 @@
+"""Environments from a name and plain values, as a config file gives them."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from bistable_rl.envs.base import check_int, unknown
+from bistable_rl.envs.wrappers import WRAPPERS, DropText
+
+Made = TypeVar("Made")
+
+PROVIDERS: dict[str, str] = {"bistable_rl/": "bistable_rl.envs", "MiniGrid-": "minigrid", "popgym-": "popgym"}
+"""The package that registers the ids that start so. For any other, the id names it: "package:Name-v0"."""
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """Return what gymnasium knows of an environment, after importing the package that registers it.
+
+    Args:
+        env_id: A registered id, or "package:id".
+
+    Raises:
+        ValueError: If there is no such environment or no such package.
+    """
+    module, _, name = env_id.rpartition(":")
+    for prefix, provider in PROVIDERS.items():
+        if not module and name.startswith(prefix):
+            module = provider
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f"environment {env_id!r} needs the package {module!r}: {error}") from error
+    if name not in gymnasium.registry:
+        ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
+        raise unknown("environment id", name, [*ours, "any that gymnasium has registered"], gymnasium.registry)
+    return gymnasium.registry[name]
+
+
+def is_batched(env_id: str) -> bool:
+    """Return whether an environment has a batched form that `make_batched_env` can build."""
+    return find_spec(env_id).vector_entry_point is not None
+
+
+def make_env(
+    env_id: str,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[Mapping[str, Any]] = (),
+) -> gymnasium.Env[Any, Any]:
+    """Build one environment, whoever's it is.
+
+    Args:
+        env_id: A registered id, or "package:id". Texts in its observation (MiniGrid's mission) are left out.
+        kwargs: Its arguments; `max_episode_steps` too, as gymnasium has it.
+        wrappers: From the inside out, each `{"name": one of WRAPPERS, "kwargs": its arguments}`.
+
+    Raises:
+        ValueError: If a name is unknown or an argument refused.
+    """
+    spec = find_spec(env_id)
+    env = _made(env_id, spec.entry_point, kwargs, partial(gymnasium.make, spec), ["max_episode_steps"])
+    if isinstance(env.observation_space, gymnasium.spaces.Dict):
+        env = DropText(env)
+    for wrapper in wrappers:
+        if not set(wrapper) <= {"name", "kwargs"} or "name" not in wrapper:
+            raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {dict(wrapper)}")
+        name = wrapper["name"]
+        if name not in WRAPPERS:
+            raise unknown("wrapper", name, WRAPPERS)
+        env = _made(f"wrapper {name!r}", WRAPPERS[name], wrapper.get("kwargs"), partial(WRAPPERS[name], env), [])
+    return env
+
+
+def make_batched_env(
+    env_id: str,
+    *,
+    num_envs: int,
+    kwargs: Mapping[str, Any] | None = None,
+    autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+) -> VectorEnv[Any, Any, Any]:
+    """Build n copies of an environment that has a batched form.
+
+    Args:
+        env_id: A registered id, or "package:id".
+        num_envs: Number of copies.
+        kwargs: The environment's arguments.
+        autoreset_mode: When a copy whose episode has ended starts the next one.
+
+    Raises:
+        ValueError: If the id is unknown, an argument is refused or there is no batched form.
+    """
+    spec = find_spec(env_id)
+    if spec.vector_entry_point is None:
+        raise ValueError(f"{env_id} has no batched form: make it with make_env")
+    check_int("num_envs", num_envs, 1)
+    make = partial(
+        gymnasium.make_vec,
+        spec,
+        num_envs,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode=autoreset_mode,
+    )
+    return _made(env_id, spec.entry_point, kwargs, make, [])
+
+
+def _made(
+    what: str,
+    creator: Callable[..., Any] | str | None,
+    kwargs: Mapping[str, Any] | None,
+    make: Callable[..., Made],
+    also: list[str],
+) -> Made:
+    """Call `make(**kwargs)`, and turn the ways in which it refuses an argument into one sentence.
+
+    `creator` tells which arguments there are; those in `also` are `make`'s own.
+    """
+    kwargs = dict(kwargs or {})
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    assert creator is not None
+    parameters = inspect.signature(creator).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in kwargs:
+            if name not in [*names, *also]:
+                raise unknown(f"argument of {what}", name, names)
+    try:
+        return make(**kwargs)
+    except (TypeError, AssertionError) as error:
+        # gymnasium wraps a constructor's TypeError in one that repeats all arguments.
+        reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "no arguments"
+        raise ValueError(f"{what} can't be made with {given}: {reason or type(error).__name__}") from error

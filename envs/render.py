@@ -1,0 +1,25 @@
+"""Small pictures of numbers, for environments that have nothing else to show."""
+
+import numpy as np
+import numpy.typing as npt
+
+_NEGATIVE = np.array([60, 110, 255])
+_ZERO = np.array([40, 40, 40])
+_POSITIVE = np.array([255, 180, 40])
+
+
+def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Return rows of numbers as a picture, one pixel a number: blue is -1, dark grey 0, orange 1.
+
+    Args:
+        *rows: Vectors; the shorter ones are padded with black.
+
+    Returns:
+        (rows, longest row, 3) bytes.
+    """
+    vectors = [np.clip(np.asarray(row, dtype=np.float64).ravel(), -1, 1) for row in rows]
+    picture = np.zeros((len(rows), max(len(vector) for vector in vectors), 3), np.uint8)
+    for line, vector in zip(picture, vectors, strict=True):
+        end = np.where(vector[:, None] < 0, _NEGATIVE, _POSITIVE)
+        line[: len(vector)] = (_ZERO + np.abs(vector)[:, None] * (end - _ZERO)).astype(np.uint8)
+    return picture

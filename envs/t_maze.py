@@ -1,0 +1,179 @@
+"""TMaze: a goal seen at the entrance of a corridor decides where to turn at its end."""
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_probability, single
+
+RIGHT, UP, LEFT, DOWN = range(4)
+GOAL, WRONG = 4.0, -0.1
+
+
+class TMazeVectorEnv(BatchedEnv):
+    """A goal seen at the entrance of a corridor decides where to turn at its end.
+
+    The player starts at x = 0 and is told there, and only there, whether the goal is up or down. The corridor leads
+    right to the junction at x = `length`; the goal is one step up or down from it. Here the player's own actions
+    bring it to the moment when the memory is asked for.
+
+    The maze is that of Bakker (2001), "Reinforcement Learning with Long Short-Term Memory", NIPS 14; rewards, horizon
+    and the stochastic variant are those of Lambrechts, De Geeter, Vecoven, Ernst and Drion (2023), "Warming up
+    recurrent neural networks to maximise reachable multistability greatly improves learning", Neural Networks 166.
+
+    ## Action Space
+    `Discrete(4)`: 0 right, 1 up, 2 left, 3 down.
+
+    ## Observation Space
+    `Box(0, 1, (4,))`: one-hot, goal up, goal down, corridor, junction. All zeros in the arms. With
+    `previous_action_reward` the previous action, one-hot, and the previous reward follow, zeros at the first step,
+    in `Box((9,))` whose last entry goes from -0.1 to 4.
+
+    ## Rewards
+    4 for the arm with the goal, -0.1 for the other one and for a step against a wall, else 0. A random step (see
+    `stochasticity`) is rewarded as the action that the player chose.
+
+    `optimal_return` is 4 P, P the probability that a player who always chooses right reaches the junction while a
+    step is left, found by following the distribution of x; P = 1 without stochasticity. The best player without
+    memory does the same and turns either way at the junction, where nothing tells them apart, so
+    `memoryless_return` is P (4 - 0.1) / 2. (The previous action and reward are memory: they aren't counted as
+    part of the observation here.)
+
+    ## Starting State
+    x = 0; the goal is up or down with probability 1/2. `options={"cue": 0}` forces up, 1 down.
+
+    ## Episode End
+    Terminates in an arm; truncates after 3 `length` - 1 steps. `info["is_success"]` says whether the goal was reached.
+
+    ## Arguments
+    - `length`: L, the corridor's, at least 1. An episode takes L + 1 steps at best and 3 L - 1 at most.
+    - `stochasticity`: λ, the probability of a random step in the corridor; never at the junction.
+    - `previous_action_reward`: whether the observation holds the previous action and reward.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("x", "y", "cue", "previous")
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 20,
+        stochasticity: float = 0.0,
+        previous_action_reward: bool = False,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.length = check_int("length", length, 1)
+        self.stochasticity = check_probability("stochasticity", stochasticity)
+        self.previous_action_reward = previous_action_reward
+        low = np.zeros(9, np.float32)
+        high = np.ones(9, np.float32)
+        low[8], high[8] = WRONG, GOAL
+        size = 9 if previous_action_reward else 4
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(low[:size], high[:size], dtype=np.float32),
+            action_space=Discrete(4),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.x = np.zeros(num_envs, np.int64)
+        self.y = np.zeros(num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
+        self.cue = np.zeros(num_envs, np.int64)  # 0 up, 1 down
+        self.previous = np.zeros((num_envs, 5), np.float32)  # action, one-hot, and reward
+        self.horizon = 3 * length - 1
+
+    @cached_property
+    def _arrival(self) -> float:
+        """Probability that always choosing right reaches the junction while a step is left."""
+        random = self.stochasticity / 4
+        p = np.zeros(self.length + 1)
+        p[0] = 1.0
+        for _ in range(self.horizon - 1):
+            moved = np.zeros_like(p)
+            moved[1:] += (1 - 3 * random) * p[:-1]
+            moved[:-1] += 2 * random * p[:-1]  # up and down: a wall
+            moved[0] += random * p[0]
+            moved[:-2] += random * p[1:-1]
+            moved[-1] += p[-1]
+            p = moved
+        return float(p[-1])
+
+    @property
+    def optimal_return(self) -> float:  # type: ignore[override]
+        """Expected return of an optimal player."""
+        return GOAL * self._arrival
+
+    @property
+    def memoryless_return(self) -> float:  # type: ignore[override]
+        """Expected return of the best player without memory."""
+        return (GOAL + WRONG) / 2 * self._arrival
+
+    def _begin(self, i: Copies) -> None:
+        self.x[i] = 0
+        self.y[i] = 0
+        self.cue[i] = draws.integers(self.keys[i], draws.ONCE, 2)
+        self.previous[i] = 0.0
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        if cue.dtype.kind not in "iu" or not np.isin(cue, (0, 1)).all():
+            raise ValueError(f"cue must be 0 (up) or 1 (down), not {cue}")
+        self.cue[i] = cue
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        junction = self.x == self.length
+        turns = (actions == UP) | (actions == DOWN)
+        against_wall = np.where(junction, actions == RIGHT, turns | ((actions == LEFT) & (self.x == 0)))
+        in_arm = junction & turns
+        success = in_arm & (actions == np.where(self.cue == 0, UP, DOWN))
+        reward = np.where(success, GOAL, np.where(in_arm | against_wall, WRONG, 0.0))
+
+        done = actions
+        if self.stochasticity > 0:
+            random = ~junction & (draws.uniform(self.keys, 2 * self.t) < self.stochasticity)
+            done = np.where(random, draws.integers(self.keys, 2 * self.t + 1, 4), actions)
+        self.x = np.clip(self.x + (done == RIGHT) - (done == LEFT), 0, self.length)
+        self.y = np.where(in_arm, np.where(actions == UP, 1, -1), 0)
+        self.previous[:, :4] = actions[:, None] == np.arange(4)
+        self.previous[:, 4] = reward
+        truncated = ~in_arm & (self.t == self.horizon - 1)
+        return reward, in_arm, truncated, {"is_success": success}
+
+    def _observe(self, i: Copies) -> Any:
+        x, corridor = self.x[i], self.y[i] == 0
+        observations = self._blank(i)
+        observations[:, 0] = corridor & (x == 0) & (self.cue[i] == 0)
+        observations[:, 1] = corridor & (x == 0) & (self.cue[i] == 1)
+        observations[:, 2] = corridor & (x > 0) & (x < self.length)
+        observations[:, 3] = corridor & (x == self.length)
+        if self.previous_action_reward:
+            observations[:, 4:] = self.previous[i]
+        return observations
+
+    def _text(self, i: int) -> str:
+        goal = "up" if self.cue[i] == 0 else "down"
+        seen = f"goal {goal}" if self.x[i] == 0 else "junction" if self.x[i] == self.length else "corridor"
+        cells = np.full((3, self.length + 1), " ")
+        cells[1], cells[0, -1], cells[2, -1] = ".", ".", "."
+        cells[2 * self.cue[i], -1] = "G"
+        cells[1 - self.y[i], self.x[i]] = "@"
+        maze = "\n".join("".join(row) for row in cells)
+        return f"step {self.t[i] + 1}/{self.horizon}  seen: {seen}  to remember: {goal}\n{maze}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        picture = np.zeros((3, self.length + 1, 3), np.uint8)
+        picture[1], picture[:, -1] = 90, 90
+        picture[2 * self.cue[i], -1] = (40, 200, 80)
+        picture[1 - self.y[i], self.x[i]] = (255, 180, 40)
+        return picture
+
+
+TMazeEnv = single(TMazeVectorEnv)

@@ -1,0 +1,196 @@
+"""Wrappers that memory work needs, by the names that a config gives them."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.wrappers import TimeLimit
+
+from bistable_rl.envs.base import check_choice, unknown
+
+ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
+"""MiniGrid's actions, in its order."""
+
+CHANNELS = (11, 6, 3)
+"""How many objects, colours and states a cell of MiniGrid's image can show."""
+
+VELOCITIES: dict[str, tuple[int, ...]] = {
+    "CartPole": (1, 3),
+    "Pendulum": (2,),
+    "MountainCar": (1,),
+    "MountainCarContinuous": (1,),
+    "Acrobot": (4, 5),
+}
+"""Which entries of a classic-control observation are velocities."""
+
+
+def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return MiniGrid images (..., V, V, 3) as flat vectors (..., V·V·20) of zeros and ones."""
+    cells = [np.eye(n, dtype=np.float32)[image[..., k]] for k, n in enumerate(CHANNELS)]
+    return np.concatenate(cells, axis=-1).reshape(*image.shape[:-3], -1)
+
+
+class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Leave the texts out of a Dict observation (MiniGrid's mission): no network here reads them.
+
+    Args:
+        env: The environment; what has no text is left as it is.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        space = env.observation_space
+        if isinstance(space, Dict):
+            kept = {key: value for key, value in space.items() if np.dtype(value.dtype).kind != "U"}
+            self.observation_space = Dict(kept)
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation without its texts."""
+        if isinstance(self.observation_space, Dict):
+            return {key: observation[key] for key in self.observation_space}
+        return observation
+
+
+class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Make a MiniGrid environment fit for training: no mission, few actions, `info["is_success"]`.
+
+    The size of the view is MiniGrid's own argument, `agent_view_size`.
+
+    Args:
+        env: A MiniGrid environment.
+        encoding: "symbolic" leaves the image as it is, (V, V, 3) bytes: object, colour, state; "one_hot" makes it a
+            vector of V·V·20 zeros and ones.
+        actions: The names of the actions to keep, in the order of their new numbers; None keeps all seven.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], *, encoding: str = "symbolic", actions: list[str] | None = None
+    ) -> None:
+        RecordConstructorArgs.__init__(self, encoding=encoding, actions=actions)
+        gymnasium.Wrapper.__init__(self, env)
+        space = env.observation_space
+        if not isinstance(space, Dict) or not {"image", "direction"} <= set(space):
+            raise ValueError(f"the wrapper 'minigrid' is for MiniGrid's environments, not for {env}")
+        self.encoding = check_choice("encoding", encoding, ("symbolic", "one_hot"))
+        image = space["image"]
+        assert isinstance(image, Box)
+        if encoding == "one_hot":
+            image = Box(0, 1, (image.shape[0] * image.shape[1] * sum(CHANNELS),), np.float32)
+        self.observation_space = Dict({"image": image, "direction": space["direction"]})
+        names = ACTIONS if actions is None else actions
+        for name in names:
+            check_choice("action", name, ACTIONS)
+        if len(set(names)) != len(names) or not names:
+            raise ValueError(f"actions must be different names, at least one, not {names}")
+        self._numbers = [ACTIONS.index(name) for name in names]
+        self.action_space = Discrete(len(names))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._encode(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Apply one of the kept actions."""
+        observation, reward, terminated, truncated, info = self.env.step(self._numbers[int(action)])
+        if terminated or truncated:
+            info = {**info, "is_success": bool(terminated and float(reward) > 0)}
+        return self._encode(observation), float(reward), terminated, truncated, info
+
+    def _encode(self, observation: Any) -> Any:
+        image = observation["image"]
+        if self.encoding == "one_hot":
+            image = one_hot_cells(image)
+        return {"image": image, "direction": observation["direction"]}
+
+
+class PreviousActionReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Show the previous action and reward, zeros at the first step.
+
+    They follow the entries of a vector. A Dict gets the keys `previous_action` and `previous_reward`; any other
+    observation becomes such a Dict, and is itself under `observation`.
+
+    Args:
+        env: An environment with discrete or vector actions.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.Wrapper.__init__(self, env)
+        actions, space = env.action_space, env.observation_space
+        if isinstance(actions, Discrete):
+            action = Box(0, 1, (int(actions.n),), np.float32)
+        elif isinstance(actions, Box):
+            action = Box(actions.low.ravel(), actions.high.ravel(), dtype=np.float32)
+        else:
+            raise ValueError(f"previous_action_reward is for Discrete and Box actions, not for {actions}")
+        reward = Box(-np.inf, np.inf, (1,), np.float32)
+        self._vector = isinstance(space, Box) and len(space.shape) == 1
+        if isinstance(space, Box) and self._vector:
+            low = np.concatenate([space.low, action.low, reward.low])
+            high = np.concatenate([space.high, action.high, reward.high])
+            self.observation_space = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        else:
+            entries = dict(space) if isinstance(space, Dict) else {"observation": space}
+            self.observation_space = Dict({**entries, "previous_action": action, "previous_reward": reward})
+        self._action = np.zeros(action.shape, np.float32)
+        self._reward = np.zeros(1, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._action, self._reward = np.zeros_like(self._action), np.zeros_like(self._reward)
+        return self._join(observation), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Apply an action and keep it for the observation that follows."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if isinstance(self.env.action_space, Discrete):
+            self._action = np.zeros_like(self._action)
+            self._action[int(action) - int(self.env.action_space.start)] = 1.0
+        else:
+            self._action = np.asarray(action, np.float32).ravel()
+        self._reward = np.array([reward], np.float32)
+        return self._join(observation), reward, terminated, truncated, info
+
+    def _join(self, observation: Any) -> Any:
+        if self._vector:
+            return np.concatenate([observation, self._action, self._reward]).astype(np.float32)
+        entries = observation if isinstance(observation, dict) else {"observation": observation}
+        return {**entries, "previous_action": self._action.copy(), "previous_reward": self._reward.copy()}
+
+
+class MaskVelocity(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Take the velocities out of a classic-control observation, so that they must be inferred from its history.
+
+    Args:
+        env: One of gymnasium's classic-control environments.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        RecordConstructorArgs.__init__(self)
+        gymnasium.ObservationWrapper.__init__(self, env)
+        name = env.spec.name if env.spec is not None else str(env)
+        if name not in VELOCITIES:
+            raise unknown("environment for mask_velocity", name, VELOCITIES)
+        space = env.observation_space
+        assert isinstance(space, Box)
+        self._kept = np.delete(np.arange(space.shape[0]), VELOCITIES[name])
+        self.observation_space = Box(space.low[self._kept], space.high[self._kept], dtype=np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        """Return the positions."""
+        return observation[self._kept]
+
+
+WRAPPERS: dict[str, type[gymnasium.Wrapper[Any, Any, Any, Any]]] = {
+    "mask_velocity": MaskVelocity,
+    "minigrid": MiniGrid,
+    "previous_action_reward": PreviousActionReward,
+    "time_limit": TimeLimit,
+}
+"""By name. `time_limit` is gymnasium's (`max_episode_steps`): it truncates, so that a value is bootstrapped there."""
