@@ -75,7 +75,7 @@ def test_gymnasiums_wrappers_find_nothing_wrong_in_whole_episodes(env_id: str) -
         env.action_space.seed(0)
         for seed in range(5):
             env.reset(seed=seed)
-            done, steps, info = False, 0, {}
+            done, steps, info = False, 0, dict[str, Any]()
             while not done:
                 assert info == {}
                 _, _, terminated, truncated, info = env.step(env.action_space.sample())
@@ -134,7 +134,7 @@ def test_a_batch_does_what_gymnasium_does_with_single_copies(env_id: str, mode: 
 @pytest.mark.parametrize("env_id", IDS)
 def test_copies_differ_and_so_do_their_episodes(env_id: str) -> None:
     env = make_batched_env(env_id, num_envs=64, kwargs=SHORT[env_id], autoreset_mode="DISABLED")
-    states = []
+    states: list[dict[str, np.ndarray]] = []
     for _ in range(2):
         env.reset(seed=0 if not states else None)
         states.append(env.get_state())  # type: ignore[attr-defined]
@@ -145,7 +145,8 @@ def test_copies_differ_and_so_do_their_episodes(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", IDS)
 def test_unseeded_environments_differ(env_id: str) -> None:
     a, b = (make_batched_env(env_id, num_envs=8) for _ in range(2))
-    a.reset(), b.reset()  # noqa: B018
+    a.reset()
+    b.reset()
     assert (a.seeds != b.seeds).all()  # type: ignore[attr-defined]
 
 

@@ -18,10 +18,7 @@ def play(env: TMazeVectorEnv, *, player: str, episodes: int) -> tuple[float, flo
     while ended < episodes:
         memory = np.where(observations[:, 0] > 0, UP, np.where(observations[:, 1] > 0, DOWN, memory))
         turn = {"perfect": memory, "memoryless": np.where(rng.random(n) < 0.5, UP, DOWN)}.get(player)
-        if turn is None:
-            actions = rng.integers(4, size=n)
-        else:
-            actions = np.where(observations[:, 3] > 0, turn, RIGHT)
+        actions = rng.integers(4, size=n) if turn is None else np.where(observations[:, 3] > 0, turn, RIGHT)
         observations, rewards, terminated, truncated, infos = env.step(actions)
         total += rewards.sum()
         done = terminated | truncated
