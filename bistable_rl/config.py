@@ -275,11 +275,17 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return experiment
 
 
-def experiment_parser(prog: str = "bistable-rl train") -> ArgumentParser:
+def experiment_parser() -> ArgumentParser:
     """Return the parser of an experiment's keys; it raises instead of leaving the program."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False, default_env=False)
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment)
     return parser
+
+
+def experiment_help() -> str:
+    """Return every key of an experiment with its meaning, type and default."""
+    text = experiment_parser().format_help().partition("One training run:\n")[2]
+    return re.sub(r"  --\w+ CONFIG +Path to a configuration file\.\n", "", text)
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
@@ -329,6 +335,9 @@ def _check_flags(keys: Iterable[str]) -> None:
                 raise UserError("command line: " + unknown("option", f"--{key}", [f"--{name}" for name in full]))
             done.append(part)
             kind = hints[part]
+        if dataclasses.is_dataclass(kind):
+            names = ", ".join(f"--{key}.{f.name}" for f in dataclasses.fields(kind))
+            raise UserError(f"command line: --{key} is a section; set its keys: {names}.")
 
 
 def _check_keys(data: Mapping[str, Any], kind: Any, source: str, prefix: str = "") -> None:

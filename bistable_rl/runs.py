@@ -18,6 +18,7 @@ import contextlib
 import csv
 import importlib.metadata
 import json
+import numbers
 import os
 import platform
 import shutil
@@ -36,6 +37,10 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+
+
+class RunFailedError(RuntimeError):
+    """A run that stopped by itself; the message is one sentence: what happened, where, and what is left."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -192,9 +197,14 @@ class MetricsFile:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row; columns it lacks stay empty, names that are no column are left out."""
-        self._writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+        self._writer.writerow({key: _short(value) for key, value in row.items()})
         self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _short(value: Any) -> Any:
+    """Write a float, numpy's too, with six digits."""
+    return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else value

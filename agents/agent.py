@@ -1,0 +1,119 @@
+"""A trained agent, reopened from its run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from bistable_rl import runs
+from bistable_rl.agents import checkpoint
+from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.config import Experiment, PolicyConfig, UserError
+
+
+class Agent:
+    """A policy with its weights; what `load` returns.
+
+    Attributes:
+        policy: The network, a torch module.
+        experiment: The configuration it was trained with.
+        steps: Environment steps it was trained for.
+    """
+
+    def __init__(self, policy: RecurrentPolicy, experiment: Experiment, steps: int) -> None:
+        self.policy = policy
+        self.experiment = experiment
+        self.steps = steps
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Any]:
+        """Return actions, and the memory to hand back at the next call.
+
+        Args:
+            observation: One observation, or a batch of n.
+            state: What the last call returned; None starts with an empty memory.
+            episode_start: (n,) true where an episode has just begun, which empties that memory.
+            deterministic: Take the most likely action instead of sampling one.
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic)
+
+    def check_spaces(self, env: VecEnv) -> None:
+        """Check that an environment shows and takes what this agent was trained on.
+
+        Raises:
+            UserError: Its spaces differ.
+        """
+        for kind in ("observation_space", "action_space"):
+            trained, here = getattr(self.policy, kind), getattr(env, kind)
+            if trained != here:
+                raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, the agent was trained on {trained}.")
+
+
+def load(run: str | os.PathLike[str], device: str = "cpu") -> Agent:
+    """Reopen a run folder without executing anything in it.
+
+    Args:
+        run: The run folder, of a finished run or of one that was stopped.
+        device: Where the network goes.
+
+    Raises:
+        UserError: There is no run there, or its checkpoint is missing, broken or of another architecture.
+    """
+    folder = Path(run)
+    experiment = runs.read_experiment(folder)
+    newest = checkpoint.latest(folder)
+    env = make_vec_env(experiment.env, 1, seed=0)
+    try:
+        policy = make_policy(experiment, env, resolve_device(device))
+    finally:
+        env.close()
+    state = checkpoint.load_policy(newest, policy)
+    policy.set_training_mode(False)
+    return Agent(policy, experiment, state["steps"])
+
+
+def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPolicy:
+    """Build the network of an experiment for the spaces of its environment, untrained.
+
+    Raises:
+        UserError: The policy section does not fit.
+    """
+    rate = experiment.algorithm.learning_rate
+    try:
+        return RecurrentPolicy(
+            env.observation_space, env.action_space, lambda _: rate, **policy_kwargs(experiment.policy)
+        ).to(device)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"policy: {' '.join(str(error).split()).rstrip('.')}.") from None
+
+
+def policy_kwargs(policy: PolicyConfig) -> dict[str, Any]:
+    """Return the policy section as the arguments of `RecurrentPolicy`."""
+    return dict(vars(policy))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device behind `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UserError: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        found = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
+        raise UserError(f"device: {name} is not here ({found}); choose cpu or auto.")
+    return device

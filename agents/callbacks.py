@@ -1,0 +1,224 @@
+"""What happens beside the learning: logging, evaluation, checkpoints, progress, and stopping."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from bistable_rl import runs
+from bistable_rl.agents import checkpoint
+from bistable_rl.agents.evaluation import Evaluation, evaluate
+from bistable_rl.config import Experiment, to_yaml
+
+STEPS = "time/total_timesteps"
+COLUMNS = (
+    STEPS,
+    "time/time_elapsed",
+    "time/fps",
+    "rollout/ep_rew_mean",
+    "rollout/ep_len_mean",
+    "rollout/success_rate",
+    "eval/mean_reward",
+    "eval/mean_ep_length",
+    "eval/success_rate",
+    "train/loss",
+    "train/policy_gradient_loss",
+    "train/value_loss",
+    "train/entropy_loss",
+    "train/approx_kl",
+    "train/clip_fraction",
+    "train/explained_variance",
+    "train/std",
+    "train/clip_range",
+)
+
+
+class NonFiniteError(FloatingPointError):
+    """A NaN or an infinity turned up in training; the message says where."""
+
+
+class _MetricsWriter(KVWriter):
+    def __init__(self, file: runs.MetricsFile) -> None:
+        self.file = file
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self.file.write({key: value for key, value in key_values.items() if key in self.file.columns})
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def make_logger(run: Path, experiment: Experiment) -> Logger:
+    """Return SB3's logger on metrics.csv and TensorBoard, with the resolved config as TensorBoard's text."""
+    tensorboard = TensorBoardOutputFormat(str(run))
+    tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", 0)
+    tensorboard.writer.flush()
+    return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, COLUMNS)), tensorboard])
+
+
+class RunCallback(BaseCallback):
+    """Keeps the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
+
+    Everything happens between two updates, when weights and counters belong together. Ctrl-C ends the training at the
+    next environment step; a second one ends it at once.
+
+    Args:
+        experiment: The experiment.
+        run: Its run folder.
+        eval_env: The copies for evaluation.
+        eval_seed: Seeds them anew for every evaluation, so that all of them play the same episodes.
+    """
+
+    def __init__(self, experiment: Experiment, run: Path, eval_env: VecEnv, eval_seed: int) -> None:
+        super().__init__()
+        self.experiment = experiment
+        self.run = run
+        self.eval_env = eval_env
+        self.eval_seed = eval_seed
+        self.interrupted = False
+        self.last_evaluation: Evaluation | None = None
+        self._evaluated_at = 0
+        self._saved_at: int | None = None
+        self._progress = Progress(experiment.total_steps, str(run))
+
+    def _on_training_start(self) -> None:
+        self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        for group in self.model.policy.optimizer.param_groups:
+            self._parameters = group["params"]
+        self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps > 0:
+            self._after_update()
+        elif self._saved_at is None:
+            self._save()
+
+    def _on_step(self) -> bool:
+        self._progress.update(self.num_timesteps, self.model.ep_info_buffer, self.model.ep_success_buffer)
+        return not self.interrupted
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.rollout_buffer
+        for name in ("rewards", "values", "log_probs", "advantages"):
+            finite = np.isfinite(getattr(buffer, name))
+            if not finite.all():
+                step, copy = np.argwhere(~finite)[0][:2]
+                raise NonFiniteError(
+                    f"{name} became {getattr(buffer, name)[step, copy]} in step {step} of environment copy {copy}, "
+                    f"in the update after {self.num_timesteps - finite.size} environment steps"
+                )
+
+    def _on_training_end(self) -> None:
+        if not self.interrupted:
+            self._after_update(last=True)
+        elif self._saved_at != self.num_timesteps:
+            self._save()
+
+    def close(self) -> None:
+        """Give the terminal and Ctrl-C back."""
+        self._progress.close()
+        if hasattr(self, "_handler"):
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self._progress.say("stopping at the next step; press Ctrl-C again to stop at once")
+
+    def _after_update(self, last: bool = False) -> None:
+        if last or self.num_timesteps - self._evaluated_at >= self.experiment.evaluation.every:
+            self._evaluated_at = self.num_timesteps
+            self._evaluate()
+        self.model.dump_logs()
+        if last or self.num_timesteps - (self._saved_at or 0) >= self.experiment.checkpoint.every:
+            self._save()
+
+    def _evaluate(self) -> None:
+        self.eval_env.seed(self.eval_seed)
+        result = evaluate(self.model.policy, self.eval_env, self.experiment.evaluation.episodes)
+        self.last_evaluation = result
+        self.logger.record("eval/mean_reward", float(result.returns.mean()))
+        self.logger.record("eval/mean_ep_length", float(result.lengths.mean()))
+        text = f"evaluation: return {result.returns.mean():.3f}"
+        if result.successes is not None:
+            self.logger.record("eval/success_rate", float(result.successes.mean()))
+            text += f", success {result.successes.mean():.3f}"
+        self._progress.say(f"{self.num_timesteps:,} steps, {text} over {len(result.returns)} episodes")
+
+    def _save(self) -> None:
+        self._saved_at = self.num_timesteps
+        checkpoint.save(
+            self.run,
+            self.num_timesteps,
+            self.model.policy,
+            self.model.policy.optimizer,
+            keep=self.experiment.checkpoint.keep,
+        )
+
+    def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # one sum over all of them: clipping has spread any NaN over every gradient
+        if not all(bool(torch.isfinite(p.grad.sum())) for p in self._parameters if p.grad is not None):
+            raise NonFiniteError(f"the gradient of the loss became NaN in the update at {self.num_timesteps} steps")
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        total: Steps to go.
+        title: What is running, said once at the start.
+    """
+
+    EVERY = 10.0  # seconds between two lines where there is no terminal
+
+    def __init__(self, total: int, title: str) -> None:
+        self.total = total
+        self.start = self.last = time.monotonic()
+        self.steps = 0
+        self.bar = tqdm(total=total, unit=" steps", unit_scale=True) if sys.stderr.isatty() else None
+        self.say(title)
+
+    def update(self, steps: int, episodes: Any, successes: Any) -> None:
+        """Show where training is; cheap enough for every step."""
+        now = time.monotonic()
+        if now - self.last < (0.5 if self.bar is not None else self.EVERY):
+            return
+        self.last = now
+        returns = [episode["r"] for episode in episodes or ()]
+        shown = {"return": f"{np.mean(returns):.3f}"} if returns else {}
+        if successes:
+            shown["success"] = f"{np.mean(successes):.2f}"
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(min(steps, self.total) - self.steps)
+            self.steps = min(steps, self.total)
+        else:
+            rate = steps / (now - self.start)
+            eta = time.strftime("%H:%M:%S", time.gmtime(max(0, self.total - steps) / rate))
+            facts = "".join(f", {name} {value}" for name, value in shown.items())
+            self.say(f"{steps:,}/{self.total:,} steps, {rate:,.0f} steps/s, {eta} to go{facts}")
+
+    def say(self, line: str) -> None:
+        """Print a line beside the bar."""
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
+            self.bar.close()

@@ -1,0 +1,110 @@
+"""Checkpoints: weights and optimizer in safetensors, counters in JSON, written whole or not at all.
+
+checkpoints/<steps>/policy.safetensors
+                    optimizer.safetensors
+                    state.json
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from bistable_rl import runs
+from bistable_rl.config import UserError
+
+
+def save(
+    run: Path, steps: int, policy: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, **state: Any
+) -> Path:
+    """Write the checkpoint of a run at a number of environment steps and drop the oldest ones past `keep`.
+
+    Args:
+        run: The run folder.
+        steps: Environment steps so far; names the checkpoint.
+        policy: Its weights are kept.
+        optimizer: Its moments are kept.
+        keep: How many of the latest checkpoints remain.
+        **state: Further plain values for state.json.
+
+    Raises:
+        UserError: The disk is full or cannot be written to; earlier checkpoints are intact.
+    """
+    folder = run / runs.CHECKPOINTS / f"{steps:012d}"
+    with runs.written_folder(folder) as temporary:
+        try:
+            safetensors.torch.save_file(_contiguous(policy.state_dict()), temporary / "policy.safetensors")
+            safetensors.torch.save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        except SafetensorError as error:
+            raise UserError(f"{folder} cannot be written: {error}.") from None
+        runs.write_json(temporary / "state.json", {"steps": steps, **state})
+    for old in folders(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def folders(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, the oldest first."""
+    return sorted(p for p in (run / runs.CHECKPOINTS).glob("*") if p.name.isdigit())
+
+
+def latest(run: Path) -> Path:
+    """Return the last checkpoint of a run.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = folders(run)
+    if not found:
+        raise UserError(f"{run} holds no checkpoint yet; it was stopped before its first one.")
+    return found[-1]
+
+
+def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
+    """Load a checkpoint's weights into a policy and return its state.json.
+
+    Raises:
+        UserError: A file is missing, truncated or broken, or the weights belong to another architecture.
+    """
+    file = folder / "policy.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(file)
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state["steps"] = int(state["steps"])
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the checkpoint {folder} is incomplete: {Path(error.filename or file).name} is missing."
+        ) from None
+    except SafetensorError as error:
+        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.") from None
+    except OSError as error:
+        raise UserError(f"the checkpoint {folder} cannot be read: {error.strerror or error}.") from None
+    wanted = policy.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        have = tuple(tensors[name].shape) if name in tensors else None
+        want = tuple(wanted[name].shape) if name in wanted else None
+        if have != want:
+            shown = {None: "absent"}
+            raise UserError(
+                f"the checkpoint {folder} belongs to another architecture: {name} is {shown.get(have, have)} in it "
+                f"and {shown.get(want, want)} in the network of {runs.CONFIG}."
+            )
+    policy.load_state_dict(tensors)
+    return state
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's tensors as `<parameter index>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return _contiguous({f"{i}.{name}": torch.as_tensor(v) for i, s in state.items() for name, v in s.items()})

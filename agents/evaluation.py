@@ -1,0 +1,80 @@
+"""Play whole episodes with an agent and count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+
+class Predicts(Protocol):
+    """Anything with SB3's recurrent `predict`."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """Return actions and the next state."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The episodes of an evaluation.
+
+    Attributes:
+        returns: Undiscounted return of each episode, (episodes,).
+        lengths: Steps of each episode, (episodes,).
+        successes: Whether each succeeded, (episodes,); None where the environment does not say.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    successes: np.ndarray | None
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the number of episodes, mean and spread as plain numbers."""
+        return {
+            "episodes": len(self.returns),
+            "success_rate": None if self.successes is None else float(self.successes.mean()),
+            "return_mean": float(self.returns.mean()),
+            "return_std": float(self.returns.std()),
+            "length_mean": float(self.lengths.mean()),
+        }
+
+
+def evaluate(agent: Predicts, env: VecEnv, episodes: int, *, deterministic: bool = True) -> Evaluation:
+    """Play exactly `episodes` episodes on the copies of `env`.
+
+    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones.
+
+    Args:
+        agent: Has SB3's recurrent `predict`.
+        env: Is reset first.
+        episodes: How many episodes to count, at least 1.
+        deterministic: Take the most likely action instead of sampling one.
+    """
+    n = env.num_envs
+    share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
+    done = np.zeros(n, dtype=int)
+    returns: list[float] = []
+    lengths: list[int] = []
+    successes: list[bool | None] = []
+    total, length = np.zeros(n), np.zeros(n, dtype=int)
+    observation: Any = env.reset()
+    state, starts = None, np.ones(n, dtype=bool)
+    while (done < share).any():
+        action, state = agent.predict(observation, state, starts, deterministic)
+        observation, reward, starts, infos = env.step(action)
+        total += reward
+        length += 1
+        for i in np.flatnonzero(starts):
+            if done[i] < share[i]:
+                returns.append(float(total[i]))
+                lengths.append(int(length[i]))
+                success = infos[i].get("is_success")
+                successes.append(None if success is None else bool(success))
+            done[i] += 1
+            total[i], length[i] = 0.0, 0
+    known = None if any(s is None for s in successes) else np.array(successes)
+    return Evaluation(np.array(returns), np.array(lengths), known)

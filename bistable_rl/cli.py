@@ -1,0 +1,251 @@
+"""The `bistable-rl` command: the door to everything, and where an error becomes one sentence.
+
+Each command imports what it needs when it runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bistable_rl.config import UserError, experiment_help, find_config, load_experiment, shipped_configs, unknown
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises, so that every error leaves the program by one way."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            prog=f"bistable-rl {command}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`.")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer above 0")
+    return int(text)
+
+
+def _overrides(parser: _Parser, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into the parser's own arguments and `--key value` overrides, wherever they stand."""
+    actions = parser._option_string_actions
+    own: list[str] = []
+    overrides: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        name, equals, _ = token.partition("=")
+        target = overrides if token.startswith("--") and name not in actions else own
+        target.append(token)
+        takes_value = target is overrides or (name in actions and actions[name].nargs != 0)
+        if token.startswith("-") and takes_value and not equals:
+            target.extend(value for value in [next(tokens, None)] if value is not None)
+    return own, overrides
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train an agent from a config file."""
+    parser = _Parser(
+        "train",
+        "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>.\n"
+        "Any key of the config can be overridden: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
+        f"Shipped configs: {', '.join(shipped_configs())}",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is there, instead of numbering")
+    if any(token in ("-h", "--help") for token in argv):
+        parser.print_help()
+        print("\nkeys of the config, each an option too:\n")
+        print(experiment_help())
+        return 0
+    own, overrides = _overrides(parser, argv)
+    args = parser.parse_args(own)
+    experiment = load_experiment(find_config(args.config), overrides)
+
+    from bistable_rl.agents.training import train
+
+    run = train(experiment, args.out, overwrite=args.overwrite)
+    result = _read_result(run)
+    print(f"{result['status']}: {result['steps']:,} steps in {result['seconds']:,.0f} s, in {run}")
+    if result["evaluation"]:
+        _print_summary(result["evaluation"])
+    print(f"watch:    tensorboard --logdir {args.out}\nevaluate: bistable-rl evaluate {run}")
+    return 130 if result["status"] == "interrupted" else 0
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Play episodes with a trained agent."""
+    parser = _Parser(
+        "evaluate",
+        "Play episodes with the last checkpoint of a run and report success and return.\n"
+        "The environment can be changed: --env.kwargs.length 500",
+    )
+    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
+    parser.add_argument("--episodes", metavar="N", type=_count, default=100, help="episodes to play (default: 100)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
+    own, overrides = _overrides(parser, argv)
+    args = parser.parse_args(own)
+    for token in overrides[::2] if all("=" not in t for t in overrides[::2]) else overrides:
+        if token.startswith("--") and not token.startswith("--env"):
+            options = ["--episodes", "--json", "--env.id", "--env.kwargs", "--env.wrappers", "--env.num_envs"]
+            raise UserError("command line: " + unknown("option", token.partition("=")[0], options))
+
+    from bistable_rl import runs
+    from bistable_rl.agents import evaluation
+    from bistable_rl.agents.agent import load
+    from bistable_rl.agents.make_env import derived_seed, make_vec_env
+
+    experiment = runs.read_experiment(args.run, overrides)
+    agent = load(args.run)
+    seed = derived_seed(experiment.seed, 2)
+    env = make_vec_env(experiment.env, min(16, args.episodes), seed)
+    agent.check_spaces(env)
+    try:
+        summary = evaluation.evaluate(agent, env, args.episodes).summary()
+    finally:
+        env.close()
+    print(f"{args.run}, trained for {agent.steps:,} steps")
+    _print_summary(summary)
+    if args.json is not None:
+        env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
+        runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary})
+    return 0
+
+
+def list_names(argv: Sequence[str]) -> int:
+    """List cells, environments or shipped configs."""
+    parser = _Parser("list", "List what can be named in a config.")
+    parser.add_argument("what", choices=("cells", "envs", "configs"))
+    what = parser.parse_args(argv).what
+    rows: list[tuple[str, str]]
+    if what == "cells":
+        from bistable_rl.cells import CELLS
+
+        rows = [(name, _first_line(cell)) for name, cell in CELLS.items()]
+    elif what == "envs":
+        from bistable_rl.envs import ENVIRONMENTS
+
+        rows = [(name, _first_line(entry.batched)) for name, entry in ENVIRONMENTS.items()]
+        rows.append(("any other id", "that gymnasium knows: MiniGrid-MemoryS7-v0, CartPole-v1, package:Name-v0, ..."))
+    else:
+        rows = [(name, _first_comment(path)) for name, path in shipped_configs().items()]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}")
+    return 0
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """Show versions, devices and the kernels in use."""
+    _Parser("doctor", "Show versions, devices, and which kernels run the cells and why.").parse_args(argv)
+    import torch
+
+    from bistable_rl import kernels, runs
+
+    facts = runs.environment()
+    print(f"python     {facts['python']} on {facts['platform']}")
+    for name, version in facts["versions"].items():
+        print(f"{name:<20} {version or 'not installed'}")
+    print(f"cpu        {facts['processor']}, {facts['cores']} cores, torch uses {torch.get_num_threads()} threads")
+    count = torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
+    print(f"cuda       {names or 'none'}")
+    for line in kernels.describe():
+        print(f"kernels    {line}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "list": list_names,
+    "doctor": doctor,
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: bistable-rl COMMAND ...",
+            "",
+            "Recurrent cells that keep a memory by themselves, and agents that use them.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`bistable-rl COMMAND --help` tells more; start with `bistable-rl train rl/copy_first`.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; a user's error becomes one sentence and exit code 2, a failed run exit code 1."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"bistable-rl {version('bistable-rl')}")
+        return 0
+    from bistable_rl.runs import RunFailedError
+
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(unknown("command", argv[0], COMMANDS))
+        return COMMANDS[argv[0]](argv[1:])
+    except UserError as error:
+        print(f"bistable-rl: {error}", file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"bistable-rl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bistable-rl: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `bistable-rl list envs | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _read_result(run: Path) -> dict[str, object]:
+    import json
+
+    from bistable_rl.runs import RESULT
+
+    result: dict[str, object] = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    return result
+
+
+def _print_summary(summary: object) -> None:
+    assert isinstance(summary, dict)
+    success = "" if summary["success_rate"] is None else f"success {summary['success_rate']:.3f}, "
+    print(
+        f"{success}return {summary['return_mean']:.3f} ± {summary['return_std']:.3f}, "
+        f"length {summary['length_mean']:.1f}, over {summary['episodes']} episodes"
+    )
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("# ") if first.startswith("#") else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

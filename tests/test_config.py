@@ -1,0 +1,137 @@
+"""Every way a configuration can be wrong ends in one sentence that names the file and the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bistable_rl.config import UserError, find_config, load_experiment, shipped_configs, to_yaml
+
+MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "experiment.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_experiment(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("name: [", "line 1"),
+        ("- a\n- b", "must hold keys"),
+        (b"\x00\x01\x02", "not valid YAML"),
+        (b"\xff\xfe\x00", "not a text file"),
+        ("name: x\nname: y\n", "second time in line 2"),
+        ("1: 2", "not text"),
+        ("name: !!python/object/apply:os.system ['true']", "tag"),
+        ("name: !thing x", "tag"),
+        ("env: {id: x}", "key name is missing"),
+        ("name: x", "key env is missing"),
+        ("name: x\nenv: {}", "key env.id is missing"),
+        ("name: x\nenv: CopyFirst", "env must be a mapping of id"),
+        ("name: x\nenv: {id: 3}", "env.id must be text, not 3"),
+        (MINIMAL + "polcy: {}", "unknown key 'polcy'; did you mean 'policy'?"),
+        (MINIMAL + "policy: {sell: gru}", "did you mean 'policy.cell'?"),
+        (MINIMAL + "policy: {hidden_size: 0}", "policy.hidden_size must be an integer above 0, not 0"),
+        (MINIMAL + "policy: {hidden_size: -4}", "above 0, not -4"),
+        (MINIMAL + "policy: {hidden_size: 6.5}", "an integer above 0, not 6.5"),
+        (MINIMAL + "policy: {hidden_size: many}", 'not "many"'),
+        (MINIMAL + "policy: {critic: both}", "one of separate, shared, feedforward"),
+        (MINIMAL + "policy: {net_arch: 64}", "a list of integers above 0"),
+        (MINIMAL + "policy: {net_arch: [64, 0]}", "a list of integers above 0"),
+        (MINIMAL + "policy: {cell_kwargs: 3}", "policy.cell_kwargs must be a mapping"),
+        (MINIMAL + "algorithm: {learning_rate: .nan}", "algorithm.learning_rate must be a finite number above 0"),
+        (MINIMAL + "algorithm: {learning_rate: .inf}", "algorithm.learning_rate must be a finite number above 0"),
+        (MINIMAL + "algorithm: {learning_rate: 0}", "algorithm.learning_rate must be a finite number above 0, not 0"),
+        (MINIMAL + "algorithm: {gamma: 1.01}", "algorithm.gamma must be a number from 0 to 1"),
+        (MINIMAL + "algorithm: {target_kl: -1}", "a finite number above 0 or null"),
+        (MINIMAL + "algorithm: {normalize_advantage: maybe}", "true or false"),
+        (MINIMAL + "algorithm: {batch_size: 100000}", "more than the 1024 steps of an update"),
+        (MINIMAL + "algorithm: {batch_size: 33}", "minibatch of one step"),
+        (MINIMAL + "algorithm:", "algorithm must be a mapping"),
+        (MINIMAL + "total_steps: 0", "total_steps must be an integer above 0"),
+        (MINIMAL + "seed: -1", "seed must be an integer of at least 0, not -1"),
+        (MINIMAL + "seed: null", "seed must be an integer of at least 0, not null"),
+        (MINIMAL + "device: tpu", "device must be auto, cpu, cuda or cuda:N"),
+        (MINIMAL + "evaluation: {episodes: 0}", "evaluation.episodes must be an integer above 0"),
+        (MINIMAL + "checkpoint: {keep: 0}", "checkpoint.keep must be an integer above 0"),
+        (MINIMAL.replace("name: x", "name: ../x"), "since it names a folder"),
+        (MINIMAL.replace("v0}", "v0, wrappers: [{nme: a}]}"), "env.wrappers[0] must look like"),
+        (MINIMAL.replace("v0}", "v0, wrappers: [a]}"), "env.wrappers must be a list of mappings"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    path = write(tmp_path, text)
+    message = refusal(path)
+    assert expected in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["--policy.sell", "gru"], "unknown option '--policy.sell'; did you mean '--policy.cell'?"),
+        (["--sed", "1"], "did you mean '--seed'?"),
+        (["--seed"], "--seed needs a value"),
+        (["--seed", "one"], 'command line: seed must be an integer of at least 0, not "one"'),
+        (["--seed=-1"], "at least 0"),
+        (["--seed.x", "1"], "--seed has no keys below it"),
+        (["--policy", "{cell: gru}"], "--policy is a section"),
+        (["--algorithm.gamma", "2"], "a number from 0 to 1"),
+        (["--env.kwargs", "3"], "env.kwargs must be a mapping"),
+        (["gru"], "belongs to no option"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_sentence(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    message = refusal(write(tmp_path, MINIMAL), *overrides)
+    assert expected in message
+    assert "command line" in message
+
+
+def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'rl/t_maze'") as caught:
+        find_config("rl/tmaze")
+    assert "rl/copy_first" in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    assert "is a folder" in refusal(tmp_path)
+
+
+def test_overrides_win_and_reach_into_mappings(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL.replace("v0}", "v0, kwargs: {length: 5, stochasticity: 0.1}}"))
+    experiment = load_experiment(path, ["--env.kwargs.length", "7", "--seed=3", "--algorithm.learning_rate", "1e-4"])
+    assert experiment.env.kwargs == {"length": 7, "stochasticity": 0.1}
+    assert (experiment.seed, experiment.algorithm.learning_rate) == (3, 1e-4)
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "algorithm: {learning_rate: 2e-3, vf_coef: 1.5E0}\n")
+    algorithm = load_experiment(path).algorithm
+    assert (algorithm.learning_rate, algorithm.vf_coef) == (2e-3, 1.5)
+
+
+def test_the_resolved_config_is_complete_and_reads_back_the_same(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, MINIMAL))
+    text = to_yaml(experiment)
+    assert "clip_range: 0.2" in text
+    assert load_experiment(write(tmp_path, text)) == experiment
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_is_valid_and_says_what_it_is(name: str) -> None:
+    path = find_config(name)
+    load_experiment(path)
+    assert path.read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
+    assert yaml.safe_load(path.read_text())["name"]
