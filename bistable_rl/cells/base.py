@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bistable_rl import kernels
 from bistable_rl.kernels import reference
 
 
@@ -33,6 +34,7 @@ class Cell(nn.Module):
     """
 
     slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
+    kernel: ClassVar[str | None] = None  # the cell's name in `bistable_rl.kernels`, if it has kernels
 
     def __init__(
         self,
@@ -92,6 +94,10 @@ class Cell(nn.Module):
         """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
         raise NotImplementedError
 
+    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """weight_ih, weight_hh, bias_ih and bias_hh, as the kernel takes them; for cells that have one."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
         """One step of the equation.
 
@@ -139,12 +145,21 @@ class Cell(nn.Module):
                 return self.scan(x.to(dtype), None if state is None else state.to(dtype), resets, batch_sizes)
         if state is None:
             state = self.initial_state(x.shape[1] if batch_sizes is None else int(batch_sizes[0]))
+        if resets is not None:
+            resets = resets != 0
+        initial = self.restored_state()
+        if kernels.choose(self.kernel, x.device.type, x.dtype).backend != "reference":
+            assert self.kernel is not None
+            return kernels.scan(
+                self.kernel, x, state, resets, *self.kernel_weights(), initial, batch_sizes, recompute=self.recompute
+            )
+        kernels.note(self.kernel or type(self).__name__, "reference")
         return reference.scan(
             self.step,
             self.project(x),
             state,
             output_size=self.hidden_size,
-            initial=self.restored_state(),
+            initial=initial,
             resets=resets,
             batch_sizes=batch_sizes,
             recompute=self.recompute,

@@ -40,6 +40,7 @@ class BRCCell(Cell):
     """
 
     slow_gate: ClassVar[str | None] = "c"
+    kernel: ClassVar[str | None] = "brc"
 
     def __init__(
         self,
@@ -80,6 +81,10 @@ class BRCCell(Cell):
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
         if self.initial is not None:
             nn.init.zeros_(self.initial)
+
+    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The weights as the kernel takes them."""
+        return self.weight_ih, self.weight_hh, self.bias, None
 
     def project(self, x: Tensor) -> Tensor:
         """U x + b: x (..., I) -> (..., 3H)."""

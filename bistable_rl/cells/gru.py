@@ -41,6 +41,7 @@ class GRUCell(Cell):
     """
 
     slow_gate: ClassVar[str | None] = "z"
+    kernel: ClassVar[str | None] = "gru"
 
     def __init__(
         self,
@@ -89,6 +90,10 @@ class GRUCell(Cell):
             nn.init.zeros_(self.bias_hh[H : 2 * H])
         if self.initial is not None:
             nn.init.zeros_(self.initial)
+
+    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The weights as the kernel takes them."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def project(self, x: Tensor) -> Tensor:
         """W_i x + b_i: x (..., I) -> (..., 3H)."""

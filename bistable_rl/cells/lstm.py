@@ -43,6 +43,7 @@ class LSTMCell(Cell):
     """
 
     slow_gate: ClassVar[str | None] = "f"
+    kernel: ClassVar[str | None] = "lstm"
 
     def __init__(
         self,
@@ -94,6 +95,10 @@ class LSTMCell(Cell):
                 nn.init.zeros_(self.bias_hh[: 2 * H])
         if self.initial is not None:
             nn.init.zeros_(self.initial)
+
+    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The weights as the kernel takes them."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def project(self, x: Tensor) -> Tensor:
         """W_i x + b_i: x (..., I) -> (..., 4H)."""

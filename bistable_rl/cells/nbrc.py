@@ -42,6 +42,7 @@ class NBRCCell(Cell):
     """
 
     slow_gate: ClassVar[str | None] = "c"
+    kernel: ClassVar[str | None] = "nbrc"
 
     def __init__(
         self,
@@ -93,6 +94,10 @@ class NBRCCell(Cell):
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
         if self.initial is not None:
             nn.init.zeros_(self.initial)
+
+    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The weights as the kernel takes them."""
+        return self.weight_ih, self.weight_hh, self.bias, None
 
     def project(self, x: Tensor) -> Tensor:
         """U x + b: x (..., I) -> (..., 3H)."""

@@ -1,1 +1,10 @@
-"""Scans over time: pure functions on tensors that know no cell."""
+"""Scans over time: pure functions on tensors that know no cell.
+
+`choice` decides which backend runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`chunked`) or `reference`, the plain
+loop that the others are tested against. `operators.scan` is the door to the first three.
+"""
+
+from bistable_rl.kernels.choice import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
+from bistable_rl.kernels.operators import scan
+
+__all__ = ["BACKENDS", "KINDS", "Choice", "choose", "describe", "note", "scan", "use_backend", "watch"]

@@ -1,0 +1,125 @@
+"""The one place that decides which backend runs a scan, and where one can ask which did."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from bistable_rl.kernels import cpu
+
+BACKENDS = ("cpu", "triton", "torch", "reference")
+KINDS = ("brc", "nbrc", "gru", "lstm")  # the cells that have kernels
+
+# Asked once: whether each can run at all, and why or why not.
+_CPU = cpu.available()
+_TRITON = importlib.util.find_spec("triton") is not None
+_INTERPRETED = _TRITON and os.environ.get("TRITON_INTERPRET") == "1"
+
+_asked = os.environ.get("BISTABLE_RL_BACKEND") or None
+_ran: set[tuple[str, str]] | None = None
+
+
+class Choice(NamedTuple):
+    """Which backend runs, and why."""
+
+    backend: str
+    why: str
+
+
+def choose(kind: str | None, device: str, dtype: torch.dtype) -> Choice:
+    """Which backend runs a scan.
+
+    The fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for another.
+    A cell without kernels always runs the reference.
+
+    Args:
+        kind: one of `KINDS`, or None for a cell without kernels.
+        device: the type of the device: "cpu", "cuda", ...
+        dtype: the type of the input and parameters.
+
+    Returns:
+        The backend's name, of `BACKENDS`, and the reason.
+
+    Raises:
+        ValueError: if the backend asked for does not exist or cannot serve this.
+    """
+    if kind is None:
+        return Choice("reference", "this cell has no kernel of its own")
+    if _asked is not None:
+        if _asked not in BACKENDS:
+            raise ValueError(f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)}")
+        obstacle = _obstacle(_asked, device, dtype)
+        if obstacle:
+            raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
+        return Choice(_asked, "asked for")
+    native = "cpu" if device == "cpu" else "triton"
+    obstacle = _obstacle(native, device, dtype)
+    if obstacle is None:
+        return Choice(native, _CPU[1] if native == "cpu" else "a CUDA device, and triton is installed")
+    if not dtype.is_floating_point:
+        return Choice("reference", f"no backend is faster for {dtype}")
+    return Choice("torch", f"not {native}: {obstacle}")
+
+
+def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot serve this, or None."""
+    if backend == "cpu":
+        if device != "cpu":
+            return f"it runs on the CPU and the tensors are on {device}"
+        if dtype not in (torch.float32, torch.float64):
+            return f"it takes float32 and float64, not {dtype}"
+        return None if _CPU[0] else _CPU[1]
+    if backend == "triton":
+        if not _TRITON:
+            return "triton is not installed"
+        if device != "cuda" and not _INTERPRETED:
+            return f"it runs on CUDA devices and the tensors are on {device}"
+        if dtype not in (torch.float32, torch.float64):
+            return f"it takes float32 and float64, not {dtype}"
+    return None
+
+
+@contextmanager
+def use_backend(backend: str | None) -> Iterator[None]:
+    """Run every scan inside by this backend; None is the automatic choice.
+
+    Args:
+        backend: one of `BACKENDS`, or None.
+
+    Raises:
+        ValueError: if there is no such backend; and inside, where it cannot serve a scan.
+    """
+    global _asked
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; choices: {', '.join(BACKENDS)}")
+    before, _asked = _asked, backend
+    try:
+        yield
+    finally:
+        _asked = before
+
+
+@contextmanager
+def watch() -> Iterator[set[tuple[str, str]]]:
+    """Collect what runs inside: a set of (cell, backend), filled by the backends themselves as they run."""
+    global _ran
+    before, _ran = _ran, set()
+    try:
+        yield _ran
+    finally:
+        _ran = before
+
+
+def note(cell: str, backend: str) -> None:
+    """Tell `watch` what runs now."""
+    if _ran is not None:
+        _ran.add((cell, backend))
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """Which backend runs which cell here: (cell, device, backend, why), for float32 on every device at hand."""
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return [(kind, device, *choose(kind, device, torch.float32)) for device in devices for kind in KINDS]

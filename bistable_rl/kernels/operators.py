@@ -1,0 +1,294 @@
+"""The scans as operators of torch, so that autograd, `torch.compile` and `torch.export` take them as one node.
+
+Each runs the backend that `choice` names at the time it runs. What is kept for the backward pass has the same layout in
+all of them, so that the shapes are known without asking which.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bistable_rl.kernels import chunked, cpu
+from bistable_rl.kernels.choice import choose, note
+
+
+def scan(
+    kind: str,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    *,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Run a whole sequence, with gradients where they are wanted.
+
+    Args:
+        kind: "brc", "nbrc", "gru" or "lstm".
+        x: (T, B, I), or (N, I) when packed.
+        state: (B, S), the state before the first step.
+        resets: bool, (T, B), or (N,) when packed; or None.
+        weight_ih: (G·H, I), the gates in the order of `cpu`'s table, as the others.
+        weight_hh: (2, H) for BRC, (2H, H) for nBRC, (G·H, H) for GRU and LSTM.
+        bias_ih: (G·H,), or (2H,) for the bistable cells, or None.
+        bias_hh: (G·H,) for GRU and LSTM, or None.
+        initial: (S,), the state that a reset restores; None is zero.
+        batch_sizes: (T,) int64 on the CPU, when packed.
+        recompute: keep only the states for the backward pass.
+
+    Returns:
+        The outputs (T, B, H), or (N, H) when packed, and each sequence's last state (B, S).
+
+    Raises:
+        RuntimeError: from a second differentiation.
+    """
+    tensors = (x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    arguments = (
+        kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, save, recompute,
+    )  # fmt: skip
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        return torch.ops.bistable_rl.scan(*arguments)[:2]
+    # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for one step of acting.
+    return _Scan.apply(*arguments)[:2] if save else _forward(*arguments)[:2]
+
+
+def _forward(
+    kind: str,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    save: bool,
+    recompute: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, last state, and what the backward pass needs."""
+    backend, x, state, initial = _backend(kind, x), x.contiguous(), state.contiguous(), _contiguous(initial)
+    weight_ih, weight_hh, bias_ih, bias_hh = (
+        weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh),
+    )  # fmt: skip
+    if backend is cpu and not save and batch_sizes is None and len(x) == 1:
+        flags = None if resets is None else resets[0]
+        last = cpu.step(kind, x[0], state, weight_ih, weight_hh, bias_ih, bias_hh, resets=flags, initial=initial)
+        return (
+            last[:, : weight_hh.shape[1]].clone().unsqueeze(0),
+            last,
+            x.new_empty(len(state), 0, -(-weight_hh.shape[1] // 16) * 16),
+        )
+    return backend.forward(
+        kind, x, state, _contiguous(resets), weight_ih, weight_hh, bias_ih, bias_hh,
+        batch_sizes=batch_sizes, initial=initial, save=save, recompute=recompute,
+    )  # fmt: skip
+
+
+def _backward(
+    kind: str,
+    grad_outputs: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    recompute: bool,
+    need_x: bool,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and initial; None where there is none."""
+    return _backend(kind, x).backward(
+        kind, _contiguous(grad_outputs), _contiguous(grad_last), x.contiguous(), state.contiguous(),
+        _contiguous(resets), weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih),
+        _contiguous(bias_hh), outputs, saved,
+        batch_sizes=batch_sizes, initial=_contiguous(initial), recompute=recompute, need_x=need_x,
+    )  # fmt: skip
+
+
+def _backend(kind: str, x: Tensor) -> ModuleType:
+    """The module that runs this now."""
+    name = choose(kind, x.device.type, x.dtype).backend
+    note(kind, name)
+    if name == "triton":
+        from bistable_rl.kernels import triton  # only where it is used: its import takes a second
+
+        return triton
+    return cpu if name == "cpu" else chunked
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+@torch.library.custom_op("bistable_rl::scan", mutates_args=())
+def _scan(
+    kind: str,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    save: bool,
+    recompute: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _forward(
+        kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, save, recompute
+    )
+
+
+@_scan.register_fake
+def _(
+    kind: str,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    save: bool,
+    recompute: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    H = weight_hh.shape[1]
+    rows = x.shape[0] if batch_sizes is not None else x.shape[0] * x.shape[1]
+    n, kept, padded = cpu.saved_shape(kind, rows, H, recompute=recompute)
+    return (
+        x.new_empty(*x.shape[:-1], H),
+        torch.empty_like(state).contiguous(),
+        x.new_empty(n, kept if save else 0, padded),
+    )
+
+
+@torch.library.custom_op("bistable_rl::scan_backward", mutates_args=())
+def _scan_backward(
+    kind: str,
+    grad_outputs: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    recompute: bool,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    gradients = _backward(
+        kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial,
+        batch_sizes, outputs, saved, recompute, need_x,
+    )  # fmt: skip
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial = (
+        outputs.new_empty(0) if gradient is None else gradient for gradient in gradients
+    )
+    return x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial
+
+
+@_scan_backward.register_fake
+def _(
+    kind: str,
+    grad_outputs: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    recompute: bool,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def like(tensor: Tensor | None) -> Tensor:
+        return outputs.new_empty(0) if tensor is None else torch.empty_like(tensor).contiguous()
+
+    return (
+        like(x if need_x else None), like(state), like(weight_ih), like(weight_hh), like(bias_ih), like(bias_hh),
+        like(initial),
+    )  # fmt: skip
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    """What the backward pass will ask for."""
+    kind, *tensors, save, recompute = inputs
+    outputs, _, saved = output
+    ctx.set_materialize_grads(False)
+    ctx.kind, ctx.recompute, ctx.saving = kind, recompute, save
+    ctx.save_for_backward(*tensors, outputs, saved)
+
+
+def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) -> tuple[Any, ...]:
+    assert ctx.saving
+    return (ctx.kind, grad_outputs, grad_last, *ctx.saved_tensors, ctx.recompute, ctx.needs_input_grad[1])
+
+
+def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """The gradients in the places of the operator's arguments."""
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial = gradients
+    return None, x, state, None, weight_ih, weight_hh, bias_ih, bias_hh, initial, None, None, None
+
+
+def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
+    gradients = torch.ops.bistable_rl.scan_backward(*_arguments(ctx, grad_outputs, grad_last))
+    given = (1, 2, 4, 5, 6, 7, 8)
+    return _placed(
+        tuple(gradient if ctx.needs_input_grad[i] else None for i, gradient in zip(given, gradients, strict=True))
+    )
+
+
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise RuntimeError(
+        "the kernels have no second derivative; differentiate twice inside bistable_rl.use_backend('reference')"
+    )
+
+
+_scan.register_autograd(_through_operator, setup_context=_keep)
+_scan_backward.register_autograd(_refuse)
+
+
+class _Scan(torch.autograd.Function):
+    """The operator without the dispatcher."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return _forward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _keep(ctx, inputs, output)
+        ctx.mark_non_differentiable(output[2])
+
+    @staticmethod
+    def backward(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: the operator has the sentence for who goes on from here
+            return _through_operator(ctx, grad_outputs, grad_last, _)
+        return _placed(_backward(*_arguments(ctx, grad_outputs, grad_last)))

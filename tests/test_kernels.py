@@ -1,0 +1,117 @@
+"""Which backend runs, and how the operators behave under autograd, torch.compile and torch.export."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bistable_rl import kernels
+from bistable_rl.cells import CELLS, GRUCell, NBRCCell
+from bistable_rl.rnn import make_rnn
+
+
+def test_the_backend_asked_for_runs_and_says_so() -> None:
+    cell, x = NBRCCell(3, 16), torch.randn(5, 2, 3)
+    with kernels.watch() as ran:
+        with kernels.use_backend("torch"):
+            cell.scan(x)
+        assert ran == {("nbrc", "torch")}
+        with kernels.use_backend("reference"):
+            cell.scan(x)
+    assert ran == {("nbrc", "torch"), ("nbrc", "reference")}
+
+
+def test_half_precision_runs_on_the_torch_path() -> None:
+    cell = NBRCCell(3, 16, dtype=torch.bfloat16)
+    with kernels.watch() as ran:
+        cell.scan(torch.randn(5, 2, 3, dtype=torch.bfloat16))[0].sum().backward()
+    assert ran == {("nbrc", "torch")}
+
+
+def test_an_unknown_backend_lists_the_choices() -> None:
+    with (
+        pytest.raises(ValueError, match="unknown backend 'cuda'; choices: cpu, triton, torch, reference"),
+        kernels.use_backend("cuda"),
+    ):
+        pass
+
+
+def test_a_backend_that_cannot_serve_says_why_instead_of_falling_back() -> None:
+    cell = NBRCCell(3, 16, dtype=torch.bfloat16)
+    with kernels.use_backend("cpu"), pytest.raises(ValueError, match="asked for, but it takes float32 and float64"):
+        cell.scan(torch.randn(5, 2, 3, dtype=torch.bfloat16))
+
+
+def test_the_environment_chooses_the_backend() -> None:
+    code = "from bistable_rl import kernels; print(kernels.describe()[0][1:])"
+    environment = {**os.environ, "BISTABLE_RL_BACKEND": "reference"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert found.strip() == "('cpu', 'reference', 'asked for')"
+
+
+def test_describe_names_a_backend_and_a_reason_for_every_kernel() -> None:
+    lines = kernels.describe()
+    assert {cell for cell, device, _, _ in lines if device == "cpu"} == set(kernels.KINDS)
+    assert all(backend in kernels.BACKENDS and why for _, _, backend, why in lines)
+
+
+@pytest.mark.parametrize("kind", kernels.KINDS)
+def test_the_operator_passes_torchs_own_checks(kind: str) -> None:
+    cell = CELLS[kind](3, 16, learn_initial_state=True)  # type: ignore[call-arg]
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    state = torch.randn(2, cell.state_size, requires_grad=True)
+    resets = torch.rand(4, 2) < 0.3
+    arguments = (kind, x, state, resets, *cell.kernel_weights(), cell.initial, None, True, False)
+    torch.library.opcheck(torch.ops.bistable_rl.scan, arguments)
+
+
+@pytest.mark.parametrize("name", kernels.KINDS)
+def test_compile_makes_one_graph_with_the_same_gradients(name: str) -> None:
+    torch._dynamo.reset()
+    rnn = make_rnn(name, 3, 16, 2, bidirectional=True, cell_kwargs={"learn_initial_state": True})
+    compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
+    x, resets = torch.randn(7, 4, 3, requires_grad=True), torch.rand(7, 4) < 0.3
+    results = []
+    for module in (rnn, compiled):
+        output, h_n = module(x, None, resets)
+        loss = output.square().sum() + h_n.sum()
+        results.append([output, h_n, *torch.autograd.grad(loss, [x, *rnn.parameters()])])
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("name", kernels.KINDS)
+def test_an_exported_program_takes_other_lengths(name: str) -> None:
+    rnn = make_rnn(name, 3, 16, 2)
+    program = torch.export.export(rnn, (torch.randn(5, 4, 3),), dynamic_shapes=({0: torch.export.Dim("T", min=2)},))
+    x = torch.randn(9, 4, 3)
+    torch.testing.assert_close(program.module()(x), rnn(x))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_second_derivative_is_refused(compiled: bool) -> None:
+    cell = GRUCell(3, 16, dtype=torch.float64)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    if compiled:
+        outputs, _, _ = torch.ops.bistable_rl.scan(
+            "gru", x, torch.zeros(2, 16).double(), None, *cell.kernel_weights(), None, None, True, False
+        )
+    else:
+        outputs, _ = cell.scan(x)
+    (gradient,) = torch.autograd.grad(outputs.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"no second derivative.*reference"):
+        gradient.sum().backward()
+    with kernels.use_backend("reference"):
+        assert torch.autograd.gradgradcheck(lambda x: cell.scan(x)[0], x, fast_mode=True)
+
+
+def test_deterministic_mode_has_nothing_to_object_to() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        for name in CELLS:
+            make_rnn(name, 3, 16)(torch.randn(4, 2, 3))[0].sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
