@@ -427,3 +427,178 @@ class LSTM(RNN):
             },
             device=device, dtype=dtype,
         )  # fmt: skip
+
+
+class GORU(RNN):
+    """Layers of gated orthogonal recurrent units: memory that is turned, not shrunk.
+
+    The arguments are those of `RNN`, then the options of `bistable_rl.cells.GORUCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        c_bias: float | str | None = None,
+        t_max: float | None = None,
+        learn_initial_state: bool = False,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "goru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            cell_kwargs={
+                "c_bias": c_bias,
+                "t_max": t_max,
+                "learn_initial_state": learn_initial_state,
+                "recompute": recompute,
+            },
+            device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class LMU(RNN):
+    """Layers of Legendre memory units: a window of the past as coefficients.
+
+    The arguments are those of `RNN`, then the options of `bistable_rl.cells.LMUCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        memory_size: int = 256,
+        theta: float = 1000.0,
+        learn_initial_state: bool = False,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "lmu", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            cell_kwargs={
+                "memory_size": memory_size,
+                "theta": theta,
+                "learn_initial_state": learn_initial_state,
+                "recompute": recompute,
+            },
+            device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class PlasticGRU(RNN):
+    """Layers of plastic GRUs: recurrent weights that learn during a sequence.
+
+    The arguments are those of `RNN`, then the options of `bistable_rl.cells.PlasticGRUCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        c_bias: float | str | None = None,
+        t_max: float | None = None,
+        learn_initial_state: bool = False,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "plastic_gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            cell_kwargs={
+                "c_bias": c_bias,
+                "t_max": t_max,
+                "learn_initial_state": learn_initial_state,
+                "recompute": recompute,
+            },
+            device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class PBRC(RNN):
+    """Layers of plastic bistable recurrent cells.
+
+    The arguments are those of `RNN`, then the options of `bistable_rl.cells.PBRCCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        c_bias: float | str | None = None,
+        t_max: float | None = None,
+        learn_initial_state: bool = False,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "pbrc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            cell_kwargs={
+                "c_bias": c_bias,
+                "t_max": t_max,
+                "learn_initial_state": learn_initial_state,
+                "recompute": recompute,
+            },
+            device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class HalfPBRC(RNN):
+    """Layers of half-plastic bistable recurrent cells: half of the units bistable, half plastic.
+
+    The arguments are those of `RNN`, then the options of `bistable_rl.cells.HalfPBRCCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        c_bias: float | str | None = None,
+        t_max: float | None = None,
+        learn_initial_state: bool = False,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "half_pbrc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            cell_kwargs={
+                "c_bias": c_bias,
+                "t_max": t_max,
+                "learn_initial_state": learn_initial_state,
+                "recompute": recompute,
+            },
+            device=device, dtype=dtype,
+        )  # fmt: skip

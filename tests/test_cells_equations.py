@@ -1,10 +1,12 @@
 """Each cell against a transcription of its equations in numpy, float64, that shares no code with it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from scipy.signal import cont2discrete
 from torch import nn
 
 from bistable_rl.cells import CELLS, Cell, LSTMCell, NBRCCell, cell_options, get_cell
@@ -48,6 +50,62 @@ def lstm(w: Weights, x: Array, state: Array) -> Array:
     return np.concatenate([sigmoid(o) * np.tanh(c), c], axis=1)
 
 
+def goru(w: Weights, x: Array, h: Array) -> Array:
+    H = h.shape[1]
+    u_r, u_g, u_c = np.split(x @ w["weight_ih"].T, 3, axis=1)
+    b_r, b_g, b_c = np.split(w["bias"], 3)
+    turned = h.copy()
+    for layer, d in enumerate([H >> k for k in range(1, H.bit_length())]):
+        angles, before = list(w["angles"][layer]), turned.copy()
+        for p in range(H):
+            if (p // d) % 2 == 0:
+                angle = angles.pop(0)
+                turned[:, p] = np.cos(angle) * before[:, p] - np.sin(angle) * before[:, p + d]
+                turned[:, p + d] = np.cos(angle) * before[:, p + d] + np.sin(angle) * before[:, p]
+    r = sigmoid(u_r + h @ w["weight_hh"][:H].T + b_r)
+    g = sigmoid(u_g + h @ w["weight_hh"][H:].T + b_g)
+    v = u_c + r * turned
+    return g * h + (1 - g) * np.sign(v) * np.maximum(np.abs(v) + 0.001 + b_c, 0)
+
+
+def lmu(w: Weights, x: Array, state: Array) -> Array:
+    d, theta = 5, 7.0
+    A, B_ = np.zeros((d, d)), np.zeros((d, 1))
+    for i in range(d):
+        B_[i, 0] = (2 * i + 1) * (-1) ** i / theta
+        for j in range(d):
+            A[i, j] = (2 * i + 1) / theta * (-1 if i < j else (-1) ** (i - j + 1))
+    A, B_, *_ = cont2discrete((A, B_, np.eye(d), np.zeros((d, 1))), dt=1.0, method="zoh")
+    h, m = state[:, :-d], state[:, -d:]
+    u = x @ w["encoder_x"] + h @ w["encoder_h"] + m @ w["encoder_m"]
+    m = m @ A.T + u[:, None] * B_[:, 0]
+    h = np.tanh(x @ w["weight_ih"].T + h @ w["weight_hh"].T + m @ w["weight_mh"].T)
+    return np.concatenate([h, m], axis=1)
+
+
+def plastic(kind: str, w: Weights, x: Array, state: Array) -> Array:
+    H = w["weight_hh"].shape[1]
+    u_1, u_z, u_n = np.split(x @ w["weight_ih"].T + w["bias"], 3, axis=1)
+    rows = []
+    for b in range(len(x)):
+        h, hebb = state[b, :H], state[b, H:].reshape(H, -1)
+        w_1, w_z = np.split(w["weight_hh"] @ h, 2)
+        z = sigmoid(u_z[b] + w_z)
+        plastic_part = (w["plasticity"] * hebb).T @ h
+        if kind == "plastic_gru":
+            r = sigmoid(u_1[b] + w_1)
+            n = np.tanh(u_n[b] + r * (w["weight_nh"].T @ h + plastic_part + w["bias_nh"]))
+        elif kind == "pbrc":
+            n = np.tanh(u_n[b] + (1 + np.tanh(u_1[b] + w_1)) * plastic_part)
+        else:
+            v = np.concatenate([h[: H // 2], w["weight_nh"].T @ h + plastic_part])
+            n = np.tanh(u_n[b] + (1 + np.tanh(u_1[b] + w_1)) * v)
+        eta, traced = w["eta"], n[: hebb.shape[1]]
+        hebb = np.clip((1 - eta) * hebb + eta * np.outer(h, traced), -1, 1)
+        rows.append(np.concatenate([z * h + (1 - z) * n, hebb.ravel()]))
+    return np.stack(rows)
+
+
 # One row a variant: the cell, its options, its equations.
 VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Array], Array]]] = {
     "brc": ("brc", {}, brc),
@@ -56,6 +114,11 @@ VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Arra
     "nbrc with candidate bias": ("nbrc", {"candidate_bias": True, "recurrent_init": "orthogonal"}, nbrc),
     "gru": ("gru", {}, gru),
     "lstm": ("lstm", {"init": "keras"}, lstm),
+    "goru": ("goru", {}, goru),
+    "lmu": ("lmu", {"memory_size": 5, "theta": 7.0}, lmu),
+    "plastic_gru": ("plastic_gru", {}, partial(plastic, "plastic_gru")),
+    "pbrc": ("pbrc", {}, partial(plastic, "pbrc")),
+    "half_pbrc": ("half_pbrc", {}, partial(plastic, "half_pbrc")),
 }
 F, H, B, T = 3, 8, 4, 9
 
@@ -208,7 +271,7 @@ def test_gru_and_lstm_compute_what_torch_does(name: str, theirs: type[nn.GRU] | 
 def test_c_bias_makes_the_slow_gate_keep_longer(name: str) -> None:
     torch.manual_seed(0)
     kept = []
-    for c_bias in (-6.0, 6.0):
+    for c_bias in (-9.0, 9.0):
         cell = get_cell(name)(F, H, c_bias=c_bias)  # type: ignore[call-arg]
         state = torch.zeros(B, cell.state_size)
         slow = slice(H, 2 * H) if name == "lstm" else slice(0, H)
@@ -256,6 +319,10 @@ def test_nbrc_recurrent_init_is_glorot_unless_orthogonal_is_asked_for() -> None:
 
 
 BAD_OPTIONS = [
+    ("goru", {"hidden_size": 12}, "must be a power of two, at least 2; got 12"),
+    ("half_pbrc", {"hidden_size": 7}, "must be even, got 7"),
+    ("lmu", {"memory_size": 0}, "memory_size must be a positive integer, got 0"),
+    ("lmu", {"theta": -1.0}, "theta must be a number of steps above 0, got -1.0"),
     ("nbrc", {"recurrent_init": "normal"}, "recurrent_init must be one of glorot, orthogonal; got 'normal'"),
     ("gru", {"init": "tf"}, "init must be one of torch, keras; got 'tf'"),
     ("brc", {"c_bias": "crono"}, "'chrono', got 'crono'"),

@@ -5,18 +5,43 @@ import inspect
 
 from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import BRCCell
+from bistable_rl.cells.goru import GORUCell
 from bistable_rl.cells.gru import GRUCell
+from bistable_rl.cells.half_pbrc import HalfPBRCCell
+from bistable_rl.cells.lmu import LMUCell
 from bistable_rl.cells.lstm import LSTMCell
 from bistable_rl.cells.nbrc import NBRCCell
+from bistable_rl.cells.pbrc import PBRCCell
+from bistable_rl.cells.plastic_gru import PlasticGRUCell
 
 CELLS: dict[str, type[Cell]] = {
     "brc": BRCCell,
     "nbrc": NBRCCell,
     "gru": GRUCell,
     "lstm": LSTMCell,
+    "goru": GORUCell,
+    "lmu": LMUCell,
+    "plastic_gru": PlasticGRUCell,
+    "pbrc": PBRCCell,
+    "half_pbrc": HalfPBRCCell,
 }
 
-__all__ = ["CELLS", "BRCCell", "Cell", "GRUCell", "LSTMCell", "NBRCCell", "cell_options", "get_cell"]
+__all__ = [
+    "CELLS",
+    "BRCCell",
+    "Cell",
+    "GORUCell",
+    "GRUCell",
+    "HalfPBRCCell",
+    "LMUCell",
+    "LSTMCell",
+    "NBRCCell",
+    "PBRCCell",
+    "PlasticGRUCell",
+    "cell_options",
+    "check_options",
+    "get_cell",
+]
 
 
 def get_cell(name: str) -> type[Cell]:

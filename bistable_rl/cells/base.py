@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bistable_rl import kernels
 from bistable_rl.kernels import reference
+from bistable_rl.kernels.reference import Step
 
 
 class Cell(nn.Module):
@@ -94,6 +95,10 @@ class Cell(nn.Module):
         """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
         raise NotImplementedError
 
+    def prepare(self) -> Step:
+        """`step`, with what does not change over time computed once."""
+        return self.step
+
     def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """weight_ih, weight_hh, bias_ih and bias_hh, as the kernel takes them; for cells that have one."""
         raise NotImplementedError
@@ -155,7 +160,7 @@ class Cell(nn.Module):
             )
         kernels.note(self.kernel or type(self).__name__, "reference")
         return reference.scan(
-            self.step,
+            self.prepare(),
             self.project(x),
             state,
             output_size=self.hidden_size,
