@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
@@ -109,6 +110,7 @@ class RunCallback(BaseCallback):
         return not self.interrupted
 
     def _on_rollout_end(self) -> None:
+        assert isinstance(self.model, OnPolicyAlgorithm)
         buffer = self.model.rollout_buffer
         for name in ("rewards", "values", "log_probs", "advantages"):
             finite = np.isfinite(getattr(buffer, name))

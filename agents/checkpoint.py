@@ -91,10 +91,9 @@ def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
         have = tuple(tensors[name].shape) if name in tensors else None
         want = tuple(wanted[name].shape) if name in wanted else None
         if have != want:
-            shown = {None: "absent"}
             raise UserError(
-                f"the checkpoint {folder} belongs to another architecture: {name} is {shown.get(have, have)} in it "
-                f"and {shown.get(want, want)} in the network of {runs.CONFIG}."
+                f"the checkpoint {folder} belongs to another architecture: {name} is {have or 'absent'} in it "
+                f"and {want or 'absent'} in the network of {runs.CONFIG}."
             )
     policy.load_state_dict(tensors)
     return state

@@ -50,7 +50,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     started = time.monotonic()
     status, problem = "failed", None
     try:
-        model.learn(experiment.total_steps, callback, log_interval=None)  # type: ignore[arg-type]
+        model.learn(experiment.total_steps, callback, log_interval=None)
         status = "interrupted" if callback.interrupted else "finished"
     except KeyboardInterrupt:
         status = "interrupted"

@@ -1,0 +1,46 @@
+"""Shared by all tests: one thread, as in training, and a small experiment that trains in a second."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bistable_rl.config import Experiment, load_experiment
+
+torch.set_num_threads(1)
+
+SMALL = {
+    "name": "small",
+    "env": {"id": "bistable_rl/CopyFirst-v0", "kwargs": {"length": 5, "num_symbols": 2}, "num_envs": 4},
+    "policy": {"cell": "nbrc", "hidden_size": 8},
+    "algorithm": {"n_steps": 20, "batch_size": 40, "n_epochs": 2},
+    "total_steps": 400,
+    "evaluation": {"every": 160, "episodes": 5},
+    "checkpoint": {"every": 80, "keep": 2},
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return the path of a config that trains in a second."""
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run, which no test may change."""
+    from bistable_rl.agents.training import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return train(load_experiment(folder / "small.yaml"), folder / "runs")
+
+
+@pytest.fixture
+def experiment(config: Path) -> Experiment:
+    """Return an experiment that trains in a second."""
+    return load_experiment(config)

@@ -1,0 +1,97 @@
+"""The build itself: what is on the disk, what the package list says, what ends up in a wheel and an sdist."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKED = ("envs", "agents", "configs")
+NO_PACKAGES = {"results", "__pycache__"}
+
+
+@pytest.fixture(scope="module")
+def setuptools() -> dict[str, Any]:
+    tables: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    return tables
+
+
+def test_the_top_level_is_what_it_is_meant_to_be() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not tracked:
+        pytest.skip("not a clone")
+    top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
+    assert top == {"LICENSE", "README.md", "agents", "bistable_rl", "configs", "envs", "pyproject.toml", "tests"}
+
+
+def test_the_package_list_is_the_disk(setuptools: dict[str, Any]) -> None:
+    folders = {"bistable_rl", *(f"bistable_rl.{name}" for name in LINKED)}
+    for top in ("bistable_rl", *LINKED[:2]):
+        for folder in (ROOT / top).rglob("*"):
+            parts = folder.relative_to(ROOT).parts
+            if folder.is_dir() and not folder.is_symlink() and not NO_PACKAGES & set(parts):
+                folders.add(".".join(parts if top == "bistable_rl" else ("bistable_rl", *parts)))
+    assert set(setuptools["packages"]) == folders
+
+
+def test_every_package_but_the_configs_has_an_init(setuptools: dict[str, Any]) -> None:
+    for package in set(setuptools["packages"]) - {"bistable_rl.configs"}:
+        assert (ROOT / Path(*package.split("."))).joinpath("__init__.py").is_file(), package
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_the_links_are_relative_and_agree_with_the_mapping(name: str, setuptools: dict[str, Any]) -> None:
+    link = ROOT / "bistable_rl" / name
+    assert os.readlink(link) == f"../{name}"
+    assert setuptools["package-dir"][f"bistable_rl.{name}"] == name
+
+
+def sources() -> set[str]:
+    """Return the files that must be in a wheel."""
+    files = {"bistable_rl/py.typed"}
+    for top, prefix in (("bistable_rl", ""), ("envs", "bistable_rl/"), ("agents", "bistable_rl/")):
+        for path in (ROOT / top).rglob("*.py"):
+            if not NO_PACKAGES & set(path.parts) and not any(p.is_symlink() for p in path.parents if ROOT in p.parents):
+                files.add(prefix + str(path.relative_to(ROOT)))
+    return files | {f"bistable_rl/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_every_source_and_nothing_else(tmp_path: Path) -> None:
+    """The wheel is built from the sdist, so it shows that the sdist is complete."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    subprocess.run([sys.executable, "-m", "build", "-o", str(tmp_path / "dist"), str(clone)], check=True)
+    [wheel] = (tmp_path / "dist").glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert {name for name in names if not name.endswith(".so")} == sources()
+    [sdist] = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "envs/__init__.py", "configs/rl/t_maze.yaml"} <= inside
+    assert not any("results" in name for name in inside | names)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_away_from_the_clone(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "build", "-w", "-o", str(tmp_path), str(ROOT)], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-t", str(site), str(wheel)], check=True)
+    code = (
+        "import bistable_rl, bistable_rl.envs, sys; assert bistable_rl.__file__.startswith(sys.argv[1]); "
+        "from bistable_rl.cli import main; sys.exit(main(['train', 'rl/t_maze', '--env.num_envs', '2', "
+        "'--algorithm.batch_size', '64', '--algorithm.n_steps', '32', '--total_steps', '64', '--out', sys.argv[2]]))"
+    )
+    command = [sys.executable, "-c", code, str(site), str(tmp_path / "runs")]
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})

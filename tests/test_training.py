@@ -1,0 +1,401 @@
+"""From a config to a run folder and back, through the Python functions and through the command."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import bistable_rl
+from bistable_rl import runs
+from bistable_rl.agents import checkpoint
+from bistable_rl.agents.agent import load
+from bistable_rl.agents.evaluation import evaluate
+from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.training import train
+from bistable_rl.cells import CELLS
+from bistable_rl.cli import main
+from bistable_rl.config import Experiment, UserError, load_experiment, shipped_configs
+
+
+def test_a_run_folder_is_complete(trained: Path) -> None:
+    assert trained.parts[-2:] == ("small", "nbrc-seed0")
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.csv", "checkpoints", "result.json"} <= names
+    result = json.loads((trained / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("finished", 400)
+    assert result["evaluation"]["episodes"] == 5
+    environment = json.loads((trained / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__
+
+
+def test_metrics_have_a_row_an_update_and_an_evaluation_when_it_is_due(trained: Path) -> None:
+    with (trained / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["time/total_timesteps"]) for row in rows] == [80, 160, 240, 320, 400]
+    assert [bool(row["eval/success_rate"]) for row in rows] == [False, True, False, True, True]
+    assert all(row["train/loss"] and row["train/entropy_loss"] and row["rollout/ep_rew_mean"] for row in rows)
+
+
+def test_the_last_checkpoints_are_kept(trained: Path) -> None:
+    assert [folder.name for folder in checkpoint.folders(trained)] == ["000000000320", "000000000400"]
+
+
+def test_tensorboard_holds_scalars_and_the_config(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "rollout/success_rate", "rollout/ep_len_mean", "train/loss"} <= scalars
+    assert {"train/entropy_loss", "time/fps", "eval/success_rate"} <= scalars
+    assert "config/text_summary" in events.Tags()["tensors"]
+
+
+def test_nothing_in_a_run_folder_can_execute(trained: Path) -> None:
+    suffixes = {path.suffix for path in trained.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert suffixes == {".yaml", ".json", ".csv", ".safetensors"}
+
+
+def test_opening_a_run_never_unpickles(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    agent = bistable_rl.load(trained)
+    assert agent.steps == 400
+
+
+def test_a_reopened_agent_acts_as_the_trained_one(trained: Path) -> None:
+    agent = load(trained)
+    weights = safetensors.torch.load_file(checkpoint.latest(trained) / "policy.safetensors")
+    for name, tensor in agent.policy.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
+    action, state = agent.predict(np.zeros(4, np.float32))
+    assert action in (0, 1)
+    agent.predict(np.zeros(4, np.float32), state, np.array([False]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    experiment: Experiment, tmp_path: Path, seed: int
+) -> None:
+    experiment.total_steps = 160
+    first = train(experiment, tmp_path / "a")
+    experiment.seed = seed
+    second = train(experiment, tmp_path / "b")
+
+    def outcome(run: Path) -> tuple[dict[str, bytes], list[str]]:
+        tensors = safetensors.torch.load_file(checkpoint.latest(run) / "policy.safetensors")
+        with (run / "metrics.csv").open() as file:
+            rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+        return {name: t.numpy().tobytes() for name, t in tensors.items()}, [str(row) for row in rows]
+
+    assert (outcome(first) == outcome(second)) == (seed == 0)
+
+
+@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_every_shipped_config_trains_with_every_cell(name: str, cell: str, tmp_path: Path) -> None:
+    overrides = ["--policy.cell", cell, "--env.num_envs", "2", "--algorithm.n_steps", "16", "--total_steps", "32"]
+    overrides += ["--algorithm.batch_size", "16", "--evaluation.episodes", "1"]
+    run = train(load_experiment(shipped_configs()[name], overrides), tmp_path)
+    assert json.loads((run / "result.json").read_text())["status"] == "finished"
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------
+
+
+class FirstAction:
+    """Plays action 0, whatever happens."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        return np.zeros(len(observation), dtype=int), state
+
+
+@pytest.mark.parametrize(("copies", "episodes"), [(1, 3), (3, 7), (5, 2)])
+def test_evaluation_counts_whole_episodes_exactly(experiment: Experiment, copies: int, episodes: int) -> None:
+    result = evaluate(FirstAction(), make_vec_env(experiment.env, copies, seed=0), episodes)
+    assert len(result.returns) == episodes
+    assert (result.lengths == 5).all()
+    assert result.successes is not None
+    np.testing.assert_array_equal(np.where(result.successes, 1.0, -1.0), result.returns)
+
+
+def test_evaluation_does_not_favour_short_episodes(experiment: Experiment) -> None:
+    """Ten of twenty episodes, taken as they end, would be nearly all short ones."""
+    experiment.env.kwargs["length"] = [2, 100]
+    env = make_vec_env(experiment.env, 10, seed=0)
+    lengths = evaluate(FirstAction(), env, 10).lengths
+    env.seed(0)
+    firsts = evaluate(FirstAction(), env, 10).lengths
+    np.testing.assert_array_equal(np.sort(lengths), np.sort(firsts))
+    assert lengths.mean() > 35
+
+
+def test_an_environment_without_success_reports_none() -> None:
+    from bistable_rl.config import EnvConfig
+
+    result = evaluate(FirstAction(), make_vec_env(EnvConfig("CartPole-v1"), 2, seed=0), 2)
+    assert result.successes is None
+    assert result.summary()["success_rate"] is None
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def test_the_commands_walk_from_a_config_to_an_evaluated_agent(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    assert main(["train", "--policy.cell", "gru", str(config), "--seed", "3", "--out", str(out)]) == 0
+    run = out / "small" / "gru-seed3"
+    assert "finished: 400 steps" in capsys.readouterr().out
+    file = tmp_path / "result.json"
+    assert main(["evaluate", str(run), "--episodes", "7", "--env.kwargs.length", "9", "--json", str(file)]) == 0
+    assert "over 7 episodes" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert (result["episodes"], result["length_mean"], result["env"]["kwargs"]["length"]) == (7, 9.0, 9)
+    assert main(["train", str(config), "--policy.cell=gru", "--seed=3", f"--out={out}"]) == 0
+    assert (out / "small" / "gru-seed3-2").is_dir()
+    assert main(["train", str(config), "--policy.cell=gru", "--seed=3", f"--out={out}", "--overwrite"]) == 0
+    assert not (out / "small" / "gru-seed3-3").exists()
+
+
+def wrong(*overrides: str) -> Callable[[Path, Path], list[str]]:
+    return lambda config, _: ["train", str(config), *overrides]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (lambda *_: ["trian"], "did you mean 'train'?"),
+        (lambda *_: ["train"], "CONFIG"),
+        (lambda *_: ["train", "rl/tmaze"], "did you mean 'rl/t_maze'?"),
+        (lambda config, _: ["train", str(config), str(config)], "unrecognized arguments"),
+        (wrong("--policy.cell", "nbrd"), "nbrc"),
+        (wrong("--policy.cell_kwargs.cbias", "1"), "c_bias"),
+        (wrong("--policy.cell_kwargs.c_bias", "chrono"), "t_max"),
+        (wrong("--env.id", "bistable_rl/TMaz-v0"), "bistable_rl/TMaze-v0"),
+        (wrong("--env.id", "CartPole-v7"), "CartPole"),
+        (wrong("--env.id", "no_such_package:Thing-v0"), "no_such_package"),
+        (wrong("--env.kwargs.length", "1"), "length must be an integer of at least 2"),
+        (wrong("--env.kwargs.lenght", "9"), "did you mean 'length'?"),
+        (wrong("--env.wrappers", "[{name: minigird}]"), "did you mean 'minigrid'?"),
+        (wrong("--device", "cuda:99"), "cuda:99 is not here"),
+        (wrong("--seed", "1.5"), "seed must be an integer"),
+        (lambda *_: ["evaluate", "nowhere"], "there is no folder nowhere"),
+        (lambda _, folder: ["evaluate", str(folder)], "is not a run folder"),
+        (lambda *_: ["evaluate", "x", "--episodes", "0"], "not an integer above 0"),
+        (lambda *_: ["evaluate", "x", "--episods", "1"], "did you mean '--episodes'?"),
+        (lambda *_: ["list", "cell"], "cells"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence_and_exit_code_2_and_nothing_is_written(
+    command: Callable[[Path, Path], list[str]],
+    expected: str,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command(config, tmp_path)) == 2
+    out, err = capsys.readouterr()
+    assert expected in err
+    assert err.startswith("bistable-rl: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _copy(run: Path, to: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(run, to / "copy"))
+
+
+def _truncate(run: Path) -> None:
+    file = checkpoint.latest(run) / "policy.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def _other_architecture(run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("hidden_size: 8", "hidden_size: 9"))
+
+
+def _other_cell(run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("cell: nbrc", "cell: lstm"))
+
+
+def _no_checkpoint(run: Path) -> None:
+    import shutil
+
+    shutil.rmtree(run / "checkpoints")
+
+
+def _broken_counters(run: Path) -> None:
+    (checkpoint.latest(run) / "state.json").write_text("{")
+
+
+def _no_weights(run: Path) -> None:
+    (checkpoint.latest(run) / "policy.safetensors").unlink()
+
+
+def _a_pickle(run: Path) -> None:
+    import pickle
+
+    (checkpoint.latest(run) / "policy.safetensors").write_bytes(pickle.dumps({"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_truncate, "truncated or broken"),
+        (_a_pickle, "truncated or broken"),
+        (_other_architecture, "another architecture"),
+        (_other_cell, "another architecture"),
+        (_no_checkpoint, "holds no checkpoint"),
+        (_broken_counters, "state.json is truncated or broken"),
+        (_no_weights, "policy.safetensors is missing"),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(
+    damage: Callable[[Path], None],
+    expected: str,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = _copy(trained, tmp_path)
+    damage(run)
+    assert main(["evaluate", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_an_environment_of_other_spaces_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--env.kwargs.num_symbols", "3"]) == 2
+    assert "the agent was trained on" in capsys.readouterr().err
+
+
+def test_a_nan_stops_the_run_says_where_and_keeps_the_last_good_checkpoint(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+
+    advance = CopyFirstVectorEnv._advance
+    count = 0
+
+    def poisoned(self: CopyFirstVectorEnv, actions: np.ndarray) -> Any:
+        nonlocal count
+        reward, *rest = advance(self, actions)
+        count += self.num_envs == 4 and self.single_action_space.n == 2  # type: ignore[attr-defined]
+        if count == 51:  # the third update's eleventh step
+            reward[2] = np.nan
+        return reward, *rest
+
+    monkeypatch.setattr(CopyFirstVectorEnv, "_advance", poisoned)
+    path = tmp_path / "poisoned.yaml"
+    from bistable_rl.config import to_yaml
+
+    path.write_text(to_yaml(experiment))
+    assert main(["train", str(path), "--out", str(tmp_path / "runs")]) == 1
+    err = capsys.readouterr().err
+    assert "rewards became nan in step 10 of environment copy 2" in err
+    assert "checkpoints/000000000160" in err
+    run = tmp_path / "runs" / "small" / "nbrc-seed0"
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    weights = load(run).policy.state_dict().values()
+    assert all(bool(torch.isfinite(w).all()) for w in weights)
+
+
+def test_a_nan_in_the_gradient_never_reaches_the_weights(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.agents.policies import RecurrentPolicy
+
+    evaluate_actions = RecurrentPolicy.evaluate_actions
+    calls = 0
+
+    def poisoned(self: RecurrentPolicy, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        values, log_prob, entropy = evaluate_actions(self, *args)
+        return values * (float("nan") if calls == 6 else 1.0), log_prob, entropy
+
+    monkeypatch.setattr(RecurrentPolicy, "evaluate_actions", poisoned)
+    with pytest.raises(runs.RunFailedError, match="gradient of the loss became NaN"):
+        train(experiment, tmp_path)
+    assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
+
+
+def _start(config: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bistable_rl.cli", "train", str(config), "--total_steps", "100000000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while len(checkpoint.folders(out / "small" / "nbrc-seed0")) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_ctrl_c_stops_cleanly_and_the_run_evaluates(config: Path, tmp_path: Path) -> None:
+    process = _start(config, tmp_path / "runs")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: " in out
+    assert "Traceback" not in err
+    run = tmp_path / "runs" / "small" / "nbrc-seed0"
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert load(run).steps == result["steps"]
+
+
+def test_a_killed_run_evaluates(config: Path, tmp_path: Path) -> None:
+    process = _start(config, tmp_path / "runs")
+    process.kill()
+    process.communicate()
+    run = tmp_path / "runs" / "small" / "nbrc-seed0"
+    assert main(["evaluate", str(run), "--episodes", "2"]) == 0
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_last_checkpoint(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file = safetensors.torch.save_file
+
+    def full(tensors: dict[str, torch.Tensor], filename: Path) -> None:
+        if len(checkpoint.folders(tmp_path / "small" / "nbrc-seed0")) == 2:
+            raise OSError(28, "No space left on device")
+        save_file(tensors, filename)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        train(experiment, tmp_path)
+    assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
