@@ -1,0 +1,138 @@
+"""Learning curves of runs, every seed and the mean of each cell: a picture, a CSV and a table.
+
+python -m bistable_rl.analysis.curves RUN_DIR ... --out FILE [--chance P]
+
+writes FILE.png and FILE.csv and prints the table as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bistable_rl import runs
+from bistable_rl.config import UserError
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; a cell has the same colour everywhere.
+COLOURS = {"nbrc": "#0072B2", "brc": "#56B4E9", "gru": "#E69F00", "lstm": "#D55E00"}
+OTHER = "#555555"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The learning curve of one run.
+
+    Attributes:
+        cell: Its recurrent cell.
+        seed: Its seed.
+        steps: (n,) environment steps.
+        success: (n,) success rate of the last 100 episodes while training.
+        result: Its result.json.
+    """
+
+    cell: str
+    seed: int
+    steps: np.ndarray
+    success: np.ndarray
+    result: dict[str, object]
+
+
+def read(run: Path) -> Curve:
+    """Read the curve of a run folder.
+
+    Raises:
+        UserError: It is no run folder, or the run has not ended, or its environment reports no success.
+    """
+    experiment = runs.read_experiment(run)
+    try:
+        result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+        with (run / runs.METRICS).open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
+    except FileNotFoundError as error:
+        raise UserError(f"{run} has no {Path(error.filename).name} yet; wait until the run has ended.") from None
+    if not rows:
+        raise UserError(f"{run}/{runs.METRICS} reports no success rate, so there is no curve to draw.")
+    steps = np.array([int(row["time/total_timesteps"]) for row in rows])
+    success = np.array([float(row["rollout/success_rate"]) for row in rows])
+    return Curve(experiment.policy.cell, experiment.seed, steps, success, result)
+
+
+def table(curves: Sequence[Curve]) -> str:
+    """Return a Markdown table, a row a run: the evaluation at its end, steps and seconds."""
+    lines = ["| cell | seed | success | return | env steps | seconds |", "|---|---|---|---|---|---|"]
+    for curve in curves:
+        final = curve.result["evaluation"]
+        assert isinstance(final, dict)
+        lines.append(
+            f"| {curve.cell} | {curve.seed} | {final['success_rate']:.3f} | {final['return_mean']:.3f} "
+            f"| {curve.result['steps']:,} | {curve.result['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def write_csv(curves: Sequence[Curve], path: Path) -> None:
+    """Write every point of every curve."""
+    lines = ["cell,seed,steps,success_rate"]
+    for curve in curves:
+        for steps, success in zip(curve.steps, curve.success, strict=True):
+            lines.append(f"{curve.cell},{curve.seed},{steps},{success:.4g}")
+    runs.write_text(path, "\n".join(lines) + "\n")
+
+
+def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> None:
+    """Draw every seed as a thin line and each cell's mean as a thick one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    by_cell: dict[str, list[Curve]] = defaultdict(list)
+    for curve in curves:
+        by_cell[curve.cell].append(curve)
+    for cell, group in by_cell.items():
+        colour = COLOURS.get(cell, OTHER)
+        for curve in group:
+            axes.plot(curve.steps, curve.success, color=colour, linewidth=0.8, alpha=0.5)
+        grid = np.linspace(max(c.steps[0] for c in group), min(c.steps[-1] for c in group), 200)
+        mean = np.mean([np.interp(grid, c.steps, c.success) for c in group], axis=0)
+        axes.plot(grid, mean, color=colour, linewidth=2.2, label=f"{cell}, {len(group)} seeds: each, and their mean")
+    if chance is not None:
+        axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"without memory: {chance:g}")
+    axes.set(xlabel="environment steps", ylabel="success rate, last 100 episodes", ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the runs, write the picture and the CSV, print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bistable_rl.analysis.curves", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="without its suffix")
+    parser.add_argument("--chance", metavar="P", type=float, help="success rate of the best player without memory")
+    args = parser.parse_args(argv)
+    try:
+        curves = [read(run) for run in args.runs]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(curves, args.out.with_suffix(".csv"))
+        draw(curves, args.out.with_suffix(".png"), args.chance)
+    except UserError as error:
+        print(f"curves: {error}", file=sys.stderr)
+        return 2
+    print(table(curves))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
