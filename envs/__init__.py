@@ -12,7 +12,14 @@ import gymnasium
 
 from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+from bistable_rl.envs.copy_first_continuous import CopyFirstContinuousVectorEnv
+from bistable_rl.envs.denoising import DenoisingVectorEnv
+from bistable_rl.envs.denoising_discrete import DenoisingDiscreteVectorEnv
+from bistable_rl.envs.line_digits import LineDigitsVectorEnv
 from bistable_rl.envs.make import make_batched_env, make_env
+from bistable_rl.envs.memory_chain import MemoryChainVectorEnv
+from bistable_rl.envs.minigrid_memory import MiniGridMemoryVectorEnv
+from bistable_rl.envs.repeat_previous import RepeatPreviousVectorEnv
 from bistable_rl.envs.t_maze import TMazeVectorEnv
 
 __all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
@@ -37,7 +44,15 @@ class Entry:
 
 ENVIRONMENTS: dict[str, Entry] = {
     "bistable_rl/CopyFirst-v0": Entry(CopyFirstVectorEnv, reward_threshold=0.825),
+    "bistable_rl/CopyFirstContinuous-v0": Entry(CopyFirstContinuousVectorEnv, reward_threshold=0.92),
+    "bistable_rl/Denoising-v0": Entry(DenoisingVectorEnv, reward_threshold=0.92),
+    "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteVectorEnv, reward_threshold=0.825),
     "bistable_rl/TMaze-v0": Entry(TMazeVectorEnv, reward_threshold=3.795),
+    "bistable_rl/MemoryLength-v0": Entry(MemoryChainVectorEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),
+    "bistable_rl/MemorySize-v0": Entry(MemoryChainVectorEnv, reward_threshold=0.9, kwargs={"length": 2, "num_bits": 5}),
+    "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousVectorEnv, reward_threshold=0.85),
+    "bistable_rl/LineDigits-v0": Entry(LineDigitsVectorEnv, reward_threshold=0.82),
+    "bistable_rl/MiniGridMemory-v0": Entry(MiniGridMemoryVectorEnv, reward_threshold=0.922, horizon="size"),
 }
 
 for _id, _entry in ENVIRONMENTS.items():

@@ -44,6 +44,20 @@ def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
     return int(value)
 
 
+def check_symbol(cue: np.ndarray, high: int) -> np.ndarray:
+    """Return the cue, or cues, if they are integers from 0 to high - 1."""
+    if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= high).any():
+        raise ValueError(f"cue must be an integer from 0 to {high - 1}, not {cue}")
+    return cue
+
+
+def check_numbers(cue: np.ndarray, limit: float) -> np.ndarray:
+    """Return the cue, or cues, if they are numbers from -limit to limit."""
+    if cue.dtype.kind not in "iuf" or not (np.abs(cue) <= limit).all():
+        raise ValueError(f"cue must be numbers from {-limit:g} to {limit:g}, not {cue}")
+    return cue
+
+
 def check_probability(name: str, value: object) -> float:
     """Return `value` if it is a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -82,7 +96,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     - `_begin(i)`: start an episode in the copies `i`, with draws made from `self.keys[i]`;
     - `_advance(actions)`: apply every copy's action at step `self.t`;
     - `_observe(i)`: the observations of the copies `i` at step `self.t`, in new arrays; at an episode's end too;
-    - `_set_cue(i, cue)`: overwrite what `_begin` drew as the cue;
+    - `_set_cue(i, cue)`: overwrite what `_begin` drew as the cue, with one cue for all or one for each;
     - `_text(i)` and `_picture(i)`: what a person sees of copy `i`.
 
     It declares `horizon`, `optimal_return` and `memoryless_return`.
@@ -103,6 +117,8 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     STATE: ClassVar[tuple[str, ...]] = ()
+    CUE_NDIM: ClassVar[int] = 0
+    """How many dimensions one copy's cue has: 0 for a number, 1 for a vector."""
 
     optimal_return: float
     """Expected return of an optimal player."""
@@ -161,6 +177,11 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     # What a user calls.
 
     @property
+    def generator(self) -> np.random.Generator:
+        """The random generator that is `np_random` in the single environment."""
+        return self.np_random
+
+    @property
     def reward_threshold(self) -> float:
         """The return that counts as solved: nine tenths of the way from no memory to the optimum."""
         return self.memoryless_return + 0.9 * (self.optimal_return - self.memoryless_return)
@@ -192,9 +213,9 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self._start(i)
         if cue is not None:
             cue = np.asarray(cue)
-            if cue.ndim and len(cue) == self.num_envs:
-                cue = cue[i]
-            self._set_cue(i, cue)
+            if cue.ndim > self.CUE_NDIM + 1 or (cue.ndim == self.CUE_NDIM + 1 and len(cue) != self.num_envs):
+                raise ValueError(f"cue must be one for all copies or one for each of {self.num_envs}, not {cue}")
+            self._set_cue(i, cue[i] if cue.ndim == self.CUE_NDIM + 1 else cue)
         if self.render_mode == "human":
             self.render()
         return self._observe(self._all), {}
@@ -394,7 +415,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `options={"cue": ...}` forces its cue."""
         observations, _ = self.batch.reset(seed=seed, options=options)
-        self._np_random, self._np_random_seed = self.batch.np_random, self.batch.np_random_seed
+        self._np_random, self._np_random_seed = self.batch.generator, self.batch.np_random_seed
         return _take(observations, 0), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

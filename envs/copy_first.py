@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
 from bistable_rl.envs.render import heat
 
 
@@ -94,9 +94,7 @@ class CopyFirstVectorEnv(BatchedEnv):
         self.cue[i] = draws.integers(self.keys[i], 0, self.num_symbols)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= self.num_symbols).any():
-            raise ValueError(f"cue must be a symbol from 0 to {self.num_symbols - 1}, not {cue}")
-        self.cue[i] = cue
+        self.cue[i] = check_symbol(cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length - 1

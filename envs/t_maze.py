@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_probability, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_probability, check_symbol, single
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1
@@ -124,9 +124,7 @@ class TMazeVectorEnv(BatchedEnv):
         self.previous[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        if cue.dtype.kind not in "iu" or not np.isin(cue, (0, 1)).all():
-            raise ValueError(f"cue must be 0 (up) or 1 (down), not {cue}")
-        self.cue[i] = cue
+        self.cue[i] = check_symbol(cue, 2)
 
     def _advance(self, actions: np.ndarray) -> Step:
         junction = self.x == self.length

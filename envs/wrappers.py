@@ -14,6 +14,9 @@ from bistable_rl.envs.base import check_choice, unknown
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 """MiniGrid's actions, in its order."""
 
+ENCODINGS = ("symbolic", "one_hot")
+"""How a MiniGrid image can be given: as it is, or as zeros and ones."""
+
 CHANNELS = (11, 6, 3)
 """How many objects, colours and states a cell of MiniGrid's image can show."""
 
@@ -75,7 +78,7 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         space = env.observation_space
         if not isinstance(space, Dict) or not {"image", "direction"} <= set(space):
             raise ValueError(f"the wrapper 'minigrid' is for MiniGrid's environments, not for {env}")
-        self.encoding = check_choice("encoding", encoding, ("symbolic", "one_hot"))
+        self.encoding = check_choice("encoding", encoding, ENCODINGS)
         image = space["image"]
         assert isinstance(image, Box)
         if encoding == "one_hot":

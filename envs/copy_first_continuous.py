@@ -1,0 +1,151 @@
+"""CopyFirstContinuous: repeat, at the end of an episode, the numbers shown first."""
+
+from math import pi, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_choice, check_int, check_numbers, single
+from bistable_rl.envs.copy_first import check_lengths
+from bistable_rl.envs.render import heat
+
+LIMIT = 10.0
+"""Observed numbers lie within ±LIMIT."""
+
+SCALE = 4.0
+"""An action a answers SCALE·a. Standard normal numbers beyond ±4 are rare (6 in 100,000)."""
+
+SUCCESS = 0.1
+"""An answer is a success if its mean squared error is smaller."""
+
+MEMORYLESS: dict[str, float] = {"abs": 1 - sqrt(2 / pi), "exp": 1 / sqrt(3), "mse": -1.0}
+"""Expected reward for answering 0 to standard normal numbers, by the kind of reward."""
+
+
+def closeness(kind: str, error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the reward for each error: 1 - |e| ("abs"), exp(-e²) ("exp") or -e² ("mse")."""
+    if kind == "abs":
+        return 1 - np.abs(error)
+    return np.exp(-(error**2)) if kind == "exp" else -(error**2)
+
+
+class CopyFirstContinuousVectorEnv(BatchedEnv):
+    """Repeat, at the end of an episode, the numbers shown first.
+
+    A stream of vectors of standard normal numbers. The first one is the cue; the others distract. The actions at all
+    steps but the last change nothing. It isolates one question: how exactly is a number kept for `length` steps while
+    the input goes on?
+
+    It is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, as episodes.
+
+    ## Action Space
+    `Box(-1, 1, (dimensions,))`: an action a answers 4 a, since standard normal numbers rarely lie beyond ±4.
+
+    ## Observation Space
+    `Box(-10, 10, (dimensions + 2,))`: the numbers; 1 at the first step; 1 at the last step, where the answer counts.
+    Without `flags` the last two aren't there. All zeros after the last step.
+
+    ## Rewards
+    At the last step the mean over the dimensions of 1 - |a - x| (`abs`), exp(-(a - x)²) (`exp`) or -(a - x)² (`mse`),
+    a the answer and x the cue; 0 before. `optimal_return` is 1, 1 or 0 (cues beyond ±4 cost 1e-5 of it). Without
+    memory the observation at the last step says nothing of the cue, so the best answer is a constant: 0, by symmetry.
+    `memoryless_return` is its expected reward for x ~ N(0, 1): 1 - √(2/π), 1/√3 or -1.
+
+    ## Starting State
+    The cue, standard normal. `options={"cue": x}` forces it.
+
+    ## Episode End
+    Terminates after `length` steps. The info holds `mse`, the mean squared error of the answer (1 for guessing 0),
+    and `is_success`, whether it is below 0.1.
+
+    ## Arguments
+    - `length`: steps in an episode, at least 2; a pair (shortest, longest) draws it uniformly for each episode.
+    - `dimensions`: D, how many numbers are to be kept.
+    - `reward`: "abs", "exp" or "mse".
+    - `flags`: whether the observation marks the first and the last step.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("length", "cue")
+    CUE_NDIM: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int | tuple[int, int] = 50,
+        dimensions: int = 1,
+        reward: str = "abs",
+        flags: bool = True,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
+        self.dimensions = check_int("dimensions", dimensions, 1)
+        self.reward = check_choice("reward", reward, MEMORYLESS)
+        self.flags = flags
+        low = np.r_[np.full(dimensions, -LIMIT), np.zeros(2 * flags)].astype(np.float32)
+        high = np.r_[np.full(dimensions, LIMIT), np.ones(2 * flags)].astype(np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(low, high, dtype=np.float32),
+            action_space=Box(-1, 1, (dimensions,), np.float32),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.length = np.zeros(num_envs, np.int64)
+        self.cue = np.zeros((num_envs, dimensions))
+        self.horizon = self.longest
+        self.optimal_return = 0.0 if reward == "mse" else 1.0
+        self.memoryless_return = MEMORYLESS[reward]
+
+    def _numbers(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the stream's numbers at step t, (len(i), dimensions)."""
+        return draws.normal(self.keys[i, None], t[:, None] * self.dimensions + np.arange(self.dimensions))
+
+    def _begin(self, i: Copies) -> None:
+        self.length[i] = self.shortest + draws.integers(self.keys[i], draws.ONCE, self.longest - self.shortest + 1)
+        self.cue[i] = self._numbers(i, self.t[i])
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        self.cue[i] = check_numbers(cue, LIMIT)
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        answered = self.t == self.length - 1
+        error = SCALE * actions.astype(np.float64) - self.cue
+        mse = (error**2).mean(1)
+        reward = np.where(answered, closeness(self.reward, error).mean(1), 0.0)
+        return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": mse < SUCCESS, "mse": mse}
+
+    def _observe(self, i: Copies) -> Any:
+        t, length = self.t[i], self.length[i]
+        numbers = np.where((t == 0)[:, None], self.cue[i], self._numbers(i, t))
+        observations = self._blank(i)
+        observations[:, : self.dimensions] = np.clip(numbers, -LIMIT, LIMIT) * (t < length)[:, None]
+        if self.flags:
+            observations[:, -2] = t == 0
+            observations[:, -1] = t == length - 1
+        return observations
+
+    def _text(self, i: int) -> str:
+        seen = self._observe(np.array([i]))[0, : self.dimensions]
+        now = "  ANSWER NOW" if self.t[i] == self.length[i] - 1 else ""
+        return (
+            f"step {self.t[i] + 1}/{self.length[i]}  seen: {np.round(seen, 2)}  "
+            f"to remember: {np.round(self.cue[i], 2)}{now}"
+        )
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([i]))[0]
+        seen[: self.dimensions] /= SCALE
+        return heat(seen, self.cue[i] / SCALE)
+
+
+CopyFirstContinuousEnv = single(CopyFirstContinuousVectorEnv)

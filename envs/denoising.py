@@ -1,0 +1,158 @@
+"""Denoising: give back, in order, the five numbers that were marked in a stream of noise."""
+
+from math import pi, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_numbers, single
+from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
+from bistable_rl.envs.render import heat
+
+MARKS = 5
+"""How many values are marked, and how many answers are asked for."""
+
+
+def check_window(length: int, window: int) -> int:
+    """Return how many steps the marks are drawn from, if `length` and `window` go together."""
+    check_int("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
+    check_int("window", window, MARKS, f", a step for each mark (so N = length - window is at most {length - MARKS})")
+    if window > length:
+        raise ValueError(f"window must be at most length ({length}), not {window}")
+    return min(window, length - MARKS)
+
+
+def draw_marks(keys: draws.Keys, steps: int) -> npt.NDArray[np.int64]:
+    """Return `MARKS` different steps of the first `steps`, uniformly drawn, in order: (len(keys), MARKS)."""
+    marks = np.empty((len(keys), MARKS), np.int64)
+    for k in range(MARKS):
+        # A number among those that are left; counting the smaller marks in makes it a step.
+        mark = draws.integers(keys, draws.ONCE + k, steps - k)
+        for earlier in range(k):
+            mark += mark >= marks[:, earlier]
+        marks[:, k] = mark
+        marks[:, : k + 1].sort(axis=1)
+    return marks
+
+
+def flags(t: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_], length: int) -> npt.NDArray[np.float64]:
+    """Return the flag at step t: 1 at a mark, 0 at the first answer (and after the end), -1 elsewhere."""
+    return np.where(marked, 1.0, np.where((t == length - MARKS) | (t >= length), 0.0, -1.0))
+
+
+class DenoisingVectorEnv(BatchedEnv):
+    """Give back, in order, the five numbers that were marked in a stream of noise.
+
+    Two streams: numbers, and a flag that marks five of them. In the last five steps the player gives the five back in
+    their order. It isolates one question: are facts picked out of noise, and kept apart and in order, for the N steps
+    after the last of them can have come?
+
+    It is the denoising benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, step by step, as episodes.
+
+    ## Action Space
+    `Box(-1, 1, (1,))`: an action a answers 4 a, since standard normal numbers rarely lie beyond ±4.
+
+    ## Observation Space
+    `Box(2)`: the number, within ±10, standard normal and 0 in the last five steps; the flag, 1 at the five marked
+    steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
+
+    ## Rewards
+    At the k-th of the last five steps (1 - |a - x_k|) / 5, a the answer and x_k the k-th marked number; 0 before.
+    `optimal_return` is 1 (numbers beyond ±4 cost 1e-5 of it). Without memory the observations at the last five steps
+    say nothing of the numbers, so the best answer is a constant: 0, by symmetry, and `memoryless_return` is
+    1 - E|x| = 1 - √(2/π).
+
+    ## Starting State
+    The marked steps are drawn uniformly, all different, from the first `window` steps, or from those before the
+    answers where these are fewer (N < 5). `options={"cue": [x_1, ..., x_5]}` forces the marked numbers.
+
+    ## Episode End
+    Terminates after `length` steps. The info holds `mse`, the mean squared error of the five answers (1 for guessing
+    0), and `is_success`, whether it is below 0.1.
+
+    ## Arguments
+    - `length`: T, steps in an episode, at least 10.
+    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5. With `window` kept, a
+      greater `length` is a longer forgetting period N = T - `window`.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "squares")
+    CUE_NDIM: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 50,
+        window: int = 40,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.markable = check_window(length, window)
+        self.length = length
+        self.window = window
+        low, high = np.array([-LIMIT, -1], np.float32), np.array([LIMIT, 1], np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(low, high, dtype=np.float32),
+            action_space=Box(-1, 1, (1,), np.float32),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.marks = np.zeros((num_envs, MARKS), np.int64)
+        self.cue = np.zeros((num_envs, MARKS))
+        self.squares = np.zeros(num_envs)  # sum of squared errors so far
+        self.horizon = length
+        self.optimal_return = 1.0
+        self.memoryless_return = 1 - sqrt(2 / pi)
+
+    def _begin(self, i: Copies) -> None:
+        self.marks[i] = draw_marks(self.keys[i], self.markable)
+        self.cue[i] = draws.normal(self.keys[i, None], self.marks[i])
+        self.squares[i] = 0.0
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        self.cue[i] = check_numbers(cue, LIMIT)
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
+        asked = self.cue[self._all, np.clip(k, 0, MARKS - 1)]
+        error = np.where(k >= 0, SCALE * actions[:, 0].astype(np.float64) - asked, 0.0)
+        self.squares = self.squares + error**2
+        mse = self.squares / MARKS
+        reward = np.where(k >= 0, (1 - np.abs(error)) / MARKS, 0.0)
+        never = np.zeros(self.num_envs, np.bool_)
+        return reward, k == MARKS - 1, never, {"is_success": mse < SUCCESS, "mse": mse}
+
+    def _observe(self, i: Copies) -> Any:
+        t = self.t[i]
+        here = self.marks[i] == t[:, None]
+        marked = here.any(1)
+        numbers = np.where(marked, (self.cue[i] * here).sum(1), draws.normal(self.keys[i], t))
+        observations = self._blank(i)
+        observations[:, 0] = np.where(t < self.length - MARKS, np.clip(numbers, -LIMIT, LIMIT), 0.0)
+        observations[:, 1] = flags(t, marked, self.length)
+        return observations
+
+    def _text(self, i: int) -> str:
+        number, flag = self._observe(np.array([i]))[0]
+        k = self.t[i] - (self.length - MARKS)
+        seen = "MARKED" if flag == 1 else f"ANSWER {k + 1} NOW" if k >= 0 else ""
+        shown = np.round(self.cue[i][self.marks[i] <= self.t[i]], 2)
+        return f"step {self.t[i] + 1}/{self.length}  seen: {number:.2f}  to remember: {shown}  {seen}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        number, flag = self._observe(np.array([i]))[0]
+        shown = np.where(self.marks[i] <= self.t[i], self.cue[i], 0.0)
+        return heat([number / SCALE, flag], shown / SCALE)
+
+
+DenoisingEnv = single(DenoisingVectorEnv)

@@ -1,0 +1,122 @@
+"""DenoisingDiscrete: name, in order, the five symbols that were marked in a stream of others."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
+from bistable_rl.envs.denoising import MARKS, check_window, draw_marks, flags
+from bistable_rl.envs.render import heat
+
+
+class DenoisingDiscreteVectorEnv(BatchedEnv):
+    """Name, in order, the five symbols that were marked in a stream of others.
+
+    `Denoising` with symbols in place of numbers: whether a fact was kept is then right or wrong.
+
+    ## Action Space
+    `Discrete(num_symbols)`: the symbol that the player names.
+
+    ## Observation Space
+    `Box(-1, 1, (num_symbols + 1,))`: the symbol, one-hot, none in the last five steps; the flag, 1 at the five marked
+    steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
+
+    ## Rewards
+    At the k-th of the last five steps 1/5 for the k-th marked symbol and -1/5 for another; 0 before. `optimal_return`
+    is 1. Without memory the observations at the last five steps say nothing of the symbols, so every answer is right
+    with probability 1/K, and `memoryless_return` is 2/K - 1.
+
+    ## Starting State
+    The marked steps are drawn uniformly, all different, from the first `window` steps, or from those before the
+    answers where these are fewer (N < 5). `options={"cue": [k_1, ..., k_5]}` forces the marked symbols.
+
+    ## Episode End
+    Terminates after `length` steps. `info["is_success"]` says whether all five answers were right.
+
+    ## Arguments
+    - `length`: T, steps in an episode, at least 10.
+    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5. With `window` kept, a
+      greater `length` is a longer forgetting period N = T - `window`.
+    - `num_symbols`: K, at least 2.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "right")
+    CUE_NDIM: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 50,
+        window: int = 40,
+        num_symbols: int = 8,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.markable = check_window(length, window)
+        self.length = length
+        self.window = window
+        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        low = np.zeros(num_symbols + 1, np.float32)
+        low[-1] = -1
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(low, np.ones_like(low), dtype=np.float32),
+            action_space=Discrete(num_symbols),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.marks = np.zeros((num_envs, MARKS), np.int64)
+        self.cue = np.zeros((num_envs, MARKS), np.int64)
+        self.right = np.zeros(num_envs, np.int64)  # right answers so far
+        self.horizon = length
+        self.optimal_return = 1.0
+        self.memoryless_return = 2 / num_symbols - 1
+
+    def _begin(self, i: Copies) -> None:
+        self.marks[i] = draw_marks(self.keys[i], self.markable)
+        self.cue[i] = draws.integers(self.keys[i, None], self.marks[i], self.num_symbols)
+        self.right[i] = 0
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        self.cue[i] = check_symbol(cue, self.num_symbols)
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
+        right = actions == self.cue[self._all, np.clip(k, 0, MARKS - 1)]
+        self.right = self.right + (right & (k >= 0))
+        reward = np.where(k >= 0, np.where(right, 1.0, -1.0) / MARKS, 0.0)
+        never = np.zeros(self.num_envs, np.bool_)
+        return reward, k == MARKS - 1, never, {"is_success": self.right == MARKS}
+
+    def _observe(self, i: Copies) -> Any:
+        t = self.t[i]
+        here = self.marks[i] == t[:, None]
+        marked = here.any(1)
+        symbols = np.where(marked, (self.cue[i] * here).sum(1), draws.integers(self.keys[i], t, self.num_symbols))
+        observations = self._blank(i)
+        observations[np.arange(len(i)), symbols] = t < self.length - MARKS
+        observations[:, -1] = flags(t, marked, self.length)
+        return observations
+
+    def _text(self, i: int) -> str:
+        seen = self._observe(np.array([i]))[0]
+        symbol = str(seen[:-1].argmax()) if seen[:-1].any() else "nothing"
+        k = self.t[i] - (self.length - MARKS)
+        what = "MARKED" if seen[-1] == 1 else f"ANSWER {k + 1} NOW" if k >= 0 else ""
+        shown = self.cue[i][self.marks[i] <= self.t[i]]
+        return f"step {self.t[i] + 1}/{self.length}  seen: {symbol}  to remember: {shown}  {what}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i] <= self.t[i])[:, None]
+        return heat(self._observe(np.array([i]))[0], *shown)
+
+
+DenoisingDiscreteEnv = single(DenoisingDiscreteVectorEnv)

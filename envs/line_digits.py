@@ -1,0 +1,109 @@
+"""LineDigits: read an image line by line, wait through blank lines, then say which digit it was."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import digits, draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
+from bistable_rl.envs.render import heat
+
+BLACK = -0.5
+
+
+class LineDigitsVectorEnv(BatchedEnv):
+    """Read an image line by line, wait through blank lines, then say which digit it was.
+
+    What is to be remembered must first be made out, over many steps. The images are MNIST's training set (28 lines)
+    where the environment variable `BISTABLE_RL_DATA` names the folder of its files (IDX, plain or gzip), and
+    scikit-learn's digits (8 lines) where it isn't set.
+
+    It is the line-sequential MNIST benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows
+    for long-lasting memory", PLoS ONE 16(6), section 5, without the permutation of the pixels, as episodes.
+
+    ## Action Space
+    `Discrete(10)`: the digit that the player names.
+
+    ## Observation Space
+    `Box(-0.5, 0.5, (columns,))`: a line of the image, black -0.5 and white 0.5; then black lines.
+
+    ## Rewards
+    At the last step 1 for the right digit and -1 for another; 0 before. `optimal_return` is 1. The last line is blank
+    for every image, so without memory the best answer is the most frequent digit, of share p, and `memoryless_return`
+    is 2 p - 1, p counted in the images.
+
+    ## Starting State
+    An image, drawn uniformly. `options={"cue": d}` draws it from those that show d.
+
+    ## Episode End
+    Terminates after `length` steps. `info["is_success"]` says whether the digit was right.
+
+    ## Arguments
+    - `length`: steps in an episode, more than the image has lines; the rest, N, are blank.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("image",)
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 50,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.digits = digits.load()
+        self.lines, columns = self.digits.images.shape[1:]
+        self.length = check_int("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(BLACK, -BLACK, (columns,), np.float32),
+            action_space=Discrete(10),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.image = np.zeros(num_envs, np.int64)  # its number in the data
+        self.horizon = length
+        self.optimal_return = 1.0
+        self.memoryless_return = float(2 * np.bincount(self.digits.labels).max() / len(self.digits.labels) - 1)
+
+    def _begin(self, i: Copies) -> None:
+        self.image[i] = draws.integers(self.keys[i], draws.ONCE, len(self.digits.labels))
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        for copy, digit in zip(i, np.broadcast_to(check_symbol(cue, 10), len(i)), strict=True):
+            images = np.flatnonzero(self.digits.labels == digit)
+            self.image[copy] = images[draws.integers(self.keys[copy, None], draws.ONCE + 1, len(images))[0]]
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        answered = self.t == self.length - 1
+        right = actions == self.digits.labels[self.image]
+        reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
+        return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
+
+    def _observe(self, i: Copies) -> Any:
+        t = self.t[i]
+        observations = self._blank(i)
+        observations[:] = self.digits.images[self.image[i], np.minimum(t, self.lines - 1)]
+        observations[t >= self.lines] = BLACK
+        return observations
+
+    def _text(self, i: int) -> str:
+        line = self._observe(np.array([i]))[0]
+        drawn = "".join(" .:-=+*#%@"[int(9 * (pixel + 0.5))] for pixel in line)
+        now = "  ANSWER NOW" if self.t[i] == self.length - 1 else ""
+        digit = self.digits.labels[self.image[i]]
+        return f"step {self.t[i] + 1}/{self.length}  seen: |{drawn}|  to remember: {digit}{now}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        image = self.digits.images[self.image[i]]
+        return heat(2 * self._observe(np.array([i]))[0], np.zeros(image.shape[1]), *(image + 0.5))
+
+
+LineDigitsEnv = single(LineDigitsVectorEnv)

@@ -1,0 +1,113 @@
+"""MemoryLength and MemorySize: bits shown once, one of which is asked for after `length` steps."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
+from bistable_rl.envs.render import heat
+
+
+class MemoryChainVectorEnv(BatchedEnv):
+    """Bits shown once, one of which is asked for after `length` steps.
+
+    Between the cue and the question the input is silent but for a clock, so that this isolates keeping from telling
+    apart. `MemoryLength` has one bit and asks for how long; `MemorySize` has many and asks how many.
+
+    The experiments are memory_len and memory_size of Osband et al. (2020), "Behaviour Suite for Reinforcement
+    Learning", ICLR. There the cue is shown twice, in the first two observations; here once.
+
+    ## Action Space
+    `Discrete(2)`: the bit that the player names.
+
+    ## Observation Space
+    `Box(2 + num_bits)`: the share of the time that is left, 1 - t / `length`; the number of the bit asked for, at the
+    last step, 0 before; the bits, -1 or 1, at the first step, 0 after. Zeros after the last step.
+
+    ## Rewards
+    At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The last
+    observation, the clock and the question, says nothing of the bits, which are fair: without memory every answer is
+    right with probability 1/2, and `memoryless_return` is 0.
+
+    ## Starting State
+    The bits and the question, drawn uniformly. `options={"cue": bits}` forces the bits, each 0 or 1.
+
+    ## Episode End
+    Terminates after `length` + 1 steps: the bits are seen at the first, the answer is the action at the last.
+    `info["is_success"]` says whether it was right.
+
+    ## Arguments
+    - `length`: steps from the cue to the question, at least 1.
+    - `num_bits`: how many bits are shown, at least 1.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("cue", "question")
+    CUE_NDIM: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 10,
+        num_bits: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.length = check_int("length", length, 1)
+        self.num_bits = check_int("num_bits", num_bits, 1)
+        low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
+        high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(low, high, dtype=np.float32),
+            action_space=Discrete(2),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.cue = np.zeros((num_envs, num_bits), np.int64)
+        self.question = np.zeros(num_envs, np.int64)
+        self.horizon = length + 1
+        self.optimal_return = 1.0
+        self.memoryless_return = 0.0
+
+    def _begin(self, i: Copies) -> None:
+        self.cue[i] = draws.integers(self.keys[i, None], np.arange(self.num_bits), 2)
+        self.question[i] = draws.integers(self.keys[i], draws.ONCE, self.num_bits)
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        self.cue[i] = check_symbol(cue, 2)
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        answered = self.t == self.length
+        right = actions == self.cue[self._all, self.question]
+        reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
+        return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
+
+    def _observe(self, i: Copies) -> Any:
+        t = self.t[i]
+        observations = self._blank(i)
+        observations[:, 0] = np.maximum(1 - t / self.length, 0)
+        observations[:, 1] = np.where(t == self.length, self.question[i], 0)
+        observations[:, 2:] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
+        return observations
+
+    def _text(self, i: int) -> str:
+        bits = "".join(map(str, self.cue[i]))
+        seen = bits if self.t[i] == 0 else "nothing"
+        now = f"  ANSWER NOW: bit {self.question[i]}?" if self.t[i] == self.length else ""
+        return f"step {self.t[i] + 1}/{self.horizon}  seen: {seen}  to remember: {bits}{now}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([i]))[0]
+        asked = np.arange(self.num_bits) == self.question[i]
+        return heat(seen[2:], 2 * self.cue[i] - 1, asked * (self.t[i] == self.length))
+
+
+MemoryChainEnv = single(MemoryChainVectorEnv)

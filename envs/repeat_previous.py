@@ -1,0 +1,117 @@
+"""RepeatPrevious: at every step, name the symbol shown k steps ago."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+
+from bistable_rl.envs import draws
+from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
+from bistable_rl.envs.render import heat
+
+
+class RepeatPreviousVectorEnv(BatchedEnv):
+    """At every step, name the symbol shown k steps ago.
+
+    A stream of symbols, each drawn uniformly from `num_symbols`. Here the memory must be rewritten at every step: it
+    isolates a queue of `k` facts from a fact that is kept. A memory that only latches does badly.
+
+    The task is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement
+    Learning", ICLR, with symbols that are independent where cards from a deck are not.
+
+    ## Action Space
+    `Discrete(num_symbols)`: the symbol that the player names.
+
+    ## Observation Space
+    `Box(0, 1, (num_symbols,))`: the symbol, one-hot. All zeros after the last step.
+
+    ## Rewards
+    From step k on (counted from 0) 1/(`length` - k) for the symbol shown k steps ago and minus that for another; 0
+    before. `optimal_return` is 1. The present symbol is independent of the earlier ones, so without memory every
+    answer is right with probability 1/K, and `memoryless_return` is 2/K - 1.
+
+    ## Starting State
+    The first symbol, drawn uniformly. `options={"cue": s}` forces it.
+
+    ## Episode End
+    Terminates after `length` steps. `info["is_success"]` says whether all answers were right.
+
+    ## Arguments
+    - `length`: steps in an episode, more than `k`.
+    - `k`: how many steps ago, at least 1.
+    - `num_symbols`: K, at least 2.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("cue", "right")
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        length: int = 50,
+        k: int = 4,
+        num_symbols: int = 4,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> None:
+        self.k = check_int("k", k, 1)
+        self.length = check_int("length", length, k + 1, f", more than k ({k})")
+        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        super().__init__(
+            num_envs=num_envs,
+            observation_space=Box(0, 1, (num_symbols,), np.float32),
+            action_space=Discrete(num_symbols),
+            autoreset_mode=autoreset_mode,
+            render_mode=render_mode,
+        )
+        self.cue = np.zeros(num_envs, np.int64)
+        self.right = np.zeros(num_envs, np.int64)  # right answers so far
+        self.horizon = length
+        self.optimal_return = 1.0
+        self.memoryless_return = 2 / num_symbols - 1
+
+    def _symbols(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.where(t == 0, self.cue[i], draws.integers(self.keys[i], t, self.num_symbols))
+
+    def _begin(self, i: Copies) -> None:
+        self.cue[i] = draws.integers(self.keys[i], 0, self.num_symbols)
+        self.right[i] = 0
+
+    def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
+        self.cue[i] = check_symbol(cue, self.num_symbols)
+
+    def _advance(self, actions: np.ndarray) -> Step:
+        asked = self.t >= self.k
+        right = actions == self._symbols(self._all, np.maximum(self.t - self.k, 0))
+        self.right = self.right + (asked & right)
+        answers = self.length - self.k
+        reward = np.where(asked, np.where(right, 1.0, -1.0) / answers, 0.0)
+        never = np.zeros(self.num_envs, np.bool_)
+        return reward, self.t == self.length - 1, never, {"is_success": self.right == answers}
+
+    def _observe(self, i: Copies) -> Any:
+        observations = self._blank(i)
+        observations[np.arange(len(i)), self._symbols(i, self.t[i])] = self.t[i] < self.length
+        return observations
+
+    def _recent(self, i: int) -> npt.NDArray[np.int64]:
+        """Return the symbols up to the present one that will still be asked for, the oldest first."""
+        t = np.arange(max(0, self.t[i] - self.k), min(self.t[i] + 1, self.length))
+        return self._symbols(np.full(len(t), i), t)
+
+    def _text(self, i: int) -> str:
+        recent = self._recent(i)
+        now = f"  ANSWER NOW: {self.k} steps ago?" if self.k <= self.t[i] < self.length else ""
+        seen = recent[-1] if self.t[i] < self.length else "nothing"
+        return f"step {self.t[i] + 1}/{self.length}  seen: {seen}  to remember: {recent}{now}"
+
+    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+        return heat(self._observe(np.array([i]))[0], *np.eye(self.num_symbols)[self._recent(i)])
+
+
+RepeatPreviousEnv = single(RepeatPreviousVectorEnv)
