@@ -101,17 +101,13 @@ class RNN(nn.Module):
     @property
     def state_size(self) -> int:
         """S, the width of a layer's state, the first H entries of which are its output."""
-        return self._cell(0).state_size
-
-    def _cell(self, index: int) -> Cell:
-        cell = self.cells[index]
-        assert isinstance(cell, Cell)
-        return cell
+        size: int = self.cells[0].state_size  # type: ignore[assignment]
+        return size
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as at construction."""
-        for index in range(len(self.cells)):
-            self._cell(index).reset_parameters()
+        for cell in self.cells:
+            cell.reset_parameters()  # type: ignore[operator]
 
     def forward(
         self,
@@ -167,7 +163,8 @@ class RNN(nn.Module):
         self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Check, then run all layers on (T, B, I), or (N, I) when packed."""
-        dtype, D = next(self.parameters()).dtype, 2 if self.bidirectional else 1
+        cells: list[Cell] = list(self.cells)  # type: ignore[arg-type]
+        dtype, D = cells[0].weight_ih.dtype, 2 if self.bidirectional else 1
         autocast = torch.is_autocast_enabled(x.device.type)
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
@@ -179,7 +176,7 @@ class RNN(nn.Module):
                 f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
             )
         if hx is not None:
-            expected = (len(self.cells), x.shape[1] if batch_sizes is None else int(batch_sizes[0]), self.state_size)
+            expected = (len(cells), x.shape[1] if batch_sizes is None else int(batch_sizes[0]), cells[0].state_size)
             if hx.shape != expected:
                 raise RuntimeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
             if hx.dtype != dtype and not autocast:
@@ -188,38 +185,19 @@ class RNN(nn.Module):
                 raise ValueError(f"hx is on {hx.device} and the input on {x.device}")
 
         last = []
+        states = [None] * len(cells) if hx is None else hx.unbind(0)
         for layer in range(self.num_layers):
-            outputs = []
-            for direction in range(D):
-                index = layer * D + direction
-                state = None if hx is None else hx[index]
-                if direction == 0:
-                    output, h_n = self._cell(index).scan(x, state, resets, batch_sizes)
-                else:
-                    output, h_n = self._scan_backwards(self._cell(index), x, state, resets, batch_sizes)
-                outputs.append(output)
+            output, h_n = cells[layer * D].scan(x, states[layer * D], resets, batch_sizes)
+            last.append(h_n)
+            if self.bidirectional:
+                index = layer * D + 1
+                backwards, h_n = _scan_backwards(cells[index], x, states[index], resets, batch_sizes)
+                output = torch.cat([output, backwards], -1)
                 last.append(h_n)
-            x = outputs[0] if D == 1 else torch.cat(outputs, -1)
+            x = output
             if self.dropout > 0 and layer < self.num_layers - 1:
                 x = nn.functional.dropout(x, self.dropout, self.training)
         return x, last[0].unsqueeze(0) if len(last) == 1 else torch.stack(last)
-
-    @staticmethod
-    def _scan_backwards(
-        cell: Cell, x: Tensor, state: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Scan each sequence from its end; a segment's end is then where the state is reset."""
-        if batch_sizes is None:
-            if resets is not None:
-                resets = torch.cat([torch.zeros_like(resets[:1]), resets.flip(0)[:-1]])
-            output, h_n = cell.scan(x.flip(0), state, resets)
-            return output.flip(0), h_n
-        reverse, previous, first = _packed_indices(batch_sizes)
-        reverse = reverse.to(x.device)
-        if resets is not None:
-            resets = resets[reverse][previous.to(x.device)].masked_fill(first.to(x.device), 0)
-        output, h_n = cell.scan(x[reverse], state, resets, batch_sizes)
-        return output[reverse], h_n
 
     def extra_repr(self) -> str:
         """The sizes and what is not the default, for `print`."""
@@ -230,6 +208,23 @@ class RNN(nn.Module):
             if getattr(self, name) != default:
                 parts.append(f"{name}={getattr(self, name)}")
         return ", ".join(parts)
+
+
+def _scan_backwards(
+    cell: Cell, x: Tensor, state: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scan each sequence from its end; a segment's end is then where the state is reset."""
+    if batch_sizes is None:
+        if resets is not None:
+            resets = torch.cat([torch.zeros_like(resets[:1]), resets.flip(0)[:-1]])
+        output, h_n = cell.scan(x.flip(0), state, resets)
+        return output.flip(0), h_n
+    reverse, previous, first = _packed_indices(batch_sizes)
+    reverse = reverse.to(x.device)
+    if resets is not None:
+        resets = resets[reverse][previous.to(x.device)].masked_fill(first.to(x.device), 0)
+    output, h_n = cell.scan(x[reverse], state, resets, batch_sizes)
+    return output[reverse], h_n
 
 
 def _packed_indices(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -602,3 +597,42 @@ class HalfPBRC(RNN):
             },
             device=device, dtype=dtype,
         )  # fmt: skip
+
+
+def from_torch(module: nn.GRU | nn.LSTM) -> GRU | LSTM:
+    """A GRU or LSTM with the sizes, settings and a copy of the weights of torch's.
+
+    Args:
+        module: an `nn.GRU`, or an `nn.LSTM` without projections.
+
+    Returns:
+        Layers that compute the same; an LSTM's state is h|c, `torch.cat([h, c], -1)`.
+
+    Raises:
+        ValueError: if it is neither of the two, or has projections.
+    """
+    if not isinstance(module, nn.GRU | nn.LSTM):
+        raise ValueError(f"from_torch takes a torch.nn.GRU or torch.nn.LSTM, got {type(module).__name__}")
+    if module.proj_size:
+        raise ValueError(f"from_torch takes no projections, got proj_size={module.proj_size}")
+    weight: Tensor = module.weight_ih_l0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a dropout on one layer; torch has warned already
+        rnn = (GRU if isinstance(module, nn.GRU) else LSTM)(
+            module.input_size,
+            module.hidden_size,
+            module.num_layers,
+            module.bias,
+            module.batch_first,
+            module.dropout,
+            module.bidirectional,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+    suffixes = [f"_l{i}{end}" for i in range(module.num_layers) for end in ("", "_reverse")[: 1 + module.bidirectional]]
+    for cell, suffix in zip(rnn.cells, suffixes, strict=True):
+        for name, parameter in cell.named_parameters():
+            theirs = getattr(module, name + suffix)
+            parameter.data.copy_(theirs.detach())
+            parameter.requires_grad_(theirs.requires_grad)
+    return rnn.train(module.training)

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 from bistable_rl import rnn as rnn_module
 from bistable_rl.cells import CELLS, Cell, NBRCCell, cell_options
-from bistable_rl.rnn import GRU, LSTM, NBRC, RNN, make_rnn
+from bistable_rl.rnn import GRU, LSTM, NBRC, RNN, from_torch, make_rnn
 
 NAMES = list(CELLS)
 F, H, B, T = 3, 4, 5, 7
@@ -78,6 +78,27 @@ def test_two_bidirectional_layers_equal_torch(
         if isinstance(given, PackedSequence):
             output, expected = output.data, expected.data
         torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("theirs", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("bias", [False, True])
+def test_from_torch_takes_over_weights_and_settings(theirs: type[nn.GRU] | type[nn.LSTM], bias: bool) -> None:
+    module = theirs(F, H, 2, bias, True, 0.5, True, dtype=torch.float64).eval()
+    module.weight_hh_l1.requires_grad_(False)
+    rnn = from_torch(module)
+    x = torch.randn(B, T, F, dtype=torch.float64)
+    torch.testing.assert_close(rnn(x)[0], module(x)[0])
+    assert not rnn.training
+    assert [p.requires_grad for p in rnn.parameters()] == [p.requires_grad for p in module.parameters()]
+    nn.init.zeros_(module.weight_ih_l0)  # a copy: it does not follow
+    assert rnn.cells[0].get_parameter("weight_ih").abs().min() > 0
+
+
+def test_from_torch_says_what_it_cannot_take() -> None:
+    with pytest.raises(ValueError, match=r"torch\.nn\.GRU or torch\.nn\.LSTM, got RNN"):
+        from_torch(nn.RNN(F, H))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no projections, got proj_size=2"):
+        from_torch(nn.LSTM(F, H, proj_size=2))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -35,6 +35,7 @@ class Cell(nn.Module):
     """
 
     slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
+    weight_ih: nn.Parameter  # every cell has input weights by this name; the other parameters are its own
     kernel: ClassVar[str | None] = None  # the cell's name in `bistable_rl.kernels`, if it has kernels
 
     def __init__(
@@ -80,7 +81,7 @@ class Cell(nn.Module):
         """The state (batch_size, S) before the first step: zero, or learned."""
         restored = self.restored_state()
         if restored is None:
-            return next(self.parameters()).new_zeros(batch_size, self.state_size)
+            return self.weight_ih.new_zeros(batch_size, self.state_size)
         return restored.expand(batch_size, -1)
 
     def reset_parameters(self) -> None:
@@ -146,7 +147,7 @@ class Cell(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
             with torch.autocast(x.device.type, enabled=False):
-                dtype = next(self.parameters()).dtype
+                dtype = self.weight_ih.dtype
                 return self.scan(x.to(dtype), None if state is None else state.to(dtype), resets, batch_sizes)
         if state is None:
             state = self.initial_state(x.shape[1] if batch_sizes is None else int(batch_sizes[0]))

@@ -56,8 +56,17 @@ def scan(
     )  # fmt: skip
     if torch.compiler.is_compiling() or type(x) is not Tensor:
         return torch.ops.bistable_rl.scan(*arguments)[:2]
-    # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for one step of acting.
-    return _Scan.apply(*arguments)[:2] if save else _forward(*arguments)[:2]
+    # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for a short sequence.
+    if save:
+        return _Scan.apply(*arguments)[:2]
+    if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x) is cpu:
+        # Acting, step by step: every microsecond counts.
+        last = cpu.step(
+            kind, x.squeeze(0), state, weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh,
+            resets=None if resets is None else resets.squeeze(0), initial=initial,
+        )  # fmt: skip
+        return last[:, : weight_hh.shape[1]].unsqueeze(0).clone(), last
+    return _forward(*arguments)[:2]
 
 
 def _forward(
@@ -79,14 +88,6 @@ def _forward(
     weight_ih, weight_hh, bias_ih, bias_hh = (
         weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh),
     )  # fmt: skip
-    if backend is cpu and not save and batch_sizes is None and len(x) == 1:
-        flags = None if resets is None else resets[0]
-        last = cpu.step(kind, x[0], state, weight_ih, weight_hh, bias_ih, bias_hh, resets=flags, initial=initial)
-        return (
-            last[:, : weight_hh.shape[1]].clone().unsqueeze(0),
-            last,
-            x.new_empty(len(state), 0, -(-weight_hh.shape[1] // 16) * 16),
-        )
     return backend.forward(
         kind, x, state, _contiguous(resets), weight_ih, weight_hh, bias_ih, bias_hh,
         batch_sizes=batch_sizes, initial=initial, save=save, recompute=recompute,
