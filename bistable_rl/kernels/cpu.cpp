@@ -1,0 +1,248 @@
+// BRC, nBRC, GRU and LSTM on the CPU, forward and backward, behind a plain C interface (see cpu.py, which calls it).
+//
+// One binary serves every processor of its architecture: the kernels are compiled for several instruction sets, and
+// the first call chooses among them. The threads are those of the OpenMP runtime that torch has loaded, looked up
+// here by name: linking to a runtime might load a second one beside it, whose threads would compete with the first.
+
+#include <atomic>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { KIND_BRC, KIND_NBRC, KIND_GRU, KIND_LSTM };
+
+// One call. cpu.py holds the same list. Pointers may be null where the argument is optional.
+struct Call {
+    int64_t kind, bytes;  // of a number: 4 or 8
+    int64_t T, B, N, I, H, threads, recompute, bias_ih_size;
+    const int64_t* batch_sizes;
+    const uint8_t* resets;
+    const void *x, *state, *initial, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *packed;
+    void *outputs, *final_state, *saved;
+    const void *grad_outputs, *grad_final;
+    void *grad_x, *grad_state, *grad_weight_ih, *grad_weight_hh, *grad_bias_ih, *grad_bias_hh, *grad_initial;
+};
+
+// ---- memory ---------------------------------------------------------------------------------------------------
+
+// Cuts a block of memory into pieces; with no block it only counts.
+struct Carver {
+    char* base;
+    size_t used;
+};
+
+static inline char* take(Carver* c, size_t bytes) {
+    char* piece = c->base ? c->base + c->used : 0;
+    c->used += (bytes + 63) / 64 * 64;
+    return piece;
+}
+
+// Kept by each calling thread from call to call: fresh memory costs a page fault every 4 KB, up to half of the time.
+struct Workspace {
+    char* base = 0;
+    size_t size = 0;
+    ~Workspace() { free(base); }
+};
+
+static char* workspace(size_t bytes) {
+    static thread_local Workspace kept;
+    if (bytes > kept.size) {
+        free(kept.base);
+        kept.size = 0;
+        kept.base = 0;
+        void* block = 0;
+        if (posix_memalign(&block, 4096, bytes)) return 0;
+        kept.base = (char*)block;
+        kept.size = bytes;
+    }
+    return kept.base;
+}
+
+// ---- threads --------------------------------------------------------------------------------------------------
+
+typedef void (*GompParallel)(void (*)(void*), void*, unsigned, unsigned);
+static GompParallel gomp_parallel = 0;
+static bool forked = false;  // a child has none of the threads that its runtime believes in, and would wait for them
+
+struct Team {
+    void (*task)(void*, int);
+    void* context;
+    int count;
+    std::atomic<int> next;
+};
+
+static void run_team(void* argument) {
+    Team* team = (Team*)argument;
+    for (int i; (i = team->next.fetch_add(1)) < team->count;) team->task(team->context, i);
+}
+
+// Runs task(context, 0 ... count - 1). The team always has the size that torch uses: a smaller one would make the
+// runtime dismiss threads and start them anew for torch's next call.
+static void parallel(void (*task)(void*, int), void* context, int count, int threads) {
+    Team team = {task, context, count, {0}};
+    if (count > 1 && threads > 1 && gomp_parallel && !forked)
+        gomp_parallel(run_team, &team, (unsigned)threads, 0);
+    else
+        run_team(&team);
+}
+
+// ---- the kernels, for each instruction set and precision ------------------------------------------------------
+
+#define JOIN_(A, B) A##_##B
+#define JOIN(A, B) JOIN_(A, B)
+
+#define ISA baseline
+#define ISA_AVX512 0
+#define TARGET
+#define VECTOR_BYTES 16
+#if defined(__x86_64__)
+#define PANEL_VECTORS 2  // 16 registers
+#else
+#define PANEL_VECTORS 4  // 32 registers
+#endif
+#include "cpu_precisions.h"
+
+#if defined(__x86_64__)
+#define ISA avx2
+#define ISA_AVX512 0
+#define TARGET __attribute__((target("avx2,fma")))
+#define VECTOR_BYTES 32
+#define PANEL_VECTORS 2
+#include "cpu_precisions.h"
+
+#define ISA avx512
+#define ISA_AVX512 1
+#define TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")))
+#define VECTOR_BYTES 64
+#define PANEL_VECTORS 4
+#include "cpu_precisions.h"
+#endif
+
+struct Table {
+    const char* name;
+    int (*forward[2])(const Call*);
+    int (*backward[2])(const Call*);
+    size_t (*packed_bytes[2])(const Call*);
+    void (*pack[2])(const Call*, void*);
+};
+#define ROW(NAME, ISA)                                                                               \
+    {NAME, {ISA##_float::forward, ISA##_double::forward}, {ISA##_float::backward, ISA##_double::backward}, \
+     {ISA##_float::packed_bytes, ISA##_double::packed_bytes}, {ISA##_float::pack, ISA##_double::pack}}
+static const Table tables[] = {
+#if defined(__x86_64__)
+    ROW("SSE2", baseline),
+    ROW("AVX2", avx2),
+    ROW("AVX-512", avx512),
+#elif defined(__aarch64__)
+    ROW("NEON", baseline),
+#else
+    ROW("baseline", baseline),
+#endif
+};
+
+static int best_table() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+static int chosen = 0;
+
+// ---- packed parameters, kept by the caller --------------------------------------------------------------------
+
+struct alignas(64) PackedHeader {
+    Call call;         // kind, bytes, I, H and where the parameters lie
+    int64_t count[4];  // numbers in weight_ih, weight_hh, bias_ih, bias_hh
+    uint64_t fingerprint;
+    int table;
+};
+
+// Of 32 numbers spread over each parameter. An assignment through `.data` changes a parameter without a trace (no new
+// version), but hardly without changing one of these.
+static uint64_t fingerprint(const PackedHeader* header) {
+    const Call* c = &header->call;
+    const void* parameters[4] = {c->weight_ih, c->weight_hh, c->bias_ih, c->bias_hh};
+    uint64_t sum = 0;
+    for (int p = 0; p < 4; ++p) {
+        const int64_t count = header->count[p], stride = count / 32 + 1;
+        for (int64_t i = 0; i < count; i += stride) {
+            uint64_t bits = 0;
+            memcpy(&bits, (const char*)parameters[p] + i * c->bytes, c->bytes);
+            sum = (sum ^ bits) * 0x9E3779B97F4A7C15u;
+            sum ^= sum >> 29;
+        }
+    }
+    return sum;
+}
+
+// ---- the C interface ------------------------------------------------------------------------------------------
+
+extern "C" {
+
+// To be called once, before everything else; `in_child`: this process was forked from one that may have had threads.
+void brl_initialise(int in_child) {
+    chosen = best_table();
+    forked = in_child != 0;
+    gomp_parallel = (GompParallel)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    pthread_atfork(0, 0, [] { forked = true; });
+}
+
+const char* brl_isa(void) { return tables[chosen].name; }
+
+int brl_shares_threads(void) { return gomp_parallel != 0; }
+
+// For tests: a lesser instruction set, by its number (0 the least). Returns the number now in use.
+int brl_choose_isa(int wanted) {
+    const int best = best_table();
+    chosen = wanted < 0 || wanted > best ? best : wanted;
+    return chosen;
+}
+
+int brl_forward(const Call* call) { return tables[chosen].forward[call->bytes == 8](call); }
+
+int brl_backward(const Call* call) { return tables[chosen].backward[call->bytes == 8](call); }
+
+// Bytes that brl_pack writes for the parameters of `call`.
+size_t brl_packed_bytes(const Call* call) {
+    return sizeof(PackedHeader) + tables[chosen].packed_bytes[call->bytes == 8](call);
+}
+
+// Packs the parameters for brl_step into `to`, aligned to 64 bytes.
+void brl_pack(const Call* call, void* to) {
+    PackedHeader* header = (PackedHeader*)to;
+    memset(header, 0, sizeof *header);
+    header->call = *call;
+    header->table = chosen;
+    const Call* c = &header->call;
+    const int64_t gates = c->kind == KIND_LSTM ? 4 : 3, hidden = c->kind == KIND_NBRC ? 2 : gates;
+    header->count[0] = gates * c->H * c->I;
+    header->count[1] = c->kind == KIND_BRC ? 2 * c->H : hidden * c->H * c->H;
+    header->count[2] = c->bias_ih ? c->bias_ih_size : 0;
+    header->count[3] = c->bias_hh ? hidden * c->H : 0;
+    header->fingerprint = fingerprint(header);
+    tables[chosen].pack[c->bytes == 8](c, header + 1);
+}
+
+// One step with packed parameters. Returns 0; 1 without memory; 2 if the parameters have changed since.
+int brl_step(const void* packed, const void* x, const void* state, const uint8_t* resets, const void* initial,
+             void* final_state, int64_t B, int64_t threads) {
+    const PackedHeader* header = (const PackedHeader*)packed;
+    if (header->table != chosen || header->fingerprint != fingerprint(header)) return 2;
+    Call call = header->call;
+    call.T = 1, call.B = call.N = B, call.threads = threads;
+    call.x = x, call.state = state, call.resets = resets, call.initial = initial, call.final_state = final_state;
+    call.packed = header + 1;
+    return brl_forward(&call);
+}
+}

@@ -1,0 +1,302 @@
+// The equations of one step, elementwise, for n rows of a batch: forward, and backward through them. A row of P holds
+// the blocks of a cell side by side, each `padded` wide: pre-activations first, then whatever replaces them.
+//   brc, nbrc   a, c, candidate      gru   q = W_n h + b, r, z, n      lstm   i, f, g, o
+// (q first, so that the blocks which W_hh feeds are contiguous, and those which W_ih feeds too.)
+
+// c = σ(x), through tanh; 1 - c is .5 - .5 tanh(x / 2), with no cancellation.
+INLINE vec sigmoid(vec x) { return .5f * tanh_(.5f * x) + .5f; }
+
+// Where a row of `n` numbers is written: straight to its place if that has the padding, else through `scratch`.
+INLINE real* target_row(real* place, int64_t row, int64_t H, int64_t padded, real* scratch) {
+    return place && H == padded ? place + row * H : scratch;
+}
+INLINE void finish_row(real* place, int64_t row, int64_t H, int64_t padded, const real* scratch) {
+    if (place && H != padded) memcpy(place + row * H, scratch, H * sizeof(real));
+}
+INLINE const real* source_row(const real* place, int64_t row, int64_t H, int64_t padded, real* scratch,
+                              const real* zeros) {
+    if (!place) return zeros;
+    if (H == padded) return place + row * H;
+    copy_in(scratch, place + row * H, H, padded);
+    return scratch;
+}
+
+struct Step {
+    int64_t n, H, padded;
+    int64_t ldp, ldh;     // row strides of P and of h, c
+    real *P, *h, *c;      // h and c are replaced by the new state (backward: by the gradient of the old one)
+    real* outputs;        // (n, H), or null
+    real* gates;          // (n, gate_stride): kept for the backward pass, or null
+    int64_t gate_stride;
+    real* cells;          // LSTM: c of this step, (n, cell_stride), kept for the backward pass, or null
+    int64_t cell_stride;
+    real* scratch;        // two padded rows
+    // Only in backward: P receives the gradients of the pre-activations.
+    const real *h_before, *c_before;  // (n, ldh)
+    const real* grad_outputs;         // (n, H), or null
+    const real* zeros;                // a padded row
+    // Only brc.
+    const real *x, *u, *bias, *w;     // I = 1: x (n), u (3, padded), bias (3, padded); w (2, padded)
+    const real* const* before_rows;   // backward: n rows of h before the step
+    real *grad_u, *grad_bias, *grad_w, *grad_x;
+};
+
+// ---- forward --------------------------------------------------------------------------------------------------
+
+// a = 1 + tanh(U_a x + w_a h + b), c = σ(U_c x + w_c h + b), h = c h + (1 - c) tanh(U_h x + a h + b). With `fused`,
+// I = 1 and U x + b is computed here, which spares writing and reading P.
+INLINE void brc_forward_body(const int fused, const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        const real* P = s->P + b * s->ldp;
+        real* h = s->h + b * s->ldh;
+        real* out = target_row(s->outputs, b, s->H, J, s->scratch);
+        const real x = fused ? s->x[b] : 0;
+        for (int64_t j = 0; j < J; j += LANES) {
+            vec pa, pc, ph;
+            if (fused) {
+                pa = load(s->bias + j) + x * load(s->u + j);
+                pc = load(s->bias + J + j) + x * load(s->u + J + j);
+                ph = load(s->bias + 2 * J + j) + x * load(s->u + 2 * J + j);
+            } else {
+                pa = load(P + j), pc = load(P + J + j), ph = load(P + 2 * J + j);
+            }
+            const vec before = load(h + j);
+            const vec a = 1 + tanh_(pa + load(s->w + j) * before);
+            const vec k = .5f * tanh_(.5f * (pc + load(s->w + J + j) * before));
+            const vec g = tanh_(ph + a * before);
+            const vec after = (.5f + k) * before + (.5f - k) * g;
+            store(h + j, after);
+            store(out + j, after);
+        }
+        finish_row(s->outputs, b, s->H, J, s->scratch);
+    }
+}
+FUNCTION void brc_forward(const Step* s) { brc_forward_body(0, s); }
+FUNCTION void brc_forward_fused(const Step* s) { brc_forward_body(1, s); }
+
+FUNCTION void nbrc_forward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        const real* P = s->P + b * s->ldp;
+        real* h = s->h + b * s->ldh;
+        real* out = target_row(s->outputs, b, s->H, J, s->scratch);
+        real* gates = s->gates ? s->gates + b * s->gate_stride : 0;
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec before = load(h + j);
+            const vec a = 1 + tanh_(load(P + j));
+            const vec k = .5f * tanh_(.5f * load(P + J + j));
+            const vec g = tanh_(load(P + 2 * J + j) + a * before);
+            const vec after = (.5f + k) * before + (.5f - k) * g;
+            if (gates) store(gates + j, a), store(gates + J + j, .5f + k), store(gates + 2 * J + j, g);
+            store(h + j, after);
+            store(out + j, after);
+        }
+        finish_row(s->outputs, b, s->H, J, s->scratch);
+    }
+}
+
+FUNCTION void gru_forward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        const real* P = s->P + b * s->ldp;
+        real* h = s->h + b * s->ldh;
+        real* out = target_row(s->outputs, b, s->H, J, s->scratch);
+        real* gates = s->gates ? s->gates + b * s->gate_stride : 0;
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec q = load(P + j);
+            const vec r = sigmoid(load(P + J + j));
+            const vec k = .5f * tanh_(.5f * load(P + 2 * J + j));
+            const vec n = tanh_(load(P + 3 * J + j) + r * q);
+            const vec after = (.5f + k) * load(h + j) + (.5f - k) * n;
+            if (gates) {
+                store(gates + j, q), store(gates + J + j, r);
+                store(gates + 2 * J + j, .5f + k), store(gates + 3 * J + j, n);
+            }
+            store(h + j, after);
+            store(out + j, after);
+        }
+        finish_row(s->outputs, b, s->H, J, s->scratch);
+    }
+}
+
+FUNCTION void lstm_forward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        const real* P = s->P + b * s->ldp;
+        real *h = s->h + b * s->ldh, *c = s->c + b * s->ldh;
+        real* out = target_row(s->outputs, b, s->H, J, s->scratch);
+        real* gates = s->gates ? s->gates + b * s->gate_stride : 0;
+        real* cells = s->cells ? s->cells + b * s->cell_stride : 0;
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec i = sigmoid(load(P + j));
+            const vec f = sigmoid(load(P + J + j));
+            const vec g = tanh_(load(P + 2 * J + j));
+            const vec o = sigmoid(load(P + 3 * J + j));
+            const vec cell = f * load(c + j) + i * g;
+            const vec after = o * tanh_(cell);
+            if (gates) {
+                store(gates + j, i), store(gates + J + j, f);
+                store(gates + 2 * J + j, g), store(gates + 3 * J + j, o);
+            }
+            if (cells) store(cells + j, cell);
+            store(c + j, cell);
+            store(h + j, after);
+            store(out + j, after);
+        }
+        finish_row(s->outputs, b, s->H, J, s->scratch);
+    }
+}
+
+// Pre-activations to gates, in place: for the backward pass that was left without them.
+FUNCTION void activate(int kind, real* P, int64_t ldp, const real* h_before, int64_t ldh, int64_t rows, int64_t J) {
+    for (int64_t b = 0; b < rows; ++b, P += ldp, h_before += ldh)
+        for (int64_t j = 0; j < J; j += LANES) {
+            real *p0 = P + j, *p1 = P + J + j, *p2 = P + 2 * J + j, *p3 = P + 3 * J + j;
+            if (kind == KIND_NBRC) {
+                const vec a = 1 + tanh_(load(p0));
+                store(p0, a), store(p1, sigmoid(load(p1))), store(p2, tanh_(load(p2) + a * load(h_before + j)));
+            } else if (kind == KIND_GRU) {
+                const vec r = sigmoid(load(p1));
+                store(p1, r), store(p2, sigmoid(load(p2))), store(p3, tanh_(load(p3) + r * load(p0)));
+            } else {
+                store(p0, sigmoid(load(p0))), store(p1, sigmoid(load(p1)));
+                store(p2, tanh_(load(p2))), store(p3, sigmoid(load(p3)));
+            }
+        }
+}
+
+// ---- backward -------------------------------------------------------------------------------------------------
+// h (and c) hold the gradient of the state after the step, less what comes from the outputs, and end up with that of
+// the state before it, less what W_hh brings.
+
+FUNCTION void nbrc_backward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        real *P = s->P + b * s->ldp, *grad = s->h + b * s->ldh;
+        const real *gates = s->gates + b * s->gate_stride, *before = s->h_before + b * s->ldh;
+        const real* out = source_row(s->grad_outputs, b, s->H, J, s->scratch, s->zeros);
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec a = load(gates + j), c = load(gates + J + j), g = load(gates + 2 * J + j);
+            const vec h = load(before + j), d = load(grad + j) + load(out + j);
+            const vec dg = d * (1 - c) * (1 - g * g);
+            store(P + j, dg * h * (a * (2 - a)));  // 1 - (a - 1)² = a (2 - a)
+            store(P + J + j, d * (h - g) * (c * (1 - c)));
+            store(P + 2 * J + j, dg);
+            store(grad + j, d * c + dg * a);
+        }
+    }
+}
+
+FUNCTION void gru_backward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        real *P = s->P + b * s->ldp, *grad = s->h + b * s->ldh;
+        const real *gates = s->gates + b * s->gate_stride, *before = s->h_before + b * s->ldh;
+        const real* out = source_row(s->grad_outputs, b, s->H, J, s->scratch, s->zeros);
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec q = load(gates + j), r = load(gates + J + j);
+            const vec z = load(gates + 2 * J + j), n = load(gates + 3 * J + j);
+            const vec h = load(before + j), d = load(grad + j) + load(out + j);
+            const vec dn = d * (1 - z) * (1 - n * n);
+            store(P + j, dn * r);
+            store(P + J + j, dn * q * (r * (1 - r)));
+            store(P + 2 * J + j, d * (h - n) * (z * (1 - z)));
+            store(P + 3 * J + j, dn);
+            store(grad + j, d * z);
+        }
+    }
+}
+
+FUNCTION void lstm_backward(const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b = 0; b < s->n; ++b) {
+        real *P = s->P + b * s->ldp, *grad = s->h + b * s->ldh, *grad_cell = s->c + b * s->ldh;
+        const real *gates = s->gates + b * s->gate_stride, *cells = s->cells + b * s->cell_stride;
+        const real* before = s->c_before + b * s->ldh;
+        const real* out = source_row(s->grad_outputs, b, s->H, J, s->scratch, s->zeros);
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec i = load(gates + j), f = load(gates + J + j);
+            const vec g = load(gates + 2 * J + j), o = load(gates + 3 * J + j);
+            const vec t = tanh_(load(cells + j)), d = load(grad + j) + load(out + j);
+            const vec dc = load(grad_cell + j) + d * o * (1 - t * t);
+            store(P + j, dc * g * (i * (1 - i)));
+            store(P + J + j, dc * load(before + j) * (f * (1 - f)));
+            store(P + 2 * J + j, dc * i * (1 - g * g));
+            store(P + 3 * J + j, d * t * (o * (1 - o)));
+            store(grad_cell + j, dc * f);
+            store(grad + j, (vec){});
+        }
+    }
+}
+
+// Recomputes the gates from h before the step. Rows are taken by eights, units outermost, so that the gradients of
+// the parameters are loaded and stored once for eight rows.
+static const int64_t GROUP = 8;
+INLINE void brc_backward_body(const int fused, const int need_x, const Step* s) {
+    const int64_t J = s->padded;
+    for (int64_t b0 = 0; b0 < s->n; b0 += GROUP) {
+        const int rows = (int)(s->n - b0 < GROUP ? s->n - b0 : GROUP);
+        const real *before[GROUP], *out[GROUP];
+        vec dx[GROUP];
+        for (int r = 0; r < rows; ++r) {
+            before[r] = s->before_rows[b0 + r];
+            out[r] = source_row(s->grad_outputs, b0 + r, s->H, J, s->scratch + r * J, s->zeros);
+            dx[r] = (vec){};
+        }
+        for (int64_t j = 0; j < J; j += LANES) {
+            const vec wa = load(s->w + j), wc = load(s->w + J + j);
+            vec ua, uc, uh, ba, bc, bh;
+            vec dua = {}, duc = {}, duh = {}, dba = {}, dbc = {}, dbh = {}, dwa = {}, dwc = {};
+            if (fused) {
+                ua = load(s->u + j), uc = load(s->u + J + j), uh = load(s->u + 2 * J + j);
+                ba = load(s->bias + j), bc = load(s->bias + J + j), bh = load(s->bias + 2 * J + j);
+            }
+            for (int r = 0; r < rows; ++r) {
+                const int64_t b = b0 + r;
+                real *P = s->P + b * s->ldp, *grad = s->h + b * s->ldh + j;
+                vec pa, pc, ph;
+                const real x = fused ? s->x[b] : 0;
+                if (fused) {
+                    pa = ba + x * ua, pc = bc + x * uc, ph = bh + x * uh;
+                } else {
+                    pa = load(P + j), pc = load(P + J + j), ph = load(P + 2 * J + j);
+                }
+                const vec h = load(before[r] + j), d = load(grad) + load(out[r] + j);
+                const vec ta = tanh_(pa + wa * h), a = 1 + ta;
+                const vec k = .5f * tanh_(.5f * (pc + wc * h));
+                const vec g = tanh_(ph + a * h);
+                const vec dg = d * (.5f - k) * (1 - g * g);
+                const vec da = dg * h * (1 - ta * ta);
+                const vec dc = d * (h - g) * (.25f - k * k);  // c (1 - c)
+                dwa += da * h, dwc += dc * h;
+                store(grad, d * (.5f + k) + dg * a + da * wa + dc * wc);
+                if (fused) {
+                    dua += x * da, duc += x * dc, duh += x * dg;
+                    dba += da, dbc += dc, dbh += dg;
+                    if (need_x) dx[r] += da * ua + dc * uc + dg * uh;
+                } else {
+                    store(P + j, da), store(P + J + j, dc), store(P + 2 * J + j, dg);
+                }
+            }
+            store(s->grad_w + j, load(s->grad_w + j) + dwa);
+            store(s->grad_w + J + j, load(s->grad_w + J + j) + dwc);
+            if (fused) {
+                real *gu = s->grad_u + j, *gb = s->grad_bias + j;
+                store(gu, load(gu) + dua), store(gu + J, load(gu + J) + duc);
+                store(gu + 2 * J, load(gu + 2 * J) + duh);
+                store(gb, load(gb) + dba), store(gb + J, load(gb + J) + dbc);
+                store(gb + 2 * J, load(gb + 2 * J) + dbh);
+            }
+        }
+        if (fused && need_x)
+            for (int r = 0; r < rows; ++r) s->grad_x[b0 + r] = sum_lanes(dx[r]);
+    }
+}
+FUNCTION void brc_backward(const Step* s) { brc_backward_body(0, 0, s); }
+FUNCTION void brc_backward_fused(const Step* s) {
+    if (s->grad_x)
+        brc_backward_body(1, 1, s);
+    else
+        brc_backward_body(1, 0, s);
+}

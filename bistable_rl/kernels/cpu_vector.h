@@ -1,0 +1,100 @@
+// Vectors: their width, loads, tanh. Included by cpu.cpp once for each instruction set and each precision, with
+//   real            float or double
+//   VECTOR_BYTES    width of a register
+//   PANEL_VECTORS   how many vectors wide a tile of the matrix product is (so that 6 rows of it fill the registers)
+//   TARGET          the function attribute that allows the instruction set
+// GCC's vector types give one text for every instruction set; nothing here is a template, since the attribute of
+// an instantiated template is not reliable.
+
+typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
+typedef real vec_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+static const int64_t LANES = VECTOR_BYTES / sizeof(real), PANEL = PANEL_VECTORS * LANES;
+
+#define FUNCTION static TARGET
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+INLINE vec load(const real* p) { return *(const vec_unaligned*)p; }
+INLINE void store(real* p, vec v) { *(vec_unaligned*)p = v; }
+INLINE vec splat(real s) { return s - (vec){}; }
+
+INLINE real sum_lanes(vec v) {
+    real s = 0;
+    for (int i = 0; i < LANES; ++i) s += v[i];
+    return s;
+}
+
+#if REAL_IS_FLOAT
+
+#if ISA_AVX512
+// A division costs 16 cycles a vector; an estimate and one Newton step cost 3 and are as good as rounded.
+INLINE vec divide(vec p, vec q) {
+    vec r = (vec)_mm512_rcp14_ps((__m512)q);
+    r = r * (2 - q * r);
+    return p * r;
+}
+INLINE vec lower(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }  // b where either is NaN
+INLINE vec upper(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
+INLINE vec divide(vec p, vec q) { return p / q; }
+INLINE vec lower(vec a, vec b) { return a < b ? a : b; }
+INLINE vec upper(vec a, vec b) { return a > b ? a : b; }
+#endif
+
+// tanh(x) = x P(x²) / Q(x²), P and Q of degree 4, fitted to the smallest greatest relative error on [0, 9.02]: 2e-8,
+// 3e-7 once rounded. Beyond, P / Q rises above 1, at 9.6 by more than it is wrong; so a saturated gate is exactly 1
+// after the last clamp, and keeps what it should keep for ever. NaN stays NaN.
+INLINE vec tanh_(vec x) {
+    x = lower(splat(9.6f), upper(splat(-9.6f), x));
+    const vec u = x * x;
+    vec p = splat(1.33499114e-08f);
+    p = p * u + 2.06057084e-05f;
+    p = p * u + 0.00349538517f;
+    p = p * u + 0.133808553f;
+    p = p * u + 1;
+    vec q = splat(7.77463015e-07f);
+    q = q * u + 0.00032853015f;
+    q = q * u + 0.0258762129f;
+    q = q * u + 0.467141718f;
+    q = q * u + 1;
+    return lower(splat(1), upper(splat(-1), divide(x * p, q)));
+}
+
+#else
+
+typedef int64_t ivec __attribute__((vector_size(VECTOR_BYTES)));
+
+// tanh|x| = -e / (e + 2) with e = exp(-2|x|) - 1, computed without cancellation: 2|x| = n ln 2 - r, |r| <= ln 2 / 2,
+// and the Taylor series of exp(r) - 1 to r^13 (next term 1e-17). tanh(20) rounds to 1.
+INLINE vec tanh_(vec x) {
+    const double shift = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer, kept in the low bits
+    vec y = x < 0 ? x : -x;
+    y = 2 * (y < -20 ? splat(-20) : y);
+    const vec shifted = y * 1.4426950408889634 + shift;
+    const vec n = shifted - shift;
+    const vec r = y - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;  // ln 2 in two parts
+    vec p = splat(1.0 / 6227020800.0);
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r * r + r;
+    const vec two_n = (vec)(((ivec)shifted - (ivec)splat(shift) + 1023) << 52);
+    const vec e = two_n * p + (two_n - 1);
+    const vec t = -e / (e + 2);
+    return x < 0 ? -t : t;
+}
+
+#endif
+
+// A row of H numbers to or from a row padded with zeros to a multiple of 16.
+INLINE void copy_in(real* to, const real* from, int64_t H, int64_t padded) {
+    memcpy(to, from, H * sizeof(real));
+    if (padded > H) memset(to + H, 0, (padded - H) * sizeof(real));
+}
