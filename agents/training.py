@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from bistable_rl.agents.agent import make_policy, policy_kwargs, resolve_device
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
-from bistable_rl.config import Experiment
+from bistable_rl.cells import cell_options
+from bistable_rl.config import Experiment, UserError
 
 EVALUATION_COPIES = 16
 
@@ -33,6 +36,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         UserError: Something in the experiment is wrong (nothing has been written then), or the disk is full.
         RunFailedError: A NaN stopped the training.
     """
+    experiment = without_gate_options(experiment)
     device = resolve_device(experiment.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # networks of this size run no faster on more
@@ -80,3 +84,24 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
             "A smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this."
         )
     return run
+
+
+def without_gate_options(experiment: Experiment) -> Experiment:
+    """Leave `c_bias` and `t_max` out for a cell that has no slow gate, and say so.
+
+    A config that sets them for the gated cells can so be trained with every cell.
+
+    Raises:
+        UserError: There is no such cell.
+    """
+    policy = experiment.policy
+    try:
+        known = cell_options(policy.cell)
+    except ValueError as error:
+        raise UserError(f"policy: {error}") from None
+    idle = [name for name in ("c_bias", "t_max") if name in policy.cell_kwargs and name not in known]
+    if not idle:
+        return experiment
+    print(f"{policy.cell} has no slow gate, so policy.cell_kwargs {' and '.join(idle)} are left out", file=sys.stderr)
+    kept = {name: value for name, value in policy.cell_kwargs.items() if name not in idle}
+    return replace(experiment, policy=replace(policy, cell_kwargs=kept))

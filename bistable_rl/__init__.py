@@ -9,27 +9,54 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
     from bistable_rl.cells import CELLS
-    from bistable_rl.rnn import BRC, GRU, LSTM, NBRC, RNN, make_rnn
+    from bistable_rl.rnn import (
+        BRC,
+        GORU,
+        GRU,
+        LMU,
+        LSTM,
+        NBRC,
+        PBRC,
+        RNN,
+        HalfPBRC,
+        PlasticGRU,
+        from_torch,
+        make_rnn,
+    )
 
 _HOMES = {
-    "Agent": "bistable_rl.agents.agent",
-    "load": "bistable_rl.agents.agent",
-    "CELLS": "bistable_rl.cells",
-    "BRC": "bistable_rl.rnn",
-    "GRU": "bistable_rl.rnn",
-    "LSTM": "bistable_rl.rnn",
-    "NBRC": "bistable_rl.rnn",
-    "RNN": "bistable_rl.rnn",
-    "make_rnn": "bistable_rl.rnn",
+    "bistable_rl.agents.agent": ("Agent", "load"),
+    "bistable_rl.cells": ("CELLS",),
+    "bistable_rl.rnn": (
+        *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
+        *("RNN", "make_rnn", "from_torch"),
+    ),
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["BRC", "CELLS", "GRU", "LSTM", "NBRC", "RNN", "Agent", "load", "make_rnn"]
+__all__ = [
+    "BRC",
+    "CELLS",
+    "GORU",
+    "GRU",
+    "LMU",
+    "LSTM",
+    "NBRC",
+    "PBRC",
+    "RNN",
+    "Agent",
+    "HalfPBRC",
+    "PlasticGRU",
+    "from_torch",
+    "load",
+    "make_rnn",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -160,8 +160,8 @@ def doctor(argv: Sequence[str]) -> int:
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
     print(f"cuda       {names or 'none'}")
-    for line in kernels.describe():
-        print(f"kernels    {line}")
+    for cell, device, backend, why in kernels.describe():
+        print(f"kernels    {cell} on {device}: {backend} ({why})")
     return 0
 
 

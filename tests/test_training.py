@@ -117,6 +117,17 @@ def test_every_shipped_config_trains_with_every_cell(name: str, cell: str, tmp_p
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
 
 
+def test_options_of_a_slow_gate_are_left_out_for_a_cell_without_one(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment.policy.cell = "lmu"
+    experiment.policy.cell_kwargs = {"c_bias": "chrono", "t_max": 5, "theta": 9.0}
+    experiment.total_steps = 80
+    run = train(experiment, tmp_path)
+    assert "lmu has no slow gate" in capsys.readouterr().err
+    assert runs.read_experiment(run).policy.cell_kwargs == {"theta": 9.0}
+
+
 # --- evaluation ---------------------------------------------------------------------------------------------
 
 
