@@ -43,10 +43,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         raise ValueError(f"{path} isn't there, neither plain nor as .gz: BISTABLE_RL_DATA must name MNIST's folder")
     # http://yann.lecun.com/exdb/mnist: 0, 0, 8 for bytes, the number of axes; then each axis as a big-endian int.
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
-    shape = np.frombuffer(content[4 : 4 + 4 * axes], ">u4").astype(int)
-    if not axes or len(shape) < axes or len(content) != 4 + 4 * axes + int(shape.prod()):
+    start = 4 + 4 * axes
+    shape = np.frombuffer(content[4:start], ">u4").astype(int) if axes and len(content) >= start else None
+    if shape is None or len(content) != start + int(shape.prod()):
         raise ValueError(f"{file} is no IDX file of bytes, or not a whole one")
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _mnist(folder: Path) -> Digits:

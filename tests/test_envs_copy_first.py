@@ -115,5 +115,5 @@ def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> N
 
 
 def test_a_cue_that_is_no_symbol_gets_a_sentence() -> None:
-    with pytest.raises(ValueError, match="cue must be a symbol from 0 to 7, not 8"):
+    with pytest.raises(ValueError, match="cue must be an integer from 0 to 7, not 8"):
         CopyFirstEnv().reset(options={"cue": 8})
