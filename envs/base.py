@@ -80,11 +80,12 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     raise unknown("autoreset_mode", mode, [known.name for known in AutoresetMode])
 
 
-def _take(observations: Any, copy: int) -> Any:
-    """Return one copy's observation out of a batch of them."""
+def _rows(observations: Any, i: Copies) -> list[Any]:
+    """Return the observations of the copies `i`, one by one, apart from the batch."""
     if isinstance(observations, dict):
-        return {key: _take(value, copy) for key, value in observations.items()}
-    return observations[copy].copy()
+        columns = [_rows(value, i) for value in observations.values()]
+        return [dict(zip(observations, row, strict=True)) for row in zip(*columns, strict=True)]
+    return list(observations[i])
 
 
 class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
@@ -97,7 +98,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     - `_advance(actions)`: apply every copy's action at step `self.t`;
     - `_observe(i)`: the observations of the copies `i` at step `self.t`, in new arrays; at an episode's end too;
     - `_set_cue(i, cue)`: overwrite what `_begin` drew as the cue, with one cue for all or one for each;
-    - `_text(i)` and `_picture(i)`: what a person sees of copy `i`.
+    - `seen(i)`, `to_remember(i)` and `_picture(i)`: copy `i` for a person.
 
     It declares `horizon`, `optimal_return` and `memoryless_return`.
 
@@ -152,7 +153,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.keys = np.zeros(num_envs, np.uint64)
         self.t = np.zeros(num_envs, np.int64)
         self.over = np.zeros(num_envs, np.bool_)  # ended, and not reset yet
-        self._all: Copies = np.arange(num_envs)
+        self.copies: Copies = np.arange(num_envs)
 
     # What a subclass writes.
 
@@ -168,7 +169,12 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         raise NotImplementedError
 
-    def _text(self, i: int) -> str:
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        raise NotImplementedError
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
         raise NotImplementedError
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
@@ -218,7 +224,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             self._set_cue(i, cue[i] if cue.ndim == self.CUE_NDIM + 1 else cue)
         if self.render_mode == "human":
             self.render()
-        return self._observe(self._all), {}
+        return self._observe(self.copies), {}
 
     def step(
         self, actions: np.ndarray
@@ -242,7 +248,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if waiting.any():  # NEXT_STEP: these copies are reset by this step, and their action is ignored
             reward[waiting], terminated[waiting], truncated[waiting] = 0.0, False, False
             self._start(np.flatnonzero(waiting))
-        observations = self._observe(self._all)
+        observations = self._observe(self.copies)
         self.over = terminated | truncated
 
         infos: dict[str, Any] = {}
@@ -252,8 +258,8 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 i = np.flatnonzero(ended)
                 final = np.full(self.num_envs, None, dtype=object)
-                for copy in i.tolist():
-                    final[copy] = _take(observations, copy)
+                for copy, row in zip(i.tolist(), _rows(observations, i), strict=True):
+                    final[copy] = row
                 infos = self._masked_infos({"final_obs": final}, ended) | {
                     "final_info": infos,
                     "_final_info": ended.copy(),
@@ -271,7 +277,9 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             return None
         if self.render_mode == "rgb_array":
             return tuple(np.kron(self._picture(k), np.ones((16, 16, 1), np.uint8)) for k in range(self.num_envs))
-        texts = tuple(self._text(k) for k in range(self.num_envs))
+        texts = tuple(
+            f"step {self.t[k]}  seen: {self.seen(k)}  to remember: {self.to_remember(k)}" for k in range(self.num_envs)
+        )
         if self.render_mode == "ansi":
             return texts
         sys.stdout.write("\n".join(texts) + "\n")
@@ -334,7 +342,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
     def _masked(self, mask: Any) -> Copies:
         if mask is None:
-            return self._all
+            return self.copies
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"reset_mask must be {self.num_envs} booleans, one for each copy, at least one true")
@@ -416,13 +424,19 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         """Start an episode; `options={"cue": ...}` forces its cue."""
         observations, _ = self.batch.reset(seed=seed, options=options)
         self._np_random, self._np_random_seed = self.batch.generator, self.batch.np_random_seed
-        return _take(observations, 0), {}
+        return _rows(observations, self.batch.copies)[0], {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Apply one action."""
         observations, reward, terminated, truncated, infos = self.batch.step(np.asarray(action)[None])
         info = {key: value[0].tolist() for key, value in infos.items() if not key.startswith("_")}
-        return _take(observations, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        return (
+            _rows(observations, self.batch.copies)[0],
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            info,
+        )
 
     def render(self) -> Any:
         """Show the copy as `render_mode` says."""

@@ -112,11 +112,16 @@ class CopyFirstVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def _text(self, i: int) -> str:
-        seen = self._observe(np.array([i]))[0, : self.num_symbols]
-        symbol = str(seen.argmax()) if seen.any() else "nothing"
-        now = "  ANSWER NOW" if self.t[i] == self.length[i] - 1 else ""
-        return f"step {self.t[i] + 1}/{self.length[i]}  seen: {symbol}  to remember: {self.cue[i]}{now}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        observation = self._observe(np.array([i]))[0]
+        symbol = observation[: self.num_symbols]
+        now = "  ANSWER NOW" if self.flags and observation[-1] else ""
+        return (str(symbol.argmax()) if symbol.any() else "nothing") + now
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(self.cue[i])
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         return heat(self._observe(np.array([i]))[0], np.eye(self.num_symbols)[self.cue[i]])

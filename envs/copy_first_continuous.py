@@ -134,13 +134,15 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def _text(self, i: int) -> str:
-        seen = self._observe(np.array([i]))[0, : self.dimensions]
-        now = "  ANSWER NOW" if self.t[i] == self.length[i] - 1 else ""
-        return (
-            f"step {self.t[i] + 1}/{self.length[i]}  seen: {np.round(seen, 2)}  "
-            f"to remember: {np.round(self.cue[i], 2)}{now}"
-        )
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        observation = self._observe(np.array([i]))[0]
+        now = "  ANSWER NOW" if self.flags and observation[-1] else ""
+        return str(np.round(observation[: self.dimensions], 2)) + now
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(np.round(self.cue[i], 2))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         seen = self._observe(np.array([i]))[0]

@@ -16,6 +16,9 @@ from bistable_rl.envs.render import heat
 MARKS = 5
 """How many values are marked, and how many answers are asked for."""
 
+FLAGS = {1: "  MARKED", 0: "  ANSWER FROM NOW ON"}
+"""What the flag says, in words."""
+
 
 def check_window(length: int, window: int) -> int:
     """Return how many steps the marks are drawn from, if `length` and `window` go together."""
@@ -124,7 +127,7 @@ class DenoisingVectorEnv(BatchedEnv):
 
     def _advance(self, actions: np.ndarray) -> Step:
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
-        asked = self.cue[self._all, np.clip(k, 0, MARKS - 1)]
+        asked = self.cue[self.copies, np.clip(k, 0, MARKS - 1)]
         error = np.where(k >= 0, SCALE * actions[:, 0].astype(np.float64) - asked, 0.0)
         self.squares = self.squares + error**2
         mse = self.squares / MARKS
@@ -142,12 +145,14 @@ class DenoisingVectorEnv(BatchedEnv):
         observations[:, 1] = flags(t, marked, self.length)
         return observations
 
-    def _text(self, i: int) -> str:
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
         number, flag = self._observe(np.array([i]))[0]
-        k = self.t[i] - (self.length - MARKS)
-        seen = "MARKED" if flag == 1 else f"ANSWER {k + 1} NOW" if k >= 0 else ""
-        shown = np.round(self.cue[i][self.marks[i] <= self.t[i]], 2)
-        return f"step {self.t[i] + 1}/{self.length}  seen: {number:.2f}  to remember: {shown}  {seen}"
+        return f"{number:.2f}" + FLAGS.get(int(flag), "")
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(np.round(self.cue[i][self.marks[i] <= self.t[i]], 2))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         number, flag = self._observe(np.array([i]))[0]

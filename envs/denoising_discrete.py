@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
-from bistable_rl.envs.denoising import MARKS, check_window, draw_marks, flags
+from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
 from bistable_rl.envs.render import heat
 
 
@@ -90,7 +90,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     def _advance(self, actions: np.ndarray) -> Step:
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
-        right = actions == self.cue[self._all, np.clip(k, 0, MARKS - 1)]
+        right = actions == self.cue[self.copies, np.clip(k, 0, MARKS - 1)]
         self.right = self.right + (right & (k >= 0))
         reward = np.where(k >= 0, np.where(right, 1.0, -1.0) / MARKS, 0.0)
         never = np.zeros(self.num_envs, np.bool_)
@@ -106,13 +106,15 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         observations[:, -1] = flags(t, marked, self.length)
         return observations
 
-    def _text(self, i: int) -> str:
-        seen = self._observe(np.array([i]))[0]
-        symbol = str(seen[:-1].argmax()) if seen[:-1].any() else "nothing"
-        k = self.t[i] - (self.length - MARKS)
-        what = "MARKED" if seen[-1] == 1 else f"ANSWER {k + 1} NOW" if k >= 0 else ""
-        shown = self.cue[i][self.marks[i] <= self.t[i]]
-        return f"step {self.t[i] + 1}/{self.length}  seen: {symbol}  to remember: {shown}  {what}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        observation = self._observe(np.array([i]))[0]
+        symbol, flag = observation[:-1], int(observation[-1])
+        return (str(symbol.argmax()) if symbol.any() else "nothing") + FLAGS.get(flag, "")
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(self.cue[i][self.marks[i] <= self.t[i]])
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i] <= self.t[i])[:, None]

@@ -94,12 +94,13 @@ class LineDigitsVectorEnv(BatchedEnv):
         observations[t >= self.lines] = BLACK
         return observations
 
-    def _text(self, i: int) -> str:
-        line = self._observe(np.array([i]))[0]
-        drawn = "".join(" .:-=+*#%@"[int(9 * (pixel + 0.5))] for pixel in line)
-        now = "  ANSWER NOW" if self.t[i] == self.length - 1 else ""
-        digit = self.digits.labels[self.image[i]]
-        return f"step {self.t[i] + 1}/{self.length}  seen: |{drawn}|  to remember: {digit}{now}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([i]))[0]) + "|"
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(self.digits.labels[self.image[i]])
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         image = self.digits.images[self.image[i]]

@@ -86,7 +86,7 @@ class MemoryChainVectorEnv(BatchedEnv):
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length
-        right = actions == self.cue[self._all, self.question]
+        right = actions == self.cue[self.copies, self.question]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
 
@@ -98,11 +98,15 @@ class MemoryChainVectorEnv(BatchedEnv):
         observations[:, 2:] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
         return observations
 
-    def _text(self, i: int) -> str:
-        bits = "".join(map(str, self.cue[i]))
-        seen = bits if self.t[i] == 0 else "nothing"
-        now = f"  ANSWER NOW: bit {self.question[i]}?" if self.t[i] == self.length else ""
-        return f"step {self.t[i] + 1}/{self.horizon}  seen: {seen}  to remember: {bits}{now}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        if self.t[i] == self.length:
+            return f"bit {self.question[i]}?  ANSWER NOW"
+        return self.to_remember(i) if self.t[i] == 0 else "nothing"
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return "".join(map(str, self.cue[i]))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         seen = self._observe(np.array([i]))[0]

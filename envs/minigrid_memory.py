@@ -16,6 +16,7 @@ LEFT, RIGHT, FORWARD = range(3)
 EAST, SOUTH, WEST, NORTH = range(4)  # facing right, down, left, up
 EMPTY, WALL, KEY, BALL = 1, 2, 5, 6  # MiniGrid's numbers for what a cell holds
 GREY, GREEN = 5, 1  # and for its colours
+DRAWN = np.array(list("? #..kb"))  # how they are drawn in text, 0 unseen
 STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # a step forward, facing right, down, left, up
 
 
@@ -338,15 +339,15 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
             image = one_hot_cells(image)
         return {"image": image, "direction": self.direction[i]}
 
-    def _text(self, i: int) -> str:
-        world, place = self.world, self.place[i]
-        cells = np.array(list("? #??kb"))[world.grids[world.place_layout[place]]]
-        cells[world.place_x[place], world.place_y[place]] = ">v<^"[self.direction[i]]
-        cue = ("key", "ball")[world.place_layout[place] // 2 % 2]
-        rows = "\n".join("".join(row) for row in cells.T)
-        view = np.array(list("? #??kb"))[world.images[place, self.direction[i], ..., 0]]
-        seen = "\n".join("".join(row) for row in view.T)
-        return f"step {self.t[i] + 1}/{self.horizon}  to remember: {cue}\n{rows}\nseen, looking up:\n{seen}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words: the view, the player below its middle, looking up."""
+        view = self.world.images[self.place[i], self.direction[i], ..., 0]
+        facing = ("right", "down", "left", "up")[self.direction[i]]
+        return f"facing {facing}\n" + "\n".join("".join(row) for row in DRAWN[view].T) + "\n"
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return ("key", "ball")[self.world.place_layout[self.place[i]] // 2 % 2]
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         world, place = self.world, self.place[i]

@@ -87,7 +87,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
 
     def _advance(self, actions: np.ndarray) -> Step:
         asked = self.t >= self.k
-        right = actions == self._symbols(self._all, np.maximum(self.t - self.k, 0))
+        right = actions == self._symbols(self.copies, np.maximum(self.t - self.k, 0))
         self.right = self.right + (asked & right)
         answers = self.length - self.k
         reward = np.where(asked, np.where(right, 1.0, -1.0) / answers, 0.0)
@@ -104,11 +104,13 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         t = np.arange(max(0, self.t[i] - self.k), min(self.t[i] + 1, self.length))
         return self._symbols(np.full(len(t), i), t)
 
-    def _text(self, i: int) -> str:
-        recent = self._recent(i)
-        now = f"  ANSWER NOW: {self.k} steps ago?" if self.k <= self.t[i] < self.length else ""
-        seen = recent[-1] if self.t[i] < self.length else "nothing"
-        return f"step {self.t[i] + 1}/{self.length}  seen: {seen}  to remember: {recent}{now}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        return str(self._recent(i)[-1]) if self.t[i] < self.length else "nothing"
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return str(self._recent(i))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         return heat(self._observe(np.array([i]))[0], *np.eye(self.num_symbols)[self._recent(i)])

@@ -156,15 +156,17 @@ class TMazeVectorEnv(BatchedEnv):
             observations[:, 4:] = self.previous[i]
         return observations
 
-    def _text(self, i: int) -> str:
-        goal = "up" if self.cue[i] == 0 else "down"
-        seen = f"goal {goal}" if self.x[i] == 0 else "junction" if self.x[i] == self.length else "corridor"
-        cells = np.full((3, self.length + 1), " ")
-        cells[1], cells[0, -1], cells[2, -1] = ".", ".", "."
-        cells[2 * self.cue[i], -1] = "G"
-        cells[1 - self.y[i], self.x[i]] = "@"
-        maze = "\n".join("".join(row) for row in cells)
-        return f"step {self.t[i] + 1}/{self.horizon}  seen: {seen}  to remember: {goal}\n{maze}"
+    def seen(self, i: int) -> str:
+        """Return what the player of copy `i` sees, in words."""
+        if self.y[i] != 0:
+            return "an arm"
+        if self.x[i] == 0:
+            return f"the goal is {self.to_remember(i)}"
+        return "the junction" if self.x[i] == self.length else "the corridor"
+
+    def to_remember(self, i: int) -> str:
+        """Return what the player of copy `i` must remember, in words."""
+        return "up" if self.cue[i] == 0 else "down"
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         picture = np.zeros((3, self.length + 1, 3), np.uint8)

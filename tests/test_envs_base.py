@@ -1,9 +1,11 @@
 """What all environments share: gymnasium's and SB3's checkers, seeding, autoreset, state."""
 
+import pickle
 import subprocess
 import sys
 import warnings
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
@@ -262,3 +264,67 @@ def test_seeds_of_a_list_are_each_copys_own() -> None:
     for copy, seed in enumerate([5, 9, 5]):
         alone, _ = make_env("bistable_rl/CopyFirst-v0").reset(seed=seed)
         np.testing.assert_array_equal(together[copy], alone)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_person_can_see_what_the_player_sees_and_must_remember(
+    env_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, texts, human = (
+        gymnasium.make_vec(env_id, num_envs=2, render_mode=mode, **SHORT[env_id]).unwrapped
+        for mode in ("rgb_array", "ansi", "human")
+    )
+    env: Any = texts
+    for other in (pictures, env, human):
+        other.reset(seed=0)
+    for t in range(12):
+        frames: Any = pictures.render()
+        for k, text in enumerate(env.render()):
+            assert (frames[k].dtype, frames[k].ndim, frames[k].shape[2]) == (np.uint8, 3, 3)
+            assert frames[k].any()
+            assert text == f"step {env.t[k]}  seen: {env.seen(k)}  to remember: {env.to_remember(k)}"
+        assert capsys.readouterr().out == "\n".join(env.render()) + "\n", f"step {t}"
+        actions = env.action_space.sample()
+        for other in (pictures, env, human):
+            other.step(actions)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_it_can_be_pickled_in_the_middle_of_an_episode(env_id: str) -> None:
+    env = make_batched_env(env_id, num_envs=3, kwargs=SHORT[env_id])
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    copy = pickle.loads(pickle.dumps(env))
+    for _ in range(20):
+        actions = env.action_space.sample()
+        assert_equal(copy.step(actions), env.step(actions))
+
+
+def test_copies_run_in_spawned_processes() -> None:
+    kwargs = {"length": 2, "stochasticity": 0.5}
+    make = partial(make_env, "bistable_rl/TMaze-v0", kwargs=kwargs)
+    theirs: AsyncVectorEnv = AsyncVectorEnv([make] * 2, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP)
+    ours = make_batched_env("bistable_rl/TMaze-v0", num_envs=2, kwargs=kwargs)
+    try:
+        assert_equal(ours.reset(seed=5)[0], theirs.reset(seed=5)[0])
+        for _ in range(20):
+            actions = ours.action_space.sample()
+            for mine, other in zip(ours.step(actions)[:4], theirs.step(actions)[:4], strict=True):
+                assert_equal(mine, other)
+    finally:
+        theirs.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_memory_grows_with_the_copies_and_with_nothing_else(env_id: str) -> None:
+    def size(env: Any) -> int:
+        return sum(value.nbytes for value in env.get_state().values())
+
+    env = make_batched_env(env_id, num_envs=100, kwargs=SHORT[env_id])
+    env.reset(seed=0)
+    start = size(env)
+    assert size(make_batched_env(env_id, num_envs=300, kwargs=SHORT[env_id])) == 3 * start
+    for _ in range(30):
+        env.step(env.action_space.sample())
+    assert size(env) == start
