@@ -615,7 +615,7 @@ def from_torch(module: nn.GRU | nn.LSTM) -> GRU | LSTM:
         raise ValueError(f"from_torch takes a torch.nn.GRU or torch.nn.LSTM, got {type(module).__name__}")
     if module.proj_size:
         raise ValueError(f"from_torch takes no projections, got proj_size={module.proj_size}")
-    weight: Tensor = module.weight_ih_l0
+    weight = next(module.parameters())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a dropout on one layer; torch has warned already
         rnn = (GRU if isinstance(module, nn.GRU) else LSTM)(

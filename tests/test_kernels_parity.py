@@ -29,13 +29,17 @@ PACKED = [[5, 5, 3, 3, 2, 1], [1], [4, 4, 4], [17] + [2] * 20]
 def _serves(backend: str) -> str | None:
     try:
         with kernels.use_backend(backend):
-            kernels.choose("brc", DEVICE.get(backend, "cpu"), torch.float32)
+            kernels.choose("brc", DEVICE.get(backend, "cpu"), torch.float32, 16)
     except ValueError as error:
         return str(error)
     return None
 
 
-@pytest.fixture(params=["cpu", "torch", "triton"])
+# Interpreted, Triton's kernels take a minute for all of this; one small test of each stays in the quick suite.
+TRITON = pytest.param("triton", marks=() if torch.cuda.is_available() else pytest.mark.slow)
+
+
+@pytest.fixture(params=["cpu", "torch", TRITON])
 def backend(request: pytest.FixtureRequest) -> str:
     obstacle = _serves(request.param)
     if obstacle:
@@ -214,3 +218,24 @@ def test_nothing_given_is_changed_and_nothing_returned_is_shared(backend: str, k
         assert torch.equal(x, copies[0])
         assert torch.equal(state, copies[1])
         assert torch.equal(outputs, kept)
+
+
+@pytest.mark.parametrize("kind", kernels.KINDS)
+def test_tritons_logic_equals_the_reference(kind: str) -> None:
+    obstacle = _serves("triton")
+    if obstacle:
+        pytest.skip(obstacle)
+    cell = make(kind, 2, 5, torch.float32, learned=True)
+    sizes = torch.tensor([3, 2, 2])
+    x, resets = torch.randn(7, 2), torch.tensor([0, 1, 0, 0, 0, 1, 0])
+    compare("triton", cell, x, torch.randn(3, cell.state_size), resets, sizes)
+    compare("triton", cell, torch.randn(3, 2, 2), None, None)
+
+
+def test_triton_leaves_matrices_that_do_not_fit_to_the_torch_path() -> None:
+    assert (
+        kernels.choose("brc", "cuda", torch.float32, 1000).backend
+        == kernels.choose("nbrc", "cuda", torch.float32, 9)[0]
+    )
+    choice = kernels.choose("nbrc", "cuda", torch.float32, 129)
+    assert choice.backend == "torch"

@@ -90,7 +90,7 @@ def test_from_torch_takes_over_weights_and_settings(theirs: type[nn.GRU] | type[
     torch.testing.assert_close(rnn(x)[0], module(x)[0])
     assert not rnn.training
     assert [p.requires_grad for p in rnn.parameters()] == [p.requires_grad for p in module.parameters()]
-    nn.init.zeros_(module.weight_ih_l0)  # a copy: it does not follow
+    nn.init.zeros_(module.get_parameter("weight_ih_l0"))  # a copy: it does not follow
     assert rnn.cells[0].get_parameter("weight_ih").abs().min() > 0
 
 

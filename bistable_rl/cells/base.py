@@ -154,7 +154,7 @@ class Cell(nn.Module):
         if resets is not None:
             resets = resets != 0
         initial = self.restored_state()
-        if kernels.choose(self.kernel, x.device.type, x.dtype).backend != "reference":
+        if kernels.choose(self.kernel, x.device.type, x.dtype, self.hidden_size).backend != "reference":
             assert self.kernel is not None
             return kernels.scan(
                 self.kernel, x, state, resets, *self.kernel_weights(), initial, batch_sizes, recompute=self.recompute

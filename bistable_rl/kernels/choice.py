@@ -16,7 +16,6 @@ KINDS = ("brc", "nbrc", "gru", "lstm")  # the cells that have kernels
 # Asked once: whether each can run at all, and why or why not.
 _CPU = cpu.available()
 _TRITON = importlib.util.find_spec("triton") is not None
-_INTERPRETED = _TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 
 _asked = os.environ.get("BISTABLE_RL_BACKEND") or None
 _ran: set[tuple[str, str]] | None = None
@@ -29,7 +28,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(kind: str | None, device: str, dtype: torch.dtype) -> Choice:
+def choose(kind: str | None, device: str, dtype: torch.dtype, hidden_size: int) -> Choice:
     """Which backend runs a scan.
 
     The fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for another.
@@ -39,6 +38,7 @@ def choose(kind: str | None, device: str, dtype: torch.dtype) -> Choice:
         kind: one of `KINDS`, or None for a cell without kernels.
         device: the type of the device: "cpu", "cuda", ...
         dtype: the type of the input and parameters.
+        hidden_size: H.
 
     Returns:
         The backend's name, of `BACKENDS`, and the reason.
@@ -51,12 +51,12 @@ def choose(kind: str | None, device: str, dtype: torch.dtype) -> Choice:
     if _asked is not None:
         if _asked not in BACKENDS:
             raise ValueError(f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)}")
-        obstacle = _obstacle(_asked, device, dtype)
+        obstacle = _obstacle(_asked, kind, device, dtype, hidden_size)
         if obstacle:
             raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
         return Choice(_asked, "asked for")
     native = "cpu" if device == "cpu" else "triton"
-    obstacle = _obstacle(native, device, dtype)
+    obstacle = _obstacle(native, kind, device, dtype, hidden_size)
     if obstacle is None:
         return Choice(native, _CPU[1] if native == "cpu" else "a CUDA device, and triton is installed")
     if not dtype.is_floating_point:
@@ -64,7 +64,7 @@ def choose(kind: str | None, device: str, dtype: torch.dtype) -> Choice:
     return Choice("torch", f"not {native}: {obstacle}")
 
 
-def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
+def _obstacle(backend: str, kind: str, device: str, dtype: torch.dtype, hidden_size: int) -> str | None:
     """Why a backend cannot serve this, or None."""
     if backend == "cpu":
         if device != "cpu":
@@ -75,10 +75,12 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
     if backend == "triton":
         if not _TRITON:
             return "triton is not installed"
-        if device != "cuda" and not _INTERPRETED:
+        if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it runs on CUDA devices and the tensors are on {device}"
         if dtype not in (torch.float32, torch.float64):
             return f"it takes float32 and float64, not {dtype}"
+        if kind != "brc" and hidden_size * dtype.itemsize > 512:
+            return f"a recurrent matrix of {hidden_size} units in {dtype} does not fit on the chip"
     return None
 
 
@@ -120,6 +122,6 @@ def note(cell: str, backend: str) -> None:
 
 
 def describe() -> list[tuple[str, str, str, str]]:
-    """Which backend runs which cell here: (cell, device, backend, why), for float32 on every device at hand."""
+    """Which backend runs which cell here: (cell, device, backend, why), for 128 units in float32."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return [(kind, device, *choose(kind, device, torch.float32)) for device in devices for kind in KINDS]
+    return [(kind, device, *choose(kind, device, torch.float32, 128)) for device in devices for kind in KINDS]

@@ -41,8 +41,9 @@ def forward(
     initial: Tensor | None = None,
     save: bool = True,
     recompute: bool = False,
+    steps: "Steps | None" = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a whole sequence; arguments and results are those of `cpu.forward`."""
+    """Run a whole sequence; arguments and results are those of `cpu.forward`, and `steps` runs a chunk's steps."""
     H = weight_hh.shape[1]
     sizes, rows = _sizes(x, batch_sizes), x.reshape(-1, x.shape[-1])
     last = state
@@ -50,19 +51,12 @@ def forward(
     n, kept_rows, padded = saved_shape(kind, len(rows), H, recompute=recompute)
     saved = x.new_empty(n, kept_rows if save else 0, padded)
     bias = _full_bias(kind, bias_ih, bias_hh, H)
-    for steps, start, end in _chunks(sizes, GATES[kind] * H, x):
+    flags = None if resets is None else resets.reshape(-1) != 0
+    for chunk, start, end in _chunks(sizes, GATES[kind] * H, x):
         gates = _project(rows[start:end], weight_ih, bias)
         kept = x.new_empty(end - start, H) if kind in ("gru", "lstm") else None
-        row = start
-        for size in steps:
-            part, now = slice(row - start, row - start + size), slice(row, row + size)
-            before = last[:size]
-            if resets is not None:
-                before = _restored(before, resets.reshape(-1)[now], initial)
-            keep = None if kept is None else kept[part]
-            new = _STEP[kind](gates[part], before, weight_hh, bias_hh, outputs[now], keep)
-            last = new if size == len(last) else torch.cat([new, last[size:]])
-            row += size
+        flag = None if flags is None else flags[start:end]
+        last = (steps or _steps)(kind, chunk, gates, last, flag, initial, weight_hh, bias_hh, outputs[start:end], kept)
         if saved.shape[1] >= GATES[kind]:
             saved[start:end, : GATES[kind], :H] = gates.view(end - start, GATES[kind], H)
         if kept is not None and saved.shape[1]:
@@ -89,8 +83,9 @@ def backward(
     initial: Tensor | None = None,
     recompute: bool = False,
     need_x: bool = True,
+    steps_back: "StepsBack | None" = None,
 ) -> Gradients:
-    """The gradients of everything that `forward` was given; arguments and results are those of `cpu.backward`."""
+    """The gradients of all that `forward` was given; as `cpu.backward`, and `steps_back` runs a chunk's steps."""
     H = weight_hh.shape[1]
     sizes, rows = _sizes(x, batch_sizes), x.reshape(-1, x.shape[-1])
     states = outputs.reshape(-1, H)
@@ -107,8 +102,8 @@ def backward(
     grad_bias_hh = x.new_zeros(GATES[kind] * H)
     grad_initial = None if initial is None else torch.zeros_like(initial)
 
-    for steps, start, end in reversed(list(_chunks(sizes, GATES[kind] * H, x))):
-        before = _states_before(states, state, sizes, start, end, steps)
+    for chunk, start, end in reversed(list(_chunks(sizes, GATES[kind] * H, x))):
+        before = _states_before(states, state, sizes, start, chunk)
         if flags is not None:
             before = _restored(before, flags[start:end], initial)
         if kind != "brc" and not recompute:
@@ -118,22 +113,17 @@ def backward(
             gates = _gates(kind, rows[start:end], before, weight_ih, weight_hh, bias, bias_hh, cells)
         factors = _FACTORS[kind](gates, before, weight_hh)
         grad_gates = x.new_empty(end - start, GATES[kind], H)
-        row = end
-        for size in reversed(steps):
-            row -= size
-            part, grad = slice(row - start, row - start + size), carried[:size]
-            if grad_rows is not None:
-                grad[:, :H] += grad_rows[row : row + size]
-            grad = _STEP_BACK[kind]([factor[part] for factor in factors], grad, grad_gates[part], weight_hh)
-            if flags is not None:
-                flag = flags[row : row + size].unsqueeze(1)
-                if grad_initial is not None:
-                    grad_initial += torch.where(flag, grad, 0).sum(0)
-                grad = grad.masked_fill_(flag, 0)
-            if size == len(carried):
-                carried = grad
-            else:
-                carried[:size] = grad
+        carried = (steps_back or _steps_back)(
+            kind,
+            chunk,
+            factors,
+            None if grad_rows is None else grad_rows[start:end],
+            carried,
+            None if flags is None else flags[start:end],
+            grad_initial,
+            weight_hh,
+            grad_gates,
+        )
         flat = grad_gates.view(end - start, -1)
         if grad_x is not None:
             torch.mm(flat, weight_ih, out=grad_x[start:end])
@@ -161,6 +151,75 @@ def backward(
     )
 
 
+# How a chunk's steps are run. Its rows are those of `sizes`, one size a step; flags (rows,) says where to reset.
+# Forward: (kind, sizes, gates, state, flags, initial, weight_hh, bias_hh, outputs, kept) -> the state after (B, S);
+# gates (rows, G·H) hold the projected input and become the gates' values; outputs and kept (rows, H) are written.
+Steps = Callable[
+    [str, list[int], Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor, Tensor | None], Tensor
+]
+# Backward: (kind, sizes, factors, grad_outputs, carried, flags, grad_initial, weight_hh, grad_gates) -> the gradient of
+# the state before the chunk (B, S), in the place of carried, that of the state after it; grad_gates is written, what
+# resets cut off is added to grad_initial (S,).
+StepsBack = Callable[
+    [str, list[int], list[Tensor], Tensor | None, Tensor, Tensor | None, Tensor | None, Tensor, Tensor], Tensor
+]
+
+
+def _steps(
+    kind: str,
+    sizes: list[int],
+    gates: Tensor,
+    state: Tensor,
+    flags: Tensor | None,
+    initial: Tensor | None,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    outputs: Tensor,
+    kept: Tensor | None,
+) -> Tensor:
+    start = 0
+    for size in sizes:
+        now = slice(start, start + size)
+        before = state[:size]
+        if flags is not None:
+            before = _restored(before, flags[now], initial)
+        keep = None if kept is None else kept[now]
+        new = _STEP[kind](gates[now], before, weight_hh, bias_hh, outputs[now], keep)
+        state = new if size == len(state) else torch.cat([new, state[size:]])
+        start += size
+    return state
+
+
+def _steps_back(
+    kind: str,
+    sizes: list[int],
+    factors: list[Tensor],
+    grad_outputs: Tensor | None,
+    carried: Tensor,
+    flags: Tensor | None,
+    grad_initial: Tensor | None,
+    weight_hh: Tensor,
+    grad_gates: Tensor,
+) -> Tensor:
+    end, H = len(grad_gates), weight_hh.shape[1]
+    for size in reversed(sizes):
+        now, grad = slice(end - size, end), carried[:size]
+        if grad_outputs is not None:
+            grad[:, :H] += grad_outputs[now]
+        grad = _STEP_BACK[kind]([factor[now] for factor in factors], grad, grad_gates[now], weight_hh)
+        if flags is not None:
+            flag = flags[now].unsqueeze(1)
+            if grad_initial is not None:
+                grad_initial += torch.where(flag, grad, 0).sum(0)
+            grad = grad.masked_fill_(flag, 0)
+        if size == len(carried):
+            carried = grad
+        else:
+            carried[:size] = grad
+        end -= size
+    return carried
+
+
 def _sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
     """How many sequences reach each step."""
     return [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
@@ -184,11 +243,11 @@ def _chunks(sizes: list[int], width: int, x: Tensor) -> Iterator[tuple[list[int]
 def _restored(before: Tensor, flags: Tensor, initial: Tensor | None) -> Tensor:
     """`before` (n, S), with the initial state where flags (n,) say so."""
     if initial is None:
-        return before.masked_fill((flags != 0).unsqueeze(1), 0)
-    return torch.where((flags != 0).unsqueeze(1), initial, before)
+        return before.masked_fill(flags.unsqueeze(1), 0)
+    return torch.where(flags.unsqueeze(1), initial, before)
 
 
-def _states_before(states: Tensor, first: Tensor, sizes: list[int], start: int, end: int, steps: list[int]) -> Tensor:
+def _states_before(states: Tensor, first: Tensor, sizes: list[int], start: int, steps: list[int]) -> Tensor:
     """The state before each row of a chunk (rows, S), before any reset."""
     if start == 0:
         parts, row = [first[: steps[0]]], 0

@@ -59,7 +59,7 @@ def scan(
     # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for a short sequence.
     if save:
         return _Scan.apply(*arguments)[:2]
-    if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x) is cpu:
+    if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x, weight_hh.shape[1]) is cpu:
         # Acting, step by step: every microsecond counts.
         last = cpu.step(
             kind, x.squeeze(0), state, weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh,
@@ -84,7 +84,12 @@ def _forward(
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, last state, and what the backward pass needs."""
-    backend, x, state, initial = _backend(kind, x), x.contiguous(), state.contiguous(), _contiguous(initial)
+    backend, x, state, initial = (
+        _backend(kind, x, weight_hh.shape[1]),
+        x.contiguous(),
+        state.contiguous(),
+        _contiguous(initial),
+    )
     weight_ih, weight_hh, bias_ih, bias_hh = (
         weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh),
     )  # fmt: skip
@@ -113,7 +118,7 @@ def _backward(
     need_x: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and initial; None where there is none."""
-    return _backend(kind, x).backward(
+    return _backend(kind, x, weight_hh.shape[1]).backward(
         kind, _contiguous(grad_outputs), _contiguous(grad_last), x.contiguous(), state.contiguous(),
         _contiguous(resets), weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih),
         _contiguous(bias_hh), outputs, saved,
@@ -121,9 +126,9 @@ def _backward(
     )  # fmt: skip
 
 
-def _backend(kind: str, x: Tensor) -> ModuleType:
+def _backend(kind: str, x: Tensor, hidden_size: int) -> ModuleType:
     """The module that runs this now."""
-    name = choose(kind, x.device.type, x.dtype).backend
+    name = choose(kind, x.device.type, x.dtype, hidden_size).backend
     note(kind, name)
     if name == "triton":
         from bistable_rl.kernels import triton  # only where it is used: its import takes a second
