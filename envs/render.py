@@ -1,4 +1,7 @@
-"""Small pictures of numbers, for environments that have nothing else to show."""
+"""Small pictures of numbers, for environments that have nothing else to show, and films of pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,3 +26,11 @@ def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         end = np.where(vector[:, None] < 0, _NEGATIVE, _POSITIVE)
         line[: len(vector)] = (_ZERO + np.abs(vector)[:, None] * (end - _ZERO)).astype(np.uint8)
     return picture
+
+
+def save_gif(frames: Sequence[npt.NDArray[np.uint8]], path: Path, seconds: float) -> None:
+    """Write pictures of one size as a GIF that shows each for so many seconds, over and over."""
+    from PIL import Image
+
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0)

@@ -113,7 +113,9 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         return str(self._recent(i))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        return heat(self._observe(np.array([i]))[0], *np.eye(self.num_symbols)[self._recent(i)])
+        recent = np.zeros((self.k + 1, self.num_symbols))
+        recent[: len(self._recent(i))] = np.eye(self.num_symbols)[self._recent(i)]
+        return heat(self._observe(np.array([i]))[0], *recent)
 
 
 RepeatPreviousEnv = single(RepeatPreviousVectorEnv)

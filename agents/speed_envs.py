@@ -1,0 +1,131 @@
+"""How fast the environments are: batched, through SB3's adapter, and one copy after the other."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector.utils import batch_space
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
+from bistable_rl.envs.base import unknown
+
+SIZES = (1, 64, 1024)
+
+ORIGINALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bistable_rl/MiniGridMemory-v0": ("MiniGrid-MemoryS7-v0", {"agent_view_size": 3}),
+}
+"""The environment of another package that does the same as one of ours with its default arguments."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Steps a second of one environment, each copy's step counted.
+
+    Attributes:
+        env_id: The environment, with its default arguments.
+        num_envs: Copies.
+        batched: Of the batched environment.
+        adapter: Of the same through `BatchedVecEnv`, as SB3 steps it.
+        one_by_one: Of SB3's `DummyVecEnv` of single ones.
+        original: Of SB3's `DummyVecEnv` of the other package's environment, where there is one.
+    """
+
+    env_id: str
+    num_envs: int
+    batched: float
+    adapter: float
+    one_by_one: float
+    original: float | None
+
+
+def measure(env_id: str, num_envs: int, *, seconds: float = 0.3, repeats: int = 3) -> Speed:
+    """Measure one environment: medians of repeats that take turns.
+
+    Args:
+        env_id: One of ENVIRONMENTS.
+        num_envs: Copies.
+        seconds: How long each way is stepped each time, at least.
+        repeats: How often.
+    """
+    ways: dict[str, Any] = {
+        "batched": make_batched_env(env_id, num_envs=num_envs),
+        "adapter": BatchedVecEnv(make_batched_env(env_id, num_envs=num_envs)),
+        "one_by_one": DummyVecEnv([lambda: Monitor(make_env(env_id))] * num_envs),
+    }
+    if env_id in ORIGINALS:
+        original_id, kwargs = ORIGINALS[env_id]
+        ways["original"] = DummyVecEnv([lambda: Monitor(make_env(original_id, kwargs=kwargs))] * num_envs)
+    steppers = {name: _stepper(env) for name, env in ways.items()}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, step in steppers.items():
+            rates[name].append(num_envs * _rate(step, seconds))
+    for env in ways.values():
+        env.close()
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    return Speed(env_id, num_envs, median["batched"], median["adapter"], median["one_by_one"], median.get("original"))
+
+
+def _stepper(env: Any) -> Callable[[], object]:
+    """Return a function that makes one step in all copies, with the next of some random actions."""
+    space = env.action_space if hasattr(env, "single_action_space") else batch_space(env.action_space, env.num_envs)
+    space.seed(0)
+    actions = [np.asarray(space.sample()) for _ in range(32)]
+    env.reset()
+    turn = iter(range(10**12))
+    return lambda: env.step(actions[next(turn) % len(actions)])
+
+
+def _rate(step: Callable[[], object], seconds: float) -> float:
+    """Return how often a second `step` can be called."""
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < seconds:
+        step()
+        count += 1
+    return count / spent
+
+
+def speed_envs(
+    env_ids: Sequence[str] = (), *, sizes: Sequence[int] = SIZES, seconds: float = 0.3, file: Path | None = None
+) -> list[Speed]:
+    """Measure environments, print a table and write it as JSON.
+
+    Args:
+        env_ids: Some of ENVIRONMENTS; none means all.
+        sizes: Numbers of copies.
+        seconds: How long each way is stepped each time, at least.
+        file: Where the JSON goes.
+
+    Raises:
+        ValueError: If an id is unknown, or an environment can't be made.
+    """
+    for env_id in env_ids:
+        if env_id not in ENVIRONMENTS:
+            raise unknown("environment of ours", env_id, ENVIRONMENTS)
+    table = Table(title="steps a second, on one core")
+    for column in ("environment", "copies", "batched", "through SB3", "one by one", "original", "batched / those"):
+        table.add_column(column, justify="left" if column == "environment" else "right")
+    speeds = [measure(env_id, n, seconds=seconds) for env_id in env_ids or ENVIRONMENTS for n in sizes]
+    for speed in speeds:
+        others = [speed.one_by_one] + ([speed.original] if speed.original else [])
+        table.add_row(
+            speed.env_id,
+            str(speed.num_envs),
+            *(f"{rate:,.0f}" for rate in (speed.batched, speed.adapter, speed.one_by_one)),
+            f"{speed.original:,.0f}" if speed.original else "",
+            " ".join(f"{speed.batched / rate:.1f}x" for rate in others),
+        )
+    Console().print(table)
+    if file is not None:
+        file.write_text(json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
+    return speeds
