@@ -13,7 +13,10 @@ def test_curves_are_those_of_the_metrics(trained: Path, tmp_path: Path, capsys: 
         rows = list(csv.DictReader(file))
     curve = read(trained)
     assert [int(row["steps"]) for row in rows] == [*curve.steps, *curve.steps]
-    assert capsys.readouterr().out.count("| nbrc | 0 |") == 2
+    page = (tmp_path / "figures" / "x.md").read_text()
+    assert page.count("| nbrc | 0 |") == 2
+    assert "--chance 0.5" in page
+    assert page in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 python -m bistable_rl.analysis.curves RUN_DIR ... --out FILE [--chance P]
 
-writes FILE.png and FILE.csv and prints the table as Markdown.
+writes FILE.png, FILE.csv and FILE.md: the table, with the hardware, dates and commands behind it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +38,15 @@ class Curve:
         steps: (n,) environment steps.
         success: (n,) success rate of the last 100 episodes while training.
         result: Its result.json.
+        environment: Its environment.json.
     """
 
     cell: str
     seed: int
     steps: np.ndarray
     success: np.ndarray
-    result: dict[str, object]
+    result: dict[str, Any]
+    environment: dict[str, Any]
 
 
 def read(run: Path) -> Curve:
@@ -54,6 +58,7 @@ def read(run: Path) -> Curve:
     experiment = runs.read_experiment(run)
     try:
         result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+        environment = json.loads((run / runs.ENVIRONMENT).read_text(encoding="utf-8"))
         with (run / runs.METRICS).open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
     except FileNotFoundError as error:
@@ -62,20 +67,28 @@ def read(run: Path) -> Curve:
         raise UserError(f"{run}/{runs.METRICS} reports no success rate, so there is no curve to draw.")
     steps = np.array([int(row["time/total_timesteps"]) for row in rows])
     success = np.array([float(row["rollout/success_rate"]) for row in rows])
-    return Curve(experiment.policy.cell, experiment.seed, steps, success, result)
+    return Curve(experiment.policy.cell, experiment.seed, steps, success, result, environment)
 
 
-def table(curves: Sequence[Curve]) -> str:
-    """Return a Markdown table, a row a run: the evaluation at its end, steps and seconds."""
-    lines = ["| cell | seed | success | return | env steps | seconds |", "|---|---|---|---|---|---|"]
+def table(curves: Sequence[Curve], command: str) -> str:
+    """Return a Markdown page: a row a run with the evaluation at its end, and where all of it comes from."""
+    lines = [
+        "| cell | seed | success | return | env steps | seconds | date | commit | command |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for curve in curves:
-        final = curve.result["evaluation"]
-        assert isinstance(final, dict)
+        final, made = curve.result["evaluation"], curve.environment
         lines.append(
             f"| {curve.cell} | {curve.seed} | {final['success_rate']:.3f} | {final['return_mean']:.3f} "
-            f"| {curve.result['steps']:,} | {curve.result['seconds']:.0f} |"
+            f"| {curve.result['steps']:,} | {curve.result['seconds']:.0f} | {made['date'][:10]} "
+            f"| {(made['commit'] or '')[:9]} | `{shlex.join(made['command'])}` |"
         )
-    return "\n".join(lines)
+    success = [curve.result["evaluation"]["success_rate"] for curve in curves]
+    hardware = sorted({f"{c.environment['processor']}, {c.environment['cores']} cores" for c in curves})
+    return (
+        f"Success over the evaluation episodes at the end of training: {np.mean(success):.3f} ± {np.std(success):.3f} "
+        f"over {len(curves)} runs, on {'; '.join(hardware)}.\n\n" + "\n".join(lines) + f"\n\nDrawn by `{command}`.\n"
+    )
 
 
 def write_csv(curves: Sequence[Curve], path: Path) -> None:
@@ -104,7 +117,7 @@ def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> No
             axes.plot(curve.steps, curve.success, color=colour, linewidth=0.8, alpha=0.5)
         grid = np.linspace(max(c.steps[0] for c in group), min(c.steps[-1] for c in group), 200)
         mean = np.mean([np.interp(grid, c.steps, c.success) for c in group], axis=0)
-        axes.plot(grid, mean, color=colour, linewidth=2.2, label=f"{cell}, {len(group)} seeds: each, and their mean")
+        axes.plot(grid, mean, color=colour, linewidth=2.2, label=f"{cell}: mean of {len(group)}, each seed thin")
     if chance is not None:
         axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"without memory: {chance:g}")
     axes.set(xlabel="environment steps", ylabel="success rate, last 100 episodes", ylim=(-0.02, 1.02))
@@ -127,10 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_csv(curves, args.out.with_suffix(".csv"))
         draw(curves, args.out.with_suffix(".png"), args.chance)
+        command = shlex.join(["python", "-m", "bistable_rl.analysis.curves", *(sys.argv[1:] if argv is None else argv)])
+        page = table(curves, command)
+        runs.write_text(args.out.with_suffix(".md"), page)
     except UserError as error:
         print(f"curves: {error}", file=sys.stderr)
         return 2
-    print(table(curves))
+    print(page)
     return 0
 
 
