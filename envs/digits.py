@@ -17,12 +17,14 @@ class Digits:
     """Images and what they show.
 
     Attributes:
-        images: (n, rows, columns), from -0.5 (black) to 0.5 (white).
+        images: (n, rows, columns), from 0 (black) to `white`.
         labels: (n,), from 0 to 9.
+        white: The value of a white pixel.
     """
 
-    images: npt.NDArray[np.float32]
+    images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    white: int
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -56,7 +58,7 @@ def _mnist(folder: Path) -> Digits:
     images, labels = read_idx(folder / IMAGES), read_idx(folder / LABELS)
     if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels) or labels.max() > 9:
         raise ValueError(f"{folder} doesn't hold images and as many labels from 0 to 9")
-    return Digits((images / 255 - 0.5).astype(np.float32), labels.astype(np.int64))
+    return Digits(images, labels.astype(np.int64), white=255)
 
 
 def _small() -> Digits:
@@ -67,7 +69,7 @@ def _small() -> Digits:
             "LineDigits needs images: set BISTABLE_RL_DATA to the folder of MNIST's files, or install scikit-learn"
         ) from error
     bunch = load_digits()
-    return Digits((bunch.images / 16 - 0.5).astype(np.float32), bunch.target.astype(np.int64))
+    return Digits(bunch.images.astype(np.uint8), bunch.target.astype(np.int64), white=16)
 
 
 @lru_cache(maxsize=2)

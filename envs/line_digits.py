@@ -11,8 +11,6 @@ from bistable_rl.envs import digits, draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
 from bistable_rl.envs.render import heat
 
-BLACK = -0.5
-
 
 class LineDigitsVectorEnv(BatchedEnv):
     """Read an image line by line, wait through blank lines, then say which digit it was.
@@ -63,7 +61,7 @@ class LineDigitsVectorEnv(BatchedEnv):
         self.length = check_int("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
         super().__init__(
             num_envs=num_envs,
-            observation_space=Box(BLACK, -BLACK, (columns,), np.float32),
+            observation_space=Box(-0.5, 0.5, (columns,), np.float32),
             action_space=Discrete(10),
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
@@ -90,8 +88,8 @@ class LineDigitsVectorEnv(BatchedEnv):
     def _observe(self, i: Copies) -> Any:
         t = self.t[i]
         observations = self._blank(i)
-        observations[:] = self.digits.images[self.image[i], np.minimum(t, self.lines - 1)]
-        observations[t >= self.lines] = BLACK
+        line = self.digits.images[self.image[i], np.minimum(t, self.lines - 1)]
+        observations[:] = line * (t < self.lines)[:, None] / self.digits.white - 0.5
         return observations
 
     def seen(self, i: int) -> str:
@@ -103,8 +101,8 @@ class LineDigitsVectorEnv(BatchedEnv):
         return str(self.digits.labels[self.image[i]])
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        image = self.digits.images[self.image[i]]
-        return heat(2 * self._observe(np.array([i]))[0], np.zeros(image.shape[1]), *(image + 0.5))
+        image = self.digits.images[self.image[i]] / self.digits.white
+        return heat(2 * self._observe(np.array([i]))[0], np.zeros(image.shape[1]), *image)
 
 
 LineDigitsEnv = single(LineDigitsVectorEnv)
