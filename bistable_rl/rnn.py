@@ -118,7 +118,8 @@ class RNN(nn.Module):
         """Run all layers over time; see the class for the shapes.
 
         Raises:
-            ValueError: if x has a wrong number of dimensions or not the weights' dtype, or resets does not fit.
+            ValueError: if x has a wrong number of dimensions, x or hx is not of the weights' dtype and device, or
+                resets does not fit.
             RuntimeError: if the number of features or the shape of hx does not fit.
         """
         if isinstance(x, PackedSequence):
@@ -162,27 +163,13 @@ class RNN(nn.Module):
     def _layers(
         self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Check, then run all layers on (T, B, I), or (N, I) when packed."""
+        """Run all layers on (T, B, I), or (N, I) when packed."""
         cells: list[Cell] = list(self.cells)  # type: ignore[arg-type]
-        dtype, D = cells[0].weight_ih.dtype, 2 if self.bidirectional else 1
-        autocast = torch.is_autocast_enabled(x.device.type)
-        if x.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
-            )
-        if x.dtype != dtype and not autocast:
-            raise ValueError(
-                f"RNN input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
-                f"Convert input: input.to({dtype}), or convert model: model.to({x.dtype})"
-            )
+        D = 2 if self.bidirectional else 1
         if hx is not None:
             expected = (len(cells), x.shape[1] if batch_sizes is None else int(batch_sizes[0]), cells[0].state_size)
             if hx.shape != expected:
                 raise RuntimeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
-            if hx.dtype != dtype and not autocast:
-                raise ValueError(f"hx dtype ({hx.dtype}) does not match weight dtype ({dtype})")
-            if hx.device != x.device:
-                raise ValueError(f"hx is on {hx.device} and the input on {x.device}")
 
         last = []
         states = [None] * len(cells) if hx is None else hx.unbind(0)

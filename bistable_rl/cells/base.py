@@ -143,14 +143,37 @@ class Cell(nn.Module):
 
         Returns:
             The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
+
+        Raises:
+            RuntimeError: if the number of features or the shape of the state does not fit.
+            ValueError: if the dtype or device of x or the state is not that of the weights.
         """
+        weight = self.weight_ih
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
+            )
+        if x.device != weight.device:
+            raise ValueError(f"the input is on {x.device} and the weights are on {weight.device}")
         if torch.is_autocast_enabled(x.device.type):
             # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
             with torch.autocast(x.device.type, enabled=False):
-                dtype = self.weight_ih.dtype
-                return self.scan(x.to(dtype), None if state is None else state.to(dtype), resets, batch_sizes)
+                x, state = x.to(weight.dtype), None if state is None else state.to(weight.dtype)
+                return self.scan(x, state, resets, batch_sizes)
+        if x.dtype != weight.dtype:
+            raise ValueError(
+                f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
+                f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+            )
+        B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         if state is None:
-            state = self.initial_state(x.shape[1] if batch_sizes is None else int(batch_sizes[0]))
+            state = self.initial_state(B)
+        elif state.shape != (B, self._state_size):
+            raise RuntimeError(f"Expected hidden size {(B, self._state_size)}, got {list(state.shape)}")
+        elif state.dtype != weight.dtype:
+            raise ValueError(f"the state's dtype ({state.dtype}) does not match weight dtype ({weight.dtype})")
+        elif state.device != weight.device:
+            raise ValueError(f"the state is on {state.device} and the weights are on {weight.device}")
         if resets is not None:
             resets = resets != 0
         initial = self.restored_state()

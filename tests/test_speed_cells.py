@@ -1,0 +1,44 @@
+"""That the measurement runs and says what ran; no test depends on a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bistable_rl import kernels
+from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
+
+
+def test_every_layer_is_measured_and_named_with_what_ran_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "speed.json"
+    with kernels.use_backend("torch"):
+        speeds = speed_cells(shapes=[(2, 3, 1, 4), (2, 1, 3, 4)], cells=["nbrc", "goru"], rounds=1, file=file)
+    assert [(speed.layer, speed.backend) for speed in speeds[:4]] == [
+        ("nbrc", "torch"),
+        ("goru", "reference"),
+        ("nn.GRU", "torch"),
+        ("nn.LSTM", "torch"),
+    ]
+    assert all(speed.milliseconds > 0 for speed in speeds)
+    written = json.loads(file.read_text())
+    assert [row["shape"] for row in written] == [[2, 3, 1, 4]] * 4 + [[2, 1, 3, 4]] * 4
+    assert "nn.GRU / it" in capsys.readouterr().out
+
+
+def test_a_shape_is_read_as_it_is_printed() -> None:
+    assert parse_shape(",".join(map(str, SHAPES[0]))) == SHAPES[0]
+
+
+@pytest.mark.parametrize("text", ["100,300,1", "1,2,3,x", "1,2,3,0", "", "1,2,3,-4"])
+def test_a_shape_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=r"four positive integers B,T,I,H.*got"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda"])
+def test_a_device_that_is_not_here_is_refused(device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ValueError, match="device"):
+        speed_cells(device=device)
