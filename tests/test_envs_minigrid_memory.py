@@ -219,6 +219,50 @@ def test_a_wide_view_lets_a_player_without_memory_look_back(kwargs: dict[str, An
     assert mean == pytest.approx(value, abs=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "view"), [(7, 3), (7, 5), (7, 7), (9, 7)])
+def test_no_policy_without_memory_found_by_gradient_ascent_gets_more(size: int, view: int) -> None:
+    """A probability for each action and each image and direction; its expected return, exactly; uphill."""
+    torch = pytest.importorskip("torch")
+    env = MiniGridMemoryVectorEnv(size=size, agent_view_size=view)
+    world, cost = env.world, 0.9 / env.horizon
+    n = len(world.place_x)
+    states = np.arange(4 * n).reshape(n, 4)
+    seen = np.c_[world.images.reshape(4 * n, -1), np.tile(np.arange(4), n)]
+    kinds, kind = np.unique(seen, axis=0, return_inverse=True)
+    turned = [np.roll(states, 1, 1), np.roll(states, -1, 1), 4 * world.forward + np.arange(4)]
+    following = torch.tensor(np.stack([to.ravel() for to in turned], 1)).ravel()
+    outcome = torch.tensor(np.repeat(world.outcome, 4))
+    start = torch.zeros(4 * n)
+    places = world.start[:, 1 : world.ends[0] + 1].ravel()
+    start[4 * places + EAST] = 1 / len(places)
+
+    def expected(preferences: Any) -> Any:
+        policy = torch.softmax(preferences, 1)[torch.tensor(kind.ravel())]
+        here, total = start, torch.zeros(())
+        for t in range(1, env.horizon + 1):
+            here = torch.zeros(4 * n).index_add(0, following, (here[:, None] * policy).ravel())
+            total = total + here[outcome == 1].sum() * (1 - cost * t)
+            here = here * (outcome == 0)
+            if t % 20 == 0 and here.sum() < 1e-5:
+                break
+        return total
+
+    best = -np.inf
+    for seed in range(2):
+        torch.manual_seed(seed)
+        preferences = (torch.randn(len(kinds), 3) + torch.tensor([0.0, 0.0, 1.0])).requires_grad_()
+        uphill = torch.optim.Adam([preferences], lr=0.15, maximize=True)
+        for _ in range(200):
+            uphill.zero_grad()
+            value = expected(preferences)
+            value.backward()
+            uphill.step()
+            best = max(best, value.item())
+    assert best == pytest.approx(env.memoryless_return, abs=0.003)
+    assert best < env.memoryless_return + 0.0005
+
+
 def test_a_random_player_rarely_succeeds() -> None:
     env = MiniGridMemoryVectorEnv(num_envs=50, size=9)
     env.action_space.seed(0)
