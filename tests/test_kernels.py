@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bistable_rl import kernels
-from bistable_rl.cells import CELLS, GRUCell, NBRCCell
+from bistable_rl.cells import CELLS, GRUCell, NBRCCell, cell_options
 from bistable_rl.rnn import make_rnn
 
 
@@ -115,3 +115,37 @@ def test_deterministic_mode_has_nothing_to_object_to() -> None:
             make_rnn(name, 3, 16)(torch.randn(4, 2, 3))[0].sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def kept_bytes(name: str, T: int, recompute: int) -> int:
+    """Bytes that a scan keeps for its backward pass."""
+    options = {"recompute": bool(recompute)} if "recompute" in cell_options(name) else {}
+    cell = CELLS[name](1, 16, **options)  # type: ignore[arg-type]
+    kept = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs, _ = cell.scan(torch.randn(T, 8, 1))
+        kept[outputs.untyped_storage().data_ptr()] = outputs.untyped_storage().nbytes()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize(("name", "rows"), [("brc", 1), ("nbrc", 4), ("gru", 5), ("lstm", 6)])
+def test_what_is_kept_grows_linearly_by_a_few_numbers_a_unit_and_step(name: str, rows: int) -> None:
+    growth = kept_bytes(name, 300, False) - kept_bytes(name, 100, False)
+    assert growth == 4 * 200 * 8 * (16 * rows + 1)  # the outputs, what is saved, and x
+
+
+@pytest.mark.parametrize(("name", "rows"), [("brc", 1), ("nbrc", 1), ("gru", 1), ("lstm", 2)])
+def test_recompute_keeps_the_states_alone(name: str, rows: int) -> None:
+    growth = kept_bytes(name, 300, True) - kept_bytes(name, 100, True)
+    assert growth == 4 * 200 * 8 * (16 * rows + 1)
+
+
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.kernel is None])
+def test_recompute_bounds_the_memory_of_the_plain_loop(name: str) -> None:
+    growth = {recompute: kept_bytes(name, 300, recompute) - kept_bytes(name, 100, recompute) for recompute in (0, 1)}
+    assert growth[1] < 0.4 * growth[0]

@@ -65,7 +65,8 @@ def scan(
             kind, x.squeeze(0), state, weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh,
             resets=None if resets is None else resets.squeeze(0), initial=initial,
         )  # fmt: skip
-        return last[:, : weight_hh.shape[1]].unsqueeze(0).clone(), last
+        output = last if kind != "lstm" else last[:, : weight_hh.shape[1]]
+        return output.clone().unsqueeze(0), last
     return _forward(*arguments)[:2]
 
 
