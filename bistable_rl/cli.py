@@ -6,11 +6,12 @@ Each command imports what it needs when it runs, so that help answers at once.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bistable_rl.config import UserError, experiment_help, find_config, load_experiment, shipped_configs, unknown
 
@@ -50,6 +51,22 @@ def _overrides(parser: _Parser, argv: Sequence[str]) -> tuple[list[str], list[st
         if token.startswith("-") and takes_value and not equals:
             target.extend(value for value in [next(tokens, None)] if value is not None)
     return own, overrides
+
+
+def _only_env(overrides: Sequence[str], options: Sequence[str]) -> None:
+    """Refuse overrides of anything but the environment."""
+    for key in (token.partition("=")[0] for token in overrides if token.startswith("--")):
+        if key.split(".")[0] != "--env":
+            choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers"]
+            raise UserError("command line: " + unknown("option", key, choices))
+
+
+def _check_parent(file: Path | None) -> None:
+    """Refuse a file that cannot be written before the work that would fill it."""
+    if file is not None and not file.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {file.resolve().parent} to write {file.name} to.")
+    if file is not None and file.is_dir():
+        raise UserError(f"{file} is a folder; name a file to write.")
 
 
 def train(argv: Sequence[str]) -> int:
@@ -95,10 +112,8 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
-    for token in overrides[::2] if all("=" not in t for t in overrides[::2]) else overrides:
-        if token.startswith("--") and not token.startswith("--env"):
-            options = ["--episodes", "--json", "--env.id", "--env.kwargs", "--env.wrappers", "--env.num_envs"]
-            raise UserError("command line: " + unknown("option", token.partition("=")[0], options))
+    _only_env(overrides, ("--episodes", "--json"))
+    _check_parent(args.json)
 
     from bistable_rl import runs
     from bistable_rl.agents import evaluation
@@ -119,6 +134,84 @@ def evaluate(argv: Sequence[str]) -> int:
     if args.json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
         runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary})
+    return 0
+
+
+def play(argv: Sequence[str]) -> int:
+    """Play an environment in the terminal, or watch a trained agent play."""
+    parser = _Parser(
+        "play",
+        "Play an environment in the terminal, seeing what an agent sees; or watch the agent of a run.\n"
+        "The environment can be changed: --env.kwargs.length 10",
+    )
+    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
+    parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")
+    parser.add_argument("--episodes", metavar="N", type=_count, default=1, help="episodes (default: 1)")
+    parser.add_argument("--seed", metavar="K", type=int, help="seed of the first episode (default: another every time)")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write what is seen as a GIF")
+    own, overrides = _overrides(parser, argv)
+    args = parser.parse_args(own)
+    _only_env(overrides, ("--run", "--episodes", "--seed", "--save"))
+    if (args.id is None) == (args.run is None):
+        raise UserError("play: name an ENV_ID to play, or a run to watch with --run RUN_DIR, one of the two.")
+    _check_parent(args.save)
+    try:
+        if args.run is not None:
+            from bistable_rl.agents.watch import watch
+
+            watch(args.run, overrides=overrides, episodes=args.episodes, seed=args.seed, save=args.save)
+        else:
+            from bistable_rl.config import env_config
+            from bistable_rl.envs.play import play
+
+            env = env_config(args.id, overrides)
+            play(
+                env.id,
+                kwargs=env.kwargs,
+                wrappers=env.wrappers,
+                episodes=args.episodes,
+                seed=args.seed,
+                save=args.save,
+            )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"play: {str(error).rstrip('.')}.") from None
+    return 0
+
+
+def speed(argv: Sequence[str]) -> int:
+    """Measure how fast the cells or the environments are here."""
+    parser = _Parser(
+        "speed",
+        "Measure on this machine, interleaved, medians: the cells beside torch.nn.GRU and torch.nn.LSTM,\n"
+        "or the environments beside SB3's way of stepping them.",
+    )
+    parser.add_argument("what", choices=("cells", "envs"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
+    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
+    parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements to this file too")
+    args = parser.parse_args(list(argv))
+    _check_parent(args.json)
+    measured: Sequence[Any]
+    try:
+        if args.what == "cells":
+            from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
+
+            shapes = [parse_shape(text) for text in args.shapes] if args.shapes else SHAPES
+            measured = speed_cells(device=args.device, shapes=shapes)
+        else:
+            from bistable_rl.agents.speed_envs import speed_envs
+
+            measured = speed_envs(args.ids)
+    except ValueError as error:
+        raise UserError(f"speed: {str(error).rstrip('.')}.") from None
+    if args.json is not None:
+        from bistable_rl import runs
+
+        rows = [dataclasses.asdict(row) for row in measured]
+        runs.write_json(args.json, {"environment": runs.environment(), "measured": rows})
     return 0
 
 
@@ -168,6 +261,8 @@ def doctor(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
+    "play": play,
+    "speed": speed,
     "list": list_names,
     "doctor": doctor,
 }

@@ -282,6 +282,22 @@ def experiment_parser() -> ArgumentParser:
     return parser
 
 
+def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
+    """Return the `env` section for an id, with overrides such as `--env.kwargs.length`, `10`.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    given = dict(_flags(overrides))
+    _check_flags(given)
+    parser = experiment_parser()
+    start = parser.parse_object({"name": "play", "env": {"id": env_id}})
+    namespace = _parse(lambda args: parser.parse_args(args, namespace=start), list(overrides), "command line", given)
+    experiment = _plain(parser.instantiate(namespace))
+    _check_values(experiment, "command line")
+    return experiment.env
+
+
 def experiment_help() -> str:
     """Return every key of an experiment with its meaning, type and default."""
     text = experiment_parser().format_help().partition("One training run:\n")[2]

@@ -215,7 +215,16 @@ def wrong(*overrides: str) -> Callable[[Path, Path], list[str]]:
         (lambda _, folder: ["evaluate", str(folder)], "is not a run folder"),
         (lambda *_: ["evaluate", "x", "--episodes", "0"], "not an integer above 0"),
         (lambda *_: ["evaluate", "x", "--episods", "1"], "did you mean '--episodes'?"),
+        (lambda *_: ["evaluate", "x", "--seed", "1"], "--env.kwargs"),
+        (lambda *_: ["evaluate", "x", "--json", "no/such/folder/x.json"], "there is no folder"),
         (lambda *_: ["list", "cell"], "cells"),
+        (lambda *_: ["play"], "ENV_ID"),
+        (lambda *_: ["play", "bistable_rl/TMaz-v0"], "did you mean"),
+        (lambda *_: ["play", "bistable_rl/TMaze-v0", "--env.kwargs.lenght", "3"], "length"),
+        (lambda *_: ["play", "bistable_rl/TMaze-v0", "--policy.cell", "gru"], "unknown option '--policy.cell'"),
+        (lambda *_: ["speed", "cell"], "cells"),
+        (lambda *_: ["speed", "cells", "--shapes", "1,2,3"], "B,T,I,H"),
+        (lambda *_: ["speed", "envs", "--ids", "bistable_rl/TMaz-v0"], "did you mean"),
     ],
 )
 def test_a_wrong_command_is_one_sentence_and_exit_code_2_and_nothing_is_written(
