@@ -361,6 +361,15 @@ def test_every_instruction_set_gives_the_same_results() -> None:
         library.brl_choose_isa(-1)
 
 
+def test_vanishing_gradients_are_flushed_but_only_inside() -> None:
+    p = make("gru", torch.float32, 200, 2, 1, 8, state=False)
+    outputs, _, saved = cpu.forward("gru", p.x, None, None, *p.weights)
+    tiny = torch.full_like(outputs, 1e-40)
+    gradients = cpu.backward("gru", tiny, None, p.x, None, None, *p.weights, outputs, saved)
+    assert (gradients.weight_hh == 0).all()
+    assert (tiny * 0.5 != 0).all()
+
+
 def test_results_do_not_depend_on_the_run() -> None:
     p = make("nbrc", torch.float32, 40, 30, 20, 40)
 
@@ -417,7 +426,8 @@ def test_a_forked_child_works_on_one_thread(before: str) -> None:
 
 def test_no_second_openmp_runtime_is_loaded() -> None:
     code = (
-        "import torch; from bistable_rl.kernels import cpu; assert cpu.available()[0];"
+        "import sys, torch; from bistable_rl.kernels import cpu; assert cpu.available()[0];"
+        "assert cpu._library().brl_shares_threads() or sys.platform != 'linux';"
         "maps = [l.split()[-1] for l in open('/proc/self/maps') if 'omp' in l.rsplit('/', 1)[-1]];"
         "assert len(set(maps)) <= 1, set(maps)"
     )

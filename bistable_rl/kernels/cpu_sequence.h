@@ -4,7 +4,7 @@
 // pre-activations stay in its L2 cache: projects the chunk's input, runs its steps, goes on. Backward, the gradients
 // of the parameters are summed by each worker for itself, and in the workers' order at the end.
 
-static const int64_t CHUNK_BYTES = 512 * 1024, SLICE_ROWS = 128;
+static const int64_t CHUNK_BYTES = 256 * 1024, SLICE_ROWS = 128;
 
 struct Sizes {
     int kind;
@@ -350,6 +350,9 @@ FUNCTION void forward_worker(void* context, int index) {
 FUNCTION int forward(const Call* call) {
     Job job;
     if (!prepare(&job, call, false)) return 1;
+    const size_t row = call->N * sizeof(real);
+    prefer_large_pages(call->outputs, row * job.z.H);
+    prefer_large_pages(call->saved, row * saved_stride(&job.z, call->recompute != 0));
     parallel(forward_worker, &job, job.workers, (int)call->threads);
     return 0;
 }
@@ -526,6 +529,7 @@ FUNCTION void backward_worker(void* context, int index) {
 FUNCTION int backward(const Call* call) {
     Job job;
     if (!prepare(&job, call, true)) return 1;
+    prefer_large_pages(call->grad_x, call->N * call->I * sizeof(real));
     const Sizes* z = &job.z;
     const int64_t J = z->padded, H = z->H;
     int64_t gates[4];
