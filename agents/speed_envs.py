@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
-from bistable_rl.envs.base import unknown
+from bistable_rl.envs.checks import unknown
 
 SIZES = (1, 64, 1024)
 

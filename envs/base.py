@@ -1,14 +1,11 @@
-"""What every environment here shares: n copies stepped together, and one copy as a `gymnasium.Env`.
+"""What every environment here shares: n copies stepped together.
 
 The dynamics of an environment are written once, on arrays whose first axis is the copy. `BatchedEnv` adds the
-bookkeeping around them (seeds, episodes, autoreset, final observations, state), and `SingleEnv` is its n = 1 view.
+bookkeeping around them: seeds, episodes, autoreset, final observations, state.
 """
 
-import difflib
-import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -19,57 +16,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from bistable_rl.envs import draws
+from bistable_rl.envs.checks import check_choice, check_int, unknown
 
 Copies = npt.NDArray[np.int64]
 """Indices of copies."""
 
 Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, np.ndarray]]
 """Reward, termination, truncation, and what the info says where an episode has ended; each (n, ...)."""
-
-
-def unknown(kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None) -> ValueError:
-    """Return the error for a name that isn't one of `choices`: it lists them, and names the nearest.
-
-    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing.
-    """
-    near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(sorted(choices))}{hint}")
-
-
-def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
-    """Return `value` if it is an integer of at least `minimum`; `why` ends the sentence that refuses it."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}{why}, not {value!r}")
-    return int(value)
-
-
-def check_symbol(cue: np.ndarray, high: int) -> np.ndarray:
-    """Return the cue, or cues, if they are integers from 0 to high - 1."""
-    if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= high).any():
-        raise ValueError(f"cue must be an integer from 0 to {high - 1}, not {cue}")
-    return cue
-
-
-def check_numbers(cue: np.ndarray, limit: float) -> np.ndarray:
-    """Return the cue, or cues, if they are numbers from -limit to limit."""
-    if cue.dtype.kind not in "iuf" or not (np.abs(cue) <= limit).all():
-        raise ValueError(f"cue must be numbers from {-limit:g} to {limit:g}, not {cue}")
-    return cue
-
-
-def check_probability(name: str, value: object) -> float:
-    """Return `value` if it is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
-    return float(value)
-
-
-def check_choice(name: str, value: object, choices: Collection[str]) -> str:
-    """Return `value` if it is one of `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise unknown(name, value, choices)
-    return value
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -80,10 +33,10 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     raise unknown("autoreset_mode", mode, [known.name for known in AutoresetMode])
 
 
-def _rows(observations: Any, i: Copies) -> list[Any]:
+def rows(observations: Any, i: Copies) -> list[Any]:
     """Return the observations of the copies `i`, one by one, apart from the batch."""
     if isinstance(observations, dict):
-        columns = [_rows(value, i) for value in observations.values()]
+        columns = [rows(value, i) for value in observations.values()]
         return [dict(zip(observations, row, strict=True)) for row in zip(*columns, strict=True)]
     return list(observations[i])
 
@@ -258,7 +211,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 i = np.flatnonzero(ended)
                 final = np.full(self.num_envs, None, dtype=object)
-                for copy, row in zip(i.tolist(), _rows(observations, i), strict=True):
+                for copy, row in zip(i.tolist(), rows(observations, i), strict=True):
                     final[copy] = row
                 infos = self._masked_infos({"final_obs": final}, ended) | {
                     "final_info": infos,
@@ -380,89 +333,3 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
                 observations[key][i] = value
         else:
             observations[i] = new
-
-
-class SingleEnv(gymnasium.Env[Any, Any]):
-    """One copy of a batched environment, as a `gymnasium.Env`.
-
-    Args:
-        batch: The batched environment, made with `num_envs=1` and autoreset disabled.
-    """
-
-    def __init__(self, batch: BatchedEnv) -> None:
-        self.batch = batch
-        self.observation_space = batch.single_observation_space
-        self.action_space = batch.single_action_space
-        self.metadata = {key: value for key, value in batch.metadata.items() if key != "autoreset_mode"}
-        self.render_mode = batch.render_mode
-
-    @property
-    def horizon(self) -> int:
-        """The most steps an episode takes."""
-        return self.batch.horizon
-
-    @property
-    def optimal_return(self) -> float:
-        """Expected return of an optimal player."""
-        return self.batch.optimal_return
-
-    @property
-    def memoryless_return(self) -> float:
-        """Expected return of the best player whose action depends on the present observation only."""
-        return self.batch.memoryless_return
-
-    @property
-    def reward_threshold(self) -> float:
-        """The return that counts as solved."""
-        return self.batch.reward_threshold
-
-    def normalized_score(self, mean_return: float) -> float:
-        """Return where `mean_return` lies between the best player without memory (0) and the optimum (1)."""
-        return self.batch.normalized_score(mean_return)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; `options={"cue": ...}` forces its cue."""
-        observations, _ = self.batch.reset(seed=seed, options=options)
-        self._np_random, self._np_random_seed = self.batch.generator, self.batch.np_random_seed
-        return _rows(observations, self.batch.copies)[0], {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Apply one action."""
-        observations, reward, terminated, truncated, infos = self.batch.step(np.asarray(action)[None])
-        info = {key: value[0].tolist() for key, value in infos.items() if not key.startswith("_")}
-        return (
-            _rows(observations, self.batch.copies)[0],
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            info,
-        )
-
-    def render(self) -> Any:
-        """Show the copy as `render_mode` says."""
-        frames = self.batch.render()
-        return None if frames is None else frames[0]
-
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays from which `set_state` goes on bit for bit."""
-        return self.batch.get_state()
-
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `get_state` returned."""
-        self.batch.set_state(state)
-
-
-def single(batched: type[BatchedEnv]) -> Callable[..., SingleEnv]:
-    """Return the constructor of the n = 1 view of `batched`: its arguments, less `num_envs` and `autoreset_mode`."""
-    signature = inspect.signature(batched)
-    kept = [p for p in signature.parameters.values() if p.name not in ("num_envs", "autoreset_mode")]
-    signature = signature.replace(parameters=kept, return_annotation=SingleEnv)
-
-    @wraps(batched, updated=())
-    def make(*args: Any, **kwargs: Any) -> SingleEnv:
-        arguments = signature.bind(*args, **kwargs).arguments  # a TypeError for what isn't there
-        return SingleEnv(batched(num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **arguments))
-
-    make.__signature__ = signature  # type: ignore[attr-defined]
-    make.metadata = {k: v for k, v in batched.metadata.items() if k != "autoreset_mode"}  # type: ignore[attr-defined]
-    return make

@@ -9,9 +9,11 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_choice, check_int, check_numbers, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.checks import check_choice, check_int, check_numbers
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
+from bistable_rl.envs.single import single
 
 LIMIT = 10.0
 """Observed numbers lie within ±LIMIT."""

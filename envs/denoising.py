@@ -9,9 +9,11 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_numbers, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.checks import check_int, check_numbers
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
 from bistable_rl.envs.render import heat
+from bistable_rl.envs.single import single
 
 MARKS = 5
 """How many values are marked, and how many answers are asked for."""

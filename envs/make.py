@@ -10,7 +10,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from bistable_rl.envs.base import check_int, unknown
+from bistable_rl.envs.checks import check_int, unknown
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
 
 Made = TypeVar("Made")

@@ -8,8 +8,10 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_symbol, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
+from bistable_rl.envs.single import single
 
 
 class MemoryChainVectorEnv(BatchedEnv):

@@ -9,7 +9,9 @@ from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_choice, check_int, check_symbol, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.checks import check_choice, check_int, check_symbol
+from bistable_rl.envs.single import single
 from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, one_hot_cells
 
 LEFT, RIGHT, FORWARD = range(3)

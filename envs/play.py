@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 
-from bistable_rl.envs.base import BatchedEnv, SingleEnv
+from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.make import make_env
 from bistable_rl.envs.render import save_gif
+from bistable_rl.envs.single import SingleEnv
 
 OBJECTS = np.array(list("? #.DkbxGL@"))
 """How MiniGrid's objects are drawn in text; the first is what can't be seen."""

@@ -9,7 +9,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
-from bistable_rl.envs.base import BatchedEnv, Copies, Step, check_int, check_probability, check_symbol, single
+from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.checks import check_int, check_probability, check_symbol
+from bistable_rl.envs.single import single
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1

@@ -2,6 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bistable_rl.envs.copy_first import CopyFirstEnv, CopyFirstVectorEnv
 
@@ -30,6 +32,13 @@ def play(env: CopyFirstVectorEnv, *, remembers: bool, episodes: int, seed: int =
 def test_a_perfect_player_reaches_the_optimum(kwargs: dict[str, Any]) -> None:
     env = CopyFirstVectorEnv(num_envs=50, **kwargs)
     assert play(env, remembers=True, episodes=1000) == (env.optimal_return, 1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shortest=st.integers(2, 30), more=st.integers(0, 10), num_symbols=st.integers(2, 20), seed=st.integers(0, 2**70))
+def test_whatever_the_arguments_remembering_is_enough(shortest: int, more: int, num_symbols: int, seed: int) -> None:
+    env = CopyFirstVectorEnv(num_envs=20, length=(shortest, shortest + more), num_symbols=num_symbols)
+    assert play(env, remembers=True, episodes=40, seed=seed) == (1, 1)
 
 
 @pytest.mark.parametrize("kwargs", CASES)

@@ -2,6 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bistable_rl.envs.copy_first_continuous import SCALE, CopyFirstContinuousEnv, CopyFirstContinuousVectorEnv
 
@@ -37,6 +39,15 @@ def test_a_perfect_player_reaches_the_optimum(kwargs: dict[str, Any]) -> None:
     assert mean == pytest.approx(env.optimal_return, abs=1e-3)
     assert mse == pytest.approx(0, abs=1e-3)
     assert success == pytest.approx(1, abs=2e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(length=st.integers(2, 30), dimensions=st.integers(1, 20), reward=st.sampled_from(["abs", "exp", "mse"]))
+def test_whatever_the_arguments_remembering_is_enough(length: int, dimensions: int, reward: str) -> None:
+    env = CopyFirstContinuousVectorEnv(num_envs=50, length=length, dimensions=dimensions, reward=reward)
+    mean, _, success = play(env, remembers=True, episodes=50)
+    assert mean == pytest.approx(env.optimal_return, abs=0.02)
+    assert success == 1
 
 
 @pytest.mark.parametrize("kwargs", CASES)

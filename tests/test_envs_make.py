@@ -50,6 +50,14 @@ def test_minigrid_passes_sb3s_checker(env_id: str, encoding: str, size: int) -> 
     sb3_check_env(make_env(env_id, kwargs={"agent_view_size": size}, wrappers=[wrapper, EXTRA]))
 
 
+@pytest.mark.parametrize("size", ["S7", "S9", "S11", "S13", "S13Random", "S17Random"])
+def test_every_minigrid_memory_is_made_from_its_id(size: str) -> None:
+    env = make_env(f"MiniGrid-Memory{size}-v0", kwargs={"agent_view_size": 3}, wrappers=[THREE, EXTRA])
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    assert env.action_space == Discrete(3)
+
+
 def test_kept_actions_are_numbered_in_their_order() -> None:
     wrapper = {"name": "minigrid", "kwargs": {"actions": ["forward", "right"]}}
     env, plain = make_env(MEMORY, wrappers=[wrapper]), make_env(MEMORY)

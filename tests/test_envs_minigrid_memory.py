@@ -55,7 +55,8 @@ def compare(env_id: str, view: int, episodes: int, *, scripted: bool) -> None:
         assert ours.generators[copy].bit_generator.state == env.np_random.bit_generator.state
     ended, outcomes = 0, set()
     while ended < episodes:
-        actions = rng.integers(7, size=n)
+        # Random actions go forward more often than not, or most episodes would only run out of time.
+        actions = rng.choice(7, size=n, p=[0.2, 0.2, 0.4, 0.05, 0.05, 0.05, 0.05])
         if scripted:
             actions = np.array([walk(env, rng) for env in theirs])
         observations, rewards, terminated, truncated, infos = ours.step(actions)
@@ -83,7 +84,7 @@ def compare(env_id: str, view: int, episodes: int, *, scripted: bool) -> None:
     ("env_id", "view"), [("MiniGrid-MemoryS7-v0", 3), ("MiniGrid-MemoryS9-v0", 7), ("MiniGrid-MemoryS13Random-v0", 7)]
 )
 def test_it_is_minigrids_environment_step_for_step(env_id: str, view: int, scripted: bool) -> None:
-    compare(env_id, view, 20 if scripted else 5, scripted=scripted)
+    compare(env_id, view, 10 if scripted else 3, scripted=scripted)
 
 
 @pytest.mark.slow
@@ -93,7 +94,7 @@ def test_it_is_minigrids_environment_over_a_thousand_episodes(env_id: str, scrip
     compare(env_id, 7, 1000, scripted=scripted)
 
 
-@pytest.mark.parametrize("view", [3, 5, 7, 9, 11])
+@pytest.mark.parametrize("view", [3, 5, 7, 11])
 @pytest.mark.parametrize("env_id", ["MiniGrid-MemoryS7-v0", "MiniGrid-MemoryS13Random-v0"])
 def test_every_view_from_every_place_is_minigrids(env_id: str, view: int) -> None:
     size, random_length = WORLDS[env_id]

@@ -2,6 +2,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bistable_rl.envs.t_maze import DOWN, LEFT, RIGHT, UP, TMazeEnv, TMazeVectorEnv
 
@@ -37,6 +39,30 @@ def test_perfect_and_memoryless_players_get_what_is_declared(kwargs: dict[str, A
     mean, success = play(env, player="memoryless", episodes=20_000)
     assert mean == pytest.approx(env.memoryless_return, abs=0.06)
     assert success == pytest.approx(env.optimal_return / 8, abs=0.015)
+
+
+@settings(max_examples=25, deadline=None)
+@given(length=st.integers(1, 25), stochasticity=st.floats(0, 1), seed=st.integers(0, 2**70))
+def test_whatever_the_arguments_the_rules_hold(length: int, stochasticity: float, seed: int) -> None:
+    env = TMazeVectorEnv(num_envs=20, length=length, stochasticity=stochasticity)
+    assert 0 <= env.memoryless_return <= env.optimal_return <= 4
+    env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    steps = np.zeros(20, np.int64)
+    for _ in range(3 * length):
+        before = env.x.copy()
+        actions = rng.integers(4, size=20)
+        _, rewards, terminated, truncated, infos = env.step(actions)
+        steps += 1
+        done = terminated | truncated
+        assert np.isin(rewards, (0.0, -0.1, 4.0)).all()
+        assert (np.abs(env.x - before)[~done] <= 1).all()
+        assert ((env.x >= 0) & (env.x <= length)).all()
+        assert (steps[truncated] == 3 * length - 1).all()
+        assert (steps[terminated] >= length + 1).all()
+        if done.any():
+            assert (infos["final_info"]["is_success"] == (rewards == 4)).all()
+        steps[done] = 0
 
 
 def test_without_chance_the_optimum_is_certain() -> None:

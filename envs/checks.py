@@ -1,0 +1,51 @@
+"""What a user gave, checked: each function returns the value, or says in a sentence what would be right."""
+
+import difflib
+from collections.abc import Collection
+
+import numpy as np
+
+
+def unknown(kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None) -> ValueError:
+    """Return the error for a name that isn't one of `choices`: it lists them, and names the nearest.
+
+    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing.
+    """
+    near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(sorted(choices))}{hint}")
+
+
+def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
+    """Return `value` if it is an integer of at least `minimum`; `why` ends the sentence that refuses it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}{why}, not {value!r}")
+    return int(value)
+
+
+def check_symbol(cue: np.ndarray, high: int) -> np.ndarray:
+    """Return the cue, or cues, if they are integers from 0 to high - 1."""
+    if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= high).any():
+        raise ValueError(f"cue must be an integer from 0 to {high - 1}, not {cue}")
+    return cue
+
+
+def check_numbers(cue: np.ndarray, limit: float) -> np.ndarray:
+    """Return the cue, or cues, if they are numbers from -limit to limit."""
+    if cue.dtype.kind not in "iuf" or not (np.abs(cue) <= limit).all():
+        raise ValueError(f"cue must be numbers from {-limit:g} to {limit:g}, not {cue}")
+    return cue
+
+
+def check_probability(name: str, value: object) -> float:
+    """Return `value` if it is a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> str:
+    """Return `value` if it is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise unknown(name, value, choices)
+    return value
