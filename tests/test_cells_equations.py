@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy.signal import cont2discrete
 from torch import nn
 
 from bistable_rl.cells import CELLS, Cell, LSTMCell, NBRCCell, cell_options, get_cell
@@ -69,6 +68,7 @@ def goru(w: Weights, x: Array, h: Array) -> Array:
 
 
 def lmu(w: Weights, x: Array, state: Array) -> Array:
+    cont2discrete = pytest.importorskip("scipy.signal").cont2discrete
     d, theta = 5, 7.0
     A, B_ = np.zeros((d, d)), np.zeros((d, 1))
     for i in range(d):

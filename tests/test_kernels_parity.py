@@ -156,8 +156,13 @@ def test_options_equal_the_reference(backend: str, kind: str, options: dict[str,
 def test_a_large_scan_equals_the_reference(backend: str, kind: str, size: tuple[int, ...], dtype: torch.dtype) -> None:
     T, B, I_, H = size
     cell = make(kind, I_, H, dtype, learned=True)
+    if kind in ("brc", "nbrc"):
+        # A unit on the edge between its two stable states would magnify a rounding error without limit: a < 1 here.
+        with torch.no_grad():
+            cell.get_parameter("bias")[:H] -= 2
     resets = torch.rand(T, B) < 0.05
-    compare(backend, cell, torch.randn(T, B, I_, dtype=dtype), torch.randn(B, cell.state_size, dtype=dtype), resets)
+    state = torch.randn(B, cell.state_size, dtype=dtype)
+    compare(backend, cell, torch.randn(T, B, I_, dtype=dtype), state, resets)
 
 
 @pytest.mark.parametrize("with_resets", [False, True])
