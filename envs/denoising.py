@@ -89,7 +89,7 @@ class DenoisingVectorEnv(BatchedEnv):
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "squares")
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "passed", "cue", "squares")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -112,7 +112,8 @@ class DenoisingVectorEnv(BatchedEnv):
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
         )
-        self.marks = np.zeros((num_envs, MARKS), np.int64)
+        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
+        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
         self.cue = np.zeros((num_envs, MARKS))
         self.squares = np.zeros(num_envs)  # sum of squared errors so far
         self.horizon = length
@@ -120,16 +121,18 @@ class DenoisingVectorEnv(BatchedEnv):
         self.memoryless_return = 1 - sqrt(2 / pi)
 
     def _begin(self, i: Copies) -> None:
-        self.marks[i] = draw_marks(self.keys[i], self.markable)
-        self.cue[i] = draws.normal(self.keys[i, None], self.marks[i])
+        self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
+        self.passed[i] = 0
+        self.cue[i] = draws.normal(self.keys[i, None], self.marks[i, :MARKS])
         self.squares[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers(cue, LIMIT)
 
     def _advance(self, actions: np.ndarray) -> Step:
+        self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
-        asked = self.cue[self.copies, np.clip(k, 0, MARKS - 1)]
+        asked = self.cue[self.copies, np.maximum(k, 0) % MARKS]
         error = np.where(k >= 0, SCALE * actions[:, 0].astype(np.float64) - asked, 0.0)
         self.squares = self.squares + error**2
         mse = self.squares / MARKS
@@ -139,9 +142,9 @@ class DenoisingVectorEnv(BatchedEnv):
 
     def _observe(self, i: Copies) -> Any:
         t = self.t[i]
-        here = self.marks[i] == t[:, None]
-        marked = here.any(1)
-        numbers = np.where(marked, (self.cue[i] * here).sum(1), draws.normal(self.keys[i], t))
+        marked = self.marks[i, self.passed[i]] == t
+        value = self.cue[i, self.passed[i] % MARKS]
+        numbers = np.where(marked, value, draws.normal(self.keys[i], t))
         observations = self._blank(i)
         observations[:, 0] = np.where(t < self.length - MARKS, np.clip(numbers, -LIMIT, LIMIT), 0.0)
         observations[:, 1] = flags(t, marked, self.length)
@@ -154,11 +157,11 @@ class DenoisingVectorEnv(BatchedEnv):
 
     def to_remember(self, i: int) -> str:
         """Return what the player of copy `i` must remember, in words."""
-        return str(np.round(self.cue[i][self.marks[i] <= self.t[i]], 2))
+        return str(np.round(self.cue[i][self.marks[i, :MARKS] <= self.t[i]], 2))
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
         number, flag = self._observe(np.array([i]))[0]
-        shown = np.where(self.marks[i] <= self.t[i], self.cue[i], 0.0)
+        shown = np.where(self.marks[i, :MARKS] <= self.t[i], self.cue[i], 0.0)
         return heat([number / SCALE, flag], shown / SCALE)
 
 

@@ -49,7 +49,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "right")
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "passed", "cue", "right")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -75,7 +75,8 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
             autoreset_mode=autoreset_mode,
             render_mode=render_mode,
         )
-        self.marks = np.zeros((num_envs, MARKS), np.int64)
+        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
+        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
         self.cue = np.zeros((num_envs, MARKS), np.int64)
         self.right = np.zeros(num_envs, np.int64)  # right answers so far
         self.horizon = length
@@ -83,16 +84,18 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         self.memoryless_return = 2 / num_symbols - 1
 
     def _begin(self, i: Copies) -> None:
-        self.marks[i] = draw_marks(self.keys[i], self.markable)
-        self.cue[i] = draws.integers(self.keys[i, None], self.marks[i], self.num_symbols)
+        self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
+        self.passed[i] = 0
+        self.cue[i] = draws.integers(self.keys[i, None], self.marks[i, :MARKS], self.num_symbols)
         self.right[i] = 0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbol(cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> Step:
+        self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
-        right = actions == self.cue[self.copies, np.clip(k, 0, MARKS - 1)]
+        right = actions == self.cue[self.copies, np.maximum(k, 0) % MARKS]
         self.right = self.right + (right & (k >= 0))
         reward = np.where(k >= 0, np.where(right, 1.0, -1.0) / MARKS, 0.0)
         never = np.zeros(self.num_envs, np.bool_)
@@ -100,9 +103,9 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     def _observe(self, i: Copies) -> Any:
         t = self.t[i]
-        here = self.marks[i] == t[:, None]
-        marked = here.any(1)
-        symbols = np.where(marked, (self.cue[i] * here).sum(1), draws.integers(self.keys[i], t, self.num_symbols))
+        marked = self.marks[i, self.passed[i]] == t
+        value = self.cue[i, self.passed[i] % MARKS]
+        symbols = np.where(marked, value, draws.integers(self.keys[i], t, self.num_symbols))
         observations = self._blank(i)
         observations[np.arange(len(i)), symbols] = t < self.length - MARKS
         observations[:, -1] = flags(t, marked, self.length)
@@ -116,10 +119,10 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     def to_remember(self, i: int) -> str:
         """Return what the player of copy `i` must remember, in words."""
-        return str(self.cue[i][self.marks[i] <= self.t[i]])
+        return str(self.cue[i][self.marks[i, :MARKS] <= self.t[i]])
 
     def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i] <= self.t[i])[:, None]
+        shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i, :MARKS] <= self.t[i])[:, None]
         return heat(self._observe(np.array([i]))[0], *shown)
 
 

@@ -95,14 +95,15 @@ def test_an_episode_has_the_papers_shape(length: int, data: st.DataObject) -> No
 def test_marks_are_uniform_over_the_window() -> None:
     env = DenoisingVectorEnv(num_envs=20_000, length=20, window=9)
     env.reset(seed=0)
-    counts = np.bincount(env.marks.ravel(), minlength=20) / env.num_envs
+    marks = env.marks[:, :MARKS]
+    counts = np.bincount(marks.ravel(), minlength=20) / env.num_envs
     assert np.abs(counts[:9] - MARKS / 9).max() < 0.02
     assert counts[9:].sum() == 0
-    assert (np.diff(env.marks, axis=1) > 0).all()
+    assert (np.diff(marks, axis=1) > 0).all()
     pairs = np.zeros((9, 9))
     for j in range(MARKS):
         for k in range(j):
-            np.add.at(pairs, (env.marks[:, k], env.marks[:, j]), 1)
+            np.add.at(pairs, (marks[:, k], marks[:, j]), 1)
     every = pairs[np.triu_indices(9, 1)] / env.num_envs
     assert np.abs(every - (5 * 4) / (9 * 8)).max() < 0.02
 

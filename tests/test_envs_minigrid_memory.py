@@ -32,13 +32,18 @@ WORLDS = {
 
 
 def walk(world: Any, rng: np.random.Generator) -> int:
-    """An action of a player who mostly goes right to the junction and then somewhere, in any of minigrid's ways."""
-    x, y = world.agent_pos
+    """An action of a player who mostly goes to the junction, guesses there, and now and then does anything."""
     if rng.random() < 0.15:
         return int(rng.integers(7))
-    facing = world.agent_dir
-    wanted = 0 if world.grid.get(x + 1, y) is None and world.grid.get(x, y - 1) is not None else rng.choice([1, 3])
-    return FORWARD if facing == wanted else (RIGHT if (wanted - facing) % 4 < 3 else LEFT)
+    x, y = world.agent_pos
+    middle = world.height // 2
+    if y != middle:
+        wanted = SOUTH if y < middle else NORTH
+    elif world.grid.get(x + 1, y) is None:
+        wanted = EAST
+    else:
+        wanted = rng.choice([SOUTH, NORTH])
+    return FORWARD if world.agent_dir == wanted else (RIGHT if (wanted - world.agent_dir) % 4 < 3 else LEFT)
 
 
 def compare(env_id: str, view: int, episodes: int, *, scripted: bool) -> None:
@@ -75,7 +80,7 @@ def compare(env_id: str, view: int, episodes: int, *, scripted: bool) -> None:
                 assert ours.generators[copy].bit_generator.state == env.np_random.bit_generator.state
             np.testing.assert_array_equal(observations["image"][copy], observation["image"])
             assert observations["direction"][copy] == observation["direction"]
-    if scripted and episodes > 100:
+    if scripted:
         assert {(True, True, False), (False, True, False)} <= outcomes
 
 
@@ -84,7 +89,7 @@ def compare(env_id: str, view: int, episodes: int, *, scripted: bool) -> None:
     ("env_id", "view"), [("MiniGrid-MemoryS7-v0", 3), ("MiniGrid-MemoryS9-v0", 7), ("MiniGrid-MemoryS13Random-v0", 7)]
 )
 def test_it_is_minigrids_environment_step_for_step(env_id: str, view: int, scripted: bool) -> None:
-    compare(env_id, view, 10 if scripted else 3, scripted=scripted)
+    compare(env_id, view, 40 if scripted else 3, scripted=scripted)
 
 
 @pytest.mark.slow
