@@ -1,6 +1,5 @@
-"""How fast the environments are, and watching a run; both go through SB3."""
+"""How fast the environments are."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,29 @@ from bistable_rl.agents.speed_envs import measure, speed_envs
 from bistable_rl.envs import ENVIRONMENTS
 
 
-def test_a_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "speed.json"
+def test_a_table_is_printed_and_returned(capsys: pytest.CaptureFixture[str]) -> None:
     ids = ["bistable_rl/TMaze-v0", "bistable_rl/MiniGridMemory-v0"]
-    speeds = speed_envs(ids, sizes=(1, 16), seconds=0.02, file=file)
-    rows = json.loads(file.read_text())
-    assert [(row["env_id"], row["num_envs"]) for row in rows] == [(env_id, n) for env_id in ids for n in (1, 16)]
-    assert all(row["batched"] > 0 and row["adapter"] > 0 and row["one_by_one"] > 0 for row in rows)
-    assert [row["original"] is None for row in rows] == [True, True, False, False]
-    assert speeds[0].env_id == ids[0]
-    assert "steps a second" in capsys.readouterr().out
+    speeds = speed_envs(ids, sizes=(1, 16), seconds=0.02)
+    assert [(speed.env_id, speed.num_envs) for speed in speeds] == [(env_id, n) for env_id in ids for n in (1, 16)]
+    assert all(speed.batched > 0 and speed.adapter > 0 and speed.one_by_one > 0 for speed in speeds)
+    assert [speed.original is None for speed in speeds] == [True, True, False, False]
+    printed = capsys.readouterr().out
+    assert "TMaze-v0" in printed
+    assert "…" not in printed
+
+
+def test_an_environment_without_its_images_is_left_out_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BISTABLE_RL_DATA", str(tmp_path))
+    monkeypatch.setattr(
+        "bistable_rl.agents.speed_envs.ENVIRONMENTS",
+        {env_id: ENVIRONMENTS[env_id] for env_id in ("bistable_rl/LineDigits-v0", "bistable_rl/TMaze-v0")},
+    )
+    assert [speed.env_id for speed in speed_envs(sizes=(1,), seconds=0.01)] == ["bistable_rl/TMaze-v0"]
+    assert "not measured: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="isn't there"):
+        speed_envs(["bistable_rl/LineDigits-v0"])
 
 
 def test_an_unknown_environment_gets_a_sentence() -> None:
