@@ -109,6 +109,9 @@ class RNN(nn.Module):
         for cell in self.cells:
             cell.reset_parameters()  # type: ignore[operator]
 
+    def flatten_parameters(self) -> None:
+        """Do nothing: for code that was written for nn.GRU. Parameters are used where they are."""
+
     def forward(
         self,
         x: Tensor | PackedSequence,

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 from bistable_rl import kernels
 from bistable_rl.cells import CELLS, GRUCell, NBRCCell, cell_options
+from bistable_rl.kernels import choice
 from bistable_rl.rnn import make_rnn
 
 
@@ -53,6 +55,12 @@ def test_the_environment_chooses_the_backend() -> None:
     assert found.strip() == "('cpu', 'reference', 'asked for')"
 
 
+def test_an_unknown_backend_in_the_environment_is_named_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_asked", "fast")  # where the environment's value is kept
+    with pytest.raises(ValueError, match="unknown backend 'fast'; choices: cpu, triton, torch, reference"):
+        NBRCCell(3, 16).scan(torch.randn(5, 2, 3))
+
+
 def test_describe_names_a_backend_and_a_reason_for_every_kernel() -> None:
     lines = kernels.describe()
     assert {cell for cell, device, _, _ in lines if device == "cpu"} == set(kernels.KINDS)
@@ -81,6 +89,33 @@ def test_compile_makes_one_graph_with_the_same_gradients(name: str) -> None:
         loss = output.square().sum() + h_n.sum()
         results.append([output, h_n, *torch.autograd.grad(loss, [x, *rnn.parameters()])])
     torch.testing.assert_close(results[1], results[0])
+
+
+def test_compile_takes_packed_sequences_and_autocast() -> None:
+    torch._dynamo.reset()
+    rnn = make_rnn("nbrc", 3, 16, 2, bidirectional=True)
+    compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
+    packed = pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    torch.testing.assert_close(compiled(packed)[1], rnn(packed)[1])
+    x = torch.randn(4, 2, 3)
+    expected = rnn(x)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(compiled(x.bfloat16())[0], expected, rtol=0.02, atol=0.02)
+
+
+def test_compile_runs_the_plain_loop_of_a_cell_without_kernels() -> None:
+    torch._dynamo.reset()
+    rnn = make_rnn("half_pbrc", 3, 4)
+    x = torch.randn(3, 2, 3)
+    torch.testing.assert_close(torch.compile(rnn, fullgraph=True, backend="aot_eager")(x)[0], rnn(x)[0])
+
+
+def test_functional_gradients_are_those_of_autograd() -> None:
+    cell = NBRCCell(3, 16)
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(cell.scan(x)[0].square().sum(), x)
+    found = torch.func.grad(lambda x: cell.scan(x)[0].square().sum())(x.detach())
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", kernels.KINDS)

@@ -21,7 +21,16 @@ DEVICE = {"triton": "cuda" if torch.cuda.is_available() else "cpu"}
 TOLERANCE = {torch.float64: (1e-11, 1e-10), torch.float32: (1e-5, 1e-5)}
 
 # T, B, I, H: odd ones, single ones, none, and more than one chunk or block of each.
-SIZES = [(6, 5, 3, 16), (1, 4, 2, 8), (0, 3, 2, 5), (7, 1, 1, 33), (1, 1, 1, 1), (9, 19, 1, 7), (40, 3, 5, 24)]
+SIZES = [
+    (6, 5, 3, 16),
+    (1, 4, 2, 8),
+    (0, 3, 2, 5),
+    (7, 1, 1, 33),
+    (1, 1, 1, 1),
+    (4, 0, 3, 5),
+    (9, 19, 1, 7),
+    (40, 3, 5, 24),
+]
 LARGE = [(40, 9, 70, 130), (300, 4, 1, 128), (21, 100, 3, 64)]
 PACKED = [[5, 5, 3, 3, 2, 1], [1], [4, 4, 4], [17] + [2] * 20]
 

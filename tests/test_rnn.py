@@ -252,6 +252,16 @@ def test_a_wrong_construction_is_told_what_is_wrong(arguments: dict[str, object]
         make_rnn(**{"cell": "nbrc", "input_size": F, "hidden_size": H, **arguments})  # type: ignore[arg-type]
 
 
+def test_a_cell_says_what_resets_it_takes() -> None:
+    cell = NBRCCell(F, H)
+    with pytest.raises(ValueError, match=r"resets must be \(7, 5\) on cpu.*got \(7,\) on cpu"):
+        cell.scan(torch.zeros(T, B, F), None, torch.zeros(T))
+
+
+def test_code_written_for_nn_gru_may_flatten_the_parameters() -> None:
+    NBRC(F, H).flatten_parameters()
+
+
 def test_dropout_on_a_single_layer_warns_as_nn_gru_does() -> None:
     with pytest.warns(UserWarning, match="num_layers above 1"):
         NBRC(F, H, dropout=0.5)

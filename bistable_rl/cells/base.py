@@ -146,7 +146,7 @@ class Cell(nn.Module):
 
         Raises:
             RuntimeError: if the number of features or the shape of the state does not fit.
-            ValueError: if the dtype or device of x or the state is not that of the weights.
+            ValueError: if the dtype or device of x or the state is not that of the weights, or resets does not fit x.
         """
         weight = self.weight_ih
         if x.shape[-1] != self.input_size:
@@ -175,6 +175,11 @@ class Cell(nn.Module):
         elif state.device != weight.device:
             raise ValueError(f"the state is on {state.device} and the weights are on {weight.device}")
         if resets is not None:
+            if resets.shape != x.shape[:-1] or resets.device != x.device:
+                raise ValueError(
+                    f"resets must be {tuple(x.shape[:-1])} on {x.device}, as the input's steps; "
+                    f"got {tuple(resets.shape)} on {resets.device}"
+                )
             resets = resets != 0
         initial = self.restored_state()
         if kernels.choose(self.kernel, x.device.type, x.dtype, self.hidden_size).backend != "reference":

@@ -45,7 +45,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a whole sequence; arguments and results are those of `cpu.forward`, and `steps` runs a chunk's steps."""
     H = weight_hh.shape[1]
-    sizes, rows = _sizes(x, batch_sizes), x.reshape(-1, x.shape[-1])
+    sizes, rows = _sizes(x, batch_sizes), x.flatten(0, -2)
     last = state
     outputs = x.new_empty(len(rows), H)
     n, kept_rows, padded = saved_shape(kind, len(rows), H, recompute=recompute)
@@ -87,7 +87,7 @@ def backward(
 ) -> Gradients:
     """The gradients of all that `forward` was given; as `cpu.backward`, and `steps_back` runs a chunk's steps."""
     H = weight_hh.shape[1]
-    sizes, rows = _sizes(x, batch_sizes), x.reshape(-1, x.shape[-1])
+    sizes, rows = _sizes(x, batch_sizes), x.flatten(0, -2)
     states = outputs.reshape(-1, H)
     if kind == "lstm":
         states = torch.cat([states, saved[:, -1, :H]], 1)
@@ -124,7 +124,7 @@ def backward(
             weight_hh,
             grad_gates,
         )
-        flat = grad_gates.view(end - start, -1)
+        flat = grad_gates.flatten(1)
         if grad_x is not None:
             torch.mm(flat, weight_ih, out=grad_x[start:end])
         grad_weight_ih.addmm_(flat.T, rows[start:end])

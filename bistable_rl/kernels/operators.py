@@ -296,6 +296,19 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # create_graph=True: the operator has the sentence for who goes on from here
-            return _through_operator(ctx, grad_outputs, grad_last, _)
-        return _placed(_backward(*_arguments(ctx, grad_outputs, grad_last)))
+        arguments = _arguments(ctx, grad_outputs, grad_last)
+        return _placed(_ScanBackward.apply(*arguments) if torch.is_grad_enabled() else _backward(*arguments))
+
+
+class _ScanBackward(torch.autograd.Function):
+    """Gradients that know that they cannot be differentiated."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor | None, ...]:
+        return tuple(_backward(*arguments))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    backward = staticmethod(_refuse)
