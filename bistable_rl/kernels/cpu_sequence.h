@@ -386,7 +386,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
     const real *state = (const real*)call->state, *outputs = (const real*)call->outputs;
     const real *grad_final = (const real*)call->grad_final, *grad_outputs = (const real*)call->grad_outputs;
     const real* saved = (const real*)call->saved;
-    const real* cells = saved + (recompute ? 0 : 4 * J);  // LSTM
+    const real* cells = lstm ? saved + (recompute ? 0 : 4 * J) : 0;
     const int64_t height = last - first;
     for (int64_t i = 0; i < height; ++i) {
         const real* row = grad_final ? grad_final + (first + i) * width : job->zeros;
@@ -455,7 +455,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
                     brc_backward(&s);
             } else {
                 s.gates = recompute ? s.P : (real*)saved + place * kept;
-                s.cells = (real*)cells + place * kept;
+                s.cells = lstm ? (real*)cells + place * kept : 0;
                 s.h_before = w->h_before + row * z->ldh;
                 s.c_before = lstm ? w->c_before + row * z->ldh : 0;
                 if (z->kind == KIND_NBRC)
