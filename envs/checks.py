@@ -23,6 +23,13 @@ def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
     return int(value)
 
 
+def check_bool(name: str, value: object) -> bool:
+    """Return `value` if it is true or false."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
+    return bool(value)
+
+
 def check_symbol(cue: np.ndarray, high: int) -> np.ndarray:
     """Return the cue, or cues, if they are integers from 0 to high - 1."""
     if cue.dtype.kind not in "iu" or (cue < 0).any() or (cue >= high).any():

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_symbol
+from bistable_rl.envs.checks import check_bool, check_int, check_symbol
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single import single
 
@@ -77,7 +77,7 @@ class CopyFirstVectorEnv(BatchedEnv):
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
         self.num_symbols = check_int("num_symbols", num_symbols, 2)
-        self.flags = flags
+        self.flags = check_bool("flags", flags)
         super().__init__(
             num_envs=num_envs,
             observation_space=Box(0, 1, (num_symbols + 2 * flags,), np.float32),

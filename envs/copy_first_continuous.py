@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_choice, check_int, check_numbers
+from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_numbers
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single import single
@@ -92,7 +92,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
         self.dimensions = check_int("dimensions", dimensions, 1)
         self.reward = check_choice("reward", reward, MEMORYLESS)
-        self.flags = flags
+        self.flags = check_bool("flags", flags)
         low = np.r_[np.full(dimensions, -LIMIT), np.zeros(2 * flags)].astype(np.float32)
         high = np.r_[np.full(dimensions, LIMIT), np.ones(2 * flags)].astype(np.float32)
         super().__init__(

@@ -10,7 +10,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from bistable_rl.envs.checks import check_int, unknown
+from bistable_rl.envs.checks import check_choice, check_int, unknown
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
 
 Made = TypeVar("Made")
@@ -35,7 +35,7 @@ def find_spec(env_id: str) -> EnvSpec:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two for what is no module's name
             raise ValueError(f"environment {env_id!r} needs the package {module!r}: {error}") from error
     if name not in gymnasium.registry:
         ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
@@ -69,11 +69,9 @@ def make_env(
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
         env = DropText(env)
     for wrapper in wrappers:
-        if not set(wrapper) <= {"name", "kwargs"} or "name" not in wrapper:
-            raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {dict(wrapper)}")
-        name = wrapper["name"]
-        if name not in WRAPPERS:
-            raise unknown("wrapper", name, WRAPPERS)
+        if not isinstance(wrapper, Mapping) or not {"name"} <= set(wrapper) <= {"name", "kwargs"}:
+            raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {wrapper!r}")
+        name = check_choice("wrapper", wrapper["name"], WRAPPERS)
         env = _made(f"wrapper {name!r}", WRAPPERS[name], wrapper.get("kwargs"), partial(WRAPPERS[name], env), [])
     return env
 
@@ -121,6 +119,8 @@ def _made(
 
     `creator` tells which arguments there are; those in `also` are `make`'s own.
     """
+    if not isinstance(kwargs, Mapping | None):
+        raise ValueError(f"the arguments of {what} must be given as {{name: value}}, not {kwargs!r}")
     kwargs = dict(kwargs or {})
     if isinstance(creator, str):
         creator = load_env_creator(creator)

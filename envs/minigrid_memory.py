@@ -10,7 +10,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_choice, check_int, check_symbol
+from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_symbol
 from bistable_rl.envs.single import single
 from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, one_hot_cells
 
@@ -254,7 +254,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
                 raise ValueError(f"{name} must be odd, not {value}")
         if check_int("num_actions", num_actions, 3) > 7:
             raise ValueError(f"num_actions must be at most 7, not {num_actions}")
-        self.random_length = bool(random_length)
+        self.random_length = check_bool("random_length", random_length)
         self.encoding = check_choice("encoding", encoding, ENCODINGS)
         self.world = _world(size, self.random_length, view)
         image: Box[Any] = Box(0, 255, (view, view, 3), np.uint8)

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_probability, check_symbol
+from bistable_rl.envs.checks import check_bool, check_int, check_probability, check_symbol
 from bistable_rl.envs.single import single
 
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -75,7 +75,7 @@ class TMazeVectorEnv(BatchedEnv):
     ) -> None:
         self.length = check_int("length", length, 1)
         self.stochasticity = check_probability("stochasticity", stochasticity)
-        self.previous_action_reward = previous_action_reward
+        self.previous_action_reward = check_bool("previous_action_reward", previous_action_reward)
         low = np.zeros(9, np.float32)
         high = np.ones(9, np.float32)
         low[8], high[8] = WRONG, GOAL

@@ -203,6 +203,16 @@ def test_a_time_limit_truncates_and_does_not_terminate() -> None:
         ("CartPole-v1", {"wrappers": [{"name": "minigird"}]}, "unknown wrapper 'minigird'.*did you mean 'minigrid'"),
         ("CartPole-v1", {"wrappers": [{"nam": "minigrid"}]}, "a wrapper must be given as {name: ..., kwargs: {...}}"),
         ("CartPole-v1", {"wrappers": [{"name": "minigrid"}]}, "the wrapper 'minigrid' is for MiniGrid's environments"),
+        ("..:Env-v0", {}, "environment '..:Env-v0' needs the package '..'"),
+        ("CartPole-v1", {"wrappers": ["minigrid"]}, "a wrapper must be given as .*, not 'minigrid'"),
+        ("CartPole-v1", {"wrappers": [{"name": ["minigrid"]}]}, r"unknown wrapper \['minigrid'\]"),
+        ("CartPole-v1", {"kwargs": ["length"]}, "the arguments of CartPole-v1 must be given as {name: value}"),
+        (
+            MEMORY,
+            {"wrappers": [{"name": "minigrid", "kwargs": "one_hot"}]},
+            "the arguments of wrapper 'minigrid' must be given as {name: value}, not 'one_hot'",
+        ),
+        ("bistable_rl/CopyFirst-v0", {"kwargs": {"flags": 3}}, "flags must be true or false, not 3"),
         (
             MEMORY,
             {"wrappers": [{"name": "minigrid", "kwargs": {"encodng": "one_hot"}}]},
