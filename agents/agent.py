@@ -14,7 +14,7 @@ from bistable_rl import runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
-from bistable_rl.config import Experiment, PolicyConfig, UserError
+from bistable_rl.config import Experiment, PolicyConfig, UserError, one_sentence
 
 
 class Agent:
@@ -95,7 +95,7 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
             env.observation_space, env.action_space, lambda _: rate, **policy_kwargs(experiment.policy)
         ).to(device)
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"policy: {' '.join(str(error).split()).rstrip('.')}.") from None
+        raise UserError(f"policy: {one_sentence(error)}") from None
 
 
 def policy_kwargs(policy: PolicyConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from bistable_rl.agents.vec_env import BatchedVecEnv
-from bistable_rl.config import EnvConfig, UserError
+from bistable_rl.config import EnvConfig, UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 
 
@@ -29,7 +29,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         # channels first for images, as SB3's algorithms do it
         vec_env = BaseAlgorithm._wrap_env(vec_env, verbose=0, monitor_wrapper=False)
     except (ValueError, gymnasium.error.Error) as error:
-        raise UserError(f"env: {' '.join(str(error).split()).rstrip('.')}.") from None
+        raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)
     return vec_env
 

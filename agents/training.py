@@ -19,7 +19,7 @@ from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logge
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import cell_options
-from bistable_rl.config import Experiment, UserError
+from bistable_rl.config import Experiment, UserError, one_sentence
 
 EVALUATION_COPIES = 16
 
@@ -98,7 +98,7 @@ def without_gate_options(experiment: Experiment) -> Experiment:
     try:
         known = cell_options(policy.cell)
     except ValueError as error:
-        raise UserError(f"policy: {error}") from None
+        raise UserError(f"policy: {one_sentence(error)}") from None
     idle = [name for name in ("c_bias", "t_max") if name in policy.cell_kwargs and name not in known]
     if not idle:
         return experiment

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bistable_rl.config import UserError, experiment_help, find_config, load_experiment, shipped_configs, unknown
+from bistable_rl.config import (
+    UserError,
+    experiment_help,
+    find_config,
+    load_experiment,
+    one_sentence,
+    shipped_configs,
+    unknown,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -176,7 +184,7 @@ def play(argv: Sequence[str]) -> int:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"play: {str(error).rstrip('.')}.") from None
+        raise UserError(f"play: {one_sentence(error)}") from None
     return 0
 
 
@@ -206,7 +214,7 @@ def speed(argv: Sequence[str]) -> int:
 
             measured = speed_envs(args.ids)
     except ValueError as error:
-        raise UserError(f"speed: {str(error).rstrip('.')}.") from None
+        raise UserError(f"speed: {one_sentence(error)}") from None
     if args.json is not None:
         from bistable_rl import runs
 

@@ -161,8 +161,14 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     """Return the sentence for a name that is none of the choices, with the nearest one first."""
     options = sorted(choices)
     near = difflib.get_close_matches(str(name), options, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}; {hint}The choices are {', '.join(options)}."
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"unknown {what} {name!r}; {hint} choices are {', '.join(options)}."
+
+
+def one_sentence(error: Exception) -> str:
+    """Return an error's text in one line, with its full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "?")) else text + "."
 
 
 # --- YAML --------------------------------------------------------------------------------------------------
@@ -331,6 +337,7 @@ def _flags(overrides: Sequence[str]) -> list[tuple[str, str]]:
             try:
                 value = next(tokens)
             except StopIteration:
+                _check_flags([key])
                 raise UserError(f"command line: --{key} needs a value.") from None
         pairs.append((key, value))
     return pairs
@@ -381,7 +388,7 @@ def _parse(parse: Any, data: Any, source: str, given: Any) -> Namespace:
     except Exception as error:  # argparse.ArgumentError, or what its type conversion raised
         found = re.search(r'key "([^"]+)"', str(error))
         if found is None:
-            raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+            raise UserError(f"{source}: {one_sentence(error)}") from None
         key = found.group(1)
         raise UserError(f"{source}: {key} must be {_expected(key)}, not {_shown(_value(given, key))}.") from None
 
