@@ -96,17 +96,17 @@ def test_it_is_minigrids_environment_step_for_step(env_id: str, view: int, scrip
 @pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("env_id", WORLDS)
 def test_it_is_minigrids_environment_over_a_thousand_episodes(env_id: str, scripted: bool) -> None:
-    compare(env_id, 7, 1000, scripted=scripted)
+    compare(env_id, 7 if scripted else 3, 1000, scripted=scripted)
 
 
-@pytest.mark.parametrize("view", [3, 5, 7, 11])
-@pytest.mark.parametrize("env_id", ["MiniGrid-MemoryS7-v0", "MiniGrid-MemoryS13Random-v0"])
+@pytest.mark.parametrize("view", [3, 7, 11])
+@pytest.mark.parametrize("env_id", WORLDS)
 def test_every_view_from_every_place_is_minigrids(env_id: str, view: int) -> None:
     size, random_length = WORLDS[env_id]
     world = MiniGridMemoryVectorEnv(size=size, random_length=random_length, agent_view_size=view).world
     theirs: Any = gymnasium.make(env_id, agent_view_size=view).unwrapped
     seen = set()
-    for seed in range(60):
+    for seed in range(40):
         theirs.reset(seed=seed)
         end = theirs.success_pos[0] - 1
         cue = theirs.grid.get(1, size // 2 - 1).type == "ball"
@@ -120,7 +120,7 @@ def test_every_view_from_every_place_is_minigrids(env_id: str, view: int) -> Non
             for direction in range(4):
                 theirs.agent_dir = direction
                 np.testing.assert_array_equal(world.images[place, direction], theirs.gen_obs()["image"])
-    assert len(seen) >= min(4 * len(world.ends), 15)
+    assert len(seen) >= min(4 * len(world.ends), 12)
 
 
 def test_the_single_environment_shares_its_generator_with_minigrids() -> None:
