@@ -319,10 +319,23 @@ def test_one_step_notices_every_change_of_the_weights() -> None:
     check_step()
     p.weights[1].data = p.weights[1].data * 2  # another place
     check_step()
+    p = p._replace(weights=(p.weights[0].T.contiguous().T, *p.weights[1:]))  # not contiguous
+    check_step()
+    p.weights[0].mul_(2)
+    check_step()
     with torch.inference_mode():
         check_step()
         p = make("nbrc", torch.float32, 1, 4, 5, 8, seed=1)  # without versions
         check_step()
+
+
+def test_packed_weights_go_when_the_weights_go() -> None:
+    cpu._cache.clear()
+    for seed in range(5):
+        p = make("gru", torch.float32, 1, 4, 5, 8, seed=seed)
+        assert p.state is not None
+        cpu.step("gru", p.x[0], p.state, *p.weights)
+    assert len(cpu._cache) <= 2
 
 
 def test_not_a_number_is_passed_on() -> None:
