@@ -14,11 +14,15 @@ import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
+from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from bistable_rl.kernels import chunked
 from bistable_rl.kernels.cpu import Gradients
 
 KINDS = {"nbrc": 2, "gru": 3, "lstm": 4}  # recurrent matrices of each
+# How to multiply as exactly as float32 does, and the bytes that a weight then takes: as the sum of three numbers of
+# bfloat16, or of two of TensorFloat-32 in versions of Triton before that.
+_EXACT = ("bf16x6", 6) if "bf16x6" in CUDAOptions.allowed_dot_input_precisions else ("tf32x3", 8)
 _SEQUENCES = 16  # sequences of a program: the least that a tensor core takes
 _ELEMENTS = 128  # states of a program of BRC
 
@@ -136,12 +140,12 @@ def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
     if like.dtype != torch.float32:
         precision, bytes_each = "ieee", like.element_size()
     elif torch.get_float32_matmul_precision() == "highest":
-        precision, bytes_each = "bf16x6", 6  # as exact as float32: each number is the sum of three of bfloat16
+        precision, bytes_each = _EXACT
     else:
         precision, bytes_each = "tf32", 4
-    # What the compiler adds for the states of 16 sequences and 128 units is 12 KB.
+    # What the compiler adds for the states of 16 sequences and 128 units is 16 KB.
     device: Any = torch.cuda.get_device_properties(like.device)
-    room = device.shared_memory_per_block_optin - 96 * padded
+    room = device.shared_memory_per_block_optin - 128 * padded
     return {"PRECISION": precision, "HOLD": n * padded * padded * bytes_each <= room}
 
 
