@@ -85,9 +85,9 @@ def _stepper(env: Any) -> Callable[[], object]:
 
 
 def _rate(step: Callable[[], object], seconds: float) -> float:
-    """Return how often a second `step` can be called."""
-    start, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - start) < seconds:
+    """Return how often `step` can be called in a second of processor time, in which other jobs don't count."""
+    start, count = time.process_time(), 0
+    while (spent := time.process_time() - start) < seconds:
         step()
         count += 1
     return count / spent
