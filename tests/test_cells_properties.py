@@ -32,23 +32,25 @@ def image(cell: BRCCell, h: np.ndarray, x: float = 0.0) -> np.ndarray:
 
 
 def root(f: Callable[[float], float], low: float, high: float) -> float:
-    """Where f changes its sign between low and high, by bisection to the last bit."""
+    """Where f changes its sign between low and high, by bisection to a 2^40th of their distance."""
     rising = f(high) > 0
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if (f(middle) > 0) == rising else (middle, high)
     return (low + high) / 2
 
 
-def fixed_points(cell: BRCCell, x: float = 0.0) -> list[float]:
-    """All h in [-1, 1] with F(h) = h, to 1e-12: candidates stay in there, so there are no others."""
+def brackets(cell: BRCCell, x: float = 0.0) -> list[tuple[float, float]]:
+    """An interval around each h with F(h) = h; candidates stay in [-1, 1], so there are no others."""
     grid = np.linspace(-1.1, 1.1, 4002)  # without 0
     difference = image(cell, grid, x) - grid
-    brackets = np.flatnonzero(np.sign(difference[:-1]) != np.sign(difference[1:]))
-    return [
-        root(lambda h: float(image(cell, np.array([h]), x)[0]) - h, float(grid[i]), float(grid[i + 1]))
-        for i in brackets
-    ]
+    changes = np.flatnonzero(np.sign(difference[:-1]) != np.sign(difference[1:]))
+    return [(float(grid[i]), float(grid[i + 1])) for i in changes]
+
+
+def fixed_points(cell: BRCCell) -> list[float]:
+    """All h with F(h) = h without input, to 1e-12."""
+    return [root(lambda h: float(image(cell, np.array([h]))[0]) - h, low, high) for low, high in brackets(cell)]
 
 
 def slope(cell: BRCCell, h: float, x: float = 0.0) -> float:
@@ -61,7 +63,7 @@ feedback_above_1 = st.floats(1.05, 1.95)
 speed = st.floats(0.02, 0.95)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(a=st.floats(0.05, 0.95), c=speed)
 def test_with_a_below_1_zero_is_the_only_fixed_point_and_stable(a: float, c: float) -> None:
     cell = unit(a, c)
@@ -70,7 +72,7 @@ def test_with_a_below_1_zero_is_the_only_fixed_point_and_stable(a: float, c: flo
     assert slope(cell, 0) == pytest.approx(c + (1 - c) * a, abs=1e-6)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(a=feedback_above_1, c=speed)
 def test_with_a_above_1_two_stable_points_stand_on_either_side_of_zero(a: float, c: float) -> None:
     cell = unit(a, c)
@@ -89,7 +91,7 @@ def test_c_sets_the_speed_and_not_the_place_of_the_fixed_points(a: float, c: flo
     assert abs(image(unit(a, c), start)[0]) > abs(image(unit(a, 0.95), start)[0])
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(a=feedback_above_1, c=speed)
 def test_bistability_lasts_over_a_finite_range_of_input_around_zero(a: float, c: float) -> None:
     # Two of the points meet where h = tanh(u + a h) touches: 1/(1 - h^2) = a.
@@ -97,8 +99,8 @@ def test_bistability_lasts_over_a_finite_range_of_input_around_zero(a: float, c:
     limit = a * touch - np.arctanh(touch)
     cell = unit(a, c)
     for sign in (-1, 1):
-        assert len(fixed_points(cell, sign * 0.9 * limit)) == 3
-        assert len(fixed_points(cell, sign * 1.1 * limit)) == 1
+        assert len(brackets(cell, sign * 0.9 * limit)) == 3
+        assert len(brackets(cell, sign * 1.1 * limit)) == 1
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
