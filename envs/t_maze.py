@@ -107,7 +107,7 @@ class TMazeVectorEnv(BatchedEnv):
             moved[:-2] += random * p[1:-1]
             moved[-1] += p[-1]
             p = moved
-        return float(p[-1])
+        return min(float(p[-1]), 1.0)  # rounding
 
     @property
     def optimal_return(self) -> float:  # type: ignore[override]
