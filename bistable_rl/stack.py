@@ -121,10 +121,12 @@ class RNN(nn.Module):
         """Run all layers over time; see the class for the shapes.
 
         Raises:
-            ValueError: if x has a wrong number of dimensions, x or hx is not of the weights' dtype and device, or
+            ValueError: if hx is a tuple, x has a wrong number of dimensions, x or hx is not of the weights' dtype and device, or
                 resets does not fit.
             RuntimeError: if the number of features or the shape of hx does not fit.
         """
+        if isinstance(hx, tuple):
+            raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
         if isinstance(x, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = x
             if hx is not None and sorted_indices is not None and hx.shape[1:2] == sorted_indices.shape:

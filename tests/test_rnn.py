@@ -252,6 +252,14 @@ def test_a_wrong_construction_is_told_what_is_wrong(arguments: dict[str, object]
         make_rnn(**{"cell": "nbrc", "input_size": F, "hidden_size": H, **arguments})  # type: ignore[arg-type]
 
 
+def test_a_tuple_of_states_is_told_how_to_become_one_tensor() -> None:
+    h, c = torch.randn(2, 1, B, H)
+    x = torch.randn(T, B, F)
+    with pytest.raises(ValueError, match=r"one tensor.*torch\.cat\(\[h, c\], -1\)"):
+        LSTM(F, H)(x, (h, c))  # type: ignore[arg-type]
+    LSTM(F, H)(x, torch.cat([h, c], -1))
+
+
 def test_a_cell_says_what_resets_it_takes() -> None:
     cell = NBRCCell(F, H)
     with pytest.raises(ValueError, match=r"resets must be \(7, 5\) on cpu.*got \(7,\) on cpu"):
