@@ -121,8 +121,8 @@ class RNN(nn.Module):
         """Run all layers over time; see the class for the shapes.
 
         Raises:
-            ValueError: if hx is a tuple, x has a wrong number of dimensions, x or hx is not of the weights' dtype and device, or
-                resets does not fit.
+            ValueError: if hx is a tuple, x has a wrong number of dimensions, x or hx is not of the weights' dtype and
+                device, or resets does not fit.
             RuntimeError: if the number of features or the shape of hx does not fit.
         """
         if isinstance(hx, tuple):

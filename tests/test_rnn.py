@@ -256,7 +256,7 @@ def test_a_tuple_of_states_is_told_how_to_become_one_tensor() -> None:
     h, c = torch.randn(2, 1, B, H)
     x = torch.randn(T, B, F)
     with pytest.raises(ValueError, match=r"one tensor.*torch\.cat\(\[h, c\], -1\)"):
-        LSTM(F, H)(x, (h, c))  # type: ignore[arg-type]
+        LSTM(F, H)(x, (h, c))
     LSTM(F, H)(x, torch.cat([h, c], -1))
 
 
