@@ -13,7 +13,7 @@ def unknown(kind: str, name: object, choices: Collection[str], nearest: Collecti
     """
     near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(sorted(choices))}{hint}")
+    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(choices)}{hint}")
 
 
 def check_int(name: str, value: object, minimum: int, why: str = "") -> int:

@@ -39,7 +39,7 @@ def find_spec(env_id: str) -> EnvSpec:
             raise ValueError(f"environment {env_id!r} needs the package {module!r}: {error}") from error
     if name not in gymnasium.registry:
         ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
-        raise unknown("environment id", name, [*ours, "any that gymnasium has registered"], gymnasium.registry)
+        raise unknown("environment id", name, [*ours, "or any other that gymnasium has registered"], gymnasium.registry)
     return gymnasium.registry[name]
 
 
