@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import runs
+from bistable_rl import kernels, runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.cells import get_cell
 from bistable_rl.config import Experiment, PolicyConfig, UserError, one_sentence
 
 
@@ -87,13 +88,15 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     """Build the network of an experiment for the spaces of its environment, untrained.
 
     Raises:
-        UserError: The policy section does not fit.
+        UserError: The policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
     rate = experiment.algorithm.learning_rate
+    policy = experiment.policy
     try:
-        return RecurrentPolicy(
-            env.observation_space, env.action_space, lambda _: rate, **policy_kwargs(experiment.policy)
-        ).to(device)
+        kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
+        return RecurrentPolicy(env.observation_space, env.action_space, lambda _: rate, **policy_kwargs(policy)).to(
+            device
+        )
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"policy: {one_sentence(error)}") from None
 

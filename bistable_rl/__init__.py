@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
     from bistable_rl.cells import CELLS
+    from bistable_rl.kernels import use_backend
     from bistable_rl.rnn import (
         BRC,
         GORU,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
     "bistable_rl.cells": ("CELLS",),
+    "bistable_rl.kernels": ("use_backend",),
     "bistable_rl.rnn": (
         *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
         *("RNN", "make_rnn", "from_torch"),
@@ -50,6 +52,7 @@ __all__ = [
     "from_torch",
     "load",
     "make_rnn",
+    "use_backend",
 ]
 
 

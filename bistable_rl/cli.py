@@ -252,6 +252,7 @@ def doctor(argv: Sequence[str]) -> int:
     import torch
 
     from bistable_rl import kernels, runs
+    from bistable_rl.cells import CELLS
 
     facts = runs.environment()
     print(f"python     {facts['python']} on {facts['platform']}")
@@ -261,8 +262,13 @@ def doctor(argv: Sequence[str]) -> int:
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
     print(f"cuda       {names or 'none'}")
-    for cell, device, backend, why in kernels.describe():
-        print(f"kernels    {cell} on {device}: {backend} ({why})")
+    try:
+        for cell, device, backend, why in kernels.describe():
+            print(f"kernels    {cell} on {device}: {backend} ({why})")
+    except ValueError as error:
+        raise UserError(f"BISTABLE_RL_BACKEND: {one_sentence(error)}") from None
+    plain = [name for name, cell in CELLS.items() if cell.kernel is None]
+    print(f"kernels    {', '.join(plain)}: reference (no kernel of their own)")
     return 0
 
 
