@@ -314,7 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UserError(unknown("command", argv[0], COMMANDS))
-        return COMMANDS[argv[0]](argv[1:])
+        code = COMMANDS[argv[0]](argv[1:])
+        sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
+        return code
     except UserError as error:
         print(f"bistable-rl: {error}", file=sys.stderr)
         return 2

@@ -72,7 +72,6 @@ def test_doctor_names_versions_and_kernels(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m bistable_rl.cli list envs | true", shell=True, capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
+    command = f"({sys.executable} -m bistable_rl.cli list envs; echo left with $? >&2) | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == "left with 0\n"
