@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -95,8 +96,6 @@ class RunCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._handler = signal.signal(signal.SIGINT, self._interrupt)
-        for group in self.model.policy.optimizer.param_groups:
-            self._parameters = group["params"]
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
 
     def _on_rollout_start(self) -> None:
@@ -106,6 +105,14 @@ class RunCallback(BaseCallback):
             self._save()
 
     def _on_step(self) -> bool:
+        observation = self.locals["new_obs"]
+        for value in observation.values() if isinstance(observation, dict) else [observation]:
+            finite = np.isfinite(value).reshape(len(value), -1).all(1)
+            if not finite.all():
+                raise NonFiniteError(
+                    f"the observation of environment copy {finite.argmin()} became NaN or infinite "
+                    f"after {self.num_timesteps} steps"
+                )
         self._progress.update(self.num_timesteps, self.model.ep_info_buffer, self.model.ep_success_buffer)
         return not self.interrupted
 
@@ -125,7 +132,7 @@ class RunCallback(BaseCallback):
         if not self.interrupted:
             self._after_update(last=True)
         elif self._saved_at != self.num_timesteps:
-            self._save()
+            self._save()  # stopped within a rollout: these are the weights of the last update
 
     def close(self) -> None:
         """Give the terminal and Ctrl-C back."""
@@ -140,16 +147,19 @@ class RunCallback(BaseCallback):
         self._progress.say("stopping at the next step; press Ctrl-C again to stop at once")
 
     def _after_update(self, last: bool = False) -> None:
+        if last or self.num_timesteps - (self._saved_at or 0) >= self.experiment.checkpoint.every:
+            self._save()  # before the evaluation, which may take long or be stopped
         if last or self.num_timesteps - self._evaluated_at >= self.experiment.evaluation.every:
             self._evaluated_at = self.num_timesteps
             self._evaluate()
         self.model.dump_logs()
-        if last or self.num_timesteps - (self._saved_at or 0) >= self.experiment.checkpoint.every:
-            self._save()
 
     def _evaluate(self) -> None:
         self.eval_env.seed(self.eval_seed)
-        result = evaluate(self.model.policy, self.eval_env, self.experiment.evaluation.episodes)
+        episodes = self.experiment.evaluation.episodes
+        result = evaluate(self.model.policy, self.eval_env, episodes, stop=lambda: self.interrupted)
+        if self.interrupted:
+            return
         self.last_evaluation = result
         self.logger.record("eval/mean_reward", float(result.returns.mean()))
         self.logger.record("eval/mean_ep_length", float(result.lengths.mean()))
@@ -170,9 +180,13 @@ class RunCallback(BaseCallback):
         )
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        # one sum over all of them: clipping has spread any NaN over every gradient
-        if not all(bool(torch.isfinite(p.grad.sum())) for p in self._parameters if p.grad is not None):
-            raise NonFiniteError(f"the gradient of the loss became NaN in the update at {self.num_timesteps} steps")
+        # clipping has spread a NaN in any of them over all, so one look at their sum tells
+        gradients = [p.grad.sum() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not bool(torch.isfinite(torch.stack(gradients).sum())):
+            raise NonFiniteError(
+                f"the gradient of the loss became NaN or infinite in the update at {self.num_timesteps} steps; "
+                "a smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this"
+            )
 
 
 class Progress:
@@ -208,7 +222,7 @@ class Progress:
             self.steps = min(steps, self.total)
         else:
             rate = steps / (now - self.start)
-            eta = time.strftime("%H:%M:%S", time.gmtime(max(0, self.total - steps) / rate))
+            eta = timedelta(seconds=int(max(0, self.total - steps) / rate))
             facts = "".join(f", {name} {value}" for name, value in shown.items())
             self.say(f"{steps:,}/{self.total:,} steps, {rate:,.0f} steps/s, {eta} to go{facts}")
 

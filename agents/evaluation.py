@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,7 +44,14 @@ class Evaluation:
         }
 
 
-def evaluate(agent: Predicts, env: VecEnv, episodes: int, *, deterministic: bool = True) -> Evaluation:
+def evaluate(
+    agent: Predicts,
+    env: VecEnv,
+    episodes: int,
+    *,
+    deterministic: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
     """Play exactly `episodes` episodes on the copies of `env`.
 
     Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones.
@@ -53,6 +61,7 @@ def evaluate(agent: Predicts, env: VecEnv, episodes: int, *, deterministic: bool
         env: Is reset first.
         episodes: How many episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one.
+        stop: Asked at every step; true ends the evaluation with the episodes that are over.
     """
     n = env.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
@@ -63,7 +72,7 @@ def evaluate(agent: Predicts, env: VecEnv, episodes: int, *, deterministic: bool
     total, length = np.zeros(n), np.zeros(n, dtype=int)
     observation: Any = env.reset()
     state, starts = None, np.ones(n, dtype=bool)
-    while (done < share).any():
+    while (done < share).any() and not stop():
         action, state = agent.predict(observation, state, starts, deterministic)
         observation, reward, starts, infos = env.step(action)
         total += reward

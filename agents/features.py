@@ -93,7 +93,7 @@ class Features(BaseFeaturesExtractor):
                     )
                 modules[key], size = Image(space, 256), 256
             else:
-                modules[key], size = nn.Flatten(), get_flattened_obs_dim(space)
+                modules[key], size = nn.Flatten(), int(get_flattened_obs_dim(space))
             width += size
         super().__init__(observation_space, width)
         self.is_dict = isinstance(observation_space, spaces.Dict)

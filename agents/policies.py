@@ -129,6 +129,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies; with a shared critic the values train the memory too."""
+        if isinstance(self.action_space, spaces.MultiBinary):
+            actions = actions.float()  # the buffer keeps them as bytes
         if not self.shared_lstm:
             result: tuple[Tensor, Tensor, Tensor] = super().evaluate_actions(obs, actions, lstm_states, episode_starts)
             return result

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import runs
+from bistable_rl import kernels, runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.agent import make_policy, policy_kwargs, resolve_device
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
-from bistable_rl.cells import cell_options
+from bistable_rl.cells import cell_options, get_cell
 from bistable_rl.config import Experiment, UserError, one_sentence
 
 EVALUATION_COPIES = 16
+TRAINING, EVALUATION = 0, 1  # what a derived seed is for
 
 
 def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
@@ -34,32 +39,36 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
 
     Raises:
         UserError: Something in the experiment is wrong (nothing has been written then), or the disk is full.
-        RunFailedError: A NaN stopped the training.
+        RunFailedError: A NaN, or an error of the environment, stopped the training.
     """
     experiment = without_gate_options(experiment)
     device = resolve_device(experiment.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # networks of this size run no faster on more
-    env = make_vec_env(experiment.env, experiment.env.num_envs, experiment.seed)
-    eval_seed = derived_seed(experiment.seed, 1)
-    copies = min(EVALUATION_COPIES, experiment.evaluation.episodes)
-    eval_env = make_vec_env(experiment.env, copies, eval_seed)
-    make_policy(experiment, env, device)  # refuses a wrong policy before anything is written
-    algorithm = vars(experiment.algorithm)
-    kwargs = policy_kwargs(experiment.policy)
-    model = RecurrentPPO(RecurrentPolicy, env, **algorithm, policy_kwargs=kwargs, seed=experiment.seed, device=device)
-    run = runs.create(experiment, out, overwrite=overwrite)
-    model.set_logger(make_logger(run, experiment))
+    env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
+    eval_seed = derived_seed(experiment.seed, EVALUATION)
+    eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, experiment.evaluation.episodes), eval_seed)
+    model = _make_model(experiment, env, device)
+    choice = kernels.choose(
+        get_cell(experiment.policy.cell).kernel, device.type, torch.float32, experiment.policy.hidden_size
+    )
+    hardware = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "backend": choice.backend,
+    }
+    run = runs.create(experiment, out, hardware, overwrite=overwrite)
     callback = RunCallback(experiment, run, eval_env, eval_seed)
     started = time.monotonic()
-    status, problem = "failed", None
+    status, failure = "failed", None
     try:
+        model.set_logger(make_logger(run, experiment))
         model.learn(experiment.total_steps, callback, log_interval=None)
         status = "interrupted" if callback.interrupted else "finished"
     except KeyboardInterrupt:
         status = "interrupted"
-    except NonFiniteError as error:
-        problem = str(error)
+    except Exception as error:  # whatever an environment does: the run folder must say how it ended
+        failure = error
     finally:
         callback.close()
         model.logger.close()
@@ -67,23 +76,55 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         eval_env.close()
     seconds = time.monotonic() - started
     saved = checkpoint.folders(run)
+    last = str(saved[-1].relative_to(run)) if saved else None
     result: dict[str, Any] = {
         "status": status,
         "steps": model.num_timesteps,
         "seconds": round(seconds, 1),
         "steps_per_second": round(model.num_timesteps / seconds, 1),
-        "checkpoint": str(saved[-1].relative_to(run)) if saved else None,
+        "checkpoint": last,
         "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
     }
-    if problem is not None:
-        result["problem"] = problem
-    runs.write_json(run / runs.RESULT, result)
-    if problem is not None:
-        raise runs.RunFailedError(
-            f"{run}: {problem}; the last good checkpoint is {result['checkpoint']}. "
-            "A smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this."
+    if failure is None:
+        runs.write_json(run / runs.RESULT, result)
+        return run
+    result["traceback"] = traceback.format_exception(failure)
+    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
+        runs.write_json(run / runs.RESULT, result)
+    if isinstance(failure, UserError):
+        raise failure
+    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
+    raise runs.RunFailedError(
+        f"{run} stopped after {model.num_timesteps} steps; {kind}{one_sentence(failure)} "
+        f"The last good checkpoint is {last}; {runs.RESULT} tells more."
+    ) from failure
+
+
+def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:
+    """Build the algorithm, and try it for a step, so that what cannot work is refused before anything is written.
+
+    Raises:
+        UserError: The policy section, the environment or both together do not work.
+    """
+    make_policy(experiment, env, device)
+    try:
+        model = RecurrentPPO(
+            RecurrentPolicy,
+            env,
+            **vars(experiment.algorithm),
+            policy_kwargs=policy_kwargs(experiment.policy),
+            seed=experiment.seed,
+            device=device,
         )
-    return run
+        env.reset()
+        env.action_space.seed(0)
+        env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+    except MemoryError:
+        raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
+    except Exception as error:
+        raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
+    env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it otherwise
+    return model
 
 
 def without_gate_options(experiment: Experiment) -> Experiment:

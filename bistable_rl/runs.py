@@ -24,7 +24,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,16 +49,15 @@ def write_text(path: Path, text: str) -> None:
         UserError: The disk is full, or the folder cannot be written to.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from None
@@ -75,13 +73,16 @@ def written_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        for leftover in path.parent.glob(".*"):  # of a run that was killed while it wrote
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.mkdir()
         try:
             yield temporary
             for file in temporary.iterdir():
+                file.chmod(temporary.stat().st_mode & 0o666)  # as readable as the folder; safetensors writes 0600
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-            temporary.chmod(0o755)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
@@ -91,14 +92,18 @@ def written_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
-def create(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
+def create(
+    experiment: Experiment, out: Path, hardware: Mapping[str, Any] | None = None, *, overwrite: bool = False
+) -> Path:
     """Make the folder of a new run and write what is known at its start.
 
-    An existing run is never touched: a further one gets `-2`, `-3`, ... unless `overwrite` is set.
+    An existing run is never touched: a further one gets `-2`, `-3`, ... unless `overwrite` is set. `hardware` is what
+    the caller knows of device, threads and backend, for environment.json.
 
     Raises:
         UserError: The folder cannot be written to, or `overwrite` would delete something that is not a run.
     """
+    text = to_yaml(experiment)
     stem = out / experiment.name / f"{experiment.policy.cell}-seed{experiment.seed}"
     try:
         if overwrite and stem.exists():
@@ -116,8 +121,8 @@ def create(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Pat
                 run = stem.with_name(f"{stem.name}-{number}")
     except OSError as error:
         raise UserError(f"{error.filename or stem} cannot be written: {error.strerror}.") from None
-    write_text(run / CONFIG, to_yaml(experiment))
-    write_json(run / ENVIRONMENT, environment())
+    write_text(run / CONFIG, text)
+    write_json(run / ENVIRONMENT, {**environment(), **(hardware or {})})
     return run
 
 
@@ -130,7 +135,7 @@ def read_experiment(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     if not run.is_dir():
         raise UserError(f"there is no folder {run}; give a run folder such as runs/t_maze/nbrc-seed0.")
     if not (run / CONFIG).is_file():
-        inside = sorted(str(p.parent) for p in run.glob(f"**/{CONFIG}"))[:3]
+        inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in run.glob(f"{depth}/{CONFIG}"))[:3]
         hint = f"did you mean {' or '.join(inside)}?" if inside else "give one such as runs/t_maze/nbrc-seed0."
         raise UserError(f"{run} is not a run folder (it holds no {CONFIG}); {hint}")
     return load_experiment(run / CONFIG, overrides)
@@ -180,7 +185,7 @@ def _commit() -> str | None:
 
 
 class MetricsFile:
-    """metrics.csv: fixed columns, a row at a time, each on the disk before the next.
+    """metrics.csv: fixed columns, a row at a time.
 
     Args:
         path: The file; appended to where it exists.
@@ -197,8 +202,11 @@ class MetricsFile:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row; columns it lacks stay empty, names that are no column are left out."""
-        self._writer.writerow({key: _short(value) for key, value in row.items()})
-        self._file.flush()
+        try:
+            self._writer.writerow({key: _short(value) for key, value in row.items()})
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name} cannot be written: {error.strerror}.") from None
 
     def close(self) -> None:
         """Close the file."""
