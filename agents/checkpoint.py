@@ -6,6 +6,7 @@ checkpoints/<steps>/policy.safetensors
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def save(
 
 def folders(run: Path) -> list[Path]:
     """Return the checkpoints of a run, the oldest first."""
-    return sorted(p for p in (run / runs.CHECKPOINTS).glob("*") if p.name.isdigit())
+    return sorted(p for p in (run / runs.CHECKPOINTS).glob("*") if re.fullmatch("[0-9]{12,}", p.name))
 
 
 def latest(run: Path) -> Path:
@@ -82,21 +83,26 @@ def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
         ) from None
     except SafetensorError as error:
         raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.") from None
     except OSError as error:
         raise UserError(f"the checkpoint {folder} cannot be read: {error.strerror or error}.") from None
     wanted = policy.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
-        have = tuple(tensors[name].shape) if name in tensors else None
-        want = tuple(wanted[name].shape) if name in wanted else None
+        have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
         if have != want:
             raise UserError(
-                f"the checkpoint {folder} belongs to another architecture: {name} is {have or 'absent'} in it "
-                f"and {want or 'absent'} in the network of {runs.CONFIG}."
+                f"the checkpoint {folder} belongs to another architecture: {name} is {have} in it "
+                f"and {want} in the network of {runs.CONFIG}."
             )
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"the checkpoint {folder} is broken: {name} holds NaN or infinity.")
     policy.load_state_dict(tensors)
     return state
+
+
+def _shown(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

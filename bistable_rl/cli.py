@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,8 +41,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 4294967295")
     return int(text)
 
 
@@ -64,7 +71,7 @@ def _overrides(parser: _Parser, argv: Sequence[str]) -> tuple[list[str], list[st
 def _only_env(overrides: Sequence[str], options: Sequence[str]) -> None:
     """Refuse overrides of anything but the environment."""
     for key in (token.partition("=")[0] for token in overrides if token.startswith("--")):
-        if key.split(".")[0] != "--env":
+        if key.split(".")[0] != "--env" or key == "--env.num_envs":
             choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers"]
             raise UserError("command line: " + unknown("option", key, choices))
 
@@ -155,7 +162,9 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
     parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")
     parser.add_argument("--episodes", metavar="N", type=_count, default=1, help="episodes (default: 1)")
-    parser.add_argument("--seed", metavar="K", type=int, help="seed of the first episode (default: another every time)")
+    parser.add_argument(
+        "--seed", metavar="K", type=_seed, help="seed of the first episode (default: another every time)"
+    )
     parser.add_argument("--save", metavar="FILE", type=Path, help="write what is seen as a GIF")
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
@@ -300,21 +309,10 @@ def _help() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's error becomes one sentence and exit code 2, a failed run exit code 1."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_help())
-        return 0
-    if argv[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"bistable-rl {version('bistable-rl')}")
-        return 0
     from bistable_rl.runs import RunFailedError
 
     try:
-        if argv[0] not in COMMANDS:
-            raise UserError(unknown("command", argv[0], COMMANDS))
-        code = COMMANDS[argv[0]](argv[1:])
+        code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
         return code
     except UserError as error:
@@ -329,6 +327,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `bistable-rl list envs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"bistable-rl {version('bistable-rl')}")
+        return 0
+    if argv[0] not in COMMANDS:
+        raise UserError(unknown("command", argv[0], COMMANDS))
+    try:
+        return COMMANDS[argv[0]](argv[1:])
+    except SystemExit as done:  # argparse leaves so, after its help
+        return int(done.code or 0)
 
 
 def _read_result(run: Path) -> dict[str, object]:

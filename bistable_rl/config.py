@@ -10,6 +10,7 @@ import difflib
 import importlib.resources
 import json
 import math
+import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +20,11 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt, restricted_number_type
 
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
 class UserError(ValueError):
@@ -150,7 +152,7 @@ class Experiment:
     total_steps: PositiveInt = 1_000_000
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    seed: NonNegativeInt = 0
+    seed: Seed = 0  # type: ignore[valid-type]
     device: str = "auto"
 
 
@@ -175,7 +177,21 @@ def one_sentence(error: Exception) -> str:
 
 
 class _CheckingLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice and reads 1e-3 as a number, as YAML 1.2 does."""
+    """A SafeLoader for plain data: no tags, no aliases, no key twice, no dates; 1e-3 is a number, as in YAML 1.2."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own declaration
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, unless it is tagged or an alias: neither belongs in a config, and aliases can explode."""
+        event = self.peek_event()
+        tag = getattr(event, "tag", None)
+        if isinstance(event, yaml.AliasEvent) or tag is not None:
+            what = "an alias" if tag is None else f"the tag {tag!r}"
+            raise yaml.constructor.ConstructorError(None, None, f"{what} is not allowed", event.start_mark)
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _CheckingLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -211,21 +227,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file cannot be read, is empty or broken, holds a tag, a key twice, or no mapping.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
-        data = yaml.load(text, _CheckingLoader)  # a SafeLoader
+        data = _read_data(path.read_bytes().decode("utf-8"), str(path))
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give a YAML file.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file; give a YAML file.") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply for a configuration.") from None
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise UserError(f"{path}{where} is not valid YAML here: {problem}.") from None
     if data is None:
         raise UserError(f"{path} is empty; `bistable-rl list configs` names working ones.")
     if not isinstance(data, dict):
@@ -233,10 +241,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def _read_data(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _CheckingLoader)  # a SafeLoader
+    except RecursionError:
+        raise UserError(f"{source} is nested too deeply for a configuration.") from None
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise UserError(f"{source}{where} is not valid YAML here: {problem}.") from None
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise UserError(f"{source}: {one_sentence(error)}") from None
+
+
 def shipped_configs() -> dict[str, Path]:
     """Return the configurations that come with the package, by name (`rl/t_maze`)."""
     root = Path(str(importlib.resources.files("bistable_rl.configs").joinpath("rl"))).parent
-    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.glob("**/*.yaml"))}
+    return {p.relative_to(root).with_suffix("").as_posix(): p for p in sorted(root.glob("**/*.yaml"))}
 
 
 def find_config(name: str) -> Path:
@@ -245,9 +267,8 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: There is neither.
     """
-    path = Path(name)
-    if path.exists():
-        return path
+    if os.path.exists(name):
+        return Path(name)
     shipped = shipped_configs()
     for key in (name, name.removesuffix(".yaml"), name.removesuffix(".yaml").removeprefix("configs/")):
         if key in shipped:
@@ -268,17 +289,56 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     data = read_yaml(path)
     _check_keys(data, Experiment, str(path))
+    return _build(data, str(path), overrides)
+
+
+def _build(data: dict[str, Any], source: str, overrides: Sequence[str]) -> Experiment:
+    """Lay the overrides over the data and make an experiment of it."""
+    given = dict(_flags(overrides))
+    for key, text in given.items():
+        _lay(data, key, text)
+    if given:
+        _check_keys(data, Experiment, "command line")
     parser = experiment_parser()
-    namespace = _parse(parser.parse_object, data, str(path), data)
-    if overrides:
-        given = dict(_flags(overrides))
-        _check_flags(given)
-        namespace = _parse(
-            lambda args: parser.parse_args(args, namespace=namespace.clone()), list(overrides), "command line", given
-        )
+    free = _take_free(data)
+    try:
+        namespace = parser.parse_object(data)
+    except Exception as error:  # argparse.ArgumentError, or what its type conversion raised
+        found = re.search(r'key "([^"]+)"', str(error))
+        if found is None:
+            raise UserError(f"{source}: {one_sentence(error)}") from None
+        key = found.group(1)
+        where, value = ("command line", given[key]) if key in given else (source, _value(data, key))
+        raise UserError(f"{where}: {key} must be {_expected(key)}, not {_shown(value)}.") from None
     experiment = _plain(parser.instantiate(namespace))
-    _check_values(experiment, f"{path} with the command line" if overrides else str(path))
+    for (section, key), value in free.items():
+        setattr(getattr(experiment, section), key, value)
+    _check_values(experiment, f"{source} with the command line" if given else source)
     return experiment
+
+
+def _lay(data: dict[str, Any], key: str, text: str) -> None:
+    """Set `key`, such as env.kwargs.length, to what `text` says; what lies beside it stays."""
+    kind: Any = Experiment
+    *parents, last = key.split(".")
+    for part in parents:
+        kind = typing.get_type_hints(kind)[part] if dataclasses.is_dataclass(kind) else Any
+        below = data.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise UserError(f"command line: --{key} has {_shown(below)} above it, which holds no keys.")
+        data = below
+    kind = typing.get_type_hints(kind)[last] if dataclasses.is_dataclass(kind) else Any
+    data[last] = text if kind is str else _read_data(text, f"command line: --{key}")
+
+
+def _take_free(data: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """Take out what holds arbitrary values, which the parser would convert: "1" is not 1 for an environment."""
+    taken: dict[tuple[str, str], Any] = {}
+    for section, key in (("env", "kwargs"), ("env", "wrappers"), ("policy", "cell_kwargs")):
+        if key in data.get(section, {}):
+            data[section] = dict(data[section])
+            taken[section, key] = data[section].pop(key)
+    return taken
 
 
 def experiment_parser() -> ArgumentParser:
@@ -294,14 +354,7 @@ def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
     Raises:
         UserError: An override is wrong.
     """
-    given = dict(_flags(overrides))
-    _check_flags(given)
-    parser = experiment_parser()
-    start = parser.parse_object({"name": "play", "env": {"id": env_id}})
-    namespace = _parse(lambda args: parser.parse_args(args, namespace=start), list(overrides), "command line", given)
-    experiment = _plain(parser.instantiate(namespace))
-    _check_values(experiment, "command line")
-    return experiment.env
+    return _build({"name": "play", "env": {"id": env_id}}, "command line", overrides).env
 
 
 def experiment_help() -> str:
@@ -339,6 +392,7 @@ def _flags(overrides: Sequence[str]) -> list[tuple[str, str]]:
             except StopIteration:
                 _check_flags([key])
                 raise UserError(f"command line: --{key} needs a value.") from None
+        _check_flags([key])
         pairs.append((key, value))
     return pairs
 
@@ -372,30 +426,28 @@ def _check_keys(data: Mapping[str, Any], kind: Any, source: str, prefix: str = "
             if not isinstance(value, dict):
                 raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {_shown(value)}.")
             _check_keys(value, hints[key], source, f"{prefix}{key}.")
-        elif value is None and type(None) not in typing.get_args(hints[key]):
-            raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not null.")
+        elif not _is_possible(value, hints[key]):
+            raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {_shown(value)}.")
     for spec in dataclasses.fields(kind):
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         if required and data.get(spec.name) is None:
             raise UserError(f"{source}: the key {prefix}{spec.name} is missing.")
 
 
-def _parse(parse: Any, data: Any, source: str, given: Any) -> Namespace:
-    """Parse, with the library's report of a bad value made one sentence of ours."""
-    try:
-        namespace: Namespace = parse(data)
-        return namespace
-    except Exception as error:  # argparse.ArgumentError, or what its type conversion raised
-        found = re.search(r'key "([^"]+)"', str(error))
-        if found is None:
-            raise UserError(f"{source}: {one_sentence(error)}") from None
-        key = found.group(1)
-        raise UserError(f"{source}: {key} must be {_expected(key)}, not {_shown(_value(given, key))}.") from None
+def _is_possible(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind that the parser need not guess: it would read the text "8" as a number."""
+    origin = typing.get_origin(kind)
+    if value is None:
+        return type(None) in typing.get_args(kind)
+    if origin is dict:
+        return isinstance(value, dict)
+    if origin is list:
+        wanted = dict if typing.get_origin(typing.get_args(kind)[0]) is dict else int
+        return isinstance(value, list) and all(isinstance(item, wanted) for item in value)
+    return not isinstance(value, str) or kind is str or origin is Literal
 
 
 def _value(given: Mapping[str, Any], key: str) -> Any:
-    if key in given:
-        return given[key]
     value: Any = given
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -412,7 +464,7 @@ def _expected(key: str) -> str:
 def _phrase(kind: Any) -> str:
     phrases = {
         PositiveInt: "an integer above 0",
-        NonNegativeInt: "an integer of at least 0",
+        Seed: "an integer from 0 to 4294967295",
         Positive: "a finite number above 0",
         NonNegative: "a finite number of at least 0",
         ClosedUnitInterval: "a number from 0 to 1",
@@ -462,5 +514,5 @@ def _check_values(experiment: Experiment, source: str) -> None:
             f"{source}: algorithm.batch_size {algorithm.batch_size} leaves a minibatch of one step out of {rollout}, "
             f"whose advantage cannot be normalised; choose a divisor of {rollout} above 1."
         )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", experiment.device):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", experiment.device):
         raise UserError(f"{source}: device must be auto, cpu, cuda or cuda:N, not {_shown(experiment.device)}.")

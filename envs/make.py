@@ -35,8 +35,9 @@ def find_spec(env_id: str) -> EnvSpec:
     if module:
         try:
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:  # the last two for what is no module's name
-            raise ValueError(f"environment {env_id!r} needs the package {module!r}: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever somebody else's module does
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise ValueError(f"environment {env_id!r} needs the package {module!r}, which fails: {reason}") from error
     if name not in gymnasium.registry:
         ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
         raise unknown("environment id", name, [*ours, "or any other that gymnasium has registered"], gymnasium.registry)
@@ -122,9 +123,13 @@ def _made(
     if not isinstance(kwargs, Mapping | None):
         raise ValueError(f"the arguments of {what} must be given as {{name: value}}, not {kwargs!r}")
     kwargs = dict(kwargs or {})
+    if creator is None:
+        raise ValueError(f"{what} has no form of one copy")
     if isinstance(creator, str):
-        creator = load_env_creator(creator)
-    assert creator is not None
+        try:
+            creator = load_env_creator(creator)
+        except Exception as error:
+            raise ValueError(f"{what} can't be loaded: {type(error).__name__}: {error}") from error
     parameters = inspect.signature(creator).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -133,8 +138,10 @@ def _made(
                 raise unknown(f"argument of {what}", name, names)
     try:
         return make(**kwargs)
-    except (TypeError, AssertionError) as error:
+    except Exception as error:
         # gymnasium wraps a constructor's TypeError in one that repeats all arguments.
         reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
         given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "no arguments"
+        if isinstance(error, ValueError):
+            raise
         raise ValueError(f"{what} can't be made with {given}: {reason or type(error).__name__}") from error

@@ -36,6 +36,14 @@ def refusal(path: Path, *overrides: str) -> str:
         ("1: 2", "not text"),
         ("name: !!python/object/apply:os.system ['true']", "tag"),
         ("name: !thing x", "tag"),
+        ("name: !!str x", "tag"),
+        ("name: !!int abc", "tag"),
+        ("name: &a x\nenv: {id: *a}", "alias is not allowed"),
+        ("name: x\nenv: &a [*a]", "alias is not allowed"),
+        ("name: [" + "[" * 5000, "nested too deeply"),
+        ("name: " + "9" * 5000, "digits"),
+        (MINIMAL + "seed: '3'", "seed must be an integer from 0"),
+        (MINIMAL + "policy: {net_arch: ['64']}", "a list of integers above 0"),
         ("env: {id: x}", "key name is missing"),
         ("name: x", "key env is missing"),
         ("name: x\nenv: {}", "key env.id is missing"),
@@ -61,8 +69,8 @@ def refusal(path: Path, *overrides: str) -> str:
         (MINIMAL + "algorithm: {batch_size: 33}", "minibatch of one step"),
         (MINIMAL + "algorithm:", "algorithm must be a mapping"),
         (MINIMAL + "total_steps: 0", "total_steps must be an integer above 0"),
-        (MINIMAL + "seed: -1", "seed must be an integer of at least 0, not -1"),
-        (MINIMAL + "seed: null", "seed must be an integer of at least 0, not null"),
+        (MINIMAL + "seed: -1", "seed must be an integer from 0 to 4294967295, not -1"),
+        (MINIMAL + "seed: null", "seed must be an integer from 0 to 4294967295, not null"),
         (MINIMAL + "device: tpu", "device must be auto, cpu, cuda or cuda:N"),
         (MINIMAL + "evaluation: {episodes: 0}", "evaluation.episodes must be an integer above 0"),
         (MINIMAL + "checkpoint: {keep: 0}", "checkpoint.keep must be an integer above 0"),
@@ -84,8 +92,12 @@ def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str | byt
         (["--policy.sell", "gru"], "unknown option '--policy.sell'; did you mean '--policy.cell'?"),
         (["--sed", "1"], "did you mean '--seed'?"),
         (["--seed"], "--seed needs a value"),
-        (["--seed", "one"], 'command line: seed must be an integer of at least 0, not "one"'),
-        (["--seed=-1"], "at least 0"),
+        (["--seed", "one"], 'command line: seed must be an integer from 0 to 4294967295, not "one"'),
+        (["--seed=-1"], "from 0 to 4294967295"),
+        (["--seed=4294967296"], "from 0 to 4294967295"),
+        (["--env.kwargs", "{length: 5, length: 6}"], "second time"),
+        (["--env.kwargs.a", "!!binary aGk="], "tag"),
+        (["--device", "cuda:00"], "device must be"),
         (["--seed.x", "1"], "--seed has no keys below it"),
         (["--policy", "{cell: gru}"], "--policy is a section"),
         (["--algorithm.gamma", "2"], "a number from 0 to 1"),
@@ -114,6 +126,29 @@ def test_overrides_win_and_reach_into_mappings(tmp_path: Path) -> None:
     experiment = load_experiment(path, ["--env.kwargs.length", "7", "--seed=3", "--algorithm.learning_rate", "1e-4"])
     assert experiment.env.kwargs == {"length": 7, "stochasticity": 0.1}
     assert (experiment.seed, experiment.algorithm.learning_rate) == (3, 1e-4)
+
+
+def test_what_an_environment_is_given_keeps_its_type(tmp_path: Path) -> None:
+    values = '{a: "1", b: "no", c: 1, d: 2001-01-01, e: {f: "[1]", g: 2}}'
+    path = write(tmp_path, MINIMAL.replace("v0}", f"v0, kwargs: {values}}}"))
+    expected = {"a": "1", "b": "no", "c": 1, "d": "2001-01-01", "e": {"f": "[1]", "g": 2}}
+    assert load_experiment(path).env.kwargs == expected
+    deeper = load_experiment(path, ["--env.kwargs.e.g", "3", "--env.kwargs.e.h", "true"]).env.kwargs
+    assert deeper == {**expected, "e": {"f": "[1]", "g": 3, "h": True}}
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = write(tmp_path, MINIMAL)
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # the tests may run as root, who may read everything
+    assert "cannot be read (Permission denied)" in refusal(path)
+
+
+def test_a_name_too_long_for_a_file_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="no file"):
+        find_config("x" * 5000)
 
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:

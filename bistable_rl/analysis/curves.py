@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bistable_rl import runs
-from bistable_rl.config import UserError
+from bistable_rl.config import UserError, one_sentence
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; a cell has the same colour everywhere.
 COLOURS = {"nbrc": "#0072B2", "brc": "#56B4E9", "gru": "#E69F00", "lstm": "#D55E00"}
@@ -63,6 +63,12 @@ def read(run: Path) -> Curve:
             rows = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
     except FileNotFoundError as error:
         raise UserError(f"{run} has no {Path(error.filename).name} yet; wait until the run has ended.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}: its files are broken ({one_sentence(error)})") from None
+    if not isinstance(result.get("evaluation"), dict) or not isinstance(
+        result["evaluation"].get("success_rate"), float
+    ):
+        raise UserError(f"{run} ended without an evaluation that reports success ({result.get('status')}).")
     if not rows:
         raise UserError(f"{run}/{runs.METRICS} reports no success rate, so there is no curve to draw.")
     steps = np.array([int(row["time/total_timesteps"]) for row in rows])
@@ -81,7 +87,7 @@ def table(curves: Sequence[Curve], command: str) -> str:
         lines.append(
             f"| {curve.cell} | {curve.seed} | {final['success_rate']:.3f} | {final['return_mean']:.3f} "
             f"| {curve.result['steps']:,} | {curve.result['seconds']:.0f} | {made['date'][:10]} "
-            f"| {(made['commit'] or '')[:9]} | `{shlex.join(made['command'])}` |"
+            f"| {_short(made['commit'])} | `{shlex.join(made['command'])}` |"
         )
     success = [curve.result["evaluation"]["success_rate"] for curve in curves]
     hardware = sorted({f"{c.environment['processor']}, {c.environment['cores']} cores" for c in curves})
@@ -89,6 +95,11 @@ def table(curves: Sequence[Curve], command: str) -> str:
         f"Success over the evaluation episodes at the end of training: {np.mean(success):.3f} ± {np.std(success):.3f} "
         f"over {len(curves)} runs, on {'; '.join(hardware)}.\n\n" + "\n".join(lines) + f"\n\nDrawn by `{command}`.\n"
     )
+
+
+def _short(commit: str | None) -> str:
+    """Return nine digits of a commit, and the `+` of a changed tree."""
+    return "" if commit is None else commit[:9] + "+" * commit.endswith("+")
 
 
 def write_csv(curves: Sequence[Curve], path: Path) -> None:
@@ -137,12 +148,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         curves = [read(run) for run in args.runs]
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(curves, args.out.with_suffix(".csv"))
-        draw(curves, args.out.with_suffix(".png"), args.chance)
+        try:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{args.out.parent} cannot be made: {error.strerror}.") from None
+        write_csv(curves, Path(f"{args.out}.csv"))
+        draw(curves, Path(f"{args.out}.png"), args.chance)
         command = shlex.join(["python", "-m", "bistable_rl.analysis.curves", *(sys.argv[1:] if argv is None else argv)])
         page = table(curves, command)
-        runs.write_text(args.out.with_suffix(".md"), page)
+        runs.write_text(Path(f"{args.out}.md"), page)
     except UserError as error:
         print(f"curves: {error}", file=sys.stderr)
         return 2

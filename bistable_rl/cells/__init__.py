@@ -79,19 +79,22 @@ def cell_options(name: str) -> dict[str, object]:
 
 
 def check_options(name: str, options: dict[str, object]) -> None:
-    """Check that the cell has all these options.
+    """Check that the cell has all these options, and that those which are switches are true or false.
 
     Args:
         name: a key of `CELLS`.
-        options: option name -> value; only the names are looked at.
+        options: option name -> value; the cell itself checks the values of the others.
 
     Raises:
-        ValueError: if there is no such cell, or it has no such option; it lists the choices and the nearest one.
+        ValueError: if there is no such cell, or it has no such option (it lists the choices and the nearest one), or a
+            switch is neither True nor False.
     """
-    known = list(cell_options(name))
-    for option in options:
+    known = cell_options(name)
+    for option, value in options.items():
         if option not in known:
-            raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), known)}")
+            raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), list(known))}")
+        if isinstance(known[option], bool) and not isinstance(value, bool):
+            raise ValueError(f"{option} must be True or False; got {value!r}")
 
 
 def _choices(name: str, choices: list[str]) -> str:
