@@ -162,9 +162,7 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
     parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")
     parser.add_argument("--episodes", metavar="N", type=_count, default=1, help="episodes (default: 1)")
-    parser.add_argument(
-        "--seed", metavar="K", type=_seed, help="seed of the first episode (default: another every time)"
-    )
+    parser.add_argument("--seed", metavar="K", type=_seed, help="seed of the first episode (default: any)")
     parser.add_argument("--save", metavar="FILE", type=Path, help="write what is seen as a GIF")
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from bistable_rl.agents import CnnRecurrentPolicy, MlpRecurrentPolicy, MultiInputRecurrentPolicy
 from bistable_rl.agents.features import Features
+from bistable_rl.agents.make_env import check_spaces
 from bistable_rl.cells import CELLS
 from bistable_rl.envs import make_env
 
@@ -146,6 +147,57 @@ def test_a_symbolic_view_is_read_the_same_with_channels_first_and_last() -> None
     first = Features(spaces.Box(0, 255, (3, 7, 7), np.uint8))
     first.load_state_dict(last.state_dict())
     torch.testing.assert_close(last(view.float()), first(view.movedim(-1, 1).float()))
+
+
+class Sampled(gymnasium.Env[Any, Any]):
+    """An environment of given spaces that shows and wants anything in them."""
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return self.observation_space.sample(), 0.0, bool(self.np_random.random() < 0.2), False, {}
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space"),
+    [
+        (spaces.Discrete(3), spaces.MultiDiscrete([2, 3])),
+        (spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)),
+        (spaces.MultiBinary(4), spaces.Box(-1, 1, (2,), np.float32)),
+        (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2, 2), np.float32)}), spaces.Discrete(2)),
+    ],
+)
+def test_every_documented_space_works(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    check_spaces(observation_space, action_space)
+    env = Sampled(observation_space, action_space)
+    model = RecurrentPPO(MlpRecurrentPolicy, env, policy_kwargs={"hidden_size": 8}, **QUICK).learn(32)
+    action, _ = model.predict(observation_space.sample())
+    assert action_space.contains(action) or action_space.contains(int(action))
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "expected"),
+    [
+        (spaces.Tuple([spaces.Discrete(2)]), spaces.Discrete(2), "observation space is Tuple"),
+        (spaces.Dict({"a": spaces.Dict({})}), spaces.Discrete(2), "observation space 'a' is Dict"),
+        (spaces.Box(0, 1, (0,), np.float32), spaces.Discrete(2), "no numbers"),
+        (spaces.Discrete(3, start=1), spaces.Discrete(2), "start at 0"),
+        (spaces.Discrete(3), spaces.Discrete(2, start=-1), "start at 0"),
+        (spaces.Discrete(3), spaces.Box(0, 5, (1,), np.int64), "floating-point"),
+        (spaces.Discrete(3), spaces.Box(-np.inf, np.inf, (1,), np.float32), "finite bounds"),
+    ],
+)
+def test_other_spaces_are_refused_with_a_sentence(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=expected):
+        check_spaces(observation_space, action_space)
 
 
 def test_a_picture_too_small_for_the_cnn_is_refused_with_a_sentence() -> None:

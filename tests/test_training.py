@@ -21,7 +21,7 @@ from bistable_rl import runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
-from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.training import train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
@@ -128,6 +128,59 @@ def test_options_of_a_slow_gate_are_left_out_for_a_cell_without_one(
     assert runs.read_experiment(run).policy.cell_kwargs == {"theta": 9.0}
 
 
+def test_files_of_a_run_are_as_readable_as_others(experiment: Experiment, tmp_path: Path) -> None:
+    experiment.total_steps = 80
+    before = os.umask(0o022)
+    try:
+        run = train(experiment, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in run.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {"0o644"}, modes
+
+
+def test_the_policy_section_reaches_the_network(experiment: Experiment, tmp_path: Path) -> None:
+    experiment.policy.num_layers, experiment.policy.critic, experiment.policy.net_arch = 2, "separate", [7]
+    experiment.total_steps = 80
+    shapes = {name: tuple(p.shape) for name, p in load(train(experiment, tmp_path)).policy.named_parameters()}
+    assert shapes["lstm_critic.rnn.cells.1.weight_ih"] == (24, 8)
+    assert shapes["mlp_extractor.policy_net.0.weight"] == (7, 8)
+
+
+def test_seeds_and_purposes_share_no_episodes(experiment: Experiment) -> None:
+    seeds = [derived_seed(seed, purpose) for seed in range(4) for purpose in range(3)]
+    copies = experiment.env.num_envs
+    streams = [seed + i for seed in seeds for i in range(copies)]
+    assert len(set(streams)) == len(streams)
+
+
+def test_two_evaluations_of_a_training_play_the_same_episodes(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+    from bistable_rl.agents import callbacks
+
+    def fixed(agent: Any, env: Any, episodes: int, **_: Any) -> Any:
+        result = evaluate(FirstAction(), env, episodes)
+        seen.append(result.returns.tolist())
+        return result
+
+    monkeypatch.setattr(callbacks, "evaluate", fixed)
+    experiment.evaluation.episodes = 20
+    train(experiment, tmp_path)
+    assert len(seen) == 3
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_the_optimizer_is_kept(trained: Path) -> None:
+    tensors = safetensors.torch.load_file(checkpoint.latest(trained) / "optimizer.safetensors")
+    parameters = list(load(trained).policy.parameters())
+    assert {name for name in tensors if name.endswith("exp_avg_sq")} == {
+        f"{i}.exp_avg_sq" for i in range(len(parameters))
+    }
+    assert all(tensors[f"{i}.exp_avg"].shape == p.shape for i, p in enumerate(parameters))
+
+
 # --- evaluation ---------------------------------------------------------------------------------------------
 
 
@@ -138,6 +191,27 @@ class FirstAction:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         return np.zeros(len(observation), dtype=int), state
+
+
+class Counts:
+    """Keeps the number of steps of its episode in its state, and checks that it gets it back."""
+
+    def __init__(self) -> None:
+        self.steps: np.ndarray | None = None
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        assert state is self.steps
+        first = observation[:, -2] == 1  # the flag of an episode's first step
+        np.testing.assert_array_equal(episode_start, first)
+        self.steps = np.where(first, 0, 0 if state is None else state + 1)
+        np.testing.assert_array_equal(observation[:, -1] == 1, self.steps == 4)
+        return np.zeros(len(observation), dtype=int), self.steps
+
+
+def test_evaluation_hands_the_state_back_and_says_where_episodes_start(experiment: Experiment) -> None:
+    evaluate(Counts(), make_vec_env(experiment.env, 3, seed=0), 9)
 
 
 @pytest.mark.parametrize(("copies", "episodes"), [(1, 3), (3, 7), (5, 2)])
@@ -209,6 +283,12 @@ def wrong(*overrides: str) -> Callable[[Path, Path], list[str]]:
         (wrong("--env.kwargs.length", "1"), "length must be an integer of at least 2"),
         (wrong("--env.kwargs.lenght", "9"), "did you mean 'length'?"),
         (wrong("--env.wrappers", "[{name: minigird}]"), "did you mean 'minigrid'?"),
+        (wrong("--env.id", "Blackjack-v1", "--env.kwargs", "{}"), "Tuple"),
+        (wrong("--env.id", "FrozenLake-v1", "--env.kwargs", "{map_name: bad}"), "FrozenLake-v1 can't be made"),
+        (wrong("--env.id", "MiniGrid-MemoryS7-v0", "--env.kwargs", "{size: 4}"), "env: "),
+        (wrong("--env.id", "Pendulum-v1", "--env.kwargs", "{g: abc}"), "env: it fails at its first step"),
+        (wrong("--policy.cell_kwargs.candidate_bias", "abc"), "candidate_bias must be True or False"),
+        (wrong("--device", "cuda"), "device: cuda is not here"),
         (wrong("--device", "cuda:99"), "cuda:99 is not here"),
         (wrong("--seed", "1.5"), "seed must be an integer"),
         (lambda *_: ["evaluate", "nowhere"], "there is no folder nowhere"),
@@ -218,7 +298,9 @@ def wrong(*overrides: str) -> Callable[[Path, Path], list[str]]:
         (lambda *_: ["evaluate", "x", "--seed", "1"], "--env.kwargs"),
         (lambda *_: ["evaluate", "x", "--json", "no/such/folder/x.json"], "there is no folder"),
         (lambda *_: ["list", "cell"], "cells"),
+        (lambda *_: ["evaluate", "x", "--env.num_envs", "1"], "unknown option '--env.num_envs'"),
         (lambda *_: ["play"], "ENV_ID"),
+        (lambda *_: ["play", "CartPole-v1", "--seed", "-1"], "not an integer from 0"),
         (lambda *_: ["play", "bistable_rl/TMaz-v0"], "did you mean"),
         (lambda *_: ["play", "bistable_rl/TMaze-v0", "--env.kwargs.lenght", "3"], "length"),
         (lambda *_: ["play", "bistable_rl/TMaze-v0", "--policy.cell", "gru"], "unknown option '--policy.cell'"),
@@ -281,6 +363,13 @@ def _no_weights(run: Path) -> None:
     (checkpoint.latest(run) / "policy.safetensors").unlink()
 
 
+def _nan_weights(run: Path) -> None:
+    file = checkpoint.latest(run) / "policy.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    tensors["value_net.bias"].fill_(float("nan"))
+    safetensors.torch.save_file(tensors, file)
+
+
 def _a_pickle(run: Path) -> None:
     import pickle
 
@@ -292,6 +381,7 @@ def _a_pickle(run: Path) -> None:
     [
         (_truncate, "truncated or broken"),
         (_a_pickle, "truncated or broken"),
+        (_nan_weights, "value_net.bias holds NaN"),
         (_other_architecture, "another architecture"),
         (_other_cell, "another architecture"),
         (_no_checkpoint, "holds no checkpoint"),
@@ -370,8 +460,47 @@ def test_a_nan_in_the_gradient_never_reaches_the_weights(
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
 
 
-def _start(config: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bistable_rl.cli", "train", str(config), "--total_steps", "100000000"]
+def test_a_nan_observation_stops_the_run_and_says_where(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+
+    observe = CopyFirstVectorEnv._observe
+
+    def poisoned(self: CopyFirstVectorEnv, i: np.ndarray) -> Any:
+        observations = observe(self, i)
+        if self.num_envs == 4 and len(i) == 4 and (self.episode > 9).any():
+            observations[3] = np.nan
+        return observations
+
+    monkeypatch.setattr(CopyFirstVectorEnv, "_observe", poisoned)
+    with pytest.raises(runs.RunFailedError, match="the observation of environment copy 3 became NaN"):
+        train(experiment, tmp_path)
+    assert json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())["status"] == "failed"
+
+
+def test_an_environment_that_breaks_in_training_is_a_sentence_and_a_result(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+
+    advance = CopyFirstVectorEnv._advance
+
+    def broken(self: CopyFirstVectorEnv, actions: np.ndarray) -> Any:
+        if self.num_envs == 4 and (self.episode > 9).any():
+            raise KeyError("door")
+        return advance(self, actions)
+
+    monkeypatch.setattr(CopyFirstVectorEnv, "_advance", broken)
+    with pytest.raises(runs.RunFailedError, match=r"KeyError: .door.\. The last good checkpoint is checkpoints/"):
+        train(experiment, tmp_path)
+    result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "in broken" in "".join(result["traceback"])
+
+
+def _start(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bistable_rl.cli", "train", str(config), "--total_steps", "100000000", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -395,6 +524,16 @@ def test_ctrl_c_stops_cleanly_and_the_run_evaluates(config: Path, tmp_path: Path
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert load(run).steps == result["steps"]
+
+
+def test_ctrl_c_stops_a_long_evaluation_and_loses_no_update(config: Path, tmp_path: Path) -> None:
+    options = ["--evaluation.every", "80", "--evaluation.episodes", "1000000", "--checkpoint.every", "1"]
+    process = _start(config, tmp_path / "runs", *options)
+    time.sleep(1)  # the evaluation after the first update would take minutes
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert load(tmp_path / "runs" / "small" / "nbrc-seed0").steps >= 80
 
 
 def test_a_killed_run_evaluates(config: Path, tmp_path: Path) -> None:
