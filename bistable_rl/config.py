@@ -138,7 +138,7 @@ class Experiment:
         env: The environment.
         policy: The agent's network.
         algorithm: Recurrent PPO.
-        total_steps: Environment steps to train for, all copies together.
+        total_steps: Environment steps to train for, all copies together; the last update is completed.
         evaluation: Evaluation during training.
         checkpoint: Checkpoints.
         seed: Seeds every source of randomness.

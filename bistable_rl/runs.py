@@ -1,8 +1,8 @@
-"""The run folder: everything a run knows, in files that cannot execute when they are opened.
+"""The run folder: everything a run knows, in files of data that are never executed.
 
     OUT/<name>/<cell>-seed<k>/
-        config.yaml         the experiment, every default spelled out
-        environment.json    versions, commit, hardware, backend
+        config.yaml         the experiment, every key spelled out
+        environment.json    versions, commit, hardware, kernel backend
         metrics.csv         a row an update
         events.out.tfevents.*   TensorBoard
         checkpoints/<steps>/    weights (safetensors) and counters (JSON)
