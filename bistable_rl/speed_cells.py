@@ -1,11 +1,10 @@
 """How fast the cells are, and how much memory they need, beside torch.nn.GRU and torch.nn.LSTM of the same sizes."""
 
 import ctypes
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -105,7 +104,6 @@ def speed_cells(
     shapes: Sequence[Shape] = SHAPES,
     cells: Sequence[str] = kernels.KINDS,
     rounds: int = 7,
-    file: Path | None = None,
 ) -> list[Speed]:
     """Time the cells at several shapes and print how many times faster than torch's layers they are.
 
@@ -114,7 +112,6 @@ def speed_cells(
         shapes: (B, T, I, H) each.
         cells: names of cells.
         rounds: how often each is timed.
-        file: where to write the measurements as JSON; None is nowhere.
 
     Returns:
         All measurements.
@@ -152,8 +149,6 @@ def speed_cells(
                 end_section=speed is lstm,
             )
     console.print(table)
-    if file is not None:
-        file.write_text(json.dumps([asdict(speed) for speed in speeds], indent=2) + "\n")
     return speeds
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from bistable_rl import kernels
+from bistable_rl.cli import main
 from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
 
 
-def test_every_layer_is_measured_and_named_with_what_ran_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "speed.json"
+def test_every_layer_is_measured_and_named_with_what_ran_it(capsys: pytest.CaptureFixture[str]) -> None:
     with kernels.use_backend("torch"):
-        speeds = speed_cells(shapes=[(2, 3, 1, 4), (2, 1, 3, 4)], cells=["nbrc", "goru"], rounds=1, file=file)
+        speeds = speed_cells(shapes=[(2, 3, 1, 4), (2, 1, 3, 4)], cells=["nbrc", "goru"], rounds=1)
     assert [(speed.layer, speed.backend) for speed in speeds[:4]] == [
         ("nbrc", "torch"),
         ("goru", "reference"),
@@ -21,9 +21,17 @@ def test_every_layer_is_measured_and_named_with_what_ran_it(tmp_path: Path, caps
         ("nn.LSTM", "torch"),
     ]
     assert all(speed.milliseconds > 0 for speed in speeds)
-    written = json.loads(file.read_text())
-    assert [row["shape"] for row in written] == [[2, 3, 1, 4]] * 4 + [[2, 1, 3, 4]] * 4
+    assert [speed.shape for speed in speeds] == [(2, 3, 1, 4)] * 4 + [(2, 1, 3, 4)] * 4
     assert "nn.GRU / it" in capsys.readouterr().out
+
+
+def test_the_command_writes_what_it_measured_and_where(tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    assert main(["speed", "cells", "--shapes", "2,3,1,4", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert [row["layer"] for row in written["measured"]] == [*kernels.KINDS, "nn.GRU", "nn.LSTM"]
+    assert all(row["shape"] == [2, 3, 1, 4] for row in written["measured"])
+    assert written["environment"]["processor"]
 
 
 def test_a_shape_is_read_as_it_is_printed() -> None:
