@@ -21,11 +21,10 @@ from tqdm import tqdm
 from bistable_rl import runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.evaluation import Evaluation, evaluate
-from bistable_rl.config import Experiment, to_yaml
+from bistable_rl.config import Experiment, UserError, to_yaml
 
-STEPS = "time/total_timesteps"
 COLUMNS = (
-    STEPS,
+    "time/total_timesteps",
     "time/time_elapsed",
     "time/fps",
     "rollout/ep_rew_mean",
@@ -55,18 +54,25 @@ class _MetricsWriter(KVWriter):
         self.file = file
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        self.file.write({key: value for key, value in key_values.items() if key in self.file.columns})
+        self.file.write(key_values)
 
     def close(self) -> None:
         self.file.close()
 
 
 def make_logger(run: Path, experiment: Experiment) -> Logger:
-    """Return SB3's logger on metrics.csv and TensorBoard, with the resolved config as TensorBoard's text."""
-    tensorboard = TensorBoardOutputFormat(str(run))
-    tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", 0)
-    tensorboard.writer.flush()
-    return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, COLUMNS)), tensorboard])
+    """Return SB3's logger on metrics.csv and TensorBoard, with the resolved config as TensorBoard's text.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    try:
+        tensorboard = TensorBoardOutputFormat(str(run))
+        tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", 0)
+        tensorboard.writer.flush()
+        return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, COLUMNS)), tensorboard])
+    except OSError as error:
+        raise UserError(f"{run} cannot be written: {error.strerror or error}.") from None
 
 
 class RunCallback(BaseCallback):

@@ -96,7 +96,6 @@ class Features(BaseFeaturesExtractor):
                 modules[key], size = nn.Flatten(), int(get_flattened_obs_dim(space))
             width += size
         super().__init__(observation_space, width)
-        self.is_dict = isinstance(observation_space, spaces.Dict)
         self.keys = list(modules)
         self.parts = nn.ModuleList(modules.values())
 

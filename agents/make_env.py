@@ -12,6 +12,9 @@ from bistable_rl.config import EnvConfig, UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.make import find_spec
 
+# what a derived seed is for
+TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING = range(4)
+
 
 def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
     """Make copies of an environment: ours in one batch of numpy arrays, any other one copy after the other.

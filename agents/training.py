@@ -20,13 +20,12 @@ from bistable_rl import kernels, runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.agent import make_policy, policy_kwargs, resolve_device
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
-from bistable_rl.agents.make_env import derived_seed, make_vec_env
+from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import cell_options, get_cell
 from bistable_rl.config import Experiment, UserError, one_sentence
 
 EVALUATION_COPIES = 16
-TRAINING, EVALUATION = 0, 1  # what a derived seed is for
 
 
 def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
@@ -58,11 +57,11 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         "backend": choice.backend,
     }
     run = runs.create(experiment, out, hardware, overwrite=overwrite)
+    model.set_logger(make_logger(run, experiment))
     callback = RunCallback(experiment, run, eval_env, eval_seed)
     started = time.monotonic()
     status, failure = "failed", None
     try:
-        model.set_logger(make_logger(run, experiment))
         model.learn(experiment.total_steps, callback, log_interval=None)
         status = "interrupted" if callback.interrupted else "finished"
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
-from bistable_rl.agents.make_env import derived_seed, make_vec_env
+from bistable_rl.agents.make_env import WATCHING, derived_seed, make_vec_env
 from bistable_rl.envs.make import find_spec
 from bistable_rl.envs.play import describe
 from bistable_rl.envs.render import save_gif
@@ -51,7 +51,7 @@ def watch(
     config = experiment.env
     if save:
         config = dataclasses.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
-    env = make_vec_env(config, 1, derived_seed(experiment.seed, 3) if seed is None else seed)
+    env = make_vec_env(config, 1, derived_seed(experiment.seed, WATCHING) if seed is None else seed)
     try:
         agent.check_spaces(env)
         if save and env.render_mode != "rgb_array":

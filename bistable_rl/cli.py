@@ -133,11 +133,11 @@ def evaluate(argv: Sequence[str]) -> int:
     from bistable_rl import runs
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import derived_seed, make_vec_env
+    from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_vec_env
 
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run)
-    seed = derived_seed(experiment.seed, 2)
+    seed = derived_seed(experiment.seed, FINAL_EVALUATION)
     env = make_vec_env(experiment.env, min(16, args.episodes), seed)
     agent.check_spaces(env)
     try:

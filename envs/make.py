@@ -44,11 +44,6 @@ def find_spec(env_id: str) -> EnvSpec:
     return gymnasium.registry[name]
 
 
-def is_batched(env_id: str) -> bool:
-    """Return whether an environment has a batched form that `make_batched_env` can build."""
-    return find_spec(env_id).vector_entry_point is not None
-
-
 def make_env(
     env_id: str,
     *,
