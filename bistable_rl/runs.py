@@ -42,7 +42,7 @@ class RunFailedError(RuntimeError):
     """A run that stopped by itself; the message is one sentence: what happened, where, and what is left."""
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
@@ -51,8 +51,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -61,6 +61,15 @@ def write_text(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written to.
+    """
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
