@@ -15,7 +15,8 @@ from bistable_rl.agents import checkpoint
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import get_cell
-from bistable_rl.config import Experiment, PolicyConfig, UserError, one_sentence
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.experiments import Experiment, PolicyConfig
 
 
 class Agent:

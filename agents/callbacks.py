@@ -21,7 +21,8 @@ from tqdm import tqdm
 from bistable_rl import runs
 from bistable_rl.agents import checkpoint
 from bistable_rl.agents.evaluation import Evaluation, evaluate
-from bistable_rl.config import Experiment, UserError, to_yaml
+from bistable_rl.config import UserError, to_yaml
+from bistable_rl.experiments import Experiment
 
 COLUMNS = (
     "time/total_timesteps",

@@ -8,9 +8,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from bistable_rl.agents.vec_env import BatchedVecEnv
-from bistable_rl.config import EnvConfig, UserError, one_sentence
+from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.make import find_spec
+from bistable_rl.experiments import EnvConfig
 
 # what a derived seed is for
 TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING = range(4)

@@ -23,7 +23,8 @@ from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logge
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import cell_options, get_cell
-from bistable_rl.config import Experiment, UserError, one_sentence
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.experiments import Experiment
 
 EVALUATION_COPIES = 16
 
@@ -56,7 +57,8 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         "threads": torch.get_num_threads(),
         "backend": choice.backend,
     }
-    run = runs.create(experiment, out, hardware, overwrite=overwrite)
+    run = runs.create(experiment, out, overwrite=overwrite)
+    runs.write_environment(run, hardware)
     model.set_logger(make_logger(run, experiment))
     callback = RunCallback(experiment, run, eval_env, eval_seed)
     started = time.monotonic()

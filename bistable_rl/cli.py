@@ -14,15 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bistable_rl.config import (
-    UserError,
-    experiment_help,
-    find_config,
-    load_experiment,
-    one_sentence,
-    shipped_configs,
-    unknown,
-)
+from bistable_rl.config import UserError, find_config, help_of, one_sentence, shipped_configs, unknown
+from bistable_rl.experiments import Experiment, env_config, load_experiment
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,7 +91,7 @@ def train(argv: Sequence[str]) -> int:
     if any(token in ("-h", "--help") for token in argv):
         parser.print_help()
         print("\nkeys of the config, each an option too:\n")
-        print(experiment_help())
+        print(help_of(Experiment))
         return 0
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
@@ -176,7 +169,6 @@ def play(argv: Sequence[str]) -> int:
 
             watch(args.run, overrides=overrides, episodes=args.episodes, seed=args.seed, save=args.save)
         else:
-            from bistable_rl.config import env_config
             from bistable_rl.envs.play import play
 
             env = env_config(args.id, overrides)

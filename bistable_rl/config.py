@@ -1,6 +1,7 @@
-"""One YAML file is one experiment: its typed form, and how a file and the command line become it.
+"""How a YAML file and the command line become a dataclass, and how each mistake in them becomes one sentence.
 
-Imports neither torch nor anything else of ours, so that `bistable-rl --help` answers at once.
+The dataclasses themselves are in `bistable_rl.experiments`. Imports neither torch nor anything else of ours, so that
+`bistable-rl --help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import os
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt, restricted_number_type
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
@@ -29,131 +29,6 @@ Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 class UserError(ValueError):
     """What a user did wrong; the message is one sentence: what, where, and what would be right."""
-
-
-@dataclass
-class EnvConfig:
-    """The environment and how many copies of it are stepped at once.
-
-    Args:
-        id: An environment id: ours (see `bistable-rl list envs`) or any that gymnasium knows.
-        kwargs: Arguments of the environment, e.g. `{length: 50}`.
-        wrappers: Wrappers, the innermost first, each `{name: ..., kwargs: {...}}`.
-        num_envs: Copies stepped together while training.
-    """
-
-    id: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    wrappers: list[dict[str, Any]] = field(default_factory=list)
-    num_envs: PositiveInt = 8
-
-
-@dataclass
-class PolicyConfig:
-    """The agent's network: features, recurrent layers, heads.
-
-    Args:
-        cell: The recurrent cell (see `bistable-rl list cells`).
-        hidden_size: Units of each recurrent layer.
-        num_layers: Recurrent layers.
-        cell_kwargs: Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.
-        critic: `shared`: the value head reads the actor's memory and trains it too; `separate`: the critic
-            has recurrent layers of its own; `feedforward`: it sees the present observation only.
-        net_arch: Units of the tanh layers between the memory and each of the two heads.
-    """
-
-    cell: str = "nbrc"
-    hidden_size: PositiveInt = 64
-    num_layers: PositiveInt = 1
-    cell_kwargs: dict[str, Any] = field(default_factory=dict)
-    critic: Literal["separate", "shared", "feedforward"] = "shared"
-    net_arch: list[PositiveInt] = field(default_factory=list)
-
-
-@dataclass
-class AlgorithmConfig:
-    """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
-
-    Args:
-        learning_rate: Adam's step size.
-        n_steps: Steps of each copy between two updates; cue and answer must fit in for the memory to be learned.
-        batch_size: Steps in a minibatch.
-        n_epochs: Passes over the collected steps at each update.
-        gamma: Discount factor.
-        gae_lambda: λ of the generalised advantage estimate.
-        clip_range: PPO's clipping of the probability ratio.
-        ent_coef: Weight of the entropy bonus.
-        vf_coef: Weight of the value loss.
-        max_grad_norm: The gradient is scaled down to this norm.
-        normalize_advantage: Standardise the advantages of each minibatch.
-        target_kl: Stop an update early past 1.5 times this divergence (null: never).
-    """
-
-    learning_rate: Positive = 1e-3  # type: ignore[valid-type]
-    n_steps: PositiveInt = 128
-    batch_size: PositiveInt = 256
-    n_epochs: PositiveInt = 4
-    gamma: ClosedUnitInterval = 0.99
-    gae_lambda: ClosedUnitInterval = 0.95
-    clip_range: Positive = 0.2  # type: ignore[valid-type]
-    ent_coef: NonNegative = 0.0  # type: ignore[valid-type]
-    vf_coef: NonNegative = 0.5  # type: ignore[valid-type]
-    max_grad_norm: Positive = 0.5  # type: ignore[valid-type]
-    normalize_advantage: bool = True
-    target_kl: Positive | None = None  # type: ignore[valid-type]
-
-
-@dataclass
-class EvaluationConfig:
-    """Evaluation during training, on copies of the environment of its own, acting deterministically.
-
-    Args:
-        every: Environment steps between two evaluations; the last one is at the end of training.
-        episodes: Episodes of each evaluation.
-    """
-
-    every: PositiveInt = 100_000
-    episodes: PositiveInt = 100
-
-
-@dataclass
-class CheckpointConfig:
-    """Checkpoints; the first is at step 0, the last at the end of training.
-
-    Args:
-        every: Environment steps between two checkpoints.
-        keep: How many of the latest are kept.
-    """
-
-    every: PositiveInt = 100_000
-    keep: PositiveInt = 3
-
-
-@dataclass
-class Experiment:
-    """One training run.
-
-    Args:
-        name: Names the experiment's folder below the output folder.
-        env: The environment.
-        policy: The agent's network.
-        algorithm: Recurrent PPO.
-        total_steps: Environment steps to train for, all copies together; the last update is completed.
-        evaluation: Evaluation during training.
-        checkpoint: Checkpoints.
-        seed: Seeds every source of randomness.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-    """
-
-    name: str
-    env: EnvConfig
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
-    total_steps: PositiveInt = 1_000_000
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    seed: Seed = 0  # type: ignore[valid-type]
-    device: str = "auto"
 
 
 # --- choices -----------------------------------------------------------------------------------------------
@@ -237,7 +112,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         raise UserError(f"{path} is empty; `bistable-rl list configs` names working ones.")
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds {_shown(data)}; it must hold keys such as name, env and policy.")
+        raise UserError(f"{path} holds {shown(data)}; it must hold keys such as name and seed.")
     return data
 
 
@@ -278,107 +153,130 @@ def find_config(name: str) -> Path:
     )
 
 
-# --- from data to an Experiment ----------------------------------------------------------------------------
+# --- from data to a dataclass -------------------------------------------------------------------------------
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from a YAML file and lay command-line overrides (`--seed`, `1`) over it.
+class Checked(Protocol):
+    """A dataclass that a config file becomes: its fields are the keys, a dataclass among them is a section."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def check(self, source: str) -> None:
+        """Check what a type alone cannot: values that are wrong together.
+
+        Raises:
+            UserError: What is wrong; the sentence starts with `source`.
+        """
+
+
+C = TypeVar("C", bound=Checked)
+
+
+def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a dataclass from a YAML file and lay command-line overrides (`--seed`, `1`) over it.
 
     Raises:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
-    data = read_yaml(path)
-    _check_keys(data, Experiment, str(path))
-    return _build(data, str(path), overrides)
+    return build(kind, read_yaml(path), str(path), overrides)
 
 
-def _build(data: dict[str, Any], source: str, overrides: Sequence[str]) -> Experiment:
-    """Lay the overrides over the data and make an experiment of it."""
-    given = dict(_flags(overrides))
+def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[str] = (), *, prefix: str = "") -> C:
+    """Make a dataclass of plain data, with command-line overrides laid over it.
+
+    Args:
+        kind: The dataclass.
+        data: Its keys; changed by the overrides.
+        source: Where the data is from, for the errors.
+        overrides: `--key value` and `--key=value` tokens.
+        prefix: What stands before each key in the file, for the errors, such as `task.kwargs.`.
+
+    Raises:
+        UserError: The first thing that is wrong, in one sentence that names the source and the key.
+    """
+    _check_keys(data, kind, source, prefix)
+    given = dict(_flags(kind, overrides))
     for key, text in given.items():
-        _lay(data, key, text)
+        _lay(kind, data, key, text)
     if given:
-        _check_keys(data, Experiment, "command line")
-    parser = experiment_parser()
-    free = _take_free(data)
+        _check_keys(data, kind, "command line", prefix)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    parsed, free = _without_free(data, kind)
     try:
-        namespace = parser.parse_object(data)
+        namespace = parser.parse_object(parsed)
     except Exception as error:  # argparse.ArgumentError, or what its type conversion raised
         found = re.search(r'key "([^"]+)"', str(error))
         if found is None:
             raise UserError(f"{source}: {one_sentence(error)}") from None
         key = found.group(1)
         where, value = ("command line", given[key]) if key in given else (source, _value(data, key))
-        raise UserError(f"{where}: {key} must be {_expected(key)}, not {_shown(value)}.") from None
-    experiment = _plain(parser.instantiate(namespace))
-    for (section, key), value in free.items():
-        setattr(getattr(experiment, section), key, value)
-    _check_values(experiment, f"{source} with the command line" if given else source)
-    return experiment
+        raise UserError(f"{where}: {prefix}{key} must be {_expected(kind, key)}, not {shown(value)}.") from None
+    made = parser.instantiate(namespace)
+    config = kind(**{f.name: made[f.name] for f in dataclasses.fields(kind)})
+    for (*sections, key), value in free.items():
+        holder: Any = config
+        for section in sections:
+            holder = getattr(holder, section)
+        setattr(holder, key, value)
+    config.check(f"{source} with the command line" if given else source)
+    return config
 
 
-def _lay(data: dict[str, Any], key: str, text: str) -> None:
+def _lay(kind: Any, data: dict[str, Any], key: str, text: str) -> None:
     """Set `key`, such as env.kwargs.length, to what `text` says; what lies beside it stays."""
-    kind: Any = Experiment
     *parents, last = key.split(".")
     for part in parents:
         kind = typing.get_type_hints(kind)[part] if dataclasses.is_dataclass(kind) else Any
         below = data.setdefault(part, {})
         if not isinstance(below, dict):
-            raise UserError(f"command line: --{key} has {_shown(below)} above it, which holds no keys.")
+            raise UserError(f"command line: --{key} has {shown(below)} above it, which holds no keys.")
         data = below
     kind = typing.get_type_hints(kind)[last] if dataclasses.is_dataclass(kind) else Any
     data[last] = text if kind is str else _read_data(text, f"command line: --{key}")
 
 
-def _take_free(data: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """Take out what holds arbitrary values, which the parser would convert: "1" is not 1 for an environment."""
-    taken: dict[tuple[str, str], Any] = {}
-    for section, key in (("env", "kwargs"), ("env", "wrappers"), ("policy", "cell_kwargs")):
-        if key in data.get(section, {}):
-            data[section] = dict(data[section])
-            taken[section, key] = data[section].pop(key)
-    return taken
+def _without_free(data: Mapping[str, Any], kind: Any) -> tuple[dict[str, Any], dict[tuple[str, ...], Any]]:
+    """Split off the mappings of arbitrary values, which the parser would convert: "1" is not 1 for an environment."""
+    rest = dict(data)
+    free: dict[tuple[str, ...], Any] = {}
+    for key, hint in typing.get_type_hints(kind).items():
+        if key not in data:
+            continue
+        if dataclasses.is_dataclass(hint):
+            rest[key], below = _without_free(data[key], hint)
+            free |= {(key, *path): value for path, value in below.items()}
+        elif _is_free(hint):
+            rest[key], free[(key,)] = type(data[key])(), data[key]
+    return rest, free
 
 
-def experiment_parser() -> ArgumentParser:
-    """Return the parser of an experiment's keys; it raises instead of leaving the program."""
+def _is_free(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return origin is dict or (origin is list and typing.get_origin(typing.get_args(hint)[0]) is dict)
+
+
+def help_of(kind: type[Checked]) -> str:
+    """Return every key of a dataclass with its meaning, type and default."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Experiment)
-    return parser
-
-
-def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
-    """Return the `env` section for an id, with overrides such as `--env.kwargs.length`, `10`.
-
-    Raises:
-        UserError: An override is wrong.
-    """
-    return _build({"name": "play", "env": {"id": env_id}}, "command line", overrides).env
-
-
-def experiment_help() -> str:
-    """Return every key of an experiment with its meaning, type and default."""
-    text = experiment_parser().format_help().partition("One training run:\n")[2]
+    parser.add_class_arguments(kind)
+    title = (kind.__doc__ or "").splitlines()[0].removesuffix(".")
+    text = parser.format_help().partition(f"{title}:\n")[2]
     return re.sub(r"  --\w+ CONFIG +Path to a configuration file\.\n", "", text)
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Return the experiment as plain JSON values, every default spelled out."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
+def to_dict(config: Checked) -> dict[str, Any]:
+    """Return a dataclass as plain JSON values, every default spelled out."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
-def to_yaml(experiment: Experiment) -> str:
-    """Return the experiment as YAML, every default spelled out."""
-    return yaml.safe_dump(to_dict(experiment), sort_keys=False, allow_unicode=True)
+def to_yaml(config: Checked) -> str:
+    """Return a dataclass as YAML, every default spelled out."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _plain(namespace: Namespace) -> Experiment:
-    return Experiment(**{f.name: namespace[f.name] for f in dataclasses.fields(Experiment)})
-
-
-def _flags(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def _flags(kind: Any, overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Return (key, value) of `--key value` and `--key=value` tokens."""
     pairs: list[tuple[str, str]] = []
     tokens = iter(overrides)
@@ -390,16 +288,16 @@ def _flags(overrides: Sequence[str]) -> list[tuple[str, str]]:
             try:
                 value = next(tokens)
             except StopIteration:
-                _check_flags([key])
+                _check_flags(kind, [key])
                 raise UserError(f"command line: --{key} needs a value.") from None
-        _check_flags([key])
+        _check_flags(kind, [key])
         pairs.append((key, value))
     return pairs
 
 
-def _check_flags(keys: Iterable[str]) -> None:
+def _check_flags(root: Any, keys: Iterable[str]) -> None:
     for key in keys:
-        kind: Any = Experiment
+        kind = root
         done: list[str] = []
         for part in key.split("."):
             if not dataclasses.is_dataclass(kind):
@@ -424,10 +322,10 @@ def _check_keys(data: Mapping[str, Any], kind: Any, source: str, prefix: str = "
             raise UserError(f"{source}: " + unknown("key", prefix + key, [prefix + name for name in hints]))
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
-                raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {_shown(value)}.")
+                raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {shown(value)}.")
             _check_keys(value, hints[key], source, f"{prefix}{key}.")
         elif not _is_possible(value, hints[key]):
-            raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {_shown(value)}.")
+            raise UserError(f"{source}: {prefix}{key} must be {_phrase(hints[key])}, not {shown(value)}.")
     for spec in dataclasses.fields(kind):
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         if required and data.get(spec.name) is None:
@@ -454,8 +352,7 @@ def _value(given: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _expected(key: str) -> str:
-    kind: Any = Experiment
+def _expected(kind: Any, key: str) -> str:
     for part in key.split("."):
         kind = typing.get_type_hints(kind)[part]
     return _phrase(kind)
@@ -464,6 +361,7 @@ def _expected(key: str) -> str:
 def _phrase(kind: Any) -> str:
     phrases = {
         PositiveInt: "an integer above 0",
+        NonNegativeInt: "an integer of at least 0",
         Seed: "an integer from 0 to 4294967295",
         Positive: "a finite number above 0",
         NonNegative: "a finite number of at least 0",
@@ -485,34 +383,7 @@ def _phrase(kind: Any) -> str:
     return " or ".join("null" if a is type(None) else _phrase(a) for a in args)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value for an error message, cut where it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _check_values(experiment: Experiment, source: str) -> None:
-    """Check what a type alone cannot: values that are wrong together."""
-    if not re.fullmatch(r"[\w.+-]+", experiment.name) or experiment.name in (".", ".."):
-        raise UserError(
-            f"{source}: name must be made of letters, digits and ._+- since it names a folder, "
-            f"not {_shown(experiment.name)}."
-        )
-    for i, wrapper in enumerate(experiment.env.wrappers):
-        extra = sorted(set(wrapper) - {"name", "kwargs"})
-        if "name" not in wrapper or extra or not isinstance(wrapper.get("kwargs", {}), dict):
-            raise UserError(
-                f"{source}: env.wrappers[{i}] must look like {{name: ..., kwargs: {{...}}}}, not {_shown(wrapper)}."
-            )
-    algorithm, rollout = experiment.algorithm, experiment.algorithm.n_steps * experiment.env.num_envs
-    if algorithm.batch_size > rollout:
-        raise UserError(
-            f"{source}: algorithm.batch_size {algorithm.batch_size} is more than the {rollout} steps of an update "
-            f"(algorithm.n_steps {algorithm.n_steps} x env.num_envs {experiment.env.num_envs})."
-        )
-    if algorithm.normalize_advantage and 1 in (algorithm.batch_size, rollout % algorithm.batch_size):
-        raise UserError(
-            f"{source}: algorithm.batch_size {algorithm.batch_size} leaves a minibatch of one step out of {rollout}, "
-            f"whose advantage cannot be normalised; choose a divisor of {rollout} above 1."
-        )
-    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", experiment.device):
-        raise UserError(f"{source}: device must be auto, cpu, cuda or cuda:N, not {_shown(experiment.device)}.")

@@ -1,7 +1,7 @@
 """The run folder: everything a run knows, in files of data that are never executed.
 
     OUT/<name>/<cell>-seed<k>/
-        config.yaml         the experiment, every key spelled out
+        config.yaml         the experiment or benchmark, every key spelled out
         environment.json    versions, commit, hardware, kernel backend
         metrics.csv         a row an update
         events.out.tfevents.*   TensorBoard
@@ -29,7 +29,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bistable_rl.config import Experiment, UserError, load_experiment, to_yaml
+from bistable_rl.config import UserError, to_yaml
+from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -101,19 +102,16 @@ def written_folder(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
-def create(
-    experiment: Experiment, out: Path, hardware: Mapping[str, Any] | None = None, *, overwrite: bool = False
-) -> Path:
-    """Make the folder of a new run and write what is known at its start.
+def create(config: Experiment | Benchmark, out: Path, *, overwrite: bool = False) -> Path:
+    """Make the folder of a new run, with its configuration in it.
 
-    An existing run is never touched: a further one gets `-2`, `-3`, ... unless `overwrite` is set. `hardware` is what
-    the caller knows of device, threads and backend, for environment.json.
+    An existing run is never touched: a further one gets `-2`, `-3`, ... unless `overwrite` is set.
 
     Raises:
         UserError: The folder cannot be written to, or `overwrite` would delete something that is not a run.
     """
-    text = to_yaml(experiment)
-    stem = out / experiment.name / f"{experiment.policy.cell}-seed{experiment.seed}"
+    text = to_yaml(config)
+    stem = out / config.name / f"{config.cell}-seed{config.seed}"
     try:
         if overwrite and stem.exists():
             if not (stem / CONFIG).is_file():
@@ -131,8 +129,30 @@ def create(
     except OSError as error:
         raise UserError(f"{error.filename or stem} cannot be written: {error.strerror}.") from None
     write_text(run / CONFIG, text)
-    write_json(run / ENVIRONMENT, {**environment(), **(hardware or {})})
     return run
+
+
+def write_environment(run: Path, hardware: Mapping[str, Any]) -> None:
+    """Write environment.json: versions, commit, machine, and what the caller knows of device, threads and backend."""
+    write_json(run / ENVIRONMENT, {**environment(), **hardware})
+
+
+def read_config(run: Path) -> Experiment | Benchmark:
+    """Return what a run folder trains, whichever kind it is.
+
+    Raises:
+        UserError: There is no run folder there, or its configuration is broken.
+    """
+    return load_either(_config_file(run))
+
+
+def read_benchmark(run: Path) -> Benchmark:
+    """Return the benchmark of a run folder.
+
+    Raises:
+        UserError: There is no run folder of a benchmark there, or its configuration is broken.
+    """
+    return load_benchmark(_config_file(run))
 
 
 def read_experiment(run: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -141,13 +161,17 @@ def read_experiment(run: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         UserError: There is no run folder there, or its configuration is broken.
     """
+    return load_experiment(_config_file(run), overrides)
+
+
+def _config_file(run: Path) -> Path:
     if not run.is_dir():
         raise UserError(f"there is no folder {run}; give a run folder such as runs/t_maze/nbrc-seed0.")
     if not (run / CONFIG).is_file():
         inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in run.glob(f"{depth}/{CONFIG}"))[:3]
         hint = f"did you mean {' or '.join(inside)}?" if inside else "give one such as runs/t_maze/nbrc-seed0."
         raise UserError(f"{run} is not a run folder (it holds no {CONFIG}); {hint}")
-    return load_experiment(run / CONFIG, overrides)
+    return run / CONFIG
 
 
 def environment() -> dict[str, Any]:

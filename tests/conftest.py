@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from bistable_rl.config import Experiment, load_experiment
+from bistable_rl.experiments import Experiment, load_experiment
 
 torch.set_num_threads(1)
 

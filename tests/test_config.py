@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bistable_rl.config import UserError, find_config, load_experiment, shipped_configs, to_yaml
+from bistable_rl import runs
+from bistable_rl.config import UserError, find_config, shipped_configs, to_yaml
+from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
 
@@ -167,6 +169,52 @@ def test_the_resolved_config_is_complete_and_reads_back_the_same(tmp_path: Path)
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
 def test_every_shipped_config_is_valid_and_says_what_it_is(name: str) -> None:
     path = find_config(name)
-    load_experiment(path)
+    load_either(path)
     assert path.read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
     assert yaml.safe_load(path.read_text())["name"]
+
+
+BENCHMARK = "name: x\ntask: {name: copy_first, kwargs: {length: 5}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: x", "the key task is missing"),
+        (BENCHMARK + "env: {id: x}", "unknown key 'env'"),
+        (BENCHMARK + "network: {sell: gru}", "did you mean 'network.cell'?"),
+        (BENCHMARK + "network: {hidden_size: 0}", "network.hidden_size must be an integer above 0, not 0"),
+        (BENCHMARK + "training: {warmup_steps: -1}", "training.warmup_steps must be an integer of at least 0, not -1"),
+        (BENCHMARK + "training: {schedule: step}", "one of constant, linear, cosine"),
+        (BENCHMARK + "training: {patience: 3}", "training.patience needs training.validation_size"),
+        (BENCHMARK + "training: {validation_size: 5}\ndata: fresh", "training.validation_size must be 0 with fresh"),
+        (BENCHMARK + "data: stale", "one of fixed, fresh"),
+        (BENCHMARK.replace("name: x", "name: a b"), "since it names a folder"),
+        (MINIMAL, "is no config for `bistable-rl benchmark`; run `bistable-rl train` on it"),
+    ],
+)
+def test_a_wrong_benchmark_is_refused_in_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_benchmark(path)
+    assert expected in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_benchmark_given_to_train_is_sent_to_its_command(tmp_path: Path) -> None:
+    assert "run `bistable-rl benchmark` on it" in refusal(write(tmp_path, BENCHMARK))
+
+
+def test_a_config_that_is_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a section is missing: env"):
+        load_either(write(tmp_path, "name: x"))
+
+
+@pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])
+def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: type) -> None:
+    config = load_either(write(tmp_path, text))
+    run = runs.create(config, tmp_path / "runs")
+    assert run == tmp_path / "runs" / "x" / "nbrc-seed0"
+    assert type(runs.read_config(run)) is kind
+    assert runs.read_config(run) == config

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from bistable_rl import runs
-from bistable_rl.config import EnvConfig, Experiment, UserError
+from bistable_rl.config import UserError
+from bistable_rl.experiments import EnvConfig, Experiment
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.training import train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
-from bistable_rl.config import Experiment, UserError, load_experiment, shipped_configs
+from bistable_rl.config import UserError, shipped_configs
+from bistable_rl.experiments import Experiment, load_experiment
 
 
 def test_a_run_folder_is_complete(trained: Path) -> None:
@@ -235,7 +236,7 @@ def test_evaluation_does_not_favour_short_episodes(experiment: Experiment) -> No
 
 
 def test_an_environment_without_success_reports_none() -> None:
-    from bistable_rl.config import EnvConfig
+    from bistable_rl.experiments import EnvConfig
 
     result = evaluate(FirstAction(), make_vec_env(EnvConfig("CartPole-v1"), 2, seed=0), 2)
     assert result.successes is None

@@ -1,0 +1,382 @@
+"""What a config file can hold: an agent's training (`Experiment`) or a supervised one (`Benchmark`).
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+
+from bistable_rl.config import (
+    NonNegative,
+    Positive,
+    Seed,
+    UserError,
+    build,
+    load_config,
+    read_yaml,
+    shown,
+)
+
+
+@dataclass
+class EnvConfig:
+    """The environment and how many copies of it are stepped at once.
+
+    Args:
+        id: An environment id: ours (see `bistable-rl list envs`) or any that gymnasium knows.
+        kwargs: Arguments of the environment, e.g. `{length: 50}`.
+        wrappers: Wrappers, the innermost first, each `{name: ..., kwargs: {...}}`.
+        num_envs: Copies stepped together while training.
+    """
+
+    id: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    wrappers: list[dict[str, Any]] = field(default_factory=list)
+    num_envs: PositiveInt = 8
+
+
+@dataclass
+class PolicyConfig:
+    """The agent's network: features, recurrent layers, heads.
+
+    Args:
+        cell: The recurrent cell (see `bistable-rl list cells`).
+        hidden_size: Units of each recurrent layer.
+        num_layers: Recurrent layers.
+        cell_kwargs: Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.
+        critic: `shared`: the value head reads the actor's memory and trains it too; `separate`: the critic
+            has recurrent layers of its own; `feedforward`: it sees the present observation only.
+        net_arch: Units of the tanh layers between the memory and each of the two heads.
+    """
+
+    cell: str = "nbrc"
+    hidden_size: PositiveInt = 64
+    num_layers: PositiveInt = 1
+    cell_kwargs: dict[str, Any] = field(default_factory=dict)
+    critic: Literal["separate", "shared", "feedforward"] = "shared"
+    net_arch: list[PositiveInt] = field(default_factory=list)
+
+
+@dataclass
+class AlgorithmConfig:
+    """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
+
+    Args:
+        learning_rate: Adam's step size.
+        n_steps: Steps of each copy between two updates; cue and answer must fit in for the memory to be learned.
+        batch_size: Steps in a minibatch.
+        n_epochs: Passes over the collected steps at each update.
+        gamma: Discount factor.
+        gae_lambda: λ of the generalised advantage estimate.
+        clip_range: PPO's clipping of the probability ratio.
+        ent_coef: Weight of the entropy bonus.
+        vf_coef: Weight of the value loss.
+        max_grad_norm: The gradient is scaled down to this norm.
+        normalize_advantage: Standardise the advantages of each minibatch.
+        target_kl: Stop an update early past 1.5 times this divergence (null: never).
+    """
+
+    learning_rate: Positive = 1e-3
+    n_steps: PositiveInt = 128
+    batch_size: PositiveInt = 256
+    n_epochs: PositiveInt = 4
+    gamma: ClosedUnitInterval = 0.99
+    gae_lambda: ClosedUnitInterval = 0.95
+    clip_range: Positive = 0.2
+    ent_coef: NonNegative = 0.0
+    vf_coef: NonNegative = 0.5
+    max_grad_norm: Positive = 0.5
+    normalize_advantage: bool = True
+    target_kl: Positive | None = None
+
+
+@dataclass
+class EvaluationConfig:
+    """Evaluation during training, on copies of the environment of its own, acting deterministically.
+
+    Args:
+        every: Environment steps between two evaluations; the last one is at the end of training.
+        episodes: Episodes of each evaluation.
+    """
+
+    every: PositiveInt = 100_000
+    episodes: PositiveInt = 100
+
+
+@dataclass
+class CheckpointConfig:
+    """Checkpoints; the first is at step 0, the last at the end of training.
+
+    Args:
+        every: Environment steps between two checkpoints.
+        keep: How many of the latest are kept.
+    """
+
+    every: PositiveInt = 100_000
+    keep: PositiveInt = 3
+
+
+@dataclass
+class Experiment:
+    """One training of an agent.
+
+    Args:
+        name: Names the experiment's folder below the output folder.
+        env: The environment.
+        policy: The agent's network.
+        algorithm: Recurrent PPO.
+        total_steps: Environment steps to train for, all copies together; the last update is completed.
+        evaluation: Evaluation during training.
+        checkpoint: Checkpoints.
+        seed: Seeds every source of randomness.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    name: str
+    env: EnvConfig
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    total_steps: PositiveInt = 1_000_000
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: Seed = 0
+    device: str = "auto"
+
+    COMMAND: ClassVar[str] = "train"
+
+    @property
+    def cell(self) -> str:
+        """The recurrent cell."""
+        return self.policy.cell
+
+    def check(self, source: str) -> None:
+        """Check values that are wrong together.
+
+        Raises:
+            UserError: What is wrong.
+        """
+        _check_name(self.name, source)
+        for i, wrapper in enumerate(self.env.wrappers):
+            extra = sorted(set(wrapper) - {"name", "kwargs"})
+            if "name" not in wrapper or extra or not isinstance(wrapper.get("kwargs", {}), dict):
+                raise UserError(
+                    f"{source}: env.wrappers[{i}] must look like {{name: ..., kwargs: {{...}}}}, not {shown(wrapper)}."
+                )
+        algorithm, rollout = self.algorithm, self.algorithm.n_steps * self.env.num_envs
+        if algorithm.batch_size > rollout:
+            raise UserError(
+                f"{source}: algorithm.batch_size {algorithm.batch_size} is more than the {rollout} steps of an update "
+                f"(algorithm.n_steps {algorithm.n_steps} x env.num_envs {self.env.num_envs})."
+            )
+        if algorithm.normalize_advantage and 1 in (algorithm.batch_size, rollout % algorithm.batch_size):
+            raise UserError(
+                f"{source}: algorithm.batch_size {algorithm.batch_size} leaves a minibatch of one step out of "
+                f"{rollout}, whose advantage cannot be normalised; choose a divisor of {rollout} above 1."
+            )
+        _check_device(self.device, source)
+
+
+# --- supervised benchmarks ---------------------------------------------------------------------------------
+
+
+@dataclass
+class TaskConfig:
+    """The task.
+
+    Args:
+        name: A task (see `bistable-rl list tasks`).
+        kwargs: Its arguments, e.g. `{length: 300}`.
+    """
+
+    name: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NetworkConfig:
+    """The network: recurrent layers and a linear head on the last of them.
+
+    Args:
+        cell: The recurrent cell (see `bistable-rl list cells`).
+        hidden_size: Units of each layer.
+        num_layers: Recurrent layers.
+        cell_kwargs: Options of the cell, e.g. `{init: keras}`.
+    """
+
+    cell: str = "nbrc"
+    hidden_size: PositiveInt = 128
+    num_layers: PositiveInt = 2
+    cell_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingConfig:
+    """Training with Adam.
+
+    Args:
+        learning_rate: Adam's step size.
+        batch_size: Samples of an update.
+        epochs: Passes over the training set.
+        max_grad_norm: The gradient is scaled down to this norm (null: never).
+        warmup_steps: Updates over which the step size grows linearly to `learning_rate`.
+        schedule: The step size after the warm-up: `constant`, or falling to 0 along a line or half a cosine.
+        mixed_precision: Compute in bfloat16 where it is safe (torch.autocast); the weights stay float32.
+        validation_size: Samples held out of the training set, evaluated after every epoch.
+        patience: Stop after this many epochs without a smaller validation loss (null: never).
+        target_loss: Stop after the first update whose loss is below (null: never).
+    """
+
+    learning_rate: Positive = 1e-3
+    batch_size: PositiveInt = 100
+    epochs: PositiveInt = 50
+    max_grad_norm: Positive | None = None
+    warmup_steps: NonNegativeInt = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    mixed_precision: bool = False
+    validation_size: NonNegativeInt = 0
+    patience: PositiveInt | None = None
+    target_loss: Positive | None = None
+
+
+@dataclass
+class BenchmarkCheckpointConfig:
+    """Checkpoints; the last is at the end of training.
+
+    Args:
+        every: Updates between two checkpoints.
+        keep: How many of the latest are kept.
+    """
+
+    every: PositiveInt = 500
+    keep: PositiveInt = 2
+
+
+@dataclass
+class Benchmark:
+    """One supervised training.
+
+    Args:
+        name: Names the benchmark's folder below the output folder.
+        task: The task.
+        network: The network.
+        training: The training.
+        data: `fixed`: one training set; `fresh`: an epoch draws as many samples, each of them once.
+        protocol: `paper`: data and order of the paper's text; `authors_code`: those of the code its authors published.
+        checkpoint: Checkpoints.
+        seed: Seeds every source of randomness.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    name: str
+    task: TaskConfig
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: Literal["fixed", "fresh"] = "fixed"
+    protocol: Literal["paper", "authors_code"] = "paper"
+    checkpoint: BenchmarkCheckpointConfig = field(default_factory=BenchmarkCheckpointConfig)
+    seed: Seed = 0
+    device: str = "auto"
+
+    COMMAND: ClassVar[str] = "benchmark"
+
+    @property
+    def cell(self) -> str:
+        """The recurrent cell."""
+        return self.network.cell
+
+    def check(self, source: str) -> None:
+        """Check values that are wrong together.
+
+        Raises:
+            UserError: What is wrong.
+        """
+        _check_name(self.name, source)
+        if self.training.patience is not None and not self.training.validation_size:
+            raise UserError(
+                f"{source}: training.patience needs training.validation_size above 0, to know when to stop."
+            )
+        if self.training.validation_size and self.data == "fresh":
+            raise UserError(
+                f"{source}: training.validation_size must be 0 with fresh data: every batch is new to the network."
+            )
+        _check_device(self.device, source)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
+"""What a config file is, by the section that only it has."""
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an agent's training from a YAML file, with command-line overrides (`--seed`, `1`) laid over it.
+
+    Raises:
+        UserError: The first thing that is wrong, in one sentence that names the file and the key.
+    """
+    _check_kind(path, Experiment)
+    return load_config(Experiment, path, overrides)
+
+
+def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> Benchmark:
+    """Read a supervised training from a YAML file, with command-line overrides (`--seed`, `1`) laid over it.
+
+    Raises:
+        UserError: The first thing that is wrong, in one sentence that names the file and the key.
+    """
+    _check_kind(path, Benchmark)
+    return load_config(Benchmark, path, overrides)
+
+
+def load_either(path: Path) -> Experiment | Benchmark:
+    """Read a YAML file that holds either.
+
+    Raises:
+        UserError: The first thing that is wrong, in one sentence that names the file and the key.
+    """
+    kind = kind_of(read_yaml(path))
+    if kind is None:
+        raise UserError(f"{path}: a section is missing: env, for an agent's training, or task, for a supervised one.")
+    return load_config(kind, path)
+
+
+def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
+    """Return what a file's keys belong to, None if they belong to neither or to both."""
+    found = [kind for section, kind in KINDS.items() if section in data]
+    return found[0] if len(found) == 1 else None
+
+
+def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
+    """Return the `env` section for an id, with overrides such as `--env.kwargs.length`, `10`.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    return build(Experiment, {"name": "play", "env": {"id": env_id}}, "command line", overrides).env
+
+
+def _check_kind(path: Path, wanted: type[Experiment] | type[Benchmark]) -> None:
+    kind = kind_of(read_yaml(path))
+    if kind not in (wanted, None):
+        raise UserError(
+            f"{path} is no config for `bistable-rl {wanted.COMMAND}`; run `bistable-rl {kind.COMMAND}` on it."
+        )
+
+
+def _check_name(name: str, source: str) -> None:
+    if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
+        raise UserError(
+            f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."
+        )
+
+
+def _check_device(device: str, source: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", device):
+        raise UserError(f"{source}: device must be auto, cpu, cuda or cuda:N, not {shown(device)}.")
