@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import kernels, runs
-from bistable_rl.agents import checkpoint
+from bistable_rl import checkpoint, kernels, runs
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
+from bistable_rl.devices import resolve_device
 from bistable_rl.experiments import Experiment, PolicyConfig
 
 
@@ -80,7 +80,7 @@ def load(run: str | os.PathLike[str], device: str = "cpu") -> Agent:
         policy = make_policy(experiment, env, resolve_device(device))
     finally:
         env.close()
-    state = checkpoint.load_policy(newest, policy)
+    state = checkpoint.load_weights(newest, policy)
     policy.set_training_mode(False)
     return Agent(policy, experiment, state["steps"])
 
@@ -105,19 +105,3 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
 def policy_kwargs(policy: PolicyConfig) -> dict[str, Any]:
     """Return the policy section as the arguments of `RecurrentPolicy`."""
     return dict(vars(policy))
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device behind `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        UserError: The device is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        found = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
-        raise UserError(f"device: {name} is not here ({found}); choose cpu or auto.")
-    return device

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,13 +13,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
-from tqdm import tqdm
 
-from bistable_rl import runs
-from bistable_rl.agents import checkpoint
+from bistable_rl import checkpoint, runs
 from bistable_rl.agents.evaluation import Evaluation, evaluate
 from bistable_rl.config import UserError, to_yaml
 from bistable_rl.experiments import Experiment
+from bistable_rl.progress import Progress
 
 COLUMNS = (
     "time/total_timesteps",
@@ -120,8 +116,15 @@ class RunCallback(BaseCallback):
                     f"the observation of environment copy {finite.argmin()} became NaN or infinite "
                     f"after {self.num_timesteps} steps"
                 )
-        self._progress.update(self.num_timesteps, self.model.ep_info_buffer, self.model.ep_success_buffer)
+        self._progress.update(self.num_timesteps, self._facts)
         return not self.interrupted
+
+    def _facts(self) -> dict[str, str]:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        facts = {"return": f"{np.mean(returns):.3f}"} if returns else {}
+        if self.model.ep_success_buffer:
+            facts["success"] = f"{np.mean(self.model.ep_success_buffer):.2f}"
+        return facts
 
     def _on_rollout_end(self) -> None:
         assert isinstance(self.model, OnPolicyAlgorithm)
@@ -194,54 +197,3 @@ class RunCallback(BaseCallback):
                 f"the gradient of the loss became NaN or infinite in the update at {self.num_timesteps} steps; "
                 "a smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this"
             )
-
-
-class Progress:
-    """A bar on a terminal, a line now and then elsewhere.
-
-    Args:
-        total: Steps to go.
-        title: What is running, said once at the start.
-    """
-
-    EVERY = 10.0  # seconds between two lines where there is no terminal
-
-    def __init__(self, total: int, title: str) -> None:
-        self.total = total
-        self.start = self.last = time.monotonic()
-        self.steps = 0
-        self.bar = tqdm(total=total, unit=" steps", unit_scale=True) if sys.stderr.isatty() else None
-        self.say(title)
-
-    def update(self, steps: int, episodes: Any, successes: Any) -> None:
-        """Show where training is; cheap enough for every step."""
-        now = time.monotonic()
-        if now - self.last < (0.5 if self.bar is not None else self.EVERY):
-            return
-        self.last = now
-        returns = [episode["r"] for episode in episodes or ()]
-        shown = {"return": f"{np.mean(returns):.3f}"} if returns else {}
-        if successes:
-            shown["success"] = f"{np.mean(successes):.2f}"
-        if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(min(steps, self.total) - self.steps)
-            self.steps = min(steps, self.total)
-        else:
-            rate = steps / (now - self.start)
-            eta = timedelta(seconds=int(max(0, self.total - steps) / rate))
-            facts = "".join(f", {name} {value}" for name, value in shown.items())
-            self.say(f"{steps:,}/{self.total:,} steps, {rate:,.0f} steps/s, {eta} to go{facts}")
-
-    def say(self, line: str) -> None:
-        """Print a line beside the bar."""
-        if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self.bar is not None:
-            self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
-            self.bar.close()

@@ -16,14 +16,14 @@ import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import kernels, runs
-from bistable_rl.agents import checkpoint
-from bistable_rl.agents.agent import make_policy, policy_kwargs, resolve_device
+from bistable_rl import checkpoint, runs
+from bistable_rl.agents.agent import make_policy, policy_kwargs
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
-from bistable_rl.cells import cell_options, get_cell
+from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence
+from bistable_rl.devices import hardware, resolve_device
 from bistable_rl.experiments import Experiment
 
 EVALUATION_COPIES = 16
@@ -49,16 +49,8 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     eval_seed = derived_seed(experiment.seed, EVALUATION)
     eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, experiment.evaluation.episodes), eval_seed)
     model = _make_model(experiment, env, device)
-    choice = kernels.choose(
-        get_cell(experiment.policy.cell).kernel, device.type, torch.float32, experiment.policy.hidden_size
-    )
-    hardware = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "backend": choice.backend,
-    }
     run = runs.create(experiment, out, overwrite=overwrite)
-    runs.write_environment(run, hardware)
+    runs.write_environment(run, hardware(device, experiment.cell, experiment.policy.hidden_size))
     model.set_logger(make_logger(run, experiment))
     callback = RunCallback(experiment, run, eval_env, eval_seed)
     started = time.monotonic()

@@ -17,8 +17,7 @@ import safetensors.torch
 import torch
 
 import bistable_rl
-from bistable_rl import runs
-from bistable_rl.agents import checkpoint
+from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
@@ -83,7 +82,7 @@ def test_opening_a_run_never_unpickles(trained: Path, monkeypatch: pytest.Monkey
 
 def test_a_reopened_agent_acts_as_the_trained_one(trained: Path) -> None:
     agent = load(trained)
-    weights = safetensors.torch.load_file(checkpoint.latest(trained) / "policy.safetensors")
+    weights = safetensors.torch.load_file(checkpoint.latest(trained) / "weights.safetensors")
     for name, tensor in agent.policy.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
     action, state = agent.predict(np.zeros(4, np.float32))
@@ -101,7 +100,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     second = train(experiment, tmp_path / "b")
 
     def outcome(run: Path) -> tuple[dict[str, bytes], list[str]]:
-        tensors = safetensors.torch.load_file(checkpoint.latest(run) / "policy.safetensors")
+        tensors = safetensors.torch.load_file(checkpoint.latest(run) / "weights.safetensors")
         with (run / "metrics.csv").open() as file:
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
         return {name: t.numpy().tobytes() for name, t in tensors.items()}, [str(row) for row in rows]
@@ -336,7 +335,7 @@ def _copy(run: Path, to: Path) -> Path:
 
 
 def _truncate(run: Path) -> None:
-    file = checkpoint.latest(run) / "policy.safetensors"
+    file = checkpoint.latest(run) / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
 
 
@@ -361,11 +360,11 @@ def _broken_counters(run: Path) -> None:
 
 
 def _no_weights(run: Path) -> None:
-    (checkpoint.latest(run) / "policy.safetensors").unlink()
+    (checkpoint.latest(run) / "weights.safetensors").unlink()
 
 
 def _nan_weights(run: Path) -> None:
-    file = checkpoint.latest(run) / "policy.safetensors"
+    file = checkpoint.latest(run) / "weights.safetensors"
     tensors = safetensors.torch.load_file(file)
     tensors["value_net.bias"].fill_(float("nan"))
     safetensors.torch.save_file(tensors, file)
@@ -374,7 +373,7 @@ def _nan_weights(run: Path) -> None:
 def _a_pickle(run: Path) -> None:
     import pickle
 
-    (checkpoint.latest(run) / "policy.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (checkpoint.latest(run) / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
 
 
 @pytest.mark.parametrize(
@@ -387,7 +386,7 @@ def _a_pickle(run: Path) -> None:
         (_other_cell, "another architecture"),
         (_no_checkpoint, "holds no checkpoint"),
         (_broken_counters, "state.json is truncated or broken"),
-        (_no_weights, "policy.safetensors is missing"),
+        (_no_weights, "weights.safetensors is missing"),
     ],
 )
 def test_a_damaged_run_is_one_sentence(

@@ -1,6 +1,6 @@
 """Checkpoints: weights and optimizer in safetensors, counters in JSON, written whole or not at all.
 
-checkpoints/<steps>/policy.safetensors
+checkpoints/<steps>/weights.safetensors
                     optimizer.safetensors
                     state.json
 """
@@ -21,14 +21,14 @@ from bistable_rl.config import UserError
 
 
 def save(
-    run: Path, steps: int, policy: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, **state: Any
+    run: Path, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, **state: Any
 ) -> Path:
-    """Write the checkpoint of a run at a number of environment steps and drop the oldest ones past `keep`.
+    """Write the checkpoint of a run at a number of steps and drop the oldest ones past `keep`.
 
     Args:
         run: The run folder.
-        steps: Environment steps so far; names the checkpoint.
-        policy: Its weights are kept.
+        steps: Environment steps, or updates, so far; names the checkpoint.
+        network: Its weights are kept.
         optimizer: Its moments are kept.
         keep: How many of the latest checkpoints remain.
         **state: Further plain values for state.json.
@@ -39,7 +39,7 @@ def save(
     folder = run / runs.CHECKPOINTS / f"{steps:012d}"
     with runs.written_folder(folder) as temporary:
         try:
-            safetensors.torch.save_file(_contiguous(policy.state_dict()), temporary / "policy.safetensors")
+            safetensors.torch.save_file(_contiguous(network.state_dict()), temporary / "weights.safetensors")
             safetensors.torch.save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
         except SafetensorError as error:
             raise UserError(f"{folder} cannot be written: {error}.") from None
@@ -66,13 +66,13 @@ def latest(run: Path) -> Path:
     return found[-1]
 
 
-def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
-    """Load a checkpoint's weights into a policy and return its state.json.
+def load_weights(folder: Path, network: nn.Module) -> dict[str, Any]:
+    """Load a checkpoint's weights into a network and return its state.json.
 
     Raises:
         UserError: A file is missing, truncated or broken, or the weights belong to another architecture.
     """
-    file = folder / "policy.safetensors"
+    file = folder / "weights.safetensors"
     try:
         tensors = safetensors.torch.load_file(file)
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
         raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.") from None
     except OSError as error:
         raise UserError(f"the checkpoint {folder} cannot be read: {error.strerror or error}.") from None
-    wanted = policy.state_dict()
+    wanted = network.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
         if have != want:
@@ -97,8 +97,30 @@ def load_policy(folder: Path, policy: nn.Module) -> dict[str, Any]:
             )
         if not bool(torch.isfinite(tensors[name]).all()):
             raise UserError(f"the checkpoint {folder} is broken: {name} holds NaN or infinity.")
-    policy.load_state_dict(tensors)
+    network.load_state_dict(tensors)
     return state
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Load a checkpoint's moments into an optimizer of the same parameters.
+
+    Raises:
+        UserError: The file is missing, truncated or broken, or belongs to another network.
+    """
+    file = folder / "optimizer.safetensors"
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    try:
+        for key, tensor in safetensors.torch.load_file(file).items():
+            index, _, name = key.partition(".")
+            if tensor.dim() and tensor.shape != parameters[int(index)].shape:
+                raise ValueError(f"{key} has another shape")
+            state.setdefault(int(index), {})[name] = tensor
+    except FileNotFoundError:
+        raise UserError(f"the checkpoint {folder} is incomplete: {file.name} is missing.") from None
+    except (SafetensorError, OSError, ValueError, IndexError) as error:
+        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _shown(tensor: Tensor | None) -> str:

@@ -1,0 +1,65 @@
+"""How far a training is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        total: Steps to go.
+        title: What is running, said once at the start.
+        start: Steps that were done before.
+        unit: What a step is called.
+    """
+
+    EVERY = 10.0  # seconds between two lines where there is no terminal
+
+    def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps") -> None:
+        self.total = total
+        self.unit = unit
+        self.began = self.last = time.monotonic()
+        self.start = self.steps = start
+        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if sys.stderr.isatty() else None
+        self.say(title)
+
+    def update(self, steps: int, facts: Callable[[], dict[str, str]]) -> None:
+        """Show where training is; cheap enough for every step.
+
+        Args:
+            steps: Steps done so far.
+            facts: Gives what to show beside them, by name; called only when something is shown.
+        """
+        now = time.monotonic()
+        if now - self.last < (0.5 if self.bar is not None else self.EVERY):
+            return
+        self.last = now
+        if self.bar is not None:
+            self.bar.set_postfix(facts(), refresh=False)
+            self.bar.update(min(steps, self.total) - self.steps)
+            self.steps = min(steps, self.total)
+        else:
+            rate = (steps - self.start) / (now - self.began)
+            eta = timedelta(seconds=int(max(0, self.total - steps) / rate)) if rate else "unknown"
+            shown = "".join(f", {name} {value}" for name, value in facts().items())
+            self.say(f"{steps:,}/{self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, {eta} to go{shown}")
+
+    def say(self, line: str) -> None:
+        """Print a line beside the bar."""
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self.bar is not None:
+            self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
+            self.bar.close()
