@@ -1,0 +1,230 @@
+"""Carry out a grid of runs: start what is not finished, continue what was stopped, name what failed.
+
+All state lies in the run folders and the ledger, so a grid that was stopped or killed goes on where it was when the
+same call is made again, and one that was extended runs what is new.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from bistable_rl import runs
+from bistable_rl.compare import ledger
+from bistable_rl.compare.jobs import Job, prepare
+from bistable_rl.compare.ledger import Ledger, Row
+from bistable_rl.compare.local import INTERRUPTED, LOG, LocalLauncher
+from bistable_rl.config import UserError
+from bistable_rl.experiments import Experiment
+
+POLL_SECONDS = 0.2
+SHOW_SECONDS = 2.0
+
+
+class Running(Protocol):
+    """A job that was started."""
+
+    def poll(self) -> int | None:
+        """Return the exit code once it has ended."""
+
+    def interrupt(self) -> None:
+        """Ask it to stop, as Ctrl-C does."""
+
+    def kill(self) -> None:
+        """Stop it at once."""
+
+
+class Launcher(Protocol):
+    """Where jobs run."""
+
+    slots: int
+
+    def start(self, job: Job) -> Running:
+        """Start a job whose folder is prepared."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a grid gave.
+
+    Attributes:
+        rows: The finished runs, in the order of the jobs.
+        failed: Why the others failed, by the job's name, a sentence each.
+    """
+
+    rows: list[Row]
+    failed: dict[str, str]
+
+
+def run_grid(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    workers: int | None = None,
+    launcher: Launcher | None = None,
+    committed: Path | None = None,
+) -> Outcome:
+    """Carry out every job that is not finished yet.
+
+    A job is finished when its row is in the ledger, or its run folder says so. One that fails stops no other, and is
+    tried again by the next call. Ctrl-C stops all runs, each with a checkpoint; a second one stops them at once.
+
+    Args:
+        jobs: The jobs; their names and their folders differ.
+        folder: Where the ledger, runs.csv and curves.csv, is kept.
+        workers: How many jobs run at once on this machine (default: one a core).
+        launcher: Where they run instead.
+        committed: A folder with rows of a ledger that count as finished too.
+
+    Raises:
+        UserError: A run folder holds another experiment, another grid is at work in `folder`, or a file is broken.
+        KeyboardInterrupt: After Ctrl-C, once every run has stopped.
+    """
+    launcher = launcher or LocalLauncher(workers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another grid is at work in {folder}; wait for it, or name another --out.") from None
+        return _Grid(jobs, launcher, Ledger(folder, committed)).carry_out()
+
+
+class _Grid:
+    """One call of `run_grid`."""
+
+    def __init__(self, jobs: Sequence[Job], launcher: Launcher, book: Ledger) -> None:
+        self.jobs = jobs
+        self.launcher = launcher
+        self.book = book
+        self.failed: dict[str, str] = {}
+        self.waiting: deque[Job] = deque()
+        self.running: list[tuple[Job, Running]] = []
+
+    def carry_out(self) -> Outcome:
+        for job in self.jobs:
+            if self.book.row(job) is None:
+                prepare(job)
+                if not self._record(job):
+                    self.waiting.append(job)
+        self.bar = _Bar(len(self.jobs), len(self.jobs) - len(self.waiting))
+        try:
+            self._run()
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            self.bar.close()
+        rows = [row for row in map(self.book.row, self.jobs) if row is not None]
+        return Outcome(rows, self.failed)
+
+    def _run(self) -> None:
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < self.launcher.slots:
+                job = self.waiting.popleft()
+                self.running.append((job, self.launcher.start(job)))
+            time.sleep(POLL_SECONDS)
+            for entry in list(self.running):
+                job, process = entry
+                code = process.poll()
+                if code is not None:
+                    self.running.remove(entry)
+                    self._ended(job, code)
+            self.bar.show([job for job, _ in self.running])
+
+    def _ended(self, job: Job, code: int) -> None:
+        if not self._record(job):
+            self.failed.setdefault(job.name, _failure(job, code))
+        self.bar.done(f"{job.name}: " + (f"failed: {self.failed[job.name]}" if job.name in self.failed else "finished"))
+
+    def _record(self, job: Job) -> bool:
+        """Enter a run that finished into the ledger; say whether nothing is left to do for it."""
+        try:
+            row = ledger.of_run(job)
+        except UserError as error:
+            self.failed[job.name] = str(error)
+            return True
+        if row is not None:
+            self.book.add(row)
+        return row is not None
+
+    def _stop(self) -> None:
+        """Stop every run, each with a checkpoint; at the next Ctrl-C at once."""
+        self.bar.say(f"stopping {len(self.running)} runs; press Ctrl-C again to stop at once")
+        try:
+            for _, process in self.running:
+                process.interrupt()
+            while any(process.poll() is None for _, process in self.running):
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            for _, process in self.running:
+                process.kill()
+
+
+def _failure(job: Job, code: int) -> str:
+    """Return why a run failed, in the words of its last line."""
+    if code < 0:
+        return f"it was killed by signal {-code}; see {job.folder / LOG}."
+    if code == INTERRUPTED:
+        return "it was stopped; the same command goes on with it."
+    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+    return lines[-1].removeprefix("bistable-rl: ")
+
+
+def fraction_done(job: Job) -> float:
+    """Return how much of an agent's training is done, from 0 to 1; a supervised one counts when it has finished."""
+    if not isinstance(job.config, Experiment):
+        return 0.0
+    try:
+        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
+            [last] = deque(csv.DictReader(file), maxlen=1)
+        return min(1.0, int(last["time/total_timesteps"]) / job.config.total_steps)
+    except (OSError, LookupError, ValueError, TypeError):  # not begun, or a row half written
+        return 0.0
+
+
+class _Bar:
+    """The progress of a grid: a bar on a terminal, a line a run elsewhere."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._bar = tqdm(total=total, initial=done, unit=" runs", disable=not sys.stderr.isatty())
+        self._done = done
+        self._shown = time.monotonic()
+        if done:
+            self.say(f"{done} of {total} runs are finished already")
+
+    def show(self, running: Sequence[Job]) -> None:
+        """Show where the running jobs are."""
+        now = time.monotonic()
+        if self._bar.disable or now - self._shown < SHOW_SECONDS:
+            return
+        self._shown = now
+        self._bar.n = round(self._done + sum(map(fraction_done, running)), 2)
+        self._bar.set_postfix_str(f"{len(running)} at work")
+
+    def done(self, line: str) -> None:
+        """Count a run that has ended."""
+        self._done += 1
+        self._bar.n = self._done
+        self.say(f"{self._done}/{self._bar.total} {line}")
+
+    def say(self, line: str) -> None:
+        """Print a line beside the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

@@ -1,0 +1,205 @@
+"""The ledger of a grid: what its finished runs gave, in two CSV files that outlive the run folders.
+
+    runs.csv      a row a run: what it was, where, when and how it ran, its final metrics
+    curves.csv    a row an evaluation during training
+
+Rows are known again by their config hash. Rows committed with the package count as finished wherever the grid is run,
+so that a table can grow over days and machines.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bistable_rl import runs
+from bistable_rl.compare.jobs import Job
+from bistable_rl.config import UserError, one_sentence
+
+RUNS = "runs.csv"
+CURVES = "curves.csv"
+FACTS = ("label", "seed", "hash", "date", "commit", "hardware", "threads", "steps", "seconds", "memory_mb")
+"""The first columns of runs.csv; then come grid.<key> and final.<metric>."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished run.
+
+    Attributes:
+        label: What is compared; its seeds share it.
+        seed: Its seed.
+        hash: Its config hash.
+        facts: The other columns of `FACTS`, as text; empty where the run did not say.
+        keys: The grid's keys and this run's values, as text.
+        final: Its final metrics; horizon generalisation as `success@500`.
+        curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each.
+    """
+
+    label: str
+    seed: int
+    hash: str
+    facts: Mapping[str, str]
+    keys: Mapping[str, str]
+    final: Mapping[str, float]
+    curve: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
+
+    def number(self, fact: str) -> float:
+        """Return a fact such as seconds as a number, NaN where the run did not say."""
+        return float(self.facts.get(fact) or "nan")
+
+
+def of_run(job: Job) -> Row | None:
+    """Return the row of a job's run folder, None if the run has not finished.
+
+    Raises:
+        UserError: The run says that it finished, but its files are broken.
+    """
+    try:
+        result = json.loads((job.folder / runs.RESULT).read_text(encoding="utf-8"))
+        if result["status"] != "finished":
+            return None
+        made = json.loads((job.folder / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
+            curve = [point for point in map(_evaluation, csv.DictReader(file)) if point]
+        facts = {
+            "date": made["date"],
+            "commit": made["commit"],
+            "hardware": f"{made['processor']}, {made['cores']} cores, {made['device']}",
+            "threads": made["threads"],
+            "steps": result["steps"],
+            "seconds": result["seconds"],
+            "memory_mb": result.get("peak_memory_mb"),
+        }
+        final = {name: float(value) for name, value in result["evaluation"].items() if value is not None}
+        for at in result.get("horizons", ()):
+            numbers = {name: value for name, value in at.items() if isinstance(value, (int, float))}
+            final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
+    return Row(
+        label=job.label,
+        seed=job.config.seed,
+        hash=job.hash,
+        facts={name: "" if value is None else str(value) for name, value in facts.items()},
+        keys={name: str(value) for name, value in job.keys.items()},
+        final=final,
+        curve=tuple(curve),
+    )
+
+
+def _evaluation(row: Mapping[str, str]) -> dict[str, float]:
+    """Return an evaluation of metrics.csv, nothing for a row without one; the first columns are steps and seconds."""
+    measured = {name[5:]: float(value) for name, value in row.items() if name.startswith("eval/") and value}
+    steps, seconds = list(row.values())[:2]
+    return {"steps": float(steps), "seconds": float(seconds), **measured} if measured else {}
+
+
+class Ledger:
+    """The rows of finished runs, by config hash.
+
+    Args:
+        folder: Holds runs.csv and curves.csv; made when the first row is added.
+        committed: A folder with rows that count as finished too, never written to; it need not exist.
+
+    Raises:
+        UserError: A file is broken.
+    """
+
+    def __init__(self, folder: Path, committed: Path | None = None) -> None:
+        self.folder = folder
+        self._rows: dict[str, Row] = {}
+        for source in (committed, folder):
+            if source is not None and (source / RUNS).exists():
+                self._rows.update((row.hash, row) for row in read(source))
+
+    def row(self, job: Job) -> Row | None:
+        """Return a job's row, with the label and the keys that the job has now."""
+        row = self._rows.get(job.hash)
+        if row is None:
+            return None
+        keys = {name: str(value) for name, value in job.keys.items()}
+        return Row(job.label, row.seed, row.hash, row.facts, keys, row.final, row.curve)
+
+    def add(self, row: Row) -> None:
+        """Add a row and write both files.
+
+        Raises:
+            UserError: They cannot be written.
+        """
+        self._rows[row.hash] = row
+        write(self.folder, self._rows.values())
+
+
+def write(folder: Path, rows: Iterable[Row]) -> None:
+    """Write runs.csv and curves.csv, sorted, each whole or not at all.
+
+    Raises:
+        UserError: They cannot be written.
+    """
+    rows = sorted(rows, key=lambda row: (row.label, row.seed, row.hash))
+    table = [
+        {"label": row.label, "seed": row.seed, "hash": row.hash}
+        | dict(row.facts)
+        | {f"grid.{name}": value for name, value in row.keys.items()}
+        | {f"final.{name}": f"{value:.6g}" for name, value in row.final.items()}
+        for row in rows
+    ]
+    points = [
+        {"label": row.label, "seed": row.seed, "hash": row.hash}
+        | {name: f"{value:.10g}" if name == "steps" else f"{value:.6g}" for name, value in point.items()}
+        for row in rows
+        for point in row.curve
+    ]
+    # the rows of a run without its curve would be taken for a whole run, so runs.csv is written last
+    _write_csv(folder / CURVES, ("label", "seed", "hash", "steps", "seconds"), points)
+    _write_csv(folder / RUNS, FACTS, table)
+
+
+def _write_csv(path: Path, first: Iterable[str], rows: list[dict[str, Any]]) -> None:
+    columns = dict.fromkeys(first)
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write_text(path, text.getvalue())
+
+
+def read(folder: Path) -> list[Row]:
+    """Return the rows of runs.csv with their curves.
+
+    Raises:
+        UserError: A file is missing or broken.
+    """
+    curves: dict[str, list[dict[str, float]]] = {}
+    try:
+        with (folder / CURVES).open(encoding="utf-8", newline="") as file:
+            for point in csv.DictReader(file):
+                numbers = {k: float(v) for k, v in point.items() if v and k not in ("label", "seed", "hash")}
+                curves.setdefault(point["hash"], []).append(numbers)
+        with (folder / RUNS).open(encoding="utf-8", newline="") as file:
+            return [
+                Row(
+                    label=row["label"],
+                    seed=int(row["seed"]),
+                    hash=row["hash"],
+                    facts={name: row[name] for name in FACTS[3:]},
+                    keys={name[5:]: value for name, value in row.items() if name.startswith("grid.") and value},
+                    final={name[6:]: float(v) for name, v in row.items() if name.startswith("final.") and v},
+                    curve=tuple(curves.get(row["hash"], ())),
+                )
+                for row in csv.DictReader(file)
+            ]
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder}: {RUNS} or {CURVES} is broken ({one_sentence(error)})") from None

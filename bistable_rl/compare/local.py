@@ -1,0 +1,104 @@
+"""Run jobs on this machine, a process each."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from bistable_rl.compare.jobs import Job
+from bistable_rl.config import UserError
+
+LOG = "log.txt"
+INTERRUPTED = 130  # the exit code after Ctrl-C
+Command = Callable[[Job], Sequence[str]]
+
+
+def command(job: Job) -> list[str]:
+    """Return the command that starts a job's run folder, continues it, or says that it has finished."""
+    return [sys.executable, "-m", "bistable_rl.compare.child", job.config.COMMAND, "--resume", str(job.folder)]
+
+
+class LocalLauncher:
+    """Runs jobs side by side on this machine, the cores shared out among them.
+
+    Args:
+        workers: How many at once (default: one a core).
+        command: What runs a job.
+    """
+
+    def __init__(self, workers: int | None = None, command: Command = command) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.slots = workers or cores
+        self.threads = max(1, cores // self.slots)
+        self._command = command
+
+    def start(self, job: Job) -> Process:
+        """Start a job whose folder is prepared."""
+        return Process(job, self._command(job), self.threads)
+
+
+class Process:
+    """A job's process; its output goes to log.txt in the run folder.
+
+    While it lives it holds a lock beside the run folder. A grid that was killed and started again can so meet a run of
+    its former life: it waits until that one has ended, and never writes to the same folder.
+
+    Args:
+        job: The job; its run folder exists.
+        command: What runs it.
+        threads: Its OMP_NUM_THREADS.
+    """
+
+    def __init__(self, job: Job, command: Sequence[str], threads: int) -> None:
+        self._job = job
+        self._command = list(command)
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unwanted = False
+        self.poll()
+
+    def poll(self) -> int | None:
+        """Return the exit code once the process has ended."""
+        if self._process is not None:
+            return self._process.poll()
+        if self._unwanted:
+            return INTERRUPTED
+        folder = self._job.folder
+        try:
+            with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with (folder / LOG).open("ab") as log:
+                    self._process = self._start(lock, log)
+        except BlockingIOError:
+            pass  # a run of a killed grid is still stopping
+        except OSError as error:
+            raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
+        return None
+
+    def _start(self, lock: IO[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.PIPE,  # closes when this process dies; see child.py
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,  # Ctrl-C reaches it through `interrupt` alone, once
+        )
+
+    def interrupt(self) -> None:
+        """Ask it to stop, as Ctrl-C does."""
+        self._unwanted = True
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Stop it at once; its last checkpoint is what remains."""
+        self._unwanted = True
+        if self._process is not None:
+            self._process.kill()

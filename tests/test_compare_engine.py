@@ -1,0 +1,236 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import make_dataclass, replace
+from pathlib import Path
+
+import fake_run
+import pytest
+
+from bistable_rl.compare import ledger
+from bistable_rl.compare.child import stop_when_closed
+from bistable_rl.compare.engine import Outcome, run_grid
+from bistable_rl.compare.jobs import Job, config_hash
+from bistable_rl.compare.local import LocalLauncher
+from bistable_rl.config import UserError
+from bistable_rl.experiments import Experiment, PolicyConfig
+
+CELLS = ("nbrc", "gru")
+
+
+def grid(experiment: Experiment, out: Path, cells: tuple[str, ...] = CELLS, seeds: int = 2) -> list[Job]:
+    """Return the jobs of cells by seeds."""
+    return [
+        Job(
+            label=cell,
+            config=replace(experiment, policy=replace(experiment.policy, cell=cell), seed=seed),
+            folder=out / cell / f"seed{seed}",
+            keys={"policy.cell": cell},
+        )
+        for cell in cells
+        for seed in range(seeds)
+    ]
+
+
+def run(jobs: list[Job], out: Path, committed: Path | None = None, workers: int = 4) -> Outcome:
+    return run_grid(jobs, out, launcher=LocalLauncher(workers, fake_run.command), committed=committed)
+
+
+def starts(job: Job) -> list[str]:
+    """Return threads:process of each start of a fake run."""
+    file = job.folder / "starts"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_every_run_becomes_a_row_with_its_curve(experiment: Experiment, tmp_path: Path) -> None:
+    jobs = grid(experiment, tmp_path)
+    outcome = run(jobs, tmp_path)
+    assert outcome.failed == {}
+    assert [(row.label, row.seed, row.hash) for row in outcome.rows] == [(j.label, j.config.seed, j.hash) for j in jobs]
+    assert [row.final["success_rate"] for row in outcome.rows] == [1.0, 0.99, 0.5, 0.49]
+    row = outcome.rows[3]
+    assert row.keys == {"policy.cell": "gru"}
+    assert (row.number("steps"), row.number("seconds"), row.number("memory_mb")) == (400, 1.5, 100)
+    assert [point["steps"] for point in row.curve] == [50 * (i + 1) for i in range(8)]
+    assert [point["success_rate"] for point in row.curve] == [fake_run.success("gru", 1, i + 1) for i in range(8)]
+    assert sorted(ledger.read(tmp_path), key=lambda r: r.hash) == sorted(outcome.rows, key=lambda r: r.hash)
+
+
+def test_a_finished_run_is_never_repeated(experiment: Experiment, tmp_path: Path) -> None:
+    first = run(grid(experiment, tmp_path), tmp_path)
+    extended = grid(experiment, tmp_path, cells=("nbrc", "gru", "lstm"))
+    (tmp_path / "runs.csv").unlink()  # then the run folders still know
+    second = run(extended, tmp_path)
+    assert second.rows[:4] == first.rows
+    assert len(second.rows) == 6
+    assert [len(starts(job)) for job in extended] == [1] * 6
+
+
+def test_a_committed_row_counts_as_finished_without_its_folder(experiment: Experiment, tmp_path: Path) -> None:
+    first = run(grid(experiment, tmp_path / "elsewhere"), tmp_path / "elsewhere")
+    jobs = [replace(job, label=f"our {job.label}") for job in grid(experiment, tmp_path / "here", seeds=3)]
+    second = run(jobs, tmp_path / "here", committed=tmp_path / "elsewhere")
+    assert [row.final for row in second.rows if row.seed < 2] == [row.final for row in first.rows]
+    assert {row.label for row in second.rows} == {"our nbrc", "our gru"}
+    assert [job.folder.exists() for job in jobs] == [False, False, True] * 2
+
+
+def test_a_failed_run_is_named_stops_no_other_and_is_tried_again(experiment: Experiment, tmp_path: Path) -> None:
+    jobs = grid(experiment, tmp_path, cells=("goru", "nbrc"), seeds=1)
+    for _ in range(2):
+        outcome = run(jobs, tmp_path, workers=1)
+        assert outcome.failed == {"goru, seed 0": "the gradient became NaN."}
+        assert [row.label for row in outcome.rows] == ["nbrc"]
+    assert [len(starts(job)) for job in jobs] == [2, 1]
+
+
+def test_a_finished_run_whose_files_are_broken_is_named(experiment: Experiment, tmp_path: Path) -> None:
+    jobs = grid(experiment, tmp_path, seeds=1)
+    run(jobs, tmp_path)
+    (tmp_path / "runs.csv").unlink()
+    (jobs[0].folder / "environment.json").write_text("{")
+    outcome = run(jobs, tmp_path)
+    assert "nbrc/seed0: its files are broken" in outcome.failed["nbrc, seed 0"]
+    assert [row.label for row in outcome.rows] == ["gru"]
+
+
+def test_cores_are_shared_out_as_threads(experiment: Experiment, tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for workers, threads in ((1, cores), (cores, 1), (4 * cores, 1)):
+        jobs = grid(experiment, tmp_path / str(workers), cells=("nbrc",), seeds=1)
+        run(jobs, tmp_path / str(workers), workers=workers)
+        [start] = starts(jobs[0])
+        assert start.split(":")[0] == str(threads)
+
+
+def test_a_folder_of_another_experiment_is_one_sentence(experiment: Experiment, tmp_path: Path) -> None:
+    run(grid(experiment, tmp_path), tmp_path)
+    other = replace(experiment, algorithm=replace(experiment.algorithm, learning_rate=0.5))
+    with pytest.raises(UserError, match=r"seed0 holds a run of another .*algorithm.learning_rate is 0.001 there"):
+        run(grid(other, tmp_path), tmp_path)
+
+
+def test_a_broken_ledger_is_one_sentence(experiment: Experiment, tmp_path: Path) -> None:
+    run(grid(experiment, tmp_path, seeds=1), tmp_path)
+    text = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(text.replace(",0,", ",zero,"))
+    with pytest.raises(UserError, match=r"runs.csv or curves.csv is broken .*zero"):
+        run(grid(experiment, tmp_path, seeds=1), tmp_path)
+
+
+# --- stopped, killed ---------------------------------------------------------------------------------------
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    """Run the grid in a process of its own."""
+    here = Path(__file__).parent
+    code = (
+        "import sys; from pathlib import Path; import test_compare_engine as t\n"
+        "from bistable_rl.experiments import load_experiment; out = Path(sys.argv[1])\n"
+        "t.run(t.grid(load_experiment(out / 'small.yaml'), out), out, workers=2)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
+    return subprocess.Popen([sys.executable, "-c", code, str(out)], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def points(out: Path) -> int:
+    """Return how many evaluations all runs have made."""
+    return sum(len(file.read_text().splitlines()) - 1 for file in out.glob("*/*/metrics.csv"))
+
+
+def wait_for_points(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while points(out) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_ctrl_c_stops_every_run_and_the_same_call_goes_on(config: Path, experiment: Experiment) -> None:
+    out = config.parent
+    grid_process = start(out)
+    wait_for_points(out, 2)
+    grid_process.send_signal(signal.SIGINT)
+    _, said = grid_process.communicate(timeout=30)
+    assert "stopping 2 runs" in said
+    assert "KeyboardInterrupt" in said
+    jobs = grid(experiment, out)
+    pids = [int(line.split(":")[1]) for job in jobs[:2] for line in starts(job)]
+    assert len(pids) == 2
+    assert not any(map(alive, pids))
+    before = points(out)
+    assert 2 <= before < 16
+    assert len(run(jobs, out).rows) == 4
+    assert points(out) == 32  # a run that had begun again from nothing would have lost its points
+
+
+def test_a_grid_killed_five_times_gives_what_one_left_alone_gives(config: Path, experiment: Experiment) -> None:
+    out, alone = config.parent, config.parent / "alone"
+    for kill in range(5):
+        grid_process = start(out)
+        wait_for_points(out, 5 * (kill + 1))
+        grid_process.kill()
+        grid_process.communicate()
+        if kill % 2:  # with the whole machine; otherwise runs are left alone, and the next grid meets them
+            for job in grid(experiment, out):
+                for line in starts(job):
+                    if alive(int(line.split(":")[1])):
+                        os.kill(int(line.split(":")[1]), signal.SIGKILL)
+    outcome = run(grid(experiment, out), out)
+    assert outcome == run(grid(experiment, alone), alone)
+    for name in (ledger.RUNS, ledger.CURVES):
+        assert (out / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_two_grids_at_once_are_refused(config: Path, experiment: Experiment) -> None:
+    grid_process = start(config.parent)
+    wait_for_points(config.parent, 1)
+    with pytest.raises(UserError, match=r"another grid is at work in"):
+        run(grid(experiment, config.parent), config.parent)
+    grid_process.kill()
+    grid_process.communicate()
+
+
+def test_a_run_stops_when_its_grid_is_gone() -> None:
+    ours, theirs = os.pipe()
+    os.close(theirs)
+    with pytest.raises(KeyboardInterrupt):
+        stop_when_closed(ours)
+
+
+# --- the hash ----------------------------------------------------------------------------------------------
+
+
+def test_the_hash_covers_what_changes_numbers(experiment: Experiment) -> None:
+    same = [
+        replace(experiment, name="other"),
+        replace(experiment, device="cuda"),
+        replace(experiment, checkpoint=replace(experiment.checkpoint, every=7)),
+    ]
+    assert {config_hash(other) for other in same} == {config_hash(experiment)}
+    others = [
+        replace(experiment, seed=1),
+        replace(experiment, total_steps=500),
+        replace(experiment, env=replace(experiment.env, kwargs={"length": 6, "num_symbols": 2})),
+        replace(experiment, env=replace(experiment.env, kwargs={"length": 5.0, "num_symbols": 2})),
+        replace(experiment, algorithm=replace(experiment.algorithm, ent_coef=0.1)),
+        replace(experiment, algorithm=replace(experiment.algorithm, target_kl=0.1)),
+        replace(experiment, policy=replace(experiment.policy, cell_kwargs={"c_bias": None})),
+    ]
+    assert len({config_hash(other) for other in [experiment, *others]}) == 1 + len(others)
+
+
+def test_an_option_added_one_day_and_off_changes_no_hash(experiment: Experiment) -> None:
+    later = make_dataclass("Later", [("burn_in", int, 0)], bases=(PolicyConfig,))
+    policy = later(**vars(experiment.policy))
+    assert config_hash(replace(experiment, policy=policy)) == config_hash(experiment)
+    assert config_hash(replace(experiment, policy=replace(policy, burn_in=4))) != config_hash(experiment)
