@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.evaluation import Evaluation, evaluate
+from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.config import UserError, to_yaml
 from bistable_rl.experiments import Experiment
 from bistable_rl.progress import Progress
@@ -67,9 +68,15 @@ def make_logger(run: Path, experiment: Experiment) -> Logger:
         tensorboard = TensorBoardOutputFormat(str(run))
         tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", 0)
         tensorboard.writer.flush()
-        return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, COLUMNS)), tensorboard])
+        columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
+        return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, columns)), tensorboard])
     except OSError as error:
         raise UserError(f"{run} cannot be written: {error.strerror or error}.") from None
+
+
+def horizon_tags(horizon: int) -> list[str]:
+    """Return the names under which an evaluation at a horizon is logged."""
+    return [f"horizon_{horizon}/{way}{name}" for way in ("", "sampled_") for name in FIGURES]
 
 
 class RunCallback(BaseCallback):
@@ -83,16 +90,19 @@ class RunCallback(BaseCallback):
         run: Its run folder.
         eval_env: The copies for evaluation.
         eval_seed: Seeds them anew for every evaluation, so that all of them play the same episodes.
+        horizons: The further horizons to evaluate at.
     """
 
-    def __init__(self, experiment: Experiment, run: Path, eval_env: VecEnv, eval_seed: int) -> None:
+    def __init__(self, experiment: Experiment, run: Path, eval_env: VecEnv, eval_seed: int, horizons: Horizons) -> None:
         super().__init__()
         self.experiment = experiment
         self.run = run
         self.eval_env = eval_env
         self.eval_seed = eval_seed
+        self.horizons = horizons
         self.interrupted = False
         self.last_evaluation: Evaluation | None = None
+        self.last_horizons: list[dict[str, Any]] = []
         self._evaluated_at = 0
         self._saved_at: int | None = None
         self._progress = Progress(experiment.total_steps, str(run))
@@ -178,6 +188,15 @@ class RunCallback(BaseCallback):
             self.logger.record("eval/success_rate", float(result.successes.mean()))
             text += f", success {result.successes.mean():.3f}"
         self._progress.say(f"{self.num_timesteps:,} steps, {text} over {len(result.returns)} episodes")
+        rows = self.horizons.evaluate(self.model.policy, stop=lambda: self.interrupted)
+        for row in rows:
+            values = [way[name] for way in (row, row["sampled"]) for name in FIGURES]
+            for tag, value in zip(horizon_tags(row["horizon"]), values, strict=True):
+                if value is not None:
+                    self.logger.record(tag, value)
+            shown = ", ".join(f"{name} {row[name]:.3f}" for name in ("return", "success") if row[name] is not None)
+            self._progress.say(f"at horizon {row['horizon']:,}: {shown}")
+        self.last_horizons = rows
 
     def _save(self) -> None:
         self._saved_at = self.num_timesteps

@@ -26,7 +26,8 @@ class Evaluation:
     Attributes:
         returns: Undiscounted return of each episode, (episodes,).
         lengths: Steps of each episode, (episodes,).
-        successes: Whether each succeeded, (episodes,); None where the environment does not say.
+        successes: Whether each succeeded, (episodes,): what `info["is_success"]` says, else whether the return reached
+            the environment's reward threshold; None where it has neither.
     """
 
     returns: np.ndarray
@@ -70,6 +71,7 @@ def evaluate(
     lengths: list[int] = []
     successes: list[bool | None] = []
     total, length = np.zeros(n), np.zeros(n, dtype=int)
+    threshold = reward_threshold(env)
     observation: Any = env.reset()
     state, starts = None, np.ones(n, dtype=bool)
     while (done < share).any() and not stop():
@@ -81,9 +83,17 @@ def evaluate(
             if done[i] < share[i]:
                 returns.append(float(total[i]))
                 lengths.append(int(length[i]))
-                success = infos[i].get("is_success")
+                reached = None if threshold is None else total[i] >= threshold
+                success = infos[i].get("is_success", reached)
                 successes.append(None if success is None else bool(success))
             done[i] += 1
             total[i], length[i] = 0.0, 0
     known = None if any(s is None for s in successes) else np.array(successes)
     return Evaluation(np.array(returns), np.array(lengths), known)
+
+
+def reward_threshold(env: VecEnv) -> float | None:
+    """Return the return that counts as solved, as the environment or else its registration declares it."""
+    inner = env.get_attr("unwrapped")[0]
+    declared = getattr(inner, "reward_threshold", None)
+    return getattr(inner.spec, "reward_threshold", None) if declared is None else declared

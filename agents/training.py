@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
+from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import cell_options
@@ -49,10 +50,11 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     eval_seed = derived_seed(experiment.seed, EVALUATION)
     eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, experiment.evaluation.episodes), eval_seed)
     model = _make_model(experiment, env, device)
+    horizons = Horizons(experiment.env, experiment.evaluation.horizons, experiment.evaluation.episodes, eval_seed)
     run = runs.create(experiment, out, overwrite=overwrite)
     runs.write_environment(run, hardware(device, experiment.cell, experiment.policy.hidden_size))
     model.set_logger(make_logger(run, experiment))
-    callback = RunCallback(experiment, run, eval_env, eval_seed)
+    callback = RunCallback(experiment, run, eval_env, eval_seed, horizons)
     started = time.monotonic()
     status, failure = "failed", None
     try:
@@ -67,6 +69,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         model.logger.close()
         env.close()
         eval_env.close()
+        horizons.close()
     seconds = time.monotonic() - started
     saved = checkpoint.folders(run)
     last = str(saved[-1].relative_to(run)) if saved else None
@@ -77,6 +80,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         "steps_per_second": round(model.num_timesteps / seconds, 1),
         "checkpoint": last,
         "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
+        "horizons": callback.last_horizons,
     }
     if failure is None:
         runs.write_json(run / runs.RESULT, result)

@@ -39,6 +39,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _counts(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(_count(part) for part in text.split(",")))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers above 0, such as 50,500,5000") from None
+
+
 def _seed(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 4294967295")
@@ -113,15 +120,33 @@ def evaluate(argv: Sequence[str]) -> int:
     parser = _Parser(
         "evaluate",
         "Play episodes with the last checkpoint of a run and report success and return.\n"
-        "The environment can be changed: --env.kwargs.length 500",
+        "The environment can be changed: --env.kwargs.length 500\n"
+        "With --horizons, it is played at each of them, acting deterministically and sampling.",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
     parser.add_argument("--episodes", metavar="N", type=_count, default=100, help="episodes to play (default: 100)")
+    parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment to play at")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
+    parser.add_argument("--figure", metavar="FILE", type=Path, help="with --horizons: draw the result into this PNG")
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
-    _only_env(overrides, ("--episodes", "--json"))
+    _only_env(overrides, ("--episodes", "--horizons", "--json", "--figure"))
     _check_parent(args.json)
+    _check_parent(args.figure)
+    if args.horizons is not None:
+        from bistable_rl.analysis.horizons import evaluate_horizons
+
+        evaluate_horizons(
+            args.run,
+            args.horizons,
+            episodes=args.episodes,
+            overrides=overrides,
+            json=args.json,
+            figure=args.figure,
+        )
+        return 0
+    if args.figure is not None:
+        raise UserError("evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000.")
 
     from bistable_rl import runs
     from bistable_rl.agents import evaluation

@@ -104,10 +104,13 @@ class EvaluationConfig:
     Args:
         every: Environment steps between two evaluations; the last one is at the end of training.
         episodes: Episodes of each evaluation.
+        horizons: Values of the environment's horizon argument to be evaluated at too, e.g. `[500, 5000]`; there, as
+            many episodes again are played with sampled actions.
     """
 
     every: PositiveInt = 100_000
     episodes: PositiveInt = 100
+    horizons: list[PositiveInt] = field(default_factory=list)
 
 
 @dataclass

@@ -193,6 +193,15 @@ class FirstAction:
         return np.zeros(len(observation), dtype=int), state
 
 
+class Pushes:
+    """Pushes nothing, in an environment of one continuous action."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        return np.zeros((len(observation), 1), np.float32), state
+
+
 class Counts:
     """Keeps the number of steps of its episode in its state, and checks that it gets it back."""
 
@@ -234,12 +243,25 @@ def test_evaluation_does_not_favour_short_episodes(experiment: Experiment) -> No
     assert lengths.mean() > 35
 
 
-def test_an_environment_without_success_reports_none() -> None:
+@pytest.mark.parametrize(("env_id", "success"), [("CartPole-v1", 0.0), ("Pendulum-v1", None)])
+def test_success_is_else_the_reward_threshold_and_else_left_out(env_id: str, success: float | None) -> None:
     from bistable_rl.experiments import EnvConfig
 
-    result = evaluate(FirstAction(), make_vec_env(EnvConfig("CartPole-v1"), 2, seed=0), 2)
-    assert result.successes is None
-    assert result.summary()["success_rate"] is None
+    env = make_vec_env(EnvConfig(env_id), 2, seed=0)
+    result = evaluate(FirstAction(), env, 2) if success is not None else evaluate(Pushes(), env, 2)
+    assert result.summary()["success_rate"] == success
+
+
+def test_a_return_at_the_threshold_is_a_success(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bistable_rl.agents import evaluation
+
+    monkeypatch.setattr(evaluation, "reward_threshold", lambda env: 10.0)
+    from bistable_rl.experiments import EnvConfig
+
+    result = evaluate(FirstAction(), make_vec_env(EnvConfig("CartPole-v1"), 4, seed=0), 20)
+    assert result.successes is not None
+    np.testing.assert_array_equal(result.successes, result.returns >= 10.0)
+    assert 0 < result.successes.mean() < 1
 
 
 # --- the command --------------------------------------------------------------------------------------------
