@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
     from bistable_rl.cells import CELLS
     from bistable_rl.kernels import use_backend
+    from bistable_rl.multistability import attractors
     from bistable_rl.rnn import (
         BRC,
         GORU,
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
         from_torch,
         make_rnn,
     )
+    from bistable_rl.warmup import warm_up
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.kernels": ("use_backend",),
+    "bistable_rl.multistability": ("attractors",),
+    "bistable_rl.warmup": ("warm_up",),
     "bistable_rl.rnn": (
         *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
         *("RNN", "make_rnn", "from_torch"),
@@ -49,10 +53,12 @@ __all__ = [
     "Agent",
     "HalfPBRC",
     "PlasticGRU",
+    "attractors",
     "from_torch",
     "load",
     "make_rnn",
     "use_backend",
+    "warm_up",
 ]
 
 
