@@ -1,5 +1,6 @@
-"""Agents with a bistable memory: policies for sb3-contrib's recurrent PPO, training, evaluation."""
+"""Agents with a bistable memory: policies, recurrent PPO, training, evaluation."""
 
 from bistable_rl.agents.policies import CnnRecurrentPolicy, MlpRecurrentPolicy, MultiInputRecurrentPolicy
+from bistable_rl.agents.ppo import RecurrentPPO
 
-__all__ = ["CnnRecurrentPolicy", "MlpRecurrentPolicy", "MultiInputRecurrentPolicy"]
+__all__ = ["CnnRecurrentPolicy", "MlpRecurrentPolicy", "MultiInputRecurrentPolicy", "RecurrentPPO"]

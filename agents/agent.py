@@ -91,15 +91,17 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     Raises:
         UserError: The policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
-    rate = experiment.algorithm.learning_rate
     policy = experiment.policy
     try:
         kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
-        return RecurrentPolicy(env.observation_space, env.action_space, lambda _: rate, **policy_kwargs(policy)).to(
-            device
-        )
+        return RecurrentPolicy(env.observation_space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"policy: {one_sentence(error)}") from None
+
+
+def _no_rate(_: float) -> float:
+    """Return the step size of an optimizer that takes no step: the algorithm sets it before its first."""
+    return 0.0
 
 
 def policy_kwargs(policy: PolicyConfig) -> dict[str, Any]:

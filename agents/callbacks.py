@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.evaluation import Evaluation, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
+from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.config import UserError, to_yaml
 from bistable_rl.experiments import Experiment
 from bistable_rl.progress import Progress
@@ -40,6 +40,15 @@ COLUMNS = (
     "train/explained_variance",
     "train/std",
     "train/clip_range",
+    "train/learning_rate",
+    "train/ent_coef",
+    "train/state_staleness",
+    "gradient/norm",
+    "gradient/features",
+    "gradient/memory",
+    "gradient/critic_memory",
+    "gradient/actor",
+    "gradient/critic",
 )
 
 
@@ -137,14 +146,15 @@ class RunCallback(BaseCallback):
         return facts
 
     def _on_rollout_end(self) -> None:
-        assert isinstance(self.model, OnPolicyAlgorithm)
+        assert isinstance(self.model, RecurrentPPO)
         buffer = self.model.rollout_buffer
         for name in ("rewards", "values", "log_probs", "advantages"):
-            finite = np.isfinite(getattr(buffer, name))
+            values = getattr(buffer, name).cpu().numpy()
+            finite = np.isfinite(values)
             if not finite.all():
                 step, copy = np.argwhere(~finite)[0][:2]
                 raise NonFiniteError(
-                    f"{name} became {getattr(buffer, name)[step, copy]} in step {step} of environment copy {copy}, "
+                    f"{name} became {values[step, copy]} in step {step} of environment copy {copy}, "
                     f"in the update after {self.num_timesteps - finite.size} environment steps"
                 )
 

@@ -8,16 +8,30 @@ first of the two (the second is a dummy), and runs a sequence in one call whatev
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from bistable_rl.agents.distributions import Categorical
 from bistable_rl.agents.features import Features
+from bistable_rl.cells import Cell
 from bistable_rl.rnn import RNN, make_rnn
 
 CRITICS = ("separate", "shared", "feedforward")
+
+# what the parameters of a policy serve, by the beginnings of their names
+PARTS = {
+    "features": ("features_extractor.", "pi_features_extractor.", "vf_features_extractor."),
+    "memory": ("lstm_actor.",),
+    "critic_memory": ("lstm_critic.", "critic."),
+    "actor": ("mlp_extractor.policy_net.", "action_net.", "log_std"),
+    "critic": ("mlp_extractor.value_net.", "value_net."),
+}
 
 
 class Memory(nn.Module):
@@ -32,6 +46,11 @@ class Memory(nn.Module):
         self.input_size = rnn.input_size
         self.num_layers = 1
         self.hidden_size = rnn.num_layers * rnn.state_size
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The layers."""
+        return list(self.rnn.cells)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Tensor, Tensor]:
         """Run n sequences of T steps, restoring the initial state wherever an episode starts.
@@ -65,11 +84,19 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         critic: `shared`: the value head reads the actor's memory, and the value loss trains it too (sb3-contrib stops
             that gradient); `separate`: recurrent layers of its own; `feedforward`: a linear layer on the present
             observation.
+        critic_gradient: With a shared critic, whether the value loss trains the memory and what lies before it.
         net_arch: Widths of the tanh layers between memory and each head.
+        ortho_init: Start features and heads orthogonally, the action head small, as SB3 does; else as torch does.
+        log_std_init: For Box actions, the logarithm of the standard deviation at first.
+        log_std_min: For Box actions, its lower bound, or None.
+        state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
+            parameter.
 
     Raises:
         ValueError: `critic` is none of the three, or the cell, its size or its options are wrong.
     """
+
+    action_dist: Distribution
 
     def __init__(
         self,
@@ -83,10 +110,20 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         num_layers: int = 1,
         cell_kwargs: dict[str, Any] | None = None,
         critic: str = "shared",
+        critic_gradient: bool = True,
         net_arch: list[int] | None = None,
+        ortho_init: bool = True,
+        log_std_init: float = 0.0,
+        log_std_min: float | None = None,
+        state_dependent_std: bool = False,
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+        if log_std_min is not None and log_std_min > log_std_init:
+            raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
+        self.critic_gradient = critic_gradient
+        self.log_std_min = log_std_min
+        self.state_dependent_std = state_dependent_std
         heads = list(net_arch or [])
         super().__init__(
             observation_space,
@@ -94,6 +131,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             lr_schedule,
             net_arch={"pi": heads, "vf": heads},
             use_sde=use_sde,
+            ortho_init=ortho_init,
+            log_std_init=log_std_init,
             features_extractor_class=Features,
             normalize_images=False,  # Features scales what is an image and leaves categories alone
             lstm_hidden_size=hidden_size,
@@ -106,7 +145,12 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "num_layers": num_layers,
             "cell_kwargs": dict(cell_kwargs or {}),
             "critic": critic,
+            "critic_gradient": critic_gradient,
             "net_arch": heads,
+            "ortho_init": ortho_init,
+            "log_std_init": log_std_init,
+            "log_std_min": log_std_min,
+            "state_dependent_std": state_dependent_std,
         }
 
         def memory() -> Memory:
@@ -116,7 +160,113 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.lstm_actor = memory()
         self.lstm_critic = memory() if critic == "separate" else None
         self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), fused=True, **self.optimizer_kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if isinstance(self.action_dist, CategoricalDistribution):
+            self.action_dist = Categorical(self.action_dist.action_dim)
+        super()._build(lr_schedule)
+        if self.state_dependent_std and isinstance(self.action_dist, DiagGaussianDistribution):
+            del self.log_std
+            self.log_std_net = nn.Linear(self.mlp_extractor.latent_dim_pi, self.action_net.out_features)
+            nn.init.zeros_(self.log_std_net.weight)
+            nn.init.constant_(self.log_std_net.bias, self.log_std_init)
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        if not isinstance(self.action_dist, DiagGaussianDistribution):
+            if isinstance(self.action_dist, Categorical):
+                return self.action_dist.proba_distribution(self.action_net(latent_pi))
+            return super()._get_action_dist_from_latent(latent_pi)
+        log_std = self.log_std_net(latent_pi) if self.state_dependent_std else self.log_std
+        if self.log_std_min is not None:
+            log_std = log_std.clamp(min=self.log_std_min)
+        return self.action_dist.proba_distribution(self.action_net(latent_pi), log_std)
+
+    # What our own algorithm needs. The states of all layers are one tensor (K, n, S): the actor's L layers, then, with
+    # a separate critic, its L.
+
+    def initial_state(self, n: int) -> Tensor:
+        """Return the state (K, n, S) in which an episode begins: zero, or learned."""
+        return torch.stack([cell.initial_state(n) for memory in self._memories() for cell in memory.cells])
+
+    def step(
+        self, observations: Tensor | dict[str, Tensor], state: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the actions (n, ...) for one observation of each copy, and the next state (K, n, S)."""
+        features = self.extract_features(observations)
+        outputs, state = self._advance(features.unsqueeze(0), state, None)
+        latent = self.mlp_extractor.forward_actor(outputs[0][0])
+        actions = self._get_action_dist_from_latent(latent).get_actions(deterministic)
+        return actions.reshape(-1, *(self.action_space.shape or ())), state
+
+    def advance(self, observations: Tensor | dict[str, Tensor], state: Tensor, resets: Tensor) -> Tensor:
+        """Return the state after T steps of observations (T, n, ...), starting anew where `resets` (T, n) is true."""
+        T, n = resets.shape
+        if isinstance(observations, dict):
+            features = self.extract_features({key: part.flatten(0, 1) for key, part in observations.items()})
+        else:
+            features = self.extract_features(observations.flatten(0, 1))
+        return self._advance(features.reshape(T, n, -1), state, resets)[1]
+
+    def values(self, observations: Tensor | dict[str, Tensor], state: Tensor) -> Tensor:
+        """Return the values (n,) of one observation of each copy, seen in the given state."""
+        features = self.extract_features(observations)
+        outputs, _ = self._advance(features.unsqueeze(0), state, None)
+        latent = self._critic_input(features, [output[0] for output in outputs])
+        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
+        return values.flatten()
+
+    def evaluate_packed(
+        self, observations: Tensor | dict[str, Tensor], actions: Tensor, state: Tensor, batch_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values, log-probabilities and entropies (N,) of packed sequences, in one call per layer.
+
+        Args:
+            observations: (N, ...) in the order of a `PackedSequence`.
+            actions: (N, ...).
+            state: (K, B, S) before the first step of each sequence.
+            batch_sizes: (T,) as in a `PackedSequence`.
+        """
+        features = self.extract_features(observations)
+        outputs, _ = self._advance(PackedSequence(features, batch_sizes), state, None)
+        outputs = [output.data for output in outputs]
+        if isinstance(self.action_space, spaces.MultiBinary):
+            actions = actions.float()
+        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs[0]))
+        values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(features, outputs)))
+        entropy = distribution.entropy()
+        assert entropy is not None
+        return values.flatten(), distribution.log_prob(actions), entropy
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters by what they serve, as `PARTS` names it."""
+        parts: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
+            parts.setdefault(part, []).append(parameter)
+        return parts
+
+    def _memories(self) -> list[Memory]:
+        return [self.lstm_actor] if self.lstm_critic is None else [self.lstm_actor, self.lstm_critic]
+
+    def _advance(
+        self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None
+    ) -> tuple[list[Any], Tensor]:
+        """Run every memory over time; return the outputs of each and the states of all."""
+        if self.lstm_critic is None:
+            output, state = self.lstm_actor.rnn(features, state, resets)
+            return [output], state
+        actor, critic = state.chunk(2)
+        actor_output, actor = self.lstm_actor.rnn(features, actor.contiguous(), resets)
+        critic_output, critic = self.lstm_critic.rnn(features, critic.contiguous(), resets)
+        return [actor_output, critic_output], torch.cat([actor, critic])
+
+    def _critic_input(self, features: Tensor, outputs: list[Tensor]) -> Tensor:
+        """Return what the value head reads."""
+        if self.critic is not None:
+            seen: Tensor = self.critic(features)
+            return seen
+        return outputs[-1] if self.critic_gradient or not self.shared_lstm else outputs[-1].detach()
 
     @staticmethod
     def _process_sequence(
@@ -136,8 +286,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             return result
         latent, _ = self._process_sequence(self.extract_features(obs), lstm_states.pi, episode_starts, self.lstm_actor)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
-        values = self.value_net(self.mlp_extractor.forward_critic(latent))
-        return values, distribution.log_prob(actions), distribution.entropy()
+        values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(latent, [latent])))
+        entropy = distribution.entropy()
+        assert entropy is not None
+        return values, distribution.log_prob(actions), entropy
 
     def predict(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import checkpoint, runs
@@ -22,10 +22,11 @@ from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logge
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.devices import hardware, resolve_device
-from bistable_rl.experiments import Experiment
+from bistable_rl.experiments import AlgorithmConfig, Experiment
 
 EVALUATION_COPIES = 16
 
@@ -108,7 +109,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         model = RecurrentPPO(
             RecurrentPolicy,
             env,
-            **vars(experiment.algorithm),
+            **algorithm_kwargs(experiment.algorithm),
             policy_kwargs=policy_kwargs(experiment.policy),
             seed=experiment.seed,
             device=device,
@@ -122,6 +123,16 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it otherwise
     return model
+
+
+def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:
+    """Return the algorithm section as the arguments of `RecurrentPPO`, its schedules as functions."""
+    kwargs = dict(vars(algorithm))
+    for name, value in kwargs.items():
+        if isinstance(value, list | tuple):
+            first, last = value
+            kwargs[name] = LinearSchedule(first, last, end_fraction=1.0)
+    return kwargs
 
 
 def without_gate_options(experiment: Experiment) -> Experiment:

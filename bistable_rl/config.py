@@ -378,6 +378,8 @@ def _phrase(kind: Any) -> str:
         return "one of " + ", ".join(map(str, args))
     if origin is list:
         return f"a list of {'mappings' if typing.get_origin(args[0]) is dict else 'integers above 0'}"
+    if origin is tuple:
+        return "a schedule [first, last] of two such numbers"
     if origin is dict:
         return "a mapping"
     return " or ".join("null" if a is type(None) else _phrase(a) for a in args)

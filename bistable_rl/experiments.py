@@ -53,7 +53,12 @@ class PolicyConfig:
         cell_kwargs: Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.
         critic: `shared`: the value head reads the actor's memory and trains it too; `separate`: the critic
             has recurrent layers of its own; `feedforward`: it sees the present observation only.
+        critic_gradient: With a shared critic, whether the value loss trains the memory.
         net_arch: Units of the tanh layers between the memory and each of the two heads.
+        ortho_init: Start features and heads orthogonally, the action head small; else as torch does.
+        log_std_init: For continuous actions, the logarithm of their standard deviation at first.
+        log_std_min: For continuous actions, its lower bound (null: none).
+        state_dependent_std: For continuous actions, whether their standard deviation depends on the memory.
     """
 
     cell: str = "nbrc"
@@ -61,40 +66,56 @@ class PolicyConfig:
     num_layers: PositiveInt = 1
     cell_kwargs: dict[str, Any] = field(default_factory=dict)
     critic: Literal["separate", "shared", "feedforward"] = "shared"
+    critic_gradient: bool = True
     net_arch: list[PositiveInt] = field(default_factory=list)
+    ortho_init: bool = True
+    log_std_init: float = 0.0
+    log_std_min: float | None = None
+    state_dependent_std: bool = False
 
 
 @dataclass
 class AlgorithmConfig:
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
+    Three of the numbers may be schedules: `[1e-3, 1e-4]` goes from the first to the last in a straight line over the
+    training.
+
     Args:
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size; number or schedule.
         n_steps: Steps of each copy between two updates; cue and answer must fit in for the memory to be learned.
-        batch_size: Steps in a minibatch.
+        batch_size: About how many steps a minibatch has; it is made of whole sequences.
         n_epochs: Passes over the collected steps at each update.
         gamma: Discount factor.
         gae_lambda: λ of the generalised advantage estimate.
-        clip_range: PPO's clipping of the probability ratio.
-        ent_coef: Weight of the entropy bonus.
+        clip_range: PPO's clipping of the probability ratio; number or schedule.
+        clip_range_vf: Clipping of the value's change (null: none).
+        ent_coef: Weight of the entropy bonus; number or schedule.
         vf_coef: Weight of the value loss.
         max_grad_norm: The gradient is scaled down to this norm.
         normalize_advantage: Standardise the advantages of each minibatch.
         target_kl: Stop an update early past 1.5 times this divergence (null: never).
+        bptt_length: The longest sequence, in steps; longer ones are cut, and no gradient crosses a cut (null: no cut).
+        burn_in: Steps before a sequence that begins within an episode that are run again, without gradient.
+        refresh_states: Compute the states from which sequences begin anew before every epoch but the first.
     """
 
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive | tuple[Positive, Positive] = 1e-3
     n_steps: PositiveInt = 128
     batch_size: PositiveInt = 256
     n_epochs: PositiveInt = 4
     gamma: ClosedUnitInterval = 0.99
     gae_lambda: ClosedUnitInterval = 0.95
-    clip_range: Positive = 0.2
-    ent_coef: NonNegative = 0.0
+    clip_range: Positive | tuple[Positive, Positive] = 0.2
+    clip_range_vf: Positive | None = None
+    ent_coef: NonNegative | tuple[NonNegative, NonNegative] = 0.0
     vf_coef: NonNegative = 0.5
     max_grad_norm: Positive = 0.5
     normalize_advantage: bool = True
     target_kl: Positive | None = None
+    bptt_length: PositiveInt | None = None
+    burn_in: NonNegativeInt = 0
+    refresh_states: bool = False
 
 
 @dataclass
@@ -178,10 +199,15 @@ class Experiment:
                 f"{source}: algorithm.batch_size {algorithm.batch_size} is more than the {rollout} steps of an update "
                 f"(algorithm.n_steps {algorithm.n_steps} x env.num_envs {self.env.num_envs})."
             )
-        if algorithm.normalize_advantage and 1 in (algorithm.batch_size, rollout % algorithm.batch_size):
+        longest = min(algorithm.bptt_length or algorithm.n_steps, algorithm.n_steps)
+        if algorithm.burn_in > longest:
             raise UserError(
-                f"{source}: algorithm.batch_size {algorithm.batch_size} leaves a minibatch of one step out of "
-                f"{rollout}, whose advantage cannot be normalised; choose a divisor of {rollout} above 1."
+                f"{source}: algorithm.burn_in {algorithm.burn_in} is more than the longest sequence, {longest} steps."
+            )
+        if self.policy.log_std_min is not None and self.policy.log_std_min > self.policy.log_std_init:
+            raise UserError(
+                f"{source}: policy.log_std_min {self.policy.log_std_min:g} is above policy.log_std_init "
+                f"{self.policy.log_std_init:g}."
             )
         _check_device(self.device, source)
 

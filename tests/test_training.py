@@ -467,16 +467,16 @@ def test_a_nan_in_the_gradient_never_reaches_the_weights(
 ) -> None:
     from bistable_rl.agents.policies import RecurrentPolicy
 
-    evaluate_actions = RecurrentPolicy.evaluate_actions
+    evaluate_packed = RecurrentPolicy.evaluate_packed
     calls = 0
 
     def poisoned(self: RecurrentPolicy, *args: Any) -> Any:
         nonlocal calls
-        calls += 1
-        values, log_prob, entropy = evaluate_actions(self, *args)
+        calls += torch.is_grad_enabled()
+        values, log_prob, entropy = evaluate_packed(self, *args)
         return values * (float("nan") if calls == 6 else 1.0), log_prob, entropy
 
-    monkeypatch.setattr(RecurrentPolicy, "evaluate_actions", poisoned)
+    monkeypatch.setattr(RecurrentPolicy, "evaluate_packed", poisoned)
     with pytest.raises(runs.RunFailedError, match="gradient of the loss became NaN"):
         train(experiment, tmp_path)
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 80

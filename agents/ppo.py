@@ -1,0 +1,362 @@
+"""Recurrent PPO: whole sequences, packed; states at sequence starts only; one kernel call per layer and minibatch."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from bistable_rl.agents import returns
+from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.rollout import Rollout
+from bistable_rl.agents.sequences import Packed
+
+# Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
+EVALUATED_STEPS = 4096
+
+
+class RecurrentPPO(OnPolicyAlgorithm):
+    """Proximal policy optimisation (Schulman et al. 2017) of an agent with a memory, with SB3's interface.
+
+    A minibatch is made of whole sequences, the pieces of episodes that a rollout holds, packed by length: no padding,
+    and no piece is cut in two. Advantages are estimated by GAE (Schulman et al. 2016), bootstrapped where a time
+    limit cuts an episode with the value in the state that the memory was in.
+
+    Args:
+        policy: `RecurrentPolicy`, a subclass, or its name.
+        env: The environment, or its id.
+        learning_rate: Adam's step size; like the other schedules a number, or a function of the remaining progress
+            (1 at first, 0 at the end).
+        n_steps: T, steps of each copy between two updates. No gradient reaches further back than the rollout's start.
+        batch_size: About how many steps a minibatch has; its sequences are whole.
+        n_epochs: Passes over the rollout at each update.
+        gamma: Discount factor.
+        gae_lambda: λ of GAE.
+        clip_range: PPO's clipping of the probability ratio; number or schedule.
+        clip_range_vf: Clipping of the value's change; number, schedule, or None for none.
+        normalize_advantage: Standardise the advantages of each minibatch that has more than one step.
+        ent_coef: Weight of the entropy bonus; number or schedule.
+        vf_coef: Weight of the value loss.
+        max_grad_norm: The gradient is scaled down to this norm.
+        target_kl: Stop an update early past 1.5 times this divergence, or None.
+        bptt_length: The longest sequence, in steps: longer pieces are cut, and no gradient crosses a cut. None: no cut.
+        burn_in: Steps before a sequence that begins within an episode which are run again, without gradient, with the
+            present weights; at most `bptt_length` or `n_steps`.
+        refresh_states: Before every epoch but the first, and after the last, compute the states from which sequences
+            begin anew with the present weights, from the rollout before this one on.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder for TensorBoard, or None.
+        policy_kwargs: Arguments of the policy.
+        verbose: 0 or 1.
+        seed: Seeds everything.
+        device: Where the networks and the rollout live.
+
+    Raises:
+        ValueError: A number is out of range, or the policy is none of ours.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
+        ("RecurrentPolicy", "MlpRecurrentPolicy", "CnnRecurrentPolicy", "MultiInputRecurrentPolicy"), RecurrentPolicy
+    )
+    policy: RecurrentPolicy
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str,
+        *,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 128,
+        batch_size: int = 256,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        bptt_length: int | None = None,
+        burn_in: int = 0,
+        refresh_states: bool = False,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if bptt_length is not None and bptt_length < 1:
+            raise ValueError(f"bptt_length must be at least 1, or None for no limit, got {bptt_length}")
+        longest = min(bptt_length or n_steps, n_steps)
+        if not 0 <= burn_in <= longest:
+            raise ValueError(f"burn_in must be within 0 and {longest}, the longest sequence, got {burn_in}")
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=0.0,  # a schedule here, see below
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            _init_setup_model=False,
+        )
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.clip_range = FloatSchedule(clip_range)
+        self.clip_range_vf = None if clip_range_vf is None else FloatSchedule(clip_range_vf)
+        self.entropy_schedule = FloatSchedule(ent_coef)
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.bptt_length = bptt_length
+        self.burn_in = burn_in
+        self.refresh_states = refresh_states
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        if not issubclass(self.policy_class, RecurrentPolicy):
+            raise ValueError(f"policy must be a RecurrentPolicy, got {self.policy_class.__name__}")
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        ).to(self.device)
+        self.rollout_buffer: Rollout = Rollout(  # type: ignore[assignment]
+            n_steps=self.n_steps,
+            n_envs=self.n_envs,
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            device=self.device,
+            bptt_length=self.bptt_length,
+            burn_in=self.burn_in,
+            refresh=self.refresh_states,
+        )
+        self._parts = self.policy.parts()
+        with torch.no_grad():
+            self._last_state = self.policy.initial_state(self.n_envs)
+        # deals out minibatches, so that nothing else that draws numbers changes them
+        self.minibatch_generator = np.random.default_rng(self.seed)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "RecurrentPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> RecurrentPPO:
+        """Train for a number of environment steps, all copies together; the last update is completed."""
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
+        return self
+
+    # --- living through a rollout --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout, n_rollout_steps: int
+    ) -> bool:
+        """Step all copies `n_rollout_steps` times and find the advantages; return False if the callback stops it.
+
+        A rollout that was stopped is thrown away, and the next one starts with new episodes.
+        """
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        rollout, state = rollout_buffer, self._last_state
+        rollout.begin(state)
+        observation: Any = self._last_obs
+        starts = self._last_episode_starts
+        assert starts is not None
+        cut: list[tuple[int, np.ndarray, list[Any], Tensor]] = []  # what time limits have cut
+        low, high = getattr(self.action_space, "low", None), getattr(self.action_space, "high", None)
+        for t in range(n_rollout_steps):
+            seen = obs_as_tensor(observation, self.device)
+            before = self._restart(state, starts)
+            actions, state = self.policy.step(seen, before)
+            taken = actions.cpu().numpy()
+            if isinstance(self.action_space, spaces.Box):
+                taken = np.clip(taken, low, high)
+            new_obs, rewards, dones, infos = env.step(taken)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self._last_obs = None
+                return False
+            ended = np.flatnonzero(dones)
+            if len(ended):
+                self._update_info_buffer([infos[i] for i in ended], dones[ended])
+                limited = np.array([i for i in ended if infos[i].get("TimeLimit.truncated", False)], np.int64)
+                if len(limited):
+                    last = [infos[i]["terminal_observation"] for i in limited]
+                    cut.append((t, limited, last, state[:, torch.from_numpy(limited)]))
+            rollout.add(seen, starts, before, actions, rewards, dones)
+            observation, starts = new_obs, dones
+        rollout.end(state)
+        self._last_obs, self._last_episode_starts, self._last_state = observation, starts, state
+
+        for t, limited, last, states in cut:
+            rollout.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
+        seen = obs_as_tensor(observation, self.device)
+        rollout.last_values[:] = self.policy.values(seen, self._restart(state, starts))
+        self._evaluate_rollout()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
+        """Return the state with the initial state where an episode starts."""
+        if not starts.any():
+            return state
+        begins = torch.from_numpy(starts).to(state.device).reshape(1, -1, 1)
+        return torch.where(begins, self.policy.initial_state(1), state)
+
+    def _stacked(self, observations: list[Any]) -> Tensor | dict[str, Tensor]:
+        """Return single observations as one batch."""
+        first = observations[0]
+        if isinstance(first, dict):
+            return obs_as_tensor({key: np.stack([o[key] for o in observations]) for key in first}, self.device)
+        return obs_as_tensor(np.stack(observations), self.device)
+
+    def _evaluate_rollout(self) -> None:
+        """Fill in values, log-probabilities, advantages and returns, as the coming update will see them."""
+        rollout = self.rollout_buffer
+        for packed in rollout.sequences.in_order(EVALUATED_STEPS):
+            values, log_probs, _ = self._evaluate(packed)
+            rows = torch.from_numpy(packed.rows).to(self.device)
+            rollout.values.view(-1)[rows] = values
+            rollout.log_probs.view(-1)[rows] = log_probs
+        ends = torch.from_numpy(rollout.episode_ends).to(self.device)
+        following = torch.cat([rollout.values[1:], rollout.last_values.unsqueeze(0)])
+        rollout.advantages = returns.advantages(
+            rollout.rewards,
+            rollout.values,
+            torch.where(ends, rollout.bootstraps, following),
+            ends,
+            gamma=self.gamma,
+            gae_lambda=self.gae_lambda,
+        )
+        rollout.returns = rollout.advantages + rollout.values
+
+    # --- learning from it ----------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Update the policy from the rollout."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        statistics: dict[str, list[float]] = {}
+        stop = False
+        for epoch in range(self.n_epochs):
+            if epoch and self.refresh_states:
+                self._refresh()
+            statistics.pop("train/approx_kl", None)  # of the last epoch, as SB3 has it
+            for packed in self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator):
+                loss, measured = self.loss(packed)
+                for name, value in measured.items():
+                    statistics.setdefault(name, []).append(value.item())
+                if self.target_kl is not None and measured["train/approx_kl"] > 1.5 * self.target_kl:
+                    stop = True
+                    break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                for name, norm in self._clip_gradient().items():
+                    statistics.setdefault(name, []).append(norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if stop:
+                break
+        if self.refresh_states:
+            self._refresh()
+        for name, values in statistics.items():
+            self.logger.record(name, float(np.mean(values)))
+        rollout = self.rollout_buffer
+        explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
+        self.logger.record("train/explained_variance", explained)
+        if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
+            self.logger.record("train/std", float(self.policy.log_std.clamp(min=self.policy.log_std_min).exp().mean()))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", self.clip_range(self._current_progress_remaining))
+        self.logger.record("train/ent_coef", self.entropy_schedule(self._current_progress_remaining))
+
+    def loss(self, packed: Packed) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return PPO's loss of a minibatch, and what is worth logging of it."""
+        rollout = self.rollout_buffer
+        clip_range = self.clip_range(self._current_progress_remaining)
+        values, log_probs, entropy = self._evaluate(packed)
+        advantages = rollout.rows(rollout.advantages, packed)
+        if self.normalize_advantage and len(advantages) > 1:  # one alone has no spread
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_probs - rollout.rows(rollout.log_probs, packed)
+        ratio = log_ratio.exp()
+        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
+        targets = rollout.rows(rollout.returns, packed)
+        if self.clip_range_vf is not None:
+            reach = self.clip_range_vf(self._current_progress_remaining)
+            old = rollout.rows(rollout.values, packed)
+            values = old + (values - old).clamp(-reach, reach)
+        value_loss = torch.nn.functional.mse_loss(values, targets)
+        entropy_loss = -entropy.mean()
+        weight = self.entropy_schedule(self._current_progress_remaining)
+        loss = policy_loss + weight * entropy_loss + self.vf_coef * value_loss
+        with torch.no_grad():
+            measured = {
+                "train/loss": loss,
+                "train/policy_gradient_loss": policy_loss,
+                "train/value_loss": value_loss,
+                "train/entropy_loss": entropy_loss,
+                "train/approx_kl": (ratio - 1 - log_ratio).mean(),  # Schulman's estimator
+                "train/clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
+            }
+        return loss, measured
+
+    def _evaluate(self, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values, log-probabilities and entropies (N,) of packed sequences, with the present weights."""
+        rollout = self.rollout_buffer
+        return self.policy.evaluate_packed(
+            rollout.observed(packed),
+            rollout.rows(rollout.actions, packed),
+            rollout.start_states(self.policy, packed),
+            torch.from_numpy(packed.batch_sizes),
+        )
+
+    def _clip_gradient(self) -> dict[str, float]:
+        """Scale the gradient down to `max_grad_norm`; return its norm, and that of each part, before."""
+        norms = {}
+        for name, parameters in self._parts.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                norms[f"gradient/{name}"] = torch.nn.utils.get_total_norm(gradients)
+        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        torch.nn.utils.clip_grads_with_norm_(itertools.chain(*self._parts.values()), self.max_grad_norm, total)
+        return {name: float(norm) for name, norm in {**norms, "gradient/norm": total}.items()}
+
+    def _refresh(self) -> None:
+        self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)
+        self.logger.record_mean("train/state_staleness", staleness)
