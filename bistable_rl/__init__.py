@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
+    from bistable_rl.analysis.bifurcation import bifurcation
+    from bistable_rl.analysis.gates import gate_trace
+    from bistable_rl.analysis.memory import survival, time_constants
     from bistable_rl.cells import CELLS
     from bistable_rl.kernels import use_backend
     from bistable_rl.multistability import attractors
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
+    "bistable_rl.analysis.bifurcation": ("bifurcation",),
+    "bistable_rl.analysis.gates": ("gate_trace",),
+    "bistable_rl.analysis.memory": ("survival", "time_constants"),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.kernels": ("use_backend",),
     "bistable_rl.multistability": ("attractors",),
@@ -54,9 +60,13 @@ __all__ = [
     "HalfPBRC",
     "PlasticGRU",
     "attractors",
+    "bifurcation",
     "from_torch",
+    "gate_trace",
     "load",
     "make_rnn",
+    "survival",
+    "time_constants",
     "use_backend",
     "warm_up",
 ]

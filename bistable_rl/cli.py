@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bistable_rl.config import UserError, find_config, help_of, one_sentence, shipped_configs, unknown
-from bistable_rl.experiments import Experiment, env_config, load_experiment
+from bistable_rl.experiments import Benchmark, Experiment, env_config, load_benchmark, load_experiment
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,6 +112,50 @@ def train(argv: Sequence[str]) -> int:
     if result["evaluation"]:
         _print_summary(result["evaluation"])
     print(f"watch:    tensorboard --logdir {args.out}\nevaluate: bistable-rl evaluate {run}")
+    return 130 if result["status"] == "interrupted" else 0
+
+
+def benchmark(argv: Sequence[str]) -> int:
+    """Train a network on a supervised benchmark."""
+    parser = _Parser(
+        "benchmark",
+        "Train a network from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
+        "Any key of the config can be overridden: --network.cell gru --task.kwargs.length 50 --seed 1\n"
+        f"Shipped configs: {', '.join(name for name in shipped_configs() if name.startswith('supervised/'))}",
+    )
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is there, instead of numbering")
+    parser.add_argument("--resume", metavar="RUN_DIR", type=Path, help="go on with the run of this folder")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    if any(token in ("-h", "--help") for token in argv):
+        parser.print_help()
+        print("\nkeys of the config, each an option too:\n")
+        print(help_of(Benchmark))
+        return 0
+    own, overrides = _overrides(parser, argv)
+    args = parser.parse_args(own)
+    if (args.config is None) == (args.resume is None):
+        raise UserError("benchmark: name a CONFIG to train, or a run to go on with by --resume RUN_DIR.")
+    if args.resume is not None and overrides:
+        raise UserError(f"benchmark: a run goes on as its config.yaml says; {overrides[0]} cannot change it.")
+    if args.data_dir is not None:
+        os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
+
+    if args.resume is None:
+        config = load_benchmark(find_config(args.config), overrides)
+        from bistable_rl.benchmarks.runner import start
+
+        run = start(config, args.out, overwrite=args.overwrite)
+    else:
+        from bistable_rl.benchmarks.runner import resume
+
+        run = args.resume
+        resume(run)
+    result = _read_result(run)
+    print(f"{result['status']}: {result['steps']:,} updates in {result['seconds']:,.0f} s, in {run}")
+    if isinstance(result["evaluation"], dict):
+        print(", ".join(f"{name} {value:.4f}" for name, value in result["evaluation"].items()) + " on the test set")
     return 130 if result["status"] == "interrupted" else 0
 
 
@@ -248,9 +292,9 @@ def speed(argv: Sequence[str]) -> int:
 
 
 def list_names(argv: Sequence[str]) -> int:
-    """List cells, environments or shipped configs."""
+    """List cells, environments, tasks or shipped configs."""
     parser = _Parser("list", "List what can be named in a config.")
-    parser.add_argument("what", choices=("cells", "envs", "configs"))
+    parser.add_argument("what", choices=("cells", "envs", "tasks", "configs"))
     what = parser.parse_args(argv).what
     rows: list[tuple[str, str]]
     if what == "cells":
@@ -262,6 +306,10 @@ def list_names(argv: Sequence[str]) -> int:
 
         rows = [(name, _first_line(entry.batched)) for name, entry in ENVIRONMENTS.items()]
         rows.append(("any other id", "that gymnasium knows: MiniGrid-MemoryS7-v0, CartPole-v1, package:Name-v0, ..."))
+    elif what == "tasks":
+        from bistable_rl.benchmarks import TASKS
+
+        rows = [(name, _first_line(task)) for name, task in TASKS.items()]
     else:
         rows = [(name, _first_comment(path)) for name, path in shipped_configs().items()]
     width = max(len(name) for name, _ in rows)
@@ -298,6 +346,7 @@ def doctor(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "benchmark": benchmark,
     "evaluate": evaluate,
     "play": play,
     "speed": speed,

@@ -1,5 +1,7 @@
 """Where a network lives, and what runs it there."""
 
+import resource
+import sys
 from typing import Any
 
 import torch
@@ -33,3 +35,11 @@ def hardware(device: torch.device, cell: str, hidden_size: int) -> dict[str, Any
         "threads": torch.get_num_threads(),
         "backend": choice.backend,
     }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory in use so far, in MB: the device's, or this process's on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6

@@ -246,6 +246,28 @@ class MetricsFile:
         self._file.close()
 
 
+def cut_metrics(run: Path, column: str, last: int) -> None:
+    """Drop the rows of a run's metrics.csv whose `column` is past `last`, and a row that was cut off: written later.
+
+    Raises:
+        UserError: The file is broken or cannot be written.
+    """
+    path = run / METRICS
+    if not path.exists():
+        return
+    if not path.stat().st_size:  # killed before the header was on the disk
+        path.unlink()
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        place = header.index(column)
+        kept = [row for row in rows if len(row) == len(header) and int(row[place]) <= last]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is broken ({error}); delete it, or start the run anew.") from None
+    write_text(path, "".join(",".join(row) + "\r\n" for row in [header, *kept]))
+
+
 def _short(value: Any) -> Any:
     """Write a float, numpy's too, with six digits."""
     return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else value

@@ -1,0 +1,26 @@
+"""The supervised benchmarks of the papers, on the same cells as the agents."""
+
+from bistable_rl.benchmarks.binary_addition import BinaryAddition
+from bistable_rl.benchmarks.copy_first import CopyFirst
+from bistable_rl.benchmarks.denoising import Denoising
+from bistable_rl.benchmarks.task import Task
+from bistable_rl.config import UserError, build, unknown
+from bistable_rl.experiments import TaskConfig
+
+TASKS: dict[str, type[Task]] = {
+    "copy_first": CopyFirst,
+    "denoising": Denoising,
+    "binary_addition": BinaryAddition,
+}
+"""The tasks by name, as in `task.name` of a config."""
+
+
+def make_task(config: TaskConfig) -> Task:
+    """Return the task of a config.
+
+    Raises:
+        UserError: There is no such task, or its arguments are wrong.
+    """
+    if config.name not in TASKS:
+        raise UserError("task.name: " + unknown("task", config.name, TASKS))
+    return build(TASKS[config.name], dict(config.kwargs), "task", prefix="task.kwargs.")

@@ -1,0 +1,141 @@
+"""Train a benchmark in its run folder, from the beginning or from where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bistable_rl import checkpoint, kernels, runs
+from bistable_rl.benchmarks import make_task
+from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.network import Network
+from bistable_rl.benchmarks.task import Task
+from bistable_rl.benchmarks.trainer import NonFiniteError, Trainer
+from bistable_rl.cells import get_cell
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
+from bistable_rl.experiments import Benchmark
+
+
+def start(benchmark: Benchmark, out: Path, *, overwrite: bool = False) -> Path:
+    """Train in a new run folder, `out/<name>/<cell>-seed<k>`, and return it; `result.json` says how the run ended.
+
+    Raises:
+        UserError: Something in the benchmark is wrong (nothing has been written then), or the disk is full.
+        RunFailedError: A NaN stopped the training.
+    """
+    parts = _prepare(benchmark)
+    run = runs.create(benchmark, out, overwrite=overwrite)
+    _train(benchmark, run, *parts)
+    return run
+
+
+def resume(run: Path) -> None:
+    """Train the benchmark of a run folder, from its last checkpoint on, or from the beginning where there is none.
+
+    A finished run stays as it is. However often a training is stopped, its weights and metrics (the seconds aside) are
+    those of one that was not.
+
+    Raises:
+        UserError: Something in the benchmark or in the folder is wrong, or the disk is full.
+        RunFailedError: A NaN stopped the training.
+    """
+    benchmark = runs.read_benchmark(run)
+    if not is_finished(run):
+        _train(benchmark, run, *_prepare(benchmark))
+
+
+def _prepare(benchmark: Benchmark) -> tuple[Feed, Network]:
+    """Return batches and network, so that what cannot work is refused before anything is written."""
+    device = resolve_device(benchmark.device)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # so that the numbers do not depend on the machine's cores
+    task = make_task(benchmark.task)
+    network = make_network(benchmark, task, device)
+    return Feed(benchmark, task, device), network
+
+
+def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> None:
+    """Train and write result.json."""
+    runs.write_environment(run, hardware(feed.device, benchmark.cell, benchmark.network.hidden_size))
+    trainer = Trainer(benchmark, run, feed, network)
+    (run / runs.RESULT).unlink(missing_ok=True)
+    status, failure, evaluation = "failed", None, None
+    try:
+        trainer.train()
+        if not trainer.interrupted:
+            evaluation = trainer.evaluate(*feed.test_set())
+        status = "interrupted" if trainer.interrupted else "finished"
+    except KeyboardInterrupt:
+        status = "interrupted"
+    except Exception as error:  # whatever it is: the run folder must say how it ended
+        failure = error
+    saved = checkpoint.folders(run)
+    last = str(saved[-1].relative_to(run)) if saved else None
+    state = trainer.state
+    result: dict[str, Any] = {
+        "status": status,
+        "steps": state.updates,
+        "epochs": round(state.updates / feed.epoch_updates, 4),
+        "seconds": round(state.seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(feed.device), 1),
+        "checkpoint": last,
+        "evaluation": evaluation,
+    }
+    if failure is None:
+        runs.write_json(run / runs.RESULT, result)
+        return
+    result["traceback"] = traceback.format_exception(failure)
+    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
+        runs.write_json(run / runs.RESULT, result)
+    if isinstance(failure, UserError):
+        raise failure
+    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
+    raise runs.RunFailedError(
+        f"{run} stopped after {state.updates} updates; {kind}{one_sentence(failure)} "
+        f"The last good checkpoint is {last}; {runs.RESULT} tells more."
+    ) from failure
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a run folder's result says that it ended as it should."""
+    try:
+        result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and result.get("status") == "finished"
+
+
+def load_network(run: Path, device: str = "cpu") -> tuple[Network, Task]:
+    """Return the network of a run folder with the weights of its last checkpoint, and its task.
+
+    Raises:
+        UserError: There is no such run, or its checkpoint is missing, broken or of another architecture.
+    """
+    benchmark = runs.read_benchmark(run)
+    newest = checkpoint.latest(run)
+    task = make_task(benchmark.task)
+    network = make_network(benchmark, task, resolve_device(device))
+    checkpoint.load_weights(newest, network)
+    return network.eval(), task
+
+
+def make_network(benchmark: Benchmark, task: Task, device: torch.device) -> Network:
+    """Return the network of a benchmark, untrained: the same on every device.
+
+    Raises:
+        UserError: The network section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+    """
+    config = benchmark.network
+    torch.manual_seed(benchmark.seed)
+    try:
+        kernels.choose(get_cell(config.cell).kernel, device.type, torch.float32, config.hidden_size)
+        return Network(config, task).to(device)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"network: {one_sentence(error)}") from None

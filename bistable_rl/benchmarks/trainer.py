@@ -1,0 +1,226 @@
+"""One supervised training: its updates, its checkpoints, and its rows of metrics."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from bistable_rl import checkpoint, runs
+from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.network import Network
+from bistable_rl.benchmarks.task import Samples, judge, loss_of
+from bistable_rl.config import UserError, to_yaml
+from bistable_rl.experiments import Benchmark, TrainingConfig
+from bistable_rl.progress import Progress
+
+COLUMNS = (
+    "time/updates",
+    "time/seconds",
+    "time/epochs",
+    "train/loss",
+    "train/learning_rate",
+    "eval/mse",
+    "eval/loss",
+    "eval/accuracy",
+    "eval/f1",
+)
+ROW_EVERY = 100  # updates
+EVALUATION_BATCH = 500  # samples
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss or its gradient became NaN or infinite; the message says where."""
+
+
+@dataclass
+class State:
+    """Where a training is, beside weights and moments: all that a checkpoint must add to them.
+
+    Attributes:
+        updates: Updates done.
+        seconds: Seconds of training, before it was last stopped too.
+        loss_sum: Sum of the losses since the last row of metrics.
+        losses: How many they are.
+        best: The smallest validation loss.
+        worse_epochs: Epochs since then.
+        over: Whether the training has ended early, by `patience` or `target_loss`.
+    """
+
+    updates: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    losses: int = 0
+    best: float | None = None
+    worse_epochs: int = 0
+    over: bool = False
+
+
+def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
+    """Return the step size of an update, counted from 0, out of a total: warm-up, then the schedule."""
+    if update < training.warmup_steps:
+        return training.learning_rate * (update + 1) / training.warmup_steps
+    done = (update - training.warmup_steps) / max(1, total - training.warmup_steps)
+    falls = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}
+    return training.learning_rate * falls[training.schedule]
+
+
+class Trainer:
+    """Trains the network of a run folder, from its last checkpoint on where there is one.
+
+    Args:
+        benchmark: What is trained.
+        run: Its run folder.
+        feed: Its batches.
+        network: Its network, on its device.
+
+    Raises:
+        UserError: A checkpoint or metrics.csv is broken, or the disk is full.
+    """
+
+    def __init__(self, benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> None:
+        self.benchmark = benchmark
+        self.run = run
+        self.feed = feed
+        self.network = network
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate)
+        self.state = State()
+        self.interrupted = False
+        saved = checkpoint.folders(run)
+        if saved:
+            loaded = checkpoint.load_weights(saved[-1], network)
+            checkpoint.load_optimizer(saved[-1], self.optimizer)
+            self.state = _state(loaded, saved[-1])
+        runs.cut_metrics(run, "time/updates", self.state.updates)
+        self._saved_at = self.state.updates if saved else None
+        self._before = self.state.seconds
+
+    def train(self) -> None:
+        """Train until the end, or until Ctrl-C, which ends it after the update that is being computed."""
+        state, total = self.state, self.feed.total_updates
+        began = time.monotonic()
+        self._progress = Progress(total, str(self.run), start=state.updates, unit="updates")
+        self._metrics = runs.MetricsFile(self.run / runs.METRICS, COLUMNS)
+        self._tensorboard = SummaryWriter(str(self.run), purge_step=state.updates + 1)
+        self._tensorboard.add_text("config", "```yaml\n" + to_yaml(self.benchmark) + "```", 0)
+        handler = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            while state.updates < total and not state.over and not self.interrupted:
+                self._update()
+                state.seconds = self._before + time.monotonic() - began
+                ends_epoch = state.updates % self.feed.epoch_updates == 0
+                if ends_epoch or state.over or state.updates % ROW_EVERY == 0:
+                    self._write_row(ends_epoch)
+                if state.updates % self.benchmark.checkpoint.every == 0:
+                    self._save()
+                self._progress.update(state.updates, self._facts)
+            if self._saved_at != state.updates:
+                self._save()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            self._progress.close()
+            self._metrics.close()
+            self._tensorboard.close()
+
+    @torch.no_grad()
+    def evaluate(self, samples: Samples, index: torch.Tensor) -> dict[str, float]:
+        """Return how well the network answers some samples."""
+        outputs, targets = [], []
+        for part in index.split(EVALUATION_BATCH):
+            x, target = samples.batch(part)
+            with self._autocast():
+                outputs.append(self.network(x).float())
+            targets.append(target)
+        return judge(torch.cat(outputs, 1), torch.cat(targets, 1), classes=self.feed.task.classes)
+
+    def _update(self) -> None:
+        state, training = self.state, self.benchmark.training
+        rate = learning_rate(training, state.updates, self.feed.total_updates)
+        self.optimizer.param_groups[0]["lr"] = rate
+        x, target = self.feed.batch(state.updates)
+        self.optimizer.zero_grad()
+        with self._autocast():
+            output = self.network(x)
+        loss = loss_of(output, target, classes=self.feed.task.classes)
+        loss.backward()
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        value = float(loss.detach())
+        if not math.isfinite(value) or not math.isfinite(float(norm)):
+            what = "the gradient of the loss" if math.isfinite(value) else "the loss"
+            raise NonFiniteError(
+                f"{what} became NaN or infinite in update {state.updates + 1}; "
+                "a smaller training.learning_rate or training.max_grad_norm usually cures this"
+            )
+        if training.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), training.max_grad_norm, norm)
+        self.optimizer.step()
+        state.updates += 1
+        state.loss_sum += value
+        state.losses += 1
+        state.over = training.target_loss is not None and value < training.target_loss
+
+    def _write_row(self, ends_epoch: bool) -> None:
+        state = self.state
+        row: dict[str, Any] = {
+            "time/updates": state.updates,
+            "time/epochs": state.updates / self.feed.epoch_updates,
+            "time/seconds": state.seconds,
+            "train/loss": state.loss_sum / state.losses,
+            "train/learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+        state.loss_sum, state.losses = 0.0, 0
+        self._loss = row["train/loss"]
+        if ends_epoch and self.benchmark.training.validation_size:
+            found = self.evaluate(*self.feed.validation_set())
+            row |= {f"eval/{name}": value for name, value in found.items()}
+            self._judge_progress(found["loss" if self.feed.task.classes else "mse"])
+        self._metrics.write(row)
+        for name in COLUMNS[1:]:
+            if name in row:
+                self._tensorboard.add_scalar(name, row[name], state.updates)
+        self._tensorboard.flush()
+
+    def _judge_progress(self, loss: float) -> None:
+        state, patience = self.state, self.benchmark.training.patience
+        if state.best is None or loss < state.best:
+            state.best, state.worse_epochs = loss, 0
+        else:
+            state.worse_epochs += 1
+        state.over = state.over or (patience is not None and state.worse_epochs >= patience)
+
+    def _save(self) -> None:
+        state = asdict(self.state)
+        keep = self.benchmark.checkpoint.keep
+        checkpoint.save(self.run, state.pop("updates"), self.network, self.optimizer, keep=keep, **state)
+        self._saved_at = self.state.updates
+
+    def _facts(self) -> dict[str, str]:
+        state = self.state
+        return {"loss": f"{state.loss_sum / state.losses:.4f}"} if state.losses else {"loss": f"{self._loss:.4f}"}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.benchmark.training.mixed_precision)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self._progress.say("stopping after this update; press Ctrl-C again to stop at once")
+
+
+def _state(loaded: Mapping[str, Any], folder: Path) -> State:
+    values: dict[str, Any] = {name: loaded.get(name) for name in State.__dataclass_fields__ if name != "updates"}
+    numbers = ("seconds", "loss_sum", "losses", "worse_epochs")
+    if not all(isinstance(values[name], int | float) for name in numbers) or not isinstance(values["over"], bool):
+        raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.")
+    return State(updates=loaded["steps"], **values)
