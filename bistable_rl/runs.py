@@ -78,6 +78,19 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder, with those above it, where there is none; return it.
+
+    Raises:
+        UserError: It cannot be made, or a file is in its place.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made: {error.strerror}.") from None
+    return path
+
+
 @contextlib.contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
