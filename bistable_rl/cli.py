@@ -291,6 +291,21 @@ def speed(argv: Sequence[str]) -> int:
     return 0
 
 
+def figures(argv: Sequence[str]) -> int:
+    """Draw the figures that explain a bistable cell."""
+    parser = _Parser("figures", "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 from our own cells.")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="folder (default: figures)")
+    args = parser.parse_args(argv)
+
+    from bistable_rl.analysis.figures import FIG_3, FIGURES, draw_figures
+
+    page = draw_figures(args.out)
+    for name, figure in FIGURES.items():
+        print(f"{args.out / name}.png  {figure.see}")
+    print(f"{FIG_3}\nall of them, with what to see: {page}")
+    return 0
+
+
 def list_names(argv: Sequence[str]) -> int:
     """List cells, environments, tasks or shipped configs."""
     parser = _Parser("list", "List what can be named in a config.")
@@ -349,6 +364,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "benchmark": benchmark,
     "evaluate": evaluate,
     "play": play,
+    "figures": figures,
     "speed": speed,
     "list": list_names,
     "doctor": doctor,

@@ -81,17 +81,12 @@ def fig_2a(path: Path) -> None:
     """Draw the fixed points of a BRC unit over its feedback gain."""
     points = bifurcation(one_unit(1.5, 0.5))
     with drawing(path, size=(6.4, 3.6)) as (_, [[axes]]):
-        for branch, label in ((points.h > 1e-6, "stable"), (points.h < -1e-6, None)):
-            start = np.array([1.0]), np.array([0.0])  # where the branches meet
-            axes.plot(
-                np.append(start[0], points.a[branch]),
-                np.append(start[1], points.h[branch]),
-                color=BISTABLE,
-                label=label,
-            )
-        middle = np.abs(points.h) <= 1e-6
-        for kind, line, label in ((points.stable, "-", None), (~points.stable, ":", "unstable")):
-            axes.plot(points.a[middle & kind], points.h[middle & kind], line, color=BISTABLE, label=label)
+        middle = np.abs(points.h) < 1e-6
+        branches = {"stable": points.h > 1e-6, "unstable": middle & (points.a > 1), "": points.h < -1e-6}
+        for label, branch in branches.items():  # the three that meet at a = 1
+            a, h = np.append(1, points.a[branch]), np.append(0, points.h[branch])
+            axes.plot(a, h, ":" if label == "unstable" else "-", color=BISTABLE, label=label or None)
+        axes.plot(points.a[middle & (points.a <= 1)], points.h[middle & (points.a <= 1)], color=BISTABLE)
         axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
         axes.annotate("a = 1", (1, -0.9), (4, 0), textcoords="offset points")
         axes.set(xlabel="feedback gain a", ylabel="fixed points of h", xlim=(0, 2), ylim=(-1.05, 1.05))
@@ -169,6 +164,9 @@ FIGURES = {
 }
 
 
+FIG_3 = "Fig. 3, the error over training of GRU and BRC, is drawn by `bistable-rl reproduce fig3`, which trains them."
+
+
 def draw_figures(out: Path) -> Path:
     """Draw every figure into a folder, and a page that says what to see; return the page.
 
@@ -180,5 +178,5 @@ def draw_figures(out: Path) -> Path:
     for name, figure in FIGURES.items():
         figure.draw(out / f"{name}.png")
         page += [f"## {figure.title}", "", f"![{figure.title}]({name}.png)", "", figure.see, ""]
-    runs.write_text(out / "figures.md", "\n".join(page))
+    runs.write_text(out / "figures.md", "\n".join([*page, FIG_3, ""]))
     return out / "figures.md"

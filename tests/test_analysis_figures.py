@@ -1,0 +1,103 @@
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bistable_rl.analysis.figures import ABOVE, BELOW, FIGURES, pulses, response
+from bistable_rl.cli import main
+from bistable_rl.style import drawing
+
+
+def axes_of(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Draw a figure and return its axes, as they were drawn."""
+    kept: list = []
+
+    @contextmanager
+    def recorded(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with drawing(*args, **kwargs) as (figure, axes):
+            kept.extend(axes.flatten())
+            yield figure, axes
+
+    monkeypatch.setattr("bistable_rl.analysis.figures.drawing", recorded)
+    FIGURES[name].draw(path)
+    return kept
+
+
+def marked(axes: Any) -> dict[str, list[float]]:
+    """Return where the stable and unstable points are drawn."""
+    return {
+        line.get_label(): sorted(line.get_xdata())
+        for line in axes.lines
+        if line.get_marker() == "o" and len(line.get_xdata())
+    }
+
+
+def test_fig_1b_marks_the_voltages_without_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below, above = axes_of("fig1b", tmp_path / "x.png", monkeypatch)
+    assert marked(below) == {"stable": pytest.approx([0], abs=1e-9)}
+    points = marked(above)
+    assert points["unstable"] == pytest.approx([0], abs=1e-9)
+    low, high = points["stable"]
+    assert low == pytest.approx(-high)
+    assert high == pytest.approx(ABOVE * np.tanh(high))
+    assert high > 1
+
+
+def test_fig_2a_branches_at_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [axes] = axes_of("fig2a", tmp_path / "x.png", monkeypatch)
+    upper, unstable, lower, single, _ = axes.lines
+    for branch in (upper, unstable, lower):
+        assert (branch.get_xdata()[0], branch.get_ydata()[0]) == (1, 0)
+    a, h = upper.get_data()
+    np.testing.assert_allclose(h, np.tanh(a * h), atol=1e-9)
+    assert (h[1:] > 0).all()
+    np.testing.assert_allclose(lower.get_ydata(), -h, atol=1e-9)
+    assert single.get_xdata().max() <= 1 <= unstable.get_xdata().min()
+    assert unstable.get_linestyle() == ":"
+
+
+def test_fig_2b_marks_where_the_curve_crosses_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for axes in axes_of("fig2b", tmp_path / "x.png", monkeypatch):
+        curve = max(axes.lines, key=lambda line: len(line.get_xdata()))
+        h, value = curve.get_data()
+        crossings = h[:-1][np.sign(value[:-1]) * np.sign(value[1:]) < 0]
+        points = sorted(chain(*marked(axes).values()))
+        assert len(points) in (1, 3)
+        # 0 is on the grid itself; the others lie within a step of a crossing
+        np.testing.assert_allclose([p for p in points if abs(p) > 1e-9], crossings + 0.005, atol=0.006)
+
+
+def test_fig_2c_a_bistable_unit_keeps_the_side_it_was_pushed_to() -> None:
+    x = pulses()
+    h1 = 0.8586  # the positive root of h = tanh(1.5 h)
+    kept, lost = response(ABOVE, 0.2, x), response(BELOW, 0.2, x)
+    assert kept[49] == pytest.approx(h1, abs=1e-3)
+    assert kept[[89, 119]] == pytest.approx([-h1, -h1], abs=1e-3)
+    assert lost[[49, 89]] == pytest.approx([0, 0], abs=1e-2)
+    h, expected = 0.0, []
+    for u in x:
+        h = 0.2 * h + 0.8 * np.tanh(u + ABOVE * h)
+        expected.append(h)
+    np.testing.assert_allclose(kept, expected, atol=1e-6)
+    slow = response(ABOVE, 0.9, x)
+    assert slow[119] > 0.8  # as the caption says: the push down was too short for it
+
+
+def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["figures", "--out", str(tmp_path / "a" / "b")]) == 0
+    files = {p.name for p in (tmp_path / "a" / "b").iterdir()}
+    assert files == {"fig1b.png", "fig2a.png", "fig2b.png", "fig2c.png", "figures.md"}
+    page = (tmp_path / "a" / "b" / "figures.md").read_text()
+    assert re.findall(r"\((\w+\.png)\)", page) == ["fig1b.png", "fig2a.png", "fig2b.png", "fig2c.png"]
+    out = capsys.readouterr().out
+    for figure in FIGURES.values():
+        assert figure.see in page
+        assert figure.see in out
+    (tmp_path / "file").write_text("")
+    assert main(["figures", "--out", str(tmp_path / "file")]) == 2
+    assert "cannot be made" in capsys.readouterr().err
