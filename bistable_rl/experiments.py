@@ -186,7 +186,7 @@ class Experiment:
         Raises:
             UserError: What is wrong.
         """
-        _check_name(self.name, source)
+        check_name(self.name, source)
         for i, wrapper in enumerate(self.env.wrappers):
             extra = sorted(set(wrapper) - {"name", "kwargs"})
             if "name" not in wrapper or extra or not isinstance(wrapper.get("kwargs", {}), dict):
@@ -326,7 +326,7 @@ class Benchmark:
         Raises:
             UserError: What is wrong.
         """
-        _check_name(self.name, source)
+        check_name(self.name, source)
         if self.training.patience is not None and not self.training.validation_size:
             raise UserError(
                 f"{source}: training.patience needs training.validation_size above 0, to know when to stop."
@@ -399,7 +399,12 @@ def _check_kind(path: Path, wanted: type[Experiment] | type[Benchmark]) -> None:
         )
 
 
-def _check_name(name: str, source: str) -> None:
+def check_name(name: str, source: str) -> None:
+    """Check what is to name a folder.
+
+    Raises:
+        UserError: It cannot.
+    """
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise UserError(
             f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."

@@ -23,7 +23,7 @@ from bistable_rl.config import UserError, one_sentence
 
 RUNS = "runs.csv"
 CURVES = "curves.csv"
-FACTS = ("label", "seed", "hash", "date", "commit", "hardware", "threads", "steps", "seconds", "memory_mb")
+FACTS = ("label", "seed", "hash", "cell", "date", "commit", "hardware", "threads", "steps", "seconds", "memory_mb")
 """The first columns of runs.csv; then come grid.<key> and final.<metric>."""
 
 
@@ -68,6 +68,7 @@ def of_run(job: Job) -> Row | None:
         with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
             curve = [point for point in map(_evaluation, csv.DictReader(file)) if point]
         facts = {
+            "cell": job.config.cell,
             "date": made["date"],
             "commit": made["commit"],
             "hardware": f"{made['processor']}, {made['cores']} cores, {made['device']}",

@@ -1,0 +1,113 @@
+"""What a few seeds say: interquartile mean, bootstrap intervals, probability of improvement, steps to a threshold.
+
+After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice": with a handful of
+runs an aggregate means little without its interval, and the interquartile mean (the mean of the middle half) is neither
+thrown by one lucky seed, as the mean is, nor blind to all seeds but one, as the median is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95% bootstrap interval; the bounds are NaN where a single seed gives none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Band:
+    """A learning curve over seeds.
+
+    Attributes:
+        steps: (n,) environment steps or updates.
+        values: (seeds, n) each seed's curve at these steps.
+        middle: (n,) interquartile mean over the seeds.
+        low: (n,) lower bound of its 95% interval at each step; NaN with a single seed.
+        high: (n,) upper bound.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the mean of what is left when a quarter, rounded down, is cut off at each end: of 5, the middle 3."""
+    return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
+
+
+def interquartile_mean_with_interval(values: np.ndarray) -> Estimate:
+    """Return the interquartile mean of (seeds,) final values."""
+    low, high = _interval((values,), interquartile_mean)
+    return Estimate(float(interquartile_mean(values)), float(low), float(high))
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
+    """Return the probability that a run of x is better than a run of y, ties counted half (Mann and Whitney's U / nm).
+
+    Args:
+        x: (n,) final values, higher is better.
+        y: (m,) those of the other.
+    """
+    low, high = _interval((x, y), _share_above)
+    return Estimate(float(_share_above(x, y)), float(low), float(high))
+
+
+def _share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    x, y = np.moveaxis(x, axis, -1)[..., :, None], np.moveaxis(y, axis, -1)[..., None, :]
+    return np.asarray(((x > y) + 0.5 * (x == y)).mean((-2, -1)))
+
+
+def band(steps: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band:
+    """Return the curve of several seeds, at every step that one of them was evaluated at and all of them cover.
+
+    Args:
+        steps: Of each seed, (n,), increasing.
+        values: Of each seed, (n,); between two of its steps a curve is a straight line.
+    """
+    common = np.unique(np.concatenate(steps))
+    common = common[(common >= max(s[0] for s in steps)) & (common <= min(s[-1] for s in steps))]
+    curves = np.stack([np.interp(common, s, v) for s, v in zip(steps, values, strict=True)])
+    low, high = _interval((curves,), interquartile_mean, axis=0)
+    return Band(common, curves, interquartile_mean(curves, axis=0), low, high)
+
+
+def first_reached(steps: np.ndarray, values: np.ndarray, threshold: float) -> float:
+    """Return the step of the first evaluation at or above a threshold; infinity if there is none."""
+    reached = np.flatnonzero(values >= threshold)
+    return float(steps[reached[0]]) if len(reached) else float("inf")
+
+
+def _interval(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = -1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a percentile bootstrap interval, the same ones for the same samples."""
+    if min(sample.shape[axis] for sample in samples) < 2:
+        shape = np.asarray(statistic(*samples, axis=axis)).shape
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    found: Any = stats.bootstrap(
+        samples,
+        statistic,
+        vectorized=True,
+        axis=axis,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",  # the others divide by a spread that is zero where all seeds solve the task
+        rng=np.random.default_rng(0),
+    )
+    return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)

@@ -1,0 +1,112 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import SMALL
+
+from bistable_rl.compare import plan
+from bistable_rl.config import UserError
+from bistable_rl.experiments import Benchmark, Experiment
+
+HELP = {"c_bias": "chrono", "t_max": 5}
+FILE: dict[str, Any] = {
+    "name": "cells",
+    "base": SMALL,
+    "variants": {
+        "nbrc": {"policy.cell": "nbrc"},
+        "gru": {"policy.cell": "gru"},
+        "gru with help": {"policy.cell": "gru", "policy.cell_kwargs": HELP},
+    },
+    "grid": {"env.kwargs.length": [5, 6], "algorithm.gamma": [0.9]},
+    "seeds": [3, 4],
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "cells.yaml"
+    path.write_text(yaml.safe_dump({**FILE, **changes}, sort_keys=False))
+    return path
+
+
+def test_every_variant_is_run_with_every_value_and_seed(tmp_path: Path) -> None:
+    comparison, jobs = plan.read(write(tmp_path), tmp_path / "runs")
+    assert comparison.metric.name == "success_rate"
+    assert len(jobs) == 3 * 2 * 2
+    job = jobs[-1]
+    assert isinstance(job.config, Experiment)
+    assert job.label == "gru with help, length 6"
+    assert job.folder == tmp_path / "runs" / "cells" / "gru_with_help_length_6" / "seed4"
+    assert (job.config.name, job.config.seed) == ("cells", 4)
+    assert (job.config.policy.cell, job.config.policy.cell_kwargs) == ("gru", HELP)
+    assert job.config.env.kwargs == {"length": 6, "num_symbols": 2}
+    assert job.config.algorithm.gamma == 0.9
+    assert (plan.panel(job.keys), plan.series(job.keys)) == ("length 6", "gru with help")
+    assert isinstance(jobs[4].config, Experiment)
+    assert jobs[4].config.policy.cell_kwargs == {}  # variants leave each other alone
+
+
+def test_runs_are_told_apart_by_what_varies_alone(tmp_path: Path) -> None:
+    grid = {"policy.cell": ["brc", "gru"], "algorithm.learning_rate": [1e-3, 1e-2], "algorithm.gamma": [0.9]}
+    _, jobs = plan.read(write(tmp_path, variants={}, grid=grid), tmp_path)
+    assert [job.label for job in jobs[::2]] == [
+        f"{cell}, learning_rate {rate}" for cell in ("brc", "gru") for rate in (0.001, 0.01)
+    ]
+    _, jobs = plan.read(write(tmp_path, variants={}, grid={}), tmp_path)
+    assert [job.label for job in jobs] == ["nbrc", "nbrc"]
+
+
+def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
+    path = write(tmp_path, base="rl/t_maze", grid={})
+    assert plan.read(path, tmp_path)[1][0].config.total_steps == 600_000  # type: ignore[union-attr]
+    base = {"task": {"name": "copy_first"}}
+    grid = {"task.kwargs.length": [5, 50], "network.cell": ["brc", "gru"]}
+    _, jobs = plan.read(write(tmp_path, base=base, variants={}, grid=grid), tmp_path)
+    assert all(isinstance(job.config, Benchmark) for job in jobs)
+    assert jobs[-1].label == "length 50, gru"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"base": 5}, r"cells.yaml: base must be a config's name or path, or an experiment, not 5\."),
+        ({"base": "rl/t_mase"}, r"no shipped config of that name: .*did you mean 'rl/t_maze'"),
+        ({"base": {"policy": {}}}, r"cells.yaml: base.env, for agents, or base.task, .* is missing\."),
+        ({"base": {**SMALL, "total_steps": -1}}, r"cells.yaml: base.total_steps must be an integer above 0, not -1\."),
+        ({"seeds": []}, r"cells.yaml: seeds must be a list of different seeds, not \[\]\."),
+        ({"seeds": [1, 1]}, r"cells.yaml: seeds must be a list of different seeds"),
+        ({"seeds": 3}, r"cells.yaml: seeds must be"),
+        ({"name": "a/b"}, r"cells.yaml: name must be made of letters"),
+        ({"grids": {}}, r"cells.yaml: unknown key 'grids'; did you mean 'grid'"),
+        ({"grid": {"policy.cell": "gru"}}, r"cells.yaml: grid.policy.cell must be a list of values, not \"gru\"\."),
+        (
+            {"grid": {"policy.sell": ["gru"]}},
+            r"cells.yaml, nbrc: unknown key 'policy.sell'; did you mean 'policy.cell'",
+        ),
+        ({"grid": {"policy": [{}]}}, r"cells.yaml, nbrc: policy is a section; set its keys: policy.cell"),
+        ({"grid": {"policy.cell": ["brc"]}}, r"cells.yaml: policy.cell is set by variants.nbrc and varied by grid"),
+        ({"grid": {"seed": [1, 2]}}, r"cells.yaml, nbrc, seed 1: seed is not to be varied"),
+        (
+            {"grid": {"total_steps": [400, -1]}},
+            r"nbrc, total_steps -1: total_steps must be an integer above 0, not -1\.",
+        ),
+        ({"grid": {"env.kwargs.length.x": [1]}}, r"nbrc: env.kwargs.length.x has 5 above it"),
+        ({"variants": {"gru": "gru"}}, r"cells.yaml: variants.gru must map keys to values"),
+        ({"variants": {"a": {}, "b": {"policy.cell": "nbrc"}}}, r"cells.yaml: 'a, length 5' and 'b, length 5' are the"),
+        ({"variants": {"a b": {}, "a_b": {"policy.cell": "gru"}}}, r"'a b, length 5' and 'a_b, length 5' need differ"),
+        ({"metric": {"better": "more"}}, r"cells.yaml: metric.better must be one of higher, lower, not \"more\"\."),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        plan.read(write(tmp_path, **changes), tmp_path)
+    assert re.search(sentence, str(error.value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_without_a_base_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\nseeds: [0]\n")
+    with pytest.raises(UserError, match=r"x.yaml: the key base is missing"):
+        plan.read(path, tmp_path)
