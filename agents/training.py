@@ -25,7 +25,7 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence
-from bistable_rl.devices import hardware, resolve_device
+from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import AlgorithmConfig, Experiment
 
 EVALUATION_COPIES = 16
@@ -79,6 +79,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         "steps": model.num_timesteps,
         "seconds": round(seconds, 1),
         "steps_per_second": round(model.num_timesteps / seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(device), 1),
         "checkpoint": last,
         "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
         "horizons": callback.last_horizons,

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -157,6 +158,29 @@ def benchmark(argv: Sequence[str]) -> int:
     if isinstance(result["evaluation"], dict):
         print(", ".join(f"{name} {value:.4f}" for name, value in result["evaluation"].items()) + " on the test set")
     return 130 if result["status"] == "interrupted" else 0
+
+
+def compare(argv: Sequence[str]) -> int:
+    """Run a grid of trainings and report how they differ."""
+    parser = _Parser(
+        "compare",
+        "Train a base experiment with every variant, grid value and seed of a config file, and write a report of\n"
+        "how they differ into OUT/<name>. What is finished is never repeated: after Ctrl-C, a crash, or with more\n"
+        "seeds in the file, the same command goes on.\n"
+        f"Shipped comparisons: {', '.join(name for name in shipped_configs() if name.startswith('compare/'))}",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped comparison")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--workers", metavar="N", type=_count, help="runs at once (default: one a core)")
+    parser.add_argument("--dry-run", action="store_true", help="say what there is to do and about how long it takes")
+    args = parser.parse_args(list(argv))
+
+    from bistable_rl.compare.command import compare
+    from bistable_rl.compare.local import LocalLauncher
+
+    command = shlex.join(["bistable-rl", "compare", *argv])
+    compare(find_config(args.config), args.out, LocalLauncher(args.workers), dry_run=args.dry_run, command=command)
+    return 0
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -362,6 +386,7 @@ def doctor(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "benchmark": benchmark,
+    "compare": compare,
     "evaluate": evaluate,
     "play": play,
     "figures": figures,

@@ -14,6 +14,8 @@ from bistable_rl.compare.child import stop_when_closed
 from bistable_rl.compare.engine import Outcome, run_grid
 from bistable_rl.compare.jobs import Job, config_hash
 from bistable_rl.compare.local import LocalLauncher
+from bistable_rl.compare.plan import Comparison, MetricConfig
+from bistable_rl.compare.report import write_report
 from bistable_rl.config import UserError
 from bistable_rl.experiments import Experiment, PolicyConfig
 
@@ -187,7 +189,11 @@ def test_a_grid_killed_five_times_gives_what_one_left_alone_gives(config: Path, 
                         os.kill(int(line.split(":")[1]), signal.SIGKILL)
     outcome = run(grid(experiment, out), out)
     assert outcome == run(grid(experiment, alone), alone)
-    for name in (ledger.RUNS, ledger.CURVES):
+    comparison = Comparison("cells", [0, 1], metric=MetricConfig(threshold=0.5))
+    for folder in (out, alone):
+        rows = ledger.read(folder)
+        write_report(folder, comparison, rows, {}, unit="environment steps", command="it")
+    for name in (ledger.RUNS, ledger.CURVES, "report.md", "summary.csv"):
         assert (out / name).read_bytes() == (alone / name).read_bytes()
 
 

@@ -185,13 +185,13 @@ def _failure(job: Job, code: int) -> str:
 
 
 def fraction_done(job: Job) -> float:
-    """Return how much of an agent's training is done, from 0 to 1; a supervised one counts when it has finished."""
-    if not isinstance(job.config, Experiment):
-        return 0.0
+    """Return how much of a run is done, from 0 to 1, by the last row of its metrics.csv."""
     try:
         with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
             [last] = deque(csv.DictReader(file), maxlen=1)
-        return min(1.0, int(last["time/total_timesteps"]) / job.config.total_steps)
+        if isinstance(job.config, Experiment):
+            return min(1.0, float(last["time/total_timesteps"]) / job.config.total_steps)
+        return min(1.0, float(last["time/epochs"]) / job.config.training.epochs)
     except (OSError, LookupError, ValueError, TypeError):  # not begun, or a row half written
         return 0.0
 

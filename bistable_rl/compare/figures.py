@@ -63,7 +63,7 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
         all_axes[-1][0].set_xlabel(unit)
         mark_steps(all_axes[-1][0])
         all_axes[-1][0].locator_params(axis="x", nbins=3)  # all share it
-        _legend(figure, all_axes[:, 0])
+        _legend(figure, list(all_axes[:, 0]))
 
 
 def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> None:

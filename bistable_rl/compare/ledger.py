@@ -26,6 +26,9 @@ CURVES = "curves.csv"
 FACTS = ("label", "seed", "hash", "cell", "date", "commit", "hardware", "threads", "steps", "seconds", "memory_mb")
 """The first columns of runs.csv; then come grid.<key> and final.<metric>."""
 
+POINTS = 100
+"""Points of a curve that are kept."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -38,7 +41,8 @@ class Row:
         facts: The other columns of `FACTS`, as text; empty where the run did not say.
         keys: The grid's keys and this run's values, as text.
         final: Its final metrics; horizon generalisation as `success@500`.
-        curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each.
+        curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each; of a supervised
+            training also its losses, "train_loss".
     """
 
     label: str
@@ -66,7 +70,7 @@ def of_run(job: Job) -> Row | None:
             return None
         made = json.loads((job.folder / runs.ENVIRONMENT).read_text(encoding="utf-8"))
         with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
-            curve = [point for point in map(_evaluation, csv.DictReader(file)) if point]
+            curve = [point for point in map(_point, csv.DictReader(file)) if point]
         facts = {
             "cell": job.config.cell,
             "date": made["date"],
@@ -92,15 +96,26 @@ def of_run(job: Job) -> Row | None:
         facts={name: "" if value is None else str(value) for name, value in facts.items()},
         keys={name: str(value) for name, value in job.keys.items()},
         final=final,
-        curve=tuple(curve),
+        curve=_thinned(curve),
     )
 
 
-def _evaluation(row: Mapping[str, str]) -> dict[str, float]:
-    """Return an evaluation of metrics.csv, nothing for a row without one; the first columns are steps and seconds."""
-    measured = {name[5:]: float(value) for name, value in row.items() if name.startswith("eval/") and value}
+def _point(row: Mapping[str, str]) -> dict[str, float]:
+    """Return a point of the curve: a row with an evaluation, or of a supervised training; nothing for other rows.
+
+    The first columns of metrics.csv are steps and seconds.
+    """
     steps, seconds = list(row.values())[:2]
-    return {"steps": float(steps), "seconds": float(seconds), **measured} if measured else {}
+    values = {name[5:]: float(value) for name, value in row.items() if name.startswith("eval/") and value}
+    if "time/updates" in row:
+        values["train_loss"] = float(row["train/loss"])
+    return {"steps": float(steps), "seconds": float(seconds), **values} if values else {}
+
+
+def _thinned(curve: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Return at most `POINTS` of a curve's points, evenly spread, the last among them."""
+    every = -(-len(curve) // POINTS)
+    return tuple(point for i, point in enumerate(reversed(curve)) if i % every == 0)[::-1]
 
 
 class Ledger:

@@ -109,11 +109,11 @@ def _final_table(found: Sequence[Panel]) -> Table:
 
 def _estimate_cells(series: Series) -> list[str]:
     found = statistics.interquartile_mean_with_interval(series.final())
-    return [f"{found.value:.3f}", _interval(found)]
+    return [f"{found.value:.3g}", _interval(found)]
 
 
 def _interval(found: Estimate) -> str:
-    return "one seed" if np.isnan(found.low) else f"{found.low:.3f} to {found.high:.3f}"
+    return "one seed" if np.isnan(found.low) else f"{found.low:.3g} to {found.high:.3g}"
 
 
 def _threshold_table(found: Sequence[Panel], unit: str) -> Table:
@@ -151,7 +151,7 @@ def _horizon_table(one: Panel, metric: str) -> Table:
     for series in one.series:
         for horizon, values in zip(*_by_horizon(series, metric), strict=True):
             middle = statistics.interquartile_mean(values)
-            rows.append([series.name, f"{horizon:,}", f"{middle:.3f}", ", ".join(f"{v:.3g}" for v in values)])
+            rows.append([series.name, f"{horizon:,}", f"{middle:.3g}", ", ".join(f"{v:.3g}" for v in values)])
     return Table([one.title or "what", "horizon", f"{metric}, interquartile mean", "each seed"], rows)
 
 
@@ -177,7 +177,7 @@ def _runs_table(rows: Sequence[Row], metric: str) -> Table:
             [
                 row.label,
                 str(row.seed),
-                f"{final_value(row, metric):.3f}",
+                f"{final_value(row, metric):.3g}",
                 _number(row.number("steps")),
                 _number(row.number("seconds")),
                 row.facts["threads"],

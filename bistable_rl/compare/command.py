@@ -1,0 +1,83 @@
+"""`bistable-rl compare`: carry out a comparison and report it, or say what it would do."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import bistable_rl
+from bistable_rl import runs
+from bistable_rl.compare import plan
+from bistable_rl.compare.engine import Launcher, run_grid
+from bistable_rl.compare.estimate import seconds_a_run
+from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.ledger import Ledger, Row, of_run
+from bistable_rl.compare.report import FINAL, write_report
+from bistable_rl.config import UserError
+from bistable_rl.experiments import Experiment
+
+RESULTS = Path(bistable_rl.__file__).parent / "results"
+"""Rows that are committed; an installed package has none."""
+
+
+def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False, command: str) -> None:
+    """Carry out what is not finished of a comparison, then write its report into `out/<name>`.
+
+    Args:
+        path: The comparison's config file.
+        out: The output folder.
+        launcher: Where the runs are carried out.
+        dry_run: Say what there is to do and how long it takes, and do none of it.
+        command: What the report says that it was made by.
+
+    Raises:
+        UserError: Something in the file is wrong, matplotlib is not installed, or a file cannot be written.
+        RunFailedError: Some runs failed; the others are finished and reported.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("the report needs matplotlib: install it with pip install 'bistable-rl[plot]'.")
+    comparison, jobs = plan.read(path, out)
+    folder, committed = out / comparison.name, RESULTS / comparison.name
+    if dry_run:
+        _say_plan(jobs, Ledger(folder, committed), launcher)
+        return
+    outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
+    if outcome.rows:
+        unit = "environment steps" if isinstance(jobs[0].config, Experiment) else "updates"
+        report = write_report(folder, comparison, outcome.rows, outcome.failed, unit=unit, command=command)
+        print(f"report: {report}, figures such as {folder / FINAL} beside it\nwatch:  bistable-rl tensorboard {folder}")
+    if outcome.failed:
+        name, why = next(iter(outcome.failed.items()))
+        raise runs.RunFailedError(
+            f"{len(outcome.failed)} of {len(jobs)} runs failed and are tried again by the same command; "
+            f"the first is {name}: {why}"
+        )
+
+
+def _say_plan(jobs: Sequence[Job], book: Ledger, launcher: Launcher) -> None:
+    finished: list[Row] = []
+    waiting: list[Job] = []
+    for job in jobs:
+        row = book.row(job) or of_run(job)
+        if row is None:
+            waiting.append(job)
+        else:
+            finished.append(row)
+    total = 0.0
+    to_do, done = Counter(job.label for job in waiting), Counter(row.label for row in finished)
+    width = max(len(job.label) for job in jobs)
+    for label, job in {job.label: job for job in jobs}.items():
+        line = f"{label:<{width}}  {done[label]} finished, {to_do[label]} to do"
+        if to_do[label]:
+            seconds = seconds_a_run(job, finished, launcher)
+            total += seconds * to_do[label]
+            line += f", about {_duration(seconds)} each"
+        print(line, flush=True)
+    print(f"{len(waiting)} runs to do, about {_duration(total / launcher.slots)} with {launcher.slots} at once")
+
+
+def _duration(seconds: float) -> str:
+    return "an unknown time" if seconds != seconds else str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,142 @@
+"""The report, on synthetic runs whose every statistic is known."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
+from bistable_rl.compare.ledger import Row
+from bistable_rl.compare.plan import Comparison, MetricConfig
+from bistable_rl.compare.report import write_report
+from bistable_rl.config import UserError
+
+FACTS = {"date": "2026-01-02T00:00:00", "commit": "0123456789abcdef+", "hardware": "P, 2 cores, cpu", "threads": "1"}
+
+
+def row(name: str, cell: str, seed: int, slope: float, length: int | None = None) -> Row:
+    """Return a run whose success grows by `slope` an evaluation, of which there are 10, one every 100 steps and 2 s."""
+    values = [slope * (i + 1) for i in range(10)]
+    points = [{"steps": 100.0 * (i + 1), "seconds": 2.0 * (i + 1), "success_rate": v} for i, v in enumerate(values)]
+    keys = {"variant": name} | ({} if length is None else {"env.kwargs.length": str(length)})
+    return Row(
+        label=name,
+        seed=seed,
+        hash=f"{name}-{seed}",
+        facts={**FACTS, "cell": cell, "steps": "1000", "seconds": str(20 + seed), "memory_mb": "300"},
+        keys=keys,
+        final={"success_rate": values[-1], "success@50": values[-1], "success@5000": values[-1] / 2},
+        curve=tuple(points),
+    )
+
+
+ROWS = [
+    *(row("nbrc", "nbrc", seed, slope) for seed, slope in enumerate((0.1, 0.1, 0.09, 0.08, 0.02))),
+    *(row("gru", "gru", seed, slope) for seed, slope in enumerate((0.01, 0.01, 0.01, 0.01, 0.015))),
+    *(row("gru with help", "gru", seed, slope) for seed, slope in enumerate((0.05, 0.05, 0.05, 0.05, 0.05))),
+]
+
+
+def report(folder: Path, rows: list[Row], failed: dict[str, str] | None = None, **metric: object) -> str:
+    comparison = Comparison("cells", [0, 1, 2, 3, 4], metric=MetricConfig(**metric))  # type: ignore[arg-type]
+    file = write_report(folder, comparison, rows, failed or {}, unit="environment steps", command="a command")
+    return file.read_text()
+
+
+def cells(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table under a heading."""
+    section = text.split(f"## {heading}")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    report(folder, ROWS, {"lstm, seed 0": "the gradient became NaN."}, threshold=0.75)
+    return folder
+
+
+def test_the_tables_hold_the_known_answers(made: Path) -> None:
+    text = (made / "report.md").read_text()
+    final = cells(text, "At the end of training")
+    assert final[0][:3] == ["nbrc", "5", "0.9"]  # the middle three of 1, 1, 0.9, 0.8, 0.2
+    assert final[0][4] == "1, 1, 0.9, 0.8, 0.2"
+    assert final[1] == ["gru", "5", "0.1", "0.1 to 0.133", "0.1, 0.1, 0.1, 0.1, 0.15"]
+    assert final[2] == ["gru with help", "5", "0.5", "0.5 to 0.5", "0.5, 0.5, 0.5, 0.5, 0.5"]
+    reached = cells(text, "Until success rate 0.75")
+    assert reached[0] == ["nbrc", "4 of 5", "900", "18", "800, 800, 900, 1,000, never"]
+    assert reached[1] == ["gru", "0 of 5", "never", "never", "never, never, never, never, never"]
+    better = cells(text, "Probability that a run of the row ends better than one of the column")
+    assert [line[0] for line in better] == ["nbrc", "gru", "gru with help"]
+    assert better[0][2] == "1.00 (1.00 to 1.00)"
+    assert better[0][3].startswith("0.80 (0.40 to 1.00)")
+    assert better[1][1:3] == ["0.00 (0.00 to 0.00)", ""]
+    assert cells(text, "What it cost")[0] == ["nbrc", "22", "45", "300"]
+    horizons = cells(text, "At other horizons, without training there")
+    assert horizons[:2] == [
+        ["nbrc", "50", "0.9", "1, 1, 0.9, 0.8, 0.2"],
+        ["nbrc", "5,000", "0.45", "0.5, 0.5, 0.45, 0.4, 0.1"],
+    ]
+    assert cells(text, "Failed") == [["lstm, seed 0", "the gradient became NaN."]]
+    assert cells(text, "Runs")[4] == ["nbrc", "4", "0.2", "1,000", "24", "1", "2026-01-02", "012345678+", "nbrc-4"]
+    assert "On P, 2 cores, cpu." in text
+
+
+def test_the_summary_is_for_programs(made: Path) -> None:
+    with (made / "summary.csv").open() as file:
+        first, second, _ = csv.DictReader(file)
+    assert (first["what"], first["cell"], first["interquartile_mean"], first["reached"]) == ("nbrc", "nbrc", "0.9", "4")
+    assert (first["steps_to_threshold"], first["seconds_to_threshold"]) == ("900", "18")
+    assert (second["reached"], second["steps_to_threshold"]) == ("0", "")
+
+
+def test_the_page_needs_no_other_file(made: Path) -> None:
+    text = (made / "report.html").read_text()
+    sources = re.findall(r'src="([^"]{0,30})', text)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http" not in re.sub(r'src="[^"]*"', "", text)
+    assert text.count("<td>never") > 0
+    for name in ("curves.png", "final.png", "horizons.png"):
+        assert (made / name).read_bytes()[1:4] == b"PNG"
+        assert f"]({name})" in (made / "report.md").read_text()
+
+
+def test_runs_are_compared_with_those_that_were_asked_the_same(tmp_path: Path) -> None:
+    rows = [row(cell, cell, seed, 0.1, length) for length in (5, 50) for cell in ("nbrc", "gru") for seed in (0, 1)]
+    text = report(tmp_path, rows)
+    final = cells(text, "At the end of training")
+    assert [line[:2] for line in final] == [[f"length {n}", cell] for n in (5, 50) for cell in ("nbrc", "gru")]
+    for n in (5, 50):
+        assert (
+            len(cells(text, f"Probability that a run of the row ends better than one of the column, length {n}")) == 2
+        )
+
+
+def test_lower_can_be_better(tmp_path: Path) -> None:
+    rows = [row("nbrc", "nbrc", 0, 0.01), row("gru", "gru", 0, 0.1)]
+    text = report(tmp_path, rows, better="lower", threshold=0.15)
+    better = cells(text, "Probability that a run of the row ends better than one of the column")
+    assert [line[1:] for line in better] == [["", "1.00"], ["0.00", ""]]
+    reached = cells(text, "Until success rate (lower is better) 0.15")
+    assert [line[-1] for line in reached] == ["100", "100"]  # 0.01 and 0.1: both begin below it
+    assert "one seed" in text
+
+
+def test_a_metric_that_runs_do_not_report_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"metric.name: the evaluations of nbrc, seed 0 report no mse, but success_rate\."
+    ):
+        report(tmp_path, ROWS, name="mse")
+
+
+def test_what_a_page_says_cannot_become_markup(tmp_path: Path) -> None:
+    blocks: list[Block] = [Heading("<b>"), Paragraph("a < b & c"), Table(("<i>",), [("|<script>",)])]
+    text = page(blocks)
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "| /<script> |" in markdown(blocks)
+    (tmp_path / "x.png").write_bytes(b"x")
+    assert 'alt="&quot;&gt;"' in page([*blocks, Figure(tmp_path / "x.png", '">')])
