@@ -175,7 +175,8 @@ class Rollout:
             before = moment
             kept = last_state if moment == end else self.states[moment]
             if moment >= self.context:  # what an episode's start wipes out is no matter
-                lasting = torch.from_numpy(~(self.episode_ends if moment == end else self.episode_starts)[moment - end])
+                wiped = self.episode_ends[-1] if moment == end else self.episode_starts[moment]
+                lasting = torch.from_numpy(~wiped)
                 change = torch.linalg.vector_norm(kept - state, dim=(0, 2))
                 drift = change / torch.linalg.vector_norm(state, dim=(0, 2)).clamp(min=1e-6)
                 drifts.append(drift[lasting.to(drift.device)])

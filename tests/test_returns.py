@@ -62,7 +62,9 @@ def test_advantages_equal_a_loop(T: int, n: int, seed: int, gamma: float, gae_la
     for copy in range(n):
         following = 0.0
         for t in reversed(range(T)):
-            following = r[t, copy] + gamma * w[t, copy] - v[t, copy] + gamma * gae_lambda * (1 - ends[t, copy]) * following
+            following = (
+                r[t, copy] + gamma * w[t, copy] - v[t, copy] + gamma * gae_lambda * (1 - ends[t, copy]) * following
+            )
             expected[t, copy] = following
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-4)
 

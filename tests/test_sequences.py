@@ -1,5 +1,7 @@
 """Which steps belong together, and how they are packed, against plain loops over copies and steps."""
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -70,9 +72,7 @@ def test_an_epoch_has_every_step_once_and_cuts_no_piece(
 
 @settings(max_examples=60)
 @given(rollouts, limits, st.integers(1, 120), st.integers(0, 9))
-def test_a_minibatch_has_about_batch_size_steps(
-    starts: Starts, limit: int | None, batch_size: int, seed: int
-) -> None:
+def test_a_minibatch_has_about_batch_size_steps(starts: Starts, limit: int | None, batch_size: int, seed: int) -> None:
     """No more than a sequence off, so that a minibatch is neither tiny nor a rollout."""
     sequences = Sequences(starts, limit)
     packs = list(sequences.minibatches(batch_size, np.random.default_rng(seed)))
@@ -87,7 +87,7 @@ def test_in_order_every_sequence_comes_once(starts: Starts, limit: int | None, s
     sequences = Sequences(starts, limit)
     packs = list(sequences.in_order(steps))
     assert np.sort(np.concatenate([p.sequences for p in packs])).tolist() == list(range(len(sequences)))
-    assert all(max(p.sequences) < min(q.sequences) for p, q in zip(packs, packs[1:], strict=False))
+    assert all(max(p.sequences) < min(q.sequences) for p, q in pairwise(packs))
     longest = sequences.length.max()
     assert all(len(p.rows) < steps + longest for p in packs)
 
