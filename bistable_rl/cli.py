@@ -330,6 +330,24 @@ def figures(argv: Sequence[str]) -> int:
     return 0
 
 
+def data(argv: Sequence[str]) -> int:
+    """Fetch data sets."""
+    parser = _Parser("data", "Fetch MNIST's four files (11 MB), unless they are there, and check them.")
+    parser.add_argument("what", choices=("mnist",))
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, help="where to (default: BISTABLE_RL_DATA, or data/mnist)"
+    )
+    args = parser.parse_args(list(argv))
+
+    from bistable_rl.data.digits import FOLDER, find_mnist
+    from bistable_rl.data.download import fetch_mnist
+
+    folder = find_mnist(args.data_dir or Path(os.environ.get(FOLDER) or "data/mnist"))
+    fetch_mnist(folder)
+    print(f"MNIST is in {folder}; use it by --data-dir {folder} or {FOLDER}={folder}")
+    return 0
+
+
 def list_names(argv: Sequence[str]) -> int:
     """List cells, environments, tasks or shipped configs."""
     parser = _Parser("list", "List what can be named in a config.")
@@ -391,6 +409,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "play": play,
     "figures": figures,
     "speed": speed,
+    "data": data,
     "list": list_names,
     "doctor": doctor,
 }

@@ -1,5 +1,7 @@
 """LineDigits: read an image line by line, wait through blank lines, then say which digit it was."""
 
+import os
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -7,7 +9,8 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import digits, draws
+from bistable_rl.data import digits
+from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
@@ -58,7 +61,8 @@ class LineDigitsVectorEnv(BatchedEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.digits = digits.load()
+        folder = os.environ.get(digits.FOLDER)
+        self.digits = digits.load_any(Path(folder)) if folder else digits.load_small()
         self.lines, columns = self.digits.images.shape[1:]
         self.length = check_int("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
         super().__init__(

@@ -17,9 +17,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from bistable_rl.data.digits import SHA256
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.base import BatchedEnv
-from bistable_rl.envs.digits import IMAGES, LABELS
 
 SHORT: dict[str, dict[str, Any]] = {
     "bistable_rl/CopyFirst-v0": {"length": (2, 5), "num_symbols": 3},
@@ -60,7 +60,7 @@ def small_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Images of 5 lines, 3 columns, a ninth of them ones, in MNIST's format."""
     labels = np.r_[np.ones(10), np.repeat([0, *range(2, 10)], 9)[:80]].astype(np.uint8)
     images = np.random.default_rng(0).integers(256, size=(90, 5, 3)).astype(np.uint8)
-    for name, array in ((IMAGES, images), (LABELS, labels)):
+    for name, array in zip(list(SHA256)[:2], (images, labels), strict=True):
         header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
         (tmp_path / name).write_bytes(header + array.tobytes())
     monkeypatch.setenv("BISTABLE_RL_DATA", str(tmp_path))

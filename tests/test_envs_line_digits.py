@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bistable_rl.envs import digits
-from bistable_rl.envs.digits import IMAGES, LABELS
+from bistable_rl.data.digits import SHA256
 from bistable_rl.envs.line_digits import LineDigitsEnv, LineDigitsVectorEnv
+
+IMAGES, LABELS, *_ = SHA256
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -85,12 +86,10 @@ def test_images_are_found_in_a_folder_named_mnist(folder: Path) -> None:
     inner.mkdir()
     for file in (IMAGES, f"{LABELS}.gz"):
         (folder / file).rename(inner / file)
-    digits._load.cache_clear()
-    assert len(digits.load().labels) == 40
+    assert len(LineDigitsVectorEnv(num_envs=1, length=9).digits.labels) == 40
 
 
 def test_scikit_learns_digits_serve_where_no_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sklearn")
     monkeypatch.delenv("BISTABLE_RL_DATA", raising=False)
     env = LineDigitsEnv(length=20)
     assert env.observation_space.shape == (8,)
@@ -105,7 +104,6 @@ def break_file(content: bytes, how: str) -> bytes:
 @pytest.mark.parametrize("how", ["short", "empty", "magic", "header"])
 def test_a_broken_file_gets_a_sentence(folder: Path, how: str, data: tuple[np.ndarray, np.ndarray]) -> None:
     (folder / IMAGES).write_bytes(break_file(idx(data[0]), how))
-    digits._load.cache_clear()
     with pytest.raises(ValueError, match=f"{IMAGES} is no IDX file of bytes, or not a whole one"):
         LineDigitsEnv()
 
@@ -113,7 +111,6 @@ def test_a_broken_file_gets_a_sentence(folder: Path, how: str, data: tuple[np.nd
 def test_a_truncated_gzip_gets_a_sentence(folder: Path) -> None:
     file = folder / f"{LABELS}.gz"
     file.write_bytes(file.read_bytes()[:-9])
-    digits._load.cache_clear()
     with pytest.raises(ValueError, match=r"labels-idx1-ubyte.gz can't be read"):
         LineDigitsEnv()
 
@@ -126,7 +123,6 @@ def test_missing_files_get_a_sentence(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_images_without_their_labels_get_a_sentence(folder: Path) -> None:
     (folder / f"{LABELS}.gz").write_bytes(gzip.compress(idx(np.zeros(3))))
-    digits._load.cache_clear()
     with pytest.raises(ValueError, match="doesn't hold images and as many labels"):
         LineDigitsEnv()
 

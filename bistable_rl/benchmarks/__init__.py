@@ -3,13 +3,19 @@
 from bistable_rl.benchmarks.binary_addition import BinaryAddition
 from bistable_rl.benchmarks.copy_first import CopyFirst
 from bistable_rl.benchmarks.denoising import Denoising
+from bistable_rl.benchmarks.line_mnist import LineMNIST
+from bistable_rl.benchmarks.sequential_mnist import SequentialMNIST
 from bistable_rl.benchmarks.task import Task
+from bistable_rl.benchmarks.variable_line_mnist import VariableLineMNIST
 from bistable_rl.config import UserError, build, unknown
 from bistable_rl.experiments import TaskConfig
 
 TASKS: dict[str, type[Task]] = {
     "copy_first": CopyFirst,
     "denoising": Denoising,
+    "permuted_sequential_mnist": SequentialMNIST,
+    "line_mnist": LineMNIST,
+    "variable_line_mnist": VariableLineMNIST,
     "binary_addition": BinaryAddition,
 }
 """The tasks by name, as in `task.name` of a config."""

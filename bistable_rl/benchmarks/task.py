@@ -1,7 +1,5 @@
 """What a task is: where its samples come from, what they look like, and how an answer to them is judged."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias

@@ -1,0 +1,104 @@
+"""Images of digits: MNIST where its files are, and scikit-learn's small ones."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bistable_rl.data.idx import read_idx
+
+FOLDER = "BISTABLE_RL_DATA"
+"""The environment variable that names the folder of MNIST's files."""
+
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""MNIST's files and the checksums of their plain content."""
+
+SMALL_TRAIN = 1437  # of scikit-learn's 1797 images, the rest are the test set
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images and what they show.
+
+    Attributes:
+        images: (n, rows, columns), from 0 (black) to `white`.
+        labels: (n,), from 0 to 9.
+        white: The value of a white pixel.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    white: int
+
+
+def load(dataset: Literal["mnist", "digits"], part: Literal["train", "test"]) -> Digits:
+    """Return the training or the test set: MNIST's, or scikit-learn's 8x8 digits, the last fifth of which is for tests.
+
+    Raises:
+        ValueError: If `BISTABLE_RL_DATA` does not name a folder with MNIST's files, as they were published.
+    """
+    if dataset == "digits":
+        small = load_small()
+        chosen = slice(0, SMALL_TRAIN) if part == "train" else slice(SMALL_TRAIN, None)
+        return Digits(small.images[chosen], small.labels[chosen], small.white)
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        raise ValueError(
+            f"MNIST is needed: name the folder of its files by --data-dir or {FOLDER} (`bistable-rl data mnist` "
+            "fetches them), or set task.kwargs.dataset to digits for scikit-learn's small images"
+        )
+    images, labels = (name for name in SHA256 if name.startswith({"train": "train", "test": "t10k"}[part]))
+    home = find_mnist(Path(folder))
+    return Digits(_checked(home / images), _checked(home / labels).astype(np.int64), white=255)
+
+
+def load_any(folder: Path) -> Digits:
+    """Return the training images of a folder (or of `mnist` in it), MNIST's or others in its format.
+
+    Raises:
+        ValueError: If the files aren't there, or broken.
+    """
+    names = list(SHA256)
+    home = find_mnist(folder)
+    images, labels = read_idx(home / names[0]), read_idx(home / names[1])
+    if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels) or labels.max() > 9:
+        raise ValueError(f"{home} doesn't hold images and as many labels from 0 to 9")
+    return Digits(images, labels.astype(np.int64), white=255)
+
+
+def find_mnist(folder: Path) -> Path:
+    """Return the folder that holds MNIST's files: itself, or `mnist` in it."""
+    first = next(iter(SHA256))
+    return folder if (folder / first).exists() or not (folder / "mnist").is_dir() else folder / "mnist"
+
+
+@lru_cache(maxsize=1)
+def load_small() -> Digits:
+    """Return scikit-learn's 1797 images of 8x8 pixels."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return Digits(bunch.images.astype(np.uint8), bunch.target.astype(np.int64), white=16)
+
+
+def _checked(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the content of one of MNIST's files, if it is as it was published."""
+    expected = f"its plain content must have the SHA-256 {SHA256[path.name]}; `bistable-rl data mnist` fetches it"
+    try:
+        array = read_idx(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {expected}") from None
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    if hashlib.sha256(header + array.tobytes()).hexdigest() != SHA256[path.name]:
+        raise ValueError(f"{path} is not MNIST's as published: {expected}")
+    return array
