@@ -281,16 +281,17 @@ def play(argv: Sequence[str]) -> int:
 
 
 def speed(argv: Sequence[str]) -> int:
-    """Measure how fast the cells or the environments are here."""
+    """Measure how fast the cells, the environments or recurrent PPO are here."""
     parser = _Parser(
         "speed",
         "Measure on this machine, interleaved, medians: the cells beside torch.nn.GRU and torch.nn.LSTM,\n"
-        "or the environments beside SB3's way of stepping them.",
+        "the environments beside SB3's way of stepping them, or recurrent PPO beside sb3-contrib's.",
     )
-    parser.add_argument("what", choices=("cells", "envs"))
+    parser.add_argument("what", choices=("cells", "envs", "ppo"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
     parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
     parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
+    parser.add_argument("--profile", action="store_true", help="for ppo: where the time goes, instead of how fast")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements to this file too")
     args = parser.parse_args(list(argv))
     _check_parent(args.json)
@@ -301,10 +302,18 @@ def speed(argv: Sequence[str]) -> int:
 
             shapes = [parse_shape(text) for text in args.shapes] if args.shapes else SHAPES
             measured = speed_cells(device=args.device, shapes=shapes)
-        else:
+        elif args.what == "envs":
             from bistable_rl.agents.speed_envs import speed_envs
 
             measured = speed_envs(args.ids)
+        elif args.profile:
+            from bistable_rl.agents.profile_ppo import profile_ppo
+
+            measured = profile_ppo()
+        else:
+            from bistable_rl.agents.speed_ppo import speed_ppo
+
+            measured = speed_ppo()
     except ValueError as error:
         raise UserError(f"speed: {one_sentence(error)}") from None
     if args.json is not None:

@@ -1,0 +1,122 @@
+"""That the measurement compares like with like and says what it saw; no test depends on a time."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bistable_rl.agents import profile_ppo, speed_ppo
+from bistable_rl.agents.speed_ppo import (
+    CELLS,
+    ONE_CALL,
+    STOCK,
+    Recall,
+    Setting,
+    make_algorithm,
+    rollout_bytes,
+)
+from bistable_rl.cli import main
+
+SMALL = Setting(4, 32, 2)
+
+
+def test_a_table_is_printed_and_returned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(speed_ppo, "N_STEPS", 16)
+    speeds = speed_ppo.speed_ppo(settings=[SMALL], rounds=1)
+    assert [speed.algorithm for speed in speeds] == [STOCK, ONE_CALL, *CELLS]
+    assert all(speed.steps_per_second > 0 and speed.setting == SMALL for speed in speeds)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*CELLS, STOCK, "4, 32, 2"))
+    assert "…" not in printed
+
+
+def test_the_command_writes_where_the_time_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(profile_ppo, "profile_ppo", partial(profile_ppo.profile_ppo, settings=[SMALL]))
+    file = tmp_path / "profile.json"
+    assert main(["speed", "ppo", "--profile", "--json", str(file)]) == 0
+    shares = json.loads(file.read_text())["measured"]
+    assert sum(row["share"] for row in shares) == pytest.approx(1.0)
+    assert {(phase, part) for _, _, part in profile_ppo.PARTS for phase in profile_ppo.PHASES} >= {
+        (row["phase"], row["part"]) for row in shares if row["part"] != profile_ppo.REST
+    }
+    # every part that is watched takes its time somewhere, and gives it back when it is over
+    assert {row["part"] for row in shares} == {part for _, _, part in profile_ppo.PARTS} - {*profile_ppo.PHASES} | {
+        profile_ppo.REST
+    }
+    assert {row["phase"] for row in shares} == set(profile_ppo.PHASES)
+
+
+def test_watching_the_parts_changes_nothing_and_leaves_no_trace() -> None:
+    parts = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in profile_ppo.PARTS]
+    profile_ppo.profile("nbrc", SMALL, iterations=1)
+    assert [(owner, name, owner.__dict__.get(name)) for owner, name, _ in profile_ppo.PARTS] == parts
+
+
+def test_the_one_call_variant_gives_what_the_loop_gives_at_every_minibatch() -> None:
+    stock: Any = make_algorithm(STOCK, SMALL)
+    one_call: Any = make_algorithm(ONE_CALL, SMALL)
+    stock.learn(128 * 4)
+    one_call.policy.load_state_dict(stock.policy.state_dict())
+    looped = 0
+    for data in stock.rollout_buffer.get(32):
+        arguments = (data.observations, data.actions.long().flatten(), data.lstm_states, data.episode_starts)
+        looped += int((data.episode_starts > 0).any())
+        for theirs, same in zip(
+            stock.policy.evaluate_actions(*arguments), one_call.policy.evaluate_actions(*arguments), strict=True
+        ):
+            torch.testing.assert_close(same.flatten()[data.mask > 0], theirs.flatten()[data.mask > 0])
+    assert looped > 0
+
+
+def test_all_train_networks_of_one_shape() -> None:
+    ours: Any = make_algorithm("lstm", SMALL).policy
+    theirs: Any = make_algorithm(STOCK, SMALL).policy
+    heads = [
+        {name: tuple(p.shape) for name, p in policy.named_parameters() if not name.startswith("lstm")}
+        for policy in (ours, theirs)
+    ]
+    assert heads[0] == heads[1]
+    assert ours.lstm_actor.rnn.hidden_size == theirs.lstm_actor.hidden_size == 128
+    assert ours.lstm_critic is theirs.lstm_critic is None
+
+
+@pytest.mark.parametrize("num_envs", [8, 64])
+def test_a_rollout_takes_a_quarter_of_the_memory_of_sb3s_or_less(num_envs: int) -> None:
+    setting = Setting(num_envs, 4096, 1)
+    stock = rollout_bytes(make_algorithm(STOCK, setting))
+    assert stock > 4 * 128 * num_envs * 128 * 4  # four states of 128 floats at every step
+    for cell in CELLS:
+        ours = make_algorithm(cell, setting)
+        ours.learn(128 * num_envs)  # states are kept as they come
+        assert rollout_bytes(ours) <= 0.25 * stock
+
+
+def test_episodes_take_ten_to_sixty_steps_whatever_is_done() -> None:
+    env = Recall(64)
+    env.reset(seed=0)
+    lengths, since = set(), np.zeros(64, np.int64)
+    for _ in range(600):
+        over = env.step(np.zeros(64, np.int64))[2]
+        since += 1
+        lengths |= set(since[over].tolist())
+        since[over] = 0
+    assert lengths == set(range(10, 61))
+
+
+def test_the_symbol_shown_is_what_is_rewarded() -> None:
+    env = Recall(32)
+    observations, _ = env.reset(seed=0)
+    shown, ends = observations[:, :4].argmax(1), 0
+    assert (observations[:, :4].sum(1) == 1).all()
+    for _ in range(120):
+        asked = observations[:, 4] == 1
+        observations, rewards, over, _, _ = env.step(shown)
+        assert (over == asked).all()
+        assert (rewards == asked).all()
+        shown = np.where(over, observations[:, :4].argmax(1), shown)
+        ends += over.sum()
+    assert ends > 32
