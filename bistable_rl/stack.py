@@ -125,6 +125,10 @@ class RNN(nn.Module):
                 device, or resets does not fit.
             RuntimeError: if the number of features or the shape of hx does not fit.
         """
+        if hx is not None and not torch.is_grad_enabled():
+            acted = self._act(x, hx, resets)
+            if acted is not None:
+                return acted
         if isinstance(hx, tuple):
             raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
         if isinstance(x, PackedSequence):
@@ -164,6 +168,17 @@ class RNN(nn.Module):
             output, h_n = self._layers(x.transpose(0, 1), hx, None if resets is None else resets.T, None)
             return output.transpose(0, 1), h_n
         return self._layers(x, hx, resets, None)
+
+    def _act(
+        self, x: Tensor | PackedSequence, hx: Tensor, resets: Tensor | PackedSequence | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """A single layer's single step without gradients, by its shortest way; None where `forward` has to do it."""
+        if self.num_layers > 1 or self.bidirectional or self.batch_first or isinstance(x, PackedSequence):
+            return None
+        if isinstance(resets, PackedSequence):
+            return None
+        (cell,) = self.cells
+        return cell.act(x, hx, resets)  # type: ignore[operator]
 
     def _layers(
         self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels import cpu
+from bistable_rl.kernels import cpu, cpu_step
 
 BUILT, WHY = cpu.available()
 pytestmark = pytest.mark.skipif(not BUILT, reason=WHY)
@@ -292,25 +292,61 @@ def test_inputs_need_not_be_contiguous_and_are_left_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def take_step(p: Problem, resets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    assert p.state is not None
+    done = cpu_step.step(p.kind, p.x, p.state[None], resets, p.weights, p.initial)
+    assert done is not None
+    return done
+
+
+@pytest.mark.parametrize("through_ctypes", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_step_is_the_forward_pass_of_length_one(kind: str) -> None:
-    for dtype, B in ((torch.float32, 3), (torch.float64, 200)):
+def test_one_step_is_the_forward_pass_of_length_one(
+    kind: str, through_ctypes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if through_ctypes:  # as where Python's headers were missing at the build
+        monkeypatch.setattr(cpu_step, "_compiled", lambda: cpu.library().brl_step)
+    for dtype, B in ((torch.float32, 3), (torch.float64, 200), (torch.float32, 0)):
         p = make(kind, dtype, 1, B, 5, 21, resets=True, initial=True)
-        assert p.state is not None
-        assert p.resets is not None
-        _, final, _ = cpu.forward(kind, p.x, p.state, None, *p.weights)
-        assert torch.equal(cpu.step(kind, p.x[0], p.state, *p.weights), final)
-        _, final, _ = cpu.forward(kind, p.x, p.state, p.resets, *p.weights, initial=p.initial)
-        assert torch.equal(cpu.step(kind, p.x[0], p.state, *p.weights, resets=p.resets[0], initial=p.initial), final)
+        for resets in (None, p.resets):
+            outputs, final, _ = cpu.forward(kind, p.x, p.state, resets, *p.weights, initial=p.initial)
+            ours, last = take_step(p, resets)
+            assert torch.equal(ours, outputs)
+            assert torch.equal(last[0], final)
+
+
+def test_one_step_leaves_alone_what_it_cannot_read_as_it_is() -> None:
+    p = make("nbrc", torch.float32, 1, 4, 5, 8)
+    assert p.state is not None
+    state, resets = p.state[None], torch.zeros(1, 4, dtype=torch.bool)
+    assert cpu_step.step("nbrc", p.x, state, resets, p.weights) is not None
+    unreadable = [
+        (p.x[0], state, resets),
+        (p.x.expand(2, 4, 5), state, resets),
+        (p.x[:, :, :4].contiguous(), state, resets),
+        (p.x.mT.contiguous().mT, state, resets),
+        (p.x.double(), state.double(), resets),
+        (p.x.to("meta"), state, resets),
+        (p.x, p.state, resets),
+        (p.x, state[:, :3], resets),
+        (p.x, state.mT.contiguous().mT, resets),
+        (p.x, state.double(), resets),
+        (p.x, state.to("meta"), resets),
+        (p.x, state, resets[0]),
+        (p.x, state, resets.float()),
+        (p.x, state, resets.repeat(1, 2)[:, ::2]),
+        (p.x, state, resets.to("meta")),
+    ]
+    for x, h, r in unreadable:
+        assert cpu_step.step("nbrc", x, h, r, p.weights) is None, (x.shape, h.shape, r.shape)
 
 
 def test_one_step_notices_every_change_of_the_weights() -> None:
     p = make("nbrc", torch.float32, 1, 4, 5, 8)
-    assert p.state is not None
 
     def check_step() -> None:
-        expected = equation("nbrc", p.x[0], p.state, p.weights)  # type: ignore[arg-type]
-        torch.testing.assert_close(cpu.step("nbrc", p.x[0], p.state, *p.weights), expected)  # type: ignore[arg-type]
+        assert p.state is not None
+        torch.testing.assert_close(take_step(p)[0][0], equation("nbrc", p.x[0], p.state, p.weights))
 
     check_step()
     p.weights[1].mul_(0.5)  # a new version
@@ -323,6 +359,8 @@ def test_one_step_notices_every_change_of_the_weights() -> None:
     check_step()
     p.weights[0].mul_(2)
     check_step()
+    p.weights[0].data.add_(0.1)
+    check_step()
     with torch.inference_mode():
         check_step()
         p = make("nbrc", torch.float32, 1, 4, 5, 8, seed=1)  # without versions
@@ -330,12 +368,18 @@ def test_one_step_notices_every_change_of_the_weights() -> None:
 
 
 def test_packed_weights_go_when_the_weights_go() -> None:
-    cpu._cache.clear()
+    cpu_step._cache.clear()
     for seed in range(5):
-        p = make("gru", torch.float32, 1, 4, 5, 8, seed=seed)
-        assert p.state is not None
-        cpu.step("gru", p.x[0], p.state, *p.weights)
-    assert len(cpu._cache) <= 2
+        take_step(make("gru", torch.float32, 1, 4, 5, 8, seed=seed))
+    assert len(cpu_step._cache) <= 2
+
+
+def test_a_binary_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_INTERFACE", -1)
+    assert cpu._load.__wrapped__() == (
+        None,
+        "the C++ kernels were built from another version of their sources; install again",
+    )
 
 
 def test_not_a_number_is_passed_on() -> None:
@@ -359,7 +403,7 @@ def test_saturated_gates_are_exact_and_states_stay_within_one() -> None:
 
 
 def test_every_instruction_set_gives_the_same_results() -> None:
-    library = cpu._library()
+    library = cpu.library()
     best = library.brl_choose_isa(-1)
     try:
         for isa in range(best + 1):
@@ -369,7 +413,7 @@ def test_every_instruction_set_gives_the_same_results() -> None:
                 check(make(kind, dtype, 5, 11, 1, 20, packed=True), recompute=True)
                 p = make(kind, dtype, 1, 6, 4, 9)
                 expected = equation(kind, p.x[0], p.state, p.weights)  # type: ignore[arg-type]
-                torch.testing.assert_close(cpu.step(kind, p.x[0], p.state, *p.weights), expected)  # type: ignore[arg-type]
+                torch.testing.assert_close(take_step(p)[1][0], expected)
     finally:
         library.brl_choose_isa(-1)
 
@@ -440,7 +484,7 @@ def test_a_forked_child_works_on_one_thread(before: str) -> None:
 def test_no_second_openmp_runtime_is_loaded() -> None:
     code = (
         "import sys, torch; from bistable_rl.kernels import cpu; assert cpu.available()[0];"
-        "assert cpu._library().brl_shares_threads() or sys.platform != 'linux';"
+        "assert cpu.library().brl_shares_threads() or sys.platform != 'linux';"
         "maps = [l.split()[-1] for l in open('/proc/self/maps') if 'omp' in l.rsplit('/', 1)[-1]];"
         "assert len(set(maps)) <= 1, set(maps)"
     )

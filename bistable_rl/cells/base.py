@@ -199,6 +199,22 @@ class Cell(nn.Module):
             recompute=self.recompute,
         )
 
+    def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """One step without gradients by the shortest way, where there is one; `scan` does all else.
+
+        Args:
+            x: (1, B, I).
+            state: (1, B, S).
+            resets: (1, B), as in `scan`.
+
+        Returns:
+            The output (1, B, H) and the next state (1, B, S); None where `scan` has to do it.
+        """
+        if self.kernel is None:
+            return None
+        initial = None if resets is None else self.restored_state()
+        return kernels.step(self.kernel, x, state, resets, self.kernel_weights(), initial)
+
     def extra_repr(self) -> str:
         """The sizes, for `print`."""
         return f"{self.input_size}, {self.hidden_size}"

@@ -1,10 +1,11 @@
 """Scans over time: pure functions on tensors that know no cell.
 
 `choice` decides which backend runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`chunked`) or `reference`, the plain
-loop that the others are tested against. `operators.scan` is the door to the first three.
+loop that the others are tested against. `operators.scan` is the door to the first three; `operators.step` a shorter way
+to the first, for acting.
 """
 
 from bistable_rl.kernels.choice import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
-from bistable_rl.kernels.operators import scan
+from bistable_rl.kernels.operators import scan, step
 
-__all__ = ["BACKENDS", "KINDS", "Choice", "choose", "describe", "note", "scan", "use_backend", "watch"]
+__all__ = ["BACKENDS", "KINDS", "Choice", "choose", "describe", "note", "scan", "step", "use_backend", "watch"]

@@ -5,6 +5,7 @@
 // here by name: linking to a runtime might load a second one beside it, whose threads would compete with the first.
 
 #if __has_include(<Python.h>)
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #endif
 #include <atomic>
@@ -20,6 +21,10 @@
 #endif
 
 enum { KIND_BRC, KIND_NBRC, KIND_GRU, KIND_LSTM };
+
+// Raised, here and in cpu.py, with every change to what passes between the two: a binary built from older sources is
+// then refused, instead of reading memory that is not there.
+enum { INTERFACE = 2 };
 
 // One call. cpu.py holds the same list. Pointers may be null where the argument is optional.
 struct Call {
@@ -230,6 +235,8 @@ static uint64_t fingerprint(const PackedHeader* header) {
 
 extern "C" {
 
+int brl_interface(void) { return INTERFACE; }
+
 // To be called once, before everything else; `in_child`: this process was forked from one that may have had threads.
 void brl_initialise(int in_child) {
     chosen = best_table();
@@ -274,21 +281,44 @@ void brl_pack(const Call* call, void* to) {
     tables[chosen].pack[c->bytes == 8](c, header + 1);
 }
 
-// One step with packed parameters. Returns 0; 1 without memory; 2 if the parameters have changed since.
+// One step with packed parameters; `outputs` may be null. Returns 0; 1 without memory; 2 if the parameters have changed
+// since they were packed.
 int brl_step(const void* packed, const void* x, const void* state, const uint8_t* resets, const void* initial,
-             void* final_state, int64_t B, int64_t threads) {
+             void* outputs, void* final_state, int64_t B, int64_t threads) {
     const PackedHeader* header = (const PackedHeader*)packed;
     if (header->table != chosen || header->fingerprint != fingerprint(header)) return 2;
     Call call = header->call;
     call.T = 1, call.B = call.N = B, call.threads = threads;
-    call.x = x, call.state = state, call.resets = resets, call.initial = initial, call.final_state = final_state;
-    call.packed = header + 1;
+    call.x = x, call.state = state, call.resets = resets, call.initial = initial;
+    call.outputs = outputs, call.final_state = final_state, call.packed = header + 1;
     return brl_forward(&call);
 }
 }
 
+// ---- the module -----------------------------------------------------------------------------------------------
+
 #if defined(PYTHON_API_VERSION)
-// setuptools builds this file as an extension module: an empty one, so that importing it is no error.
-static PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "_cpu", "Loaded through ctypes by cpu.py.", -1, 0, 0, 0, 0, 0};
-PyMODINIT_FUNC PyInit__cpu(void) { return PyModule_Create(&module_definition); }
+// cpu.py reaches the functions above through ctypes, except `step`: there ctypes would cost half as much as the work.
+
+// step(packed, x, state, resets, initial, outputs, final_state, B, threads): addresses, then numbers, as of brl_step.
+static PyObject* step(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    if (count != 9) {
+        PyErr_Format(PyExc_TypeError, "step takes 9 integers, got %zd arguments", count);
+        return 0;
+    }
+    void* address[7];
+    for (int i = 0; i < 7; ++i) address[i] = PyLong_AsVoidPtr(arguments[i]);
+    const int64_t B = PyLong_AsLongLong(arguments[7]), threads = PyLong_AsLongLong(arguments[8]);
+    if (PyErr_Occurred()) return 0;
+    int status;
+    Py_BEGIN_ALLOW_THREADS;
+    status = brl_step(address[0], address[1], address[2], (const uint8_t*)address[3], address[4], address[5],
+                      address[6], B, threads);
+    Py_END_ALLOW_THREADS;
+    return PyLong_FromLong(status);
+}
+
+static PyMethodDef methods[] = {{"step", (PyCFunction)(void (*)(void))step, METH_FASTCALL, 0}, {0, 0, 0, 0}};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", "See cpu.py.", -1, methods, 0, 0, 0, 0};
+PyMODINIT_FUNC PyInit__cpu(void) { return PyModule_Create(&definition); }
 #endif

@@ -1,11 +1,12 @@
 """Compiled CPU kernels of BRC, nBRC, GRU and LSTM: the binding of `cpu.cpp`.
 
 Pure functions on contiguous CPU tensors, float32 or float64: nothing given is changed, everything returned is
-new, and nothing here knows autograd. Three calls do the work, and each takes the parameters in one order::
+new, and nothing here knows autograd. Two calls do the work, and each takes the parameters in one order::
 
     outputs, final_state, saved = forward(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, ...)
     gradients = backward(kind, grad_outputs, grad_final, x, state, resets, weight_ih, ..., outputs, saved, ...)
-    state = step(kind, x, state, weight_ih, weight_hh, bias_ih, bias_hh)          # one step, no gradients
+
+A single step without gradients has a way of its own, `cpu_step`.
 
 Names for shapes: `T` steps, `B` sequences, `I` inputs, `H` units, `S` state width (2H for the LSTM, whose state
 is `h | c`; H for the others), `N` rows, which is T·B, or the sum of `batch_sizes` for packed sequences.
@@ -27,11 +28,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import weakref
-from collections import OrderedDict
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +41,8 @@ DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 # Rows kept for the backward pass in `saved`, by kind: (with the gates, with `recompute`).
 _SAVED_ROWS = {"brc": (0, 0), "nbrc": (3, 0), "gru": (4, 0), "lstm": (5, 1)}
 _GATES = {"brc": 3, "nbrc": 3, "gru": 3, "lstm": 4}
+
+_INTERFACE = 2  # of the binary, as in cpu.cpp
 
 # A process forked after this import may have inherited an OpenMP runtime without its threads.
 _IMPORTED_IN = os.getpid()
@@ -119,7 +119,7 @@ def forward(
         `outputs` (T, B, H) or (N, H); `final_state` (B, S), each sequence's state after its own last step, never
         an alias of `state`; `saved`, of `saved_shape(kind, N, H, recompute=recompute)`, for `backward`.
     """
-    call = _describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    call = describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
     c, T, B, N, H = call.c, call.T, call.B, call.N, call.H
     outputs = x.new_empty((N, H) if batch_sizes is not None else (T, B, H))
     final_state = x.new_empty(B, state_size(kind, H))
@@ -128,7 +128,7 @@ def forward(
     # Without a backward pass nothing is kept; where nothing would be kept anyway, there is no pointer to it.
     c.saved = saved.data_ptr() if saved.numel() else None
     c.recompute = recompute
-    _check(_library().brl_forward(ctypes.byref(c)))
+    check(library().brl_forward(ctypes.byref(c)))
     return outputs, final_state, saved
 
 
@@ -175,7 +175,7 @@ def backward(
         `Gradients`, each of its input's shape: x (None unless `need_x`), state, weight_ih, weight_hh, bias_ih,
         bias_hh, initial; None for an input that was None.
     """
-    call = _describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    call = describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
     c = call.c
     given = [_contiguous(t) for t in (grad_outputs, grad_final, outputs, saved)]
     c.grad_outputs, c.grad_final, c.outputs, c.saved = (_pointer(t) for t in given)
@@ -191,67 +191,8 @@ def backward(
     )
     for name, gradient in zip(Gradients._fields, gradients, strict=True):
         setattr(c, "grad_" + name, _pointer(gradient))
-    _check(_library().brl_backward(ctypes.byref(c)))
+    check(library().brl_backward(ctypes.byref(c)))
     return gradients
-
-
-def step(
-    kind: str,
-    x: Tensor,
-    state: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None = None,
-    bias_hh: Tensor | None = None,
-    *,
-    resets: Tensor | None = None,
-    initial: Tensor | None = None,
-) -> Tensor:
-    """One step without gradients, by the shortest way: for acting, where B is small and latency is everything.
-
-    The weights are packed once and kept as long as the tensors live and are not modified.
-
-    Args:
-        kind: one of `KINDS`.
-        x: (B, I).
-        state: (B, S).
-        weight_ih: see the table above, as for `weight_hh`, `bias_ih`, `bias_hh`.
-        weight_hh: see above.
-        bias_ih: see above.
-        bias_hh: see above.
-        resets: (B,), bool or uint8: where it is true the state is replaced by `initial` before the step.
-        initial: (S,), the state that a reset restores; None is zero.
-
-    Returns:
-        The new state (B, S); its first H columns are the output.
-    """
-    parameters = (weight_ih, weight_hh, bias_ih, bias_hh)
-    packed = _packed(kind, parameters)
-    x, state = x.contiguous(), state.contiguous()
-    B = x.shape[0]
-    assert (x.shape[1], state.shape[1]) == packed.sizes
-    assert state.shape[0] == B
-    assert x.dtype == state.dtype == weight_ih.dtype
-    new_state = torch.empty_like(state)
-    resets, initial = _contiguous(resets), _contiguous(initial)
-    assert resets is None or (resets.shape == (B,) and resets.element_size() == 1)
-    assert initial is None or (initial.shape == state.shape[1:] and initial.dtype == x.dtype)
-    arguments = (
-        x.data_ptr(),
-        state.data_ptr(),
-        None if resets is None else resets.data_ptr(),
-        None if initial is None else initial.data_ptr(),
-        new_state.data_ptr(),
-        B,
-        torch.get_num_threads(),
-    )
-    library = _library()
-    status = library.brl_step(packed.address, *arguments)
-    if status == _STALE:
-        packed = _packed(kind, parameters, renew=True)
-        status = library.brl_step(packed.address, *arguments)
-    _check(status)
-    return new_state
 
 
 _NUMBERS = ("kind", "bytes", "T", "B", "N", "I", "H", "threads", "recompute", "bias_ih_size")
@@ -271,7 +212,7 @@ class _Call(ctypes.Structure):
     )
 
 
-class _Described(NamedTuple):
+class Described(NamedTuple):
     """A call with its inputs filled in, its sizes, and the tensors it points into, to keep them alive."""
 
     c: Any
@@ -294,7 +235,7 @@ def _like(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
-def _describe(
+def describe(
     kind: str,
     x: Tensor,
     state: Tensor | None,
@@ -305,7 +246,7 @@ def _describe(
     bias_hh: Tensor | None,
     batch_sizes: Tensor | None,
     initial: Tensor | None,
-) -> _Described:
+) -> Described:
     """Fill in what `forward` and `backward` have in common.
 
     A wrong shape here would be read as memory beyond the tensor, so shapes are asserted.
@@ -346,83 +287,7 @@ def _describe(
         0 if bias_ih is None else bias_ih.shape[0],
         *(_pointer(t) for t in tensors),
     )
-    return _Described(c, T, B, N, H, tensors)
-
-
-# ---- packed weights, kept for `step` ----
-
-_STALE = 2  # what brl_step answers when the weights changed without a new version (through `.data`)
-_CACHE_SIZE = 64
-
-Parameters = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-
-
-class _Packed(NamedTuple):
-    """Weights in the kernels' layout, and how to know whether they still are those of the tensors."""
-
-    owners: tuple[weakref.ref[Tensor] | None, ...]
-    places: tuple[int, ...]
-    versions: tuple[int, ...]
-    memory: tuple[Tensor, ...]  # the packed weights, and copies of those that were not contiguous
-    address: int
-    sizes: tuple[int, int]  # I, S
-
-
-_cache: OrderedDict[tuple[int, ...], _Packed] = OrderedDict()
-_cache_lock = Lock()
-
-
-def _is_fresh(found: _Packed, parameters: Parameters) -> bool:
-    owners, places, versions = found.owners, found.places, found.versions
-    for i, p in enumerate(parameters):  # a plain loop: this is a tenth of the time of a step
-        owner = owners[i]
-        if p is None or owner is None:
-            if p is not owner:
-                return False
-        elif owner() is not p or p._version != versions[i] or p.data_ptr() != places[i]:
-            return False
-    return True
-
-
-def _packed(kind: str, parameters: Parameters, *, renew: bool = False) -> _Packed:
-    """The packed parameters: those kept from an earlier call, or new ones.
-
-    Kept ones are good if they were made from the very same tensor objects, at the same place in memory, in the same
-    version.
-    """
-    key = tuple([id(p) for p in parameters])
-    found = _cache.get(key)
-    if found is not None and not renew and _is_fresh(found, parameters):
-        return found
-    try:
-        places = tuple([0 if p is None else p.data_ptr() for p in parameters])
-        versions = tuple([0 if p is None else p._version for p in parameters])
-    except RuntimeError:  # tensors made in inference mode have no version: nothing can be kept
-        return _pack(kind, parameters, (), ())
-    made = _pack(kind, parameters, places, versions)
-    with _cache_lock:
-        for other in [k for k, v in _cache.items() if any(o is not None and o() is None for o in v.owners)]:
-            del _cache[other]
-        _cache[key] = made
-        _cache.move_to_end(key)
-        while len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
-    return made
-
-
-def _pack(kind: str, parameters: Parameters, places: tuple[int, ...], versions: tuple[int, ...]) -> _Packed:
-    w_ih, w_hh, b_ih, b_hh = parameters
-    inputs, S = w_ih.shape[1], state_size(kind, w_ih.shape[0] // _GATES[kind])
-    call = _describe(kind, w_ih.new_empty(1, 0, inputs), None, None, w_ih, w_hh, b_ih, b_hh, None, None)
-    library = _library()
-    size = library.brl_packed_bytes(ctypes.byref(call.c))
-    memory = torch.empty(size + 64, dtype=torch.uint8)
-    address = (memory.data_ptr() + 63) & ~63
-    library.brl_pack(ctypes.byref(call.c), ctypes.c_void_p(address))
-    owners = tuple([None if p is None else weakref.ref(p) for p in parameters])
-    # The library looks into the weights again at every step: a contiguous copy has to live as long.
-    copies = [t for t in call.tensors[-4:] if t is not None and all(t is not p for p in parameters)]
-    return _Packed(owners, places, versions, (memory, *copies), address, (inputs, S))
+    return Described(c, T, B, N, H, tensors)
 
 
 @cache
@@ -435,20 +300,24 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(spec.origin)
     except OSError as error:
         return None, f"the C++ kernels can't be loaded: {error}"
+    if not hasattr(library, "brl_interface") or library.brl_interface() != _INTERFACE:
+        return None, "the C++ kernels were built from another version of their sources; install again"
     library.brl_initialise(int(os.getpid() != _IMPORTED_IN))
     library.brl_isa.restype = ctypes.c_char_p
     library.brl_packed_bytes.restype = ctypes.c_size_t
-    library.brl_step.argtypes = (*[ctypes.c_void_p] * 6, ctypes.c_int64, ctypes.c_int64)
+    library.brl_step.argtypes = (*[ctypes.c_void_p] * 7, ctypes.c_int64, ctypes.c_int64)
     return library, library.brl_isa().decode()
 
 
-def _library() -> ctypes.CDLL:
-    library, why = _load()
-    if library is None:
+def library() -> ctypes.CDLL:
+    """The compiled library, where it can be used."""
+    found, why = _load()
+    if found is None:
         raise RuntimeError(why)
-    return library
+    return found
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
+    """Raise what the status of a call says."""
     if status:
         raise MemoryError("no memory for the workspace of the CPU kernels")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels import chunked, cpu
+from bistable_rl.kernels import chunked, cpu, cpu_step
 from bistable_rl.kernels.choice import choose, note
 
 
@@ -54,20 +54,55 @@ def scan(
     arguments = (
         kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, save, recompute,
     )  # fmt: skip
-    if torch.compiler.is_compiling() or type(x) is not Tensor:
+    if _is_traced(x):
         return torch.ops.bistable_rl.scan(*arguments)[:2]
     # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for a short sequence.
     if save:
         return _Scan.apply(*arguments)[:2]
     if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x, weight_hh.shape[1]) is cpu:
-        # Acting, step by step: every microsecond counts.
-        last = cpu.step(
-            kind, x.squeeze(0), state, weight_ih.contiguous(), weight_hh.contiguous(), bias_ih, bias_hh,
-            resets=None if resets is None else resets.squeeze(0), initial=initial,
-        )  # fmt: skip
-        output = last if kind != "lstm" else last[:, : weight_hh.shape[1]]
-        return output.clone().unsqueeze(0), last
+        parameters = (weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh))
+        done = cpu_step.step(
+            kind, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), parameters, _contiguous(initial)
+        )
+        assert done is not None
+        return done[0], done[1].squeeze(0)
     return _forward(*arguments)[:2]
+
+
+def step(
+    kind: str,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    parameters: cpu_step.Parameters,
+    initial: Tensor | None,
+) -> tuple[Tensor, Tensor] | None:
+    """Run one step without gradients by the shortest way, or leave it to `scan`.
+
+    Half of the time of a step of acting would go into making ready what mostly is ready already. Here nothing is
+    converted, and no mistake is explained: whatever is not just as the compiled kernel takes it is left alone.
+
+    Args:
+        kind: as in `scan`.
+        x: (1, B, I).
+        state: (1, B, S); what is no tensor is left to `scan`, too.
+        resets: nonzero where `initial` replaces the state before the step, (1, B), or None.
+        parameters: weight_ih, weight_hh, bias_ih and bias_hh, as in `scan`.
+        initial: (S,), the state that a reset restores; None is zero.
+
+    Returns:
+        The outputs (1, B, H) and the next state (1, B, S), which share nothing; None if `scan` has to do it.
+    """
+    if torch.is_grad_enabled() or _is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
+        return None
+    if _backend(kind, x, parameters[1].shape[1]) is not cpu:
+        return None
+    return cpu_step.step(kind, x, state, None if resets is None else resets != 0, parameters, initial)
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether something follows the operators on x, so that they have to go through torch's dispatcher."""
+    return torch.compiler.is_compiling() or type(x) is not Tensor or torch.jit.is_tracing()
 
 
 def _forward(
