@@ -45,6 +45,36 @@ struct Step {
 
 // a = 1 + tanh(U_a x + w_a h + b), c = σ(U_c x + w_c h + b), h = c h + (1 - c) tanh(U_h x + a h + b). With `fused`,
 // I = 1 and U x + b is computed here, which spares writing and reading P.
+INLINE void brc_forward_units(const int fused, const int V, const Step* s, int64_t j, const real* P, real x, real* h,
+                              real* out) {
+    const int64_t J = s->padded;
+    vec t[TANHS], g[PAIR], before[PAIR];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+        const int64_t i = j + v * LANES;
+        vec pa, pc;
+        if (fused) {
+            pa = load(s->bias + i) + x * load(s->u + i);
+            pc = load(s->bias + J + i) + x * load(s->u + J + i);
+            g[v] = load(s->bias + 2 * J + i) + x * load(s->u + 2 * J + i);
+        } else {
+            pa = load(P + i), pc = load(P + J + i), g[v] = load(P + 2 * J + i);
+        }
+        before[v] = load(h + i);
+        t[v] = pa + load(s->w + i) * before[v];
+        t[V + v] = .5f * (pc + load(s->w + J + i) * before[v]);
+    }
+    tanh_all(t, 2 * V);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) g[v] += (1 + t[v]) * before[v];
+    tanh_all(g, V);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+        const vec k = .5f * t[V + v], after = (.5f + k) * before[v] + (.5f - k) * g[v];
+        store(h + j + v * LANES, after);
+        store(out + j + v * LANES, after);
+    }
+}
 INLINE void brc_forward_body(const int fused, const Step* s) {
     const int64_t J = s->padded;
     for (int64_t b = 0; b < s->n; ++b) {
@@ -52,23 +82,9 @@ INLINE void brc_forward_body(const int fused, const Step* s) {
         real* h = s->h + b * s->ldh;
         real* out = target_row(s->outputs, b, s->H, J, s->scratch);
         const real x = fused ? s->x[b] : 0;
-        for (int64_t j = 0; j < J; j += LANES) {
-            vec pa, pc, ph;
-            if (fused) {
-                pa = load(s->bias + j) + x * load(s->u + j);
-                pc = load(s->bias + J + j) + x * load(s->u + J + j);
-                ph = load(s->bias + 2 * J + j) + x * load(s->u + 2 * J + j);
-            } else {
-                pa = load(P + j), pc = load(P + J + j), ph = load(P + 2 * J + j);
-            }
-            const vec before = load(h + j);
-            const vec a = 1 + tanh_(pa + load(s->w + j) * before);
-            const vec k = .5f * tanh_(.5f * (pc + load(s->w + J + j) * before));
-            const vec g = tanh_(ph + a * before);
-            const vec after = (.5f + k) * before + (.5f - k) * g;
-            store(h + j, after);
-            store(out + j, after);
-        }
+        int64_t j = 0;
+        for (; j + PAIR * LANES <= J; j += PAIR * LANES) brc_forward_units(fused, PAIR, s, j, P, x, h, out);
+        for (; j < J; j += LANES) brc_forward_units(fused, 1, s, j, P, x, h, out);
         finish_row(s->outputs, b, s->H, J, s->scratch);
     }
 }
@@ -231,8 +247,53 @@ FUNCTION void lstm_backward(const Step* s) {
 }
 
 // Recomputes the gates from h before the step. Rows are taken by eights, units outermost, so that the gradients of
-// the parameters are loaded and stored once for eight rows.
+// the parameters are loaded and stored once for eight rows; and among the eight by twos, for tanh_all.
 static const int64_t GROUP = 8;
+struct BrcSums {
+    vec ua, uc, uh, ba, bc, bh, wa, wc;
+};
+INLINE void brc_backward_rows(const int fused, const int need_x, const int V, const Step* s, int64_t j, int64_t b,
+                              const real* const* before, const real* const* out, const BrcSums* parameters,
+                              BrcSums* sums, vec* dx) {
+    const int64_t J = s->padded;
+    const BrcSums w = *parameters;
+    vec t[TANHS], g[PAIR], h[PAIR];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+        const real* P = s->P + (b + v) * s->ldp + j;
+        const real x = fused ? s->x[b + v] : 0;
+        vec pa, pc;
+        if (fused)
+            pa = w.ba + x * w.ua, pc = w.bc + x * w.uc, g[v] = w.bh + x * w.uh;
+        else
+            pa = load(P), pc = load(P + J), g[v] = load(P + 2 * J);
+        h[v] = load(before[v] + j);
+        t[v] = pa + w.wa * h[v];
+        t[V + v] = .5f * (pc + w.wc * h[v]);
+    }
+    tanh_all(t, 2 * V);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) g[v] += (1 + t[v]) * h[v];
+    tanh_all(g, V);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+        real *P = s->P + (b + v) * s->ldp + j, *grad = s->h + (b + v) * s->ldh + j;
+        const real x = fused ? s->x[b + v] : 0;
+        const vec d = load(grad) + load(out[v] + j), k = .5f * t[V + v];
+        const vec dg = d * (.5f - k) * (1 - g[v] * g[v]);
+        const vec da = dg * h[v] * (1 - t[v] * t[v]);
+        const vec dc = d * (h[v] - g[v]) * (.25f - k * k);  // c (1 - c)
+        sums->wa += da * h[v], sums->wc += dc * h[v];
+        store(grad, d * (.5f + k) + dg * (1 + t[v]) + da * w.wa + dc * w.wc);
+        if (fused) {
+            sums->ua += x * da, sums->uc += x * dc, sums->uh += x * dg;
+            sums->ba += da, sums->bc += dc, sums->bh += dg;
+            if (need_x) dx[v] += da * w.ua + dc * w.uc + dg * w.uh;
+        } else {
+            store(P, da), store(P + J, dc), store(P + 2 * J, dg);
+        }
+    }
+}
 INLINE void brc_backward_body(const int fused, const int need_x, const Step* s) {
     const int64_t J = s->padded;
     for (int64_t b0 = 0; b0 < s->n; b0 += GROUP) {
@@ -245,48 +306,25 @@ INLINE void brc_backward_body(const int fused, const int need_x, const Step* s) 
             dx[r] = (vec){};
         }
         for (int64_t j = 0; j < J; j += LANES) {
-            const vec wa = load(s->w + j), wc = load(s->w + J + j);
-            vec ua, uc, uh, ba, bc, bh;
-            vec dua = {}, duc = {}, duh = {}, dba = {}, dbc = {}, dbh = {}, dwa = {}, dwc = {};
+            BrcSums w = {}, sums = {};
+            w.wa = load(s->w + j), w.wc = load(s->w + J + j);
             if (fused) {
-                ua = load(s->u + j), uc = load(s->u + J + j), uh = load(s->u + 2 * J + j);
-                ba = load(s->bias + j), bc = load(s->bias + J + j), bh = load(s->bias + 2 * J + j);
+                w.ua = load(s->u + j), w.uc = load(s->u + J + j), w.uh = load(s->u + 2 * J + j);
+                w.ba = load(s->bias + j), w.bc = load(s->bias + J + j), w.bh = load(s->bias + 2 * J + j);
             }
-            for (int r = 0; r < rows; ++r) {
-                const int64_t b = b0 + r;
-                real *P = s->P + b * s->ldp, *grad = s->h + b * s->ldh + j;
-                vec pa, pc, ph;
-                const real x = fused ? s->x[b] : 0;
-                if (fused) {
-                    pa = ba + x * ua, pc = bc + x * uc, ph = bh + x * uh;
-                } else {
-                    pa = load(P + j), pc = load(P + J + j), ph = load(P + 2 * J + j);
-                }
-                const vec h = load(before[r] + j), d = load(grad) + load(out[r] + j);
-                const vec ta = tanh_(pa + wa * h), a = 1 + ta;
-                const vec k = .5f * tanh_(.5f * (pc + wc * h));
-                const vec g = tanh_(ph + a * h);
-                const vec dg = d * (.5f - k) * (1 - g * g);
-                const vec da = dg * h * (1 - ta * ta);
-                const vec dc = d * (h - g) * (.25f - k * k);  // c (1 - c)
-                dwa += da * h, dwc += dc * h;
-                store(grad, d * (.5f + k) + dg * a + da * wa + dc * wc);
-                if (fused) {
-                    dua += x * da, duc += x * dc, duh += x * dg;
-                    dba += da, dbc += dc, dbh += dg;
-                    if (need_x) dx[r] += da * ua + dc * uc + dg * uh;
-                } else {
-                    store(P + j, da), store(P + J + j, dc), store(P + 2 * J + j, dg);
-                }
-            }
-            store(s->grad_w + j, load(s->grad_w + j) + dwa);
-            store(s->grad_w + J + j, load(s->grad_w + J + j) + dwc);
+            int r = 0;
+            for (; r + PAIR <= rows; r += PAIR)
+                brc_backward_rows(fused, need_x, PAIR, s, j, b0 + r, before + r, out + r, &w, &sums, dx + r);
+            for (; r < rows; ++r)
+                brc_backward_rows(fused, need_x, 1, s, j, b0 + r, before + r, out + r, &w, &sums, dx + r);
+            store(s->grad_w + j, load(s->grad_w + j) + sums.wa);
+            store(s->grad_w + J + j, load(s->grad_w + J + j) + sums.wc);
             if (fused) {
                 real *gu = s->grad_u + j, *gb = s->grad_bias + j;
-                store(gu, load(gu) + dua), store(gu + J, load(gu + J) + duc);
-                store(gu + 2 * J, load(gu + 2 * J) + duh);
-                store(gb, load(gb) + dba), store(gb + J, load(gb + J) + dbc);
-                store(gb + 2 * J, load(gb + 2 * J) + dbh);
+                store(gu, load(gu) + sums.ua), store(gu + J, load(gu + J) + sums.uc);
+                store(gu + 2 * J, load(gu + 2 * J) + sums.uh);
+                store(gb, load(gb) + sums.ba), store(gb + J, load(gb + J) + sums.bc);
+                store(gb + 2 * J, load(gb + 2 * J) + sums.bh);
             }
         }
         if (fused && need_x)

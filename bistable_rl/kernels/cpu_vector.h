@@ -9,6 +9,7 @@
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
 typedef real vec_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 static const int64_t LANES = VECTOR_BYTES / sizeof(real), PANEL = PANEL_VECTORS * LANES;
+enum { TANHS = 4, PAIR = PANEL_VECTORS == 4 ? 2 : 1 };  // at once, at most; vectors of a cell, where the registers are 32
 
 #define FUNCTION static TARGET
 #define INLINE static inline __attribute__((always_inline)) TARGET
@@ -26,16 +27,9 @@ INLINE real sum_lanes(vec v) {
 #if REAL_IS_FLOAT
 
 #if ISA_AVX512
-// A division costs 16 cycles a vector; an estimate and one Newton step cost 3 and are as good as rounded.
-INLINE vec divide(vec p, vec q) {
-    vec r = (vec)_mm512_rcp14_ps((__m512)q);
-    r = r * (2 - q * r);
-    return p * r;
-}
 INLINE vec lower(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }  // b where either is NaN
 INLINE vec upper(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
 #else
-INLINE vec divide(vec p, vec q) { return p / q; }
 INLINE vec lower(vec a, vec b) { return a < b ? a : b; }
 INLINE vec upper(vec a, vec b) { return a > b ? a : b; }
 #endif
@@ -43,20 +37,36 @@ INLINE vec upper(vec a, vec b) { return a > b ? a : b; }
 // tanh(x) = x P(x²) / Q(x²), P and Q of degree 4, fitted to the smallest greatest relative error on [0, 9.02]: 2e-8,
 // 3e-7 once rounded. Beyond, P / Q rises above 1, at 9.6 by more than it is wrong; so a saturated gate is exactly 1
 // after the last clamp, and keeps what it should keep for ever. NaN stays NaN.
-INLINE vec tanh_(vec x) {
-    x = lower(splat(9.6f), upper(splat(-9.6f), x));
-    const vec u = x * x;
-    vec p = splat(1.33499114e-08f);
-    p = p * u + 2.06057084e-05f;
-    p = p * u + 0.00349538517f;
-    p = p * u + 0.133808553f;
-    p = p * u + 1;
-    vec q = splat(7.77463015e-07f);
-    q = q * u + 0.00032853015f;
-    q = q * u + 0.0258762129f;
-    q = q * u + 0.467141718f;
-    q = q * u + 1;
-    return lower(splat(1), upper(splat(-1), divide(x * p, q)));
+//
+// One tanh is a chain of some 60 cycles, and three of them one after the other fill the window in which the processor
+// looks for work that could go on meanwhile: so each operation is done for all `n` vectors before the next.
+INLINE void tanh_all(vec* x, const int n) {
+    vec u[TANHS], p[TANHS], q[TANHS];
+#define EACH _Pragma("GCC unroll 4") for (int i = 0; i < n; ++i)
+    EACH x[i] = upper(splat(-9.6f), x[i]);
+    EACH x[i] = lower(splat(9.6f), x[i]);
+    EACH u[i] = x[i] * x[i];
+    EACH p[i] = 1.33499114e-08f * u[i] + 2.06057084e-05f;
+    EACH q[i] = 7.77463015e-07f * u[i] + 0.00032853015f;
+    EACH p[i] = p[i] * u[i] + 0.00349538517f;
+    EACH q[i] = q[i] * u[i] + 0.0258762129f;
+    EACH p[i] = p[i] * u[i] + 0.133808553f;
+    EACH q[i] = q[i] * u[i] + 0.467141718f;
+    EACH p[i] = p[i] * u[i] + 1;
+    EACH q[i] = q[i] * u[i] + 1;
+    EACH p[i] = x[i] * p[i];
+#if ISA_AVX512
+    // A division costs 16 cycles a vector; an estimate and one Newton step cost 3 and are as good as rounded.
+    EACH u[i] = (vec)_mm512_rcp14_ps((__m512)q[i]);
+    EACH q[i] = 2 - q[i] * u[i];
+    EACH u[i] = u[i] * q[i];
+    EACH x[i] = p[i] * u[i];
+#else
+    EACH x[i] = p[i] / q[i];
+#endif
+    EACH x[i] = upper(splat(-1), x[i]);
+    EACH x[i] = lower(splat(1), x[i]);
+#undef EACH
 }
 
 #else
@@ -65,7 +75,7 @@ typedef int64_t ivec __attribute__((vector_size(VECTOR_BYTES)));
 
 // tanh|x| = -e / (e + 2) with e = exp(-2|x|) - 1, computed without cancellation: 2|x| = n ln 2 - r, |r| <= ln 2 / 2,
 // and the Taylor series of exp(r) - 1 to r^13 (next term 1e-17). tanh(20) rounds to 1.
-INLINE vec tanh_(vec x) {
+INLINE vec tanh_one(vec x) {
     const double shift = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer, kept in the low bits
     vec y = x < 0 ? x : -x;
     y = 2 * (y < -20 ? splat(-20) : y);
@@ -90,8 +100,16 @@ INLINE vec tanh_(vec x) {
     const vec t = -e / (e + 2);
     return x < 0 ? -t : t;
 }
+INLINE void tanh_all(vec* x, const int n) {
+    for (int i = 0; i < n; ++i) x[i] = tanh_one(x[i]);
+}
 
 #endif
+
+INLINE vec tanh_(vec x) {
+    tanh_all(&x, 1);
+    return x;
+}
 
 // A row of H numbers to or from a row padded with zeros to a multiple of 16.
 INLINE void copy_in(real* to, const real* from, int64_t H, int64_t padded) {
