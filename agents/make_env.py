@@ -14,7 +14,7 @@ from bistable_rl.envs.make import find_spec
 from bistable_rl.experiments import EnvConfig
 
 # what a derived seed is for
-TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING = range(4)
+TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING, WARM_UP, ANALYSIS = range(6)
 
 
 def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:

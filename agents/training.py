@@ -15,20 +15,24 @@ import numpy as np
 import torch
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs
 from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import EVALUATION, TRAINING, derived_seed, make_vec_env
+from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
+from bistable_rl.agents.record import random_actions, record
 from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import AlgorithmConfig, Experiment
+from bistable_rl.warmup import warm_up_run
 
 EVALUATION_COPIES = 16
+WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
 
 
 def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
@@ -57,8 +61,9 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     model.set_logger(make_logger(run, experiment))
     callback = RunCallback(experiment, run, eval_env, eval_seed, horizons)
     started = time.monotonic()
-    status, failure = "failed", None
+    status, failure, warmup = "failed", None, None
     try:
+        warmup = warm_up_memory(experiment, model.policy, run)
         model.learn(experiment.total_steps, callback, log_interval=None)
         status = "interrupted" if callback.interrupted else "finished"
     except KeyboardInterrupt:
@@ -83,6 +88,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         "checkpoint": last,
         "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
         "horizons": callback.last_horizons,
+        "warmup": warmup,
     }
     if failure is None:
         runs.write_json(run / runs.RESULT, result)
@@ -124,6 +130,32 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it otherwise
     return model
+
+
+def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -> list[dict[str, Any]] | None:
+    """Warm up the recurrent layers of a run at its start, on whole episodes of random actions.
+
+    Returns:
+        What it did to the memory, and to that of a separate critic; None without a warm-up.
+    """
+
+    def sequences() -> tuple[Tensor, Tensor]:
+        seed = derived_seed(experiment.seed, WARM_UP)
+        env = make_vec_env(experiment.env, WARM_UP_EPISODES, seed)
+        try:
+            episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
+        finally:
+            env.close()
+        return episodes.features, episodes.lengths
+
+    return warm_up_run(
+        run,
+        experiment.warmup,
+        [memory.rnn for memory in (policy.lstm_actor, policy.lstm_critic) if memory is not None],
+        sequences,
+        truncate=False,
+        seed=experiment.seed,
+    )
 
 
 def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:

@@ -148,6 +148,19 @@ class CheckpointConfig:
 
 
 @dataclass
+class WarmupConfig:
+    """Warm-up of the recurrent layers before the training (Lambrechts et al. 2023): many reachable attractors.
+
+    Args:
+        steps: Gradient steps; 0 leaves the layers as they start.
+        learning_rate: Adam's step size.
+    """
+
+    steps: NonNegativeInt = 0
+    learning_rate: Positive = 1e-2
+
+
+@dataclass
 class Experiment:
     """One training of an agent.
 
@@ -159,6 +172,7 @@ class Experiment:
         total_steps: Environment steps to train for, all copies together; the last update is completed.
         evaluation: Evaluation during training.
         checkpoint: Checkpoints.
+        warmup: Warm-up of the recurrent layers.
         seed: Seeds every source of randomness.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
@@ -170,6 +184,7 @@ class Experiment:
     total_steps: PositiveInt = 1_000_000
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
     seed: Seed = 0
     device: str = "auto"
 
@@ -299,6 +314,7 @@ class Benchmark:
         data: `fixed`: one training set; `fresh`: an epoch draws as many samples, each of them once.
         protocol: `paper`: data and order of the paper's text; `authors_code`: those of the code its authors published.
         checkpoint: Checkpoints.
+        warmup: Warm-up of the recurrent layers.
         seed: Seeds every source of randomness.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
@@ -310,6 +326,7 @@ class Benchmark:
     data: Literal["fixed", "fresh"] = "fixed"
     protocol: Literal["paper", "authors_code"] = "paper"
     checkpoint: BenchmarkCheckpointConfig = field(default_factory=BenchmarkCheckpointConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
     seed: Seed = 0
     device: str = "auto"
 

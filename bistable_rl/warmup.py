@@ -7,12 +7,19 @@ its equation, at the price of weights that were moved away from their initialisa
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bistable_rl import checkpoint, runs
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.experiments import WarmupConfig
 from bistable_rl.multistability import (
     Attractors,
     attractors,
@@ -28,6 +35,8 @@ from bistable_rl.stack import RNN
 
 TARGET = 0.95
 """The VAA* that is aimed at; 1 would push states apart for ever."""
+FILE = "warmup.json"
+"""Where a run folder keeps what its warm-up did."""
 GROWTH, LONGEST = 10, 200
 """The settling time is at most 1 + GROWTH · step, and never above LONGEST."""
 
@@ -122,3 +131,57 @@ def warm_up(
     after = attractors(rnn, *sampled, seed=seed)
     rnn.train(training)
     return WarmUp(before, after, np.array(losses))
+
+
+def warm_up_run(
+    run: Path,
+    config: WarmupConfig,
+    networks: Sequence[RNN],
+    sequences: Callable[[], tuple[Tensor, Tensor | None]],
+    *,
+    truncate: bool,
+    seed: int,
+) -> list[dict[str, Any]] | None:
+    """Warm up the networks of a run that is at its very start; of one that goes on, tell what its warm-up did.
+
+    Args:
+        run: The run folder; what was done is kept in its warmup.json.
+        config: How.
+        networks: The recurrent layers of the run.
+        sequences: Makes `warm_up`'s sequences and lengths.
+        truncate: As in `warm_up`.
+        seed: The run's.
+
+    Returns:
+        A summary for each network, None without a warm-up.
+
+    Raises:
+        UserError: The warm-up does not work, or warmup.json cannot be written or read.
+    """
+    if not config.steps:
+        return None
+    file = run / FILE
+    if checkpoint.folders(run):
+        try:
+            kept: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["warmup"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file} is missing or broken, though the run began with a warm-up.") from None
+        return kept
+    x, lengths = sequences()
+    summaries = []
+    for rnn in networks:
+        try:
+            done = warm_up(
+                rnn,
+                x,
+                lengths,
+                steps=config.steps,
+                learning_rate=config.learning_rate,
+                truncate=truncate,
+                seed=seed,
+            )
+        except ValueError as error:
+            raise UserError(f"warmup: {one_sentence(error)}") from None
+        summaries.append(done.summary())
+    runs.write_json(file, {"warmup": summaries})
+    return summaries

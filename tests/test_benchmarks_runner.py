@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from bistable_rl.experiments import (
     NetworkConfig,
     TaskConfig,
     TrainingConfig,
+    WarmupConfig,
 )
 
 
@@ -287,3 +289,21 @@ def test_twenty_kills_at_random_instants_leave_no_trace(tmp_path: Path) -> None:
         process.wait()
     assert subprocess.run(command, check=False).returncode == 0
     same(run, whole)
+
+
+def test_a_warm_up_is_done_once_and_a_resumed_run_tells_what_it_did(tmp_path: Path) -> None:
+    warm = small(cell="gru", warmup=WarmupConfig(3), training={"epochs": 1})
+    run = start(warm, tmp_path / "a")
+    [done] = result(run)["warmup"]
+    assert done["steps"] == 3
+    whole = weights(run)
+    for kept in (1, 0):  # from the first checkpoint on, then from the beginning
+        for folder in checkpoint.folders(run)[kept:]:
+            shutil.rmtree(folder)
+        (run / runs.RESULT).unlink()
+        resume(run)
+        assert result(run)["warmup"] == [done]
+        assert all(torch.equal(whole[name], tensor) for name, tensor in weights(run).items())
+    cold = start(small(cell="gru", training={"epochs": 1}), tmp_path / "b")
+    assert result(cold)["warmup"] is None
+    assert not torch.equal(weights(cold)["rnn.cells.0.weight_ih"], whole["rnn.cells.0.weight_ih"])

@@ -21,6 +21,7 @@ from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
+from bistable_rl.agents.record import Episodes
 from bistable_rl.agents.training import train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
@@ -580,3 +581,38 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_last_checkpoint(
     with pytest.raises(UserError, match="No space left on device"):
         train(experiment, tmp_path)
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
+
+
+def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Path, tmp_path: Path) -> None:
+    options = ["--policy.cell", "gru", "--policy.critic", "separate", "--warmup.steps", "5", "--total_steps", "80"]
+    results, weights = [], []
+    for name in ("a", "b"):
+        run = train(load_experiment(config, options), tmp_path / name)
+        results.append(json.loads((run / "result.json").read_text())["warmup"])
+        first = sorted((run / "checkpoints").iterdir())[0]
+        assert int(first.name) == 0
+        weights.append(safetensors.torch.load_file(first / "weights.safetensors"))
+        assert json.loads((run / "warmup.json").read_text())["warmup"] == results[-1]
+    assert results[0] == results[1]
+    assert len(results[0]) == 2  # the actor's memory and the critic's
+    assert all(done["steps"] == 5 and done["of"] == 32 and len(done["vaa_star"]) == 2 for done in results[0])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    cold = train(load_experiment(config, [*options[:4], "--total_steps", "80"]), tmp_path / "c")
+    assert json.loads((cold / "result.json").read_text())["warmup"] is None
+    start = safetensors.torch.load_file(sorted((cold / "checkpoints").iterdir())[0] / "weights.safetensors")
+    moved = {name for name in start if not torch.equal(start[name], weights[0][name])}
+    assert moved
+    assert all(name.startswith(("lstm_actor.rnn", "lstm_critic.rnn")) for name in moved)
+
+
+def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_numbers(*args: Any) -> Episodes:
+        return Episodes(torch.full((5, 4, 4), float("nan")), torch.full((4,), 5), None)
+
+    monkeypatch.setattr("bistable_rl.agents.training.record", without_numbers)
+    with pytest.raises(UserError, match="warmup: the warm-up's loss became nan at step 0"):
+        train(load_experiment(config, ["--warmup.steps", "5"]), tmp_path)
+    result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
+    assert result["status"] == "failed"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pad_sequence, unpack_sequence
 
 from bistable_rl import checkpoint, kernels, runs
 from bistable_rl.benchmarks import make_task
@@ -21,6 +23,9 @@ from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import Benchmark
+from bistable_rl.warmup import warm_up_run
+
+WARM_UP_BATCHES = 10
 
 
 def start(benchmark: Benchmark, out: Path, *, overwrite: bool = False) -> Path:
@@ -66,8 +71,16 @@ def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> Non
     runs.write_environment(run, hardware(feed.device, benchmark.cell, benchmark.network.hidden_size))
     trainer = Trainer(benchmark, run, feed, network)
     (run / runs.RESULT).unlink(missing_ok=True)
-    status, failure, evaluation = "failed", None, None
+    status, failure, evaluation, warmup = "failed", None, None, None
     try:
+        warmup = warm_up_run(
+            run,
+            benchmark.warmup,
+            [network.rnn],
+            lambda: _warm_up_sequences(feed),
+            truncate=True,
+            seed=benchmark.seed,
+        )
         trainer.train()
         if not trainer.interrupted:
             evaluation = trainer.evaluate(*feed.test_set())
@@ -87,6 +100,7 @@ def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> Non
         "peak_memory_mb": round(peak_memory_mb(feed.device), 1),
         "checkpoint": last,
         "evaluation": evaluation,
+        "warmup": warmup,
     }
     if failure is None:
         runs.write_json(run / runs.RESULT, result)
@@ -101,6 +115,15 @@ def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> Non
         f"{run} stopped after {state.updates} updates; {kind}{one_sentence(failure)} "
         f"The last good checkpoint is {last}; {runs.RESULT} tells more."
     ) from failure
+
+
+def _warm_up_sequences(feed: Feed) -> tuple[Tensor, Tensor]:
+    """Return what the network sees first: the inputs (T, N, I) of some batches, and their lengths."""
+    sequences: list[Tensor] = []
+    for update in range(min(WARM_UP_BATCHES, feed.total_updates)):
+        x, _ = feed.batch(update)
+        sequences += unpack_sequence(x) if isinstance(x, PackedSequence) else x.unbind(1)
+    return pad_sequence(sequences), torch.tensor([len(sequence) for sequence in sequences])
 
 
 def is_finished(run: Path) -> bool:
