@@ -339,6 +339,47 @@ def figures(argv: Sequence[str]) -> int:
     return 0
 
 
+def reproduce(argv: Sequence[str]) -> int:
+    """Make a published table again, ours beside it."""
+    parser = _Parser(
+        "reproduce",
+        "Train the grid behind a published table and write ours beside the published figures into OUT/TABLE-PRESET.\n"
+        "What is finished is never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.",
+    )
+    names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
+    parser.add_argument("table", choices=names)
+    parser.add_argument(
+        "--preset", choices=("quick", "paper"), default="quick", help="small sizes, or the paper's (default: quick)"
+    )
+    parser.add_argument("--cells", metavar="CELL,...", default="", help="cells (default: the preset's)")
+    parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
+    parser.add_argument("--workers", metavar="N", type=_count, help="runs at once (default: one a core)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--estimate", action="store_true", help="say how long it will take here, from short trials")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    args = parser.parse_args(list(argv))
+    try:
+        seeds = [_seed(text) for text in args.seeds.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--seeds: {error}.") from None
+    if args.data_dir is not None:
+        os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
+
+    from bistable_rl.benchmarks.reproduce import reproduce
+
+    reproduce(
+        args.table,
+        args.preset,
+        args.out,
+        cells=[cell for cell in args.cells.split(",") if cell],
+        seeds=list(dict.fromkeys(seeds)),
+        workers=args.workers,
+        estimate=args.estimate,
+        command=shlex.join(["bistable-rl", "reproduce", *argv]),
+    )
+    return 0
+
+
 def data(argv: Sequence[str]) -> int:
     """Fetch data sets."""
     parser = _Parser("data", "Fetch MNIST's four files (11 MB), unless they are there, and check them.")
@@ -413,6 +454,7 @@ def doctor(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "benchmark": benchmark,
+    "reproduce": reproduce,
     "compare": compare,
     "evaluate": evaluate,
     "play": play,

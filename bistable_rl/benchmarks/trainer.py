@@ -34,7 +34,7 @@ COLUMNS = (
     "eval/accuracy",
     "eval/f1",
 )
-ROW_EVERY = 100  # updates
+ROW_EVERY = 50  # updates
 EVALUATION_BATCH = 500  # samples
 
 

@@ -1,0 +1,190 @@
+"""The grids behind the tables: `paper`, as the papers say, and `quick`, small ones that show the same ordering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bistable_rl.benchmarks.published import CELLS
+from bistable_rl.cells import get_cell
+from bistable_rl.compare.jobs import Job
+from bistable_rl.config import UserError, one_sentence, unknown
+from bistable_rl.experiments import Benchmark, NetworkConfig, TaskConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of a table.
+
+    Attributes:
+        name: Such as `T=300`.
+        task: Its task.
+        training: Its training.
+        network: Its network; the cell is filled in.
+        data: `fixed` or `fresh`.
+        published: The published setting to show beside it, where it is of another size.
+    """
+
+    name: str
+    task: TaskConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: Any = "fixed"
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The grid behind a table.
+
+    Attributes:
+        settings: Its rows.
+        cells: Its columns, unless others are asked for.
+        metrics: What is measured.
+    """
+
+    settings: tuple[Setting, ...]
+    cells: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+def _task(name: str, **kwargs: Any) -> TaskConfig:
+    return TaskConfig(name, kwargs)
+
+
+def _quick(epochs: int, learning_rate: float) -> TrainingConfig:
+    # clipping and a larger step size end the plateau of the bistable cells in a fraction of the paper's updates
+    return TrainingConfig(learning_rate=learning_rate, max_grad_norm=1.0, warmup_steps=100, epochs=epochs)
+
+
+_COPY = tuple(Setting(f"T={T}", _task("copy_first", length=T)) for T in (5, 50, 300, 600))
+_SCORES = ("accuracy", "f1")
+_JOHNS = TrainingConfig(batch_size=128, epochs=625, target_loss=0.01)  # 625 times 25 updates
+_FOUR = ("nbrc", "brc", "gru", "lstm")
+
+TABLES: dict[str, dict[str, Table]] = {
+    "paper": {
+        "table1": Table(_COPY, CELLS, ("mse",)),
+        "table2": Table(
+            tuple(Setting(f"N={N}", _task("denoising", length=400, forgetting=N)) for N in (5, 200)), CELLS, ("mse",)
+        ),
+        "table3": Table((Setting("T=784", _task("permuted_sequential_mnist")),), CELLS, _SCORES),
+        "table4": Table(
+            tuple(Setting(f"N={N}", _task("line_mnist", black_lines=N)) for N in (72, 472)), CELLS, _SCORES
+        ),
+        "table5": Table((Setting("N<=472", _task("variable_line_mnist", max_black_lines=472)),), CELLS, _SCORES),
+        "johns": Table(
+            tuple(
+                Setting(
+                    f"H={H}",
+                    _task("copy_first", length=300, dimension=32, train_size=3200, test_size=5000),
+                    _JOHNS,
+                    NetworkConfig(hidden_size=H, num_layers=1),
+                    data="fresh",
+                )
+                for H in (64, 48)
+            ),
+            ("half_pbrc", "nbrc", "plastic_gru"),
+            ("iterations", "mse"),
+        ),
+        "fig3": Table(_COPY, ("gru", "brc"), ("mse",)),
+    },
+    "quick": {
+        "table1": Table(
+            tuple(
+                Setting(f"T={T}", _task("copy_first", length=T, train_size=20_000, test_size=10_000), _quick(3, 1e-2))
+                for T in (50, 300)
+            ),
+            _FOUR,
+            ("mse",),
+        ),
+        "table2": Table(
+            (
+                Setting(
+                    "T=100 N=50",
+                    _task("denoising", length=100, forgetting=50, test_size=10_000),
+                    _quick(4, 3e-3),
+                    published="N=200",
+                ),
+            ),
+            _FOUR,
+            ("mse",),
+        ),
+        "table4": Table(
+            (
+                Setting(
+                    "N=200", _task("line_mnist", black_lines=200, train_size=10_000), _quick(5, 5e-3), published="N=472"
+                ),
+            ),
+            _FOUR,
+            _SCORES,
+        ),
+        "table5": Table(
+            (
+                Setting(
+                    "N<=200",
+                    _task("variable_line_mnist", max_black_lines=200, train_size=10_000),
+                    _quick(5, 5e-3),
+                    published="N<=472",
+                ),
+            ),
+            _FOUR,
+            _SCORES,
+        ),
+    },
+}
+TABLES["quick"]["fig3"] = replace(TABLES["quick"]["table1"], cells=("gru", "brc"))
+"""By preset and name."""
+
+
+def find(preset: str, name: str) -> Table:
+    """Return the grid behind a table.
+
+    Raises:
+        UserError: There is none of that name in the preset.
+    """
+    if name in TABLES[preset]:
+        return TABLES[preset][name]
+    if name in TABLES["paper"]:
+        raise UserError(
+            f"{name} has no quick preset: no small size is known that shows its ordering; use --preset paper."
+        )
+    raise UserError(unknown("table", name, TABLES["paper"]))
+
+
+def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Return a run for every setting, cell and seed, in folders below `folder`.
+
+    Raises:
+        UserError: There is no such cell.
+    """
+    return [
+        Job(
+            label=f"{setting.name} {cell}",
+            config=_benchmark(setting, cell, seed),
+            folder=folder / setting.name.replace(" ", "_").replace("<=", "max") / f"{cell}-seed{seed}",
+            keys={"setting": setting.name, "cell": cell},
+        )
+        for setting in table.settings
+        for cell in cells
+        for seed in seeds
+    ]
+
+
+def _benchmark(setting: Setting, cell: str, seed: int) -> Benchmark:
+    try:
+        get_cell(cell)
+    except ValueError as error:
+        raise UserError(f"--cells: {one_sentence(error)}") from None
+    # the paper's GRU and LSTM were Keras's, which start otherwise than torch's
+    options: dict[str, Any] = {"init": "keras"} if cell in ("gru", "lstm") else {}
+    return Benchmark(
+        name=setting.task.name,
+        task=setting.task,
+        network=replace(setting.network, cell=cell, cell_kwargs=options),
+        training=setting.training,
+        data=setting.data,
+        seed=seed,
+    )

@@ -1,0 +1,97 @@
+"""`bistable-rl reproduce`: carry out the grid behind a published table and show ours beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+import bistable_rl
+from bistable_rl import runs
+from bistable_rl.benchmarks import presets, tables
+from bistable_rl.compare.engine import run_grid
+from bistable_rl.compare.estimate import seconds_a_run
+from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.ledger import Ledger
+from bistable_rl.compare.local import LocalLauncher
+
+RESULTS = Path(bistable_rl.__file__).parent / "results"
+"""Rows that are committed, which count as finished; an installed package has none."""
+
+
+def reproduce(
+    name: str,
+    preset: str,
+    out: Path,
+    *,
+    cells: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    workers: int | None = None,
+    estimate: bool = False,
+    command: str,
+) -> None:
+    """Carry out what is not finished of a table's grid, and write the table into `out/<name>-<preset>`.
+
+    Args:
+        name: The table, such as `table1`.
+        preset: `paper` or `quick`.
+        out: The output folder.
+        cells: Its cells (default: the preset's).
+        seeds: Its seeds.
+        workers: Runs at once (default: one a core).
+        estimate: Say how long it will take here, and carry out nothing.
+        command: What the table says that it was made by.
+
+    Raises:
+        UserError: There is no such table or cell, or a file cannot be written.
+        RunFailedError: Some runs failed; the others are finished and in the table.
+    """
+    table = presets.find(preset, name)
+    grid = f"{'table1' if name == 'fig3' else name}-{preset}"  # the figure shows runs of the table
+    folder, committed = out / grid, RESULTS / grid
+    chosen = list(cells) or list(table.cells)
+    jobs = presets.jobs(table, folder, chosen, seeds)
+    launcher = LocalLauncher(workers)
+    if estimate:
+        _say_estimate(jobs, Ledger(folder, committed), launcher)
+        return
+    outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
+    if name == "fig3":
+        picture = folder / "fig3.png"
+        tables.draw_curves([s.name for s in table.settings], chosen, outcome.rows, picture)
+        print(picture)
+    else:
+        found = tables.entries(name, table, chosen, outcome.rows)
+        tables.write_csv(name, found, folder / tables.CSV)
+        page = tables.markdown(found, outcome.rows, command)
+        runs.write_text(folder / tables.MARKDOWN, page)
+        tables.draw(found, folder / tables.PICTURE)
+        print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")
+    if outcome.failed:
+        first, why = next(iter(outcome.failed.items()))
+        raise runs.RunFailedError(
+            f"{len(outcome.failed)} of {len(jobs)} runs failed and are tried again by the same command; "
+            f"the first is {first}: {why}"
+        )
+
+
+def _say_estimate(jobs: Sequence[Job], book: Ledger, launcher: LocalLauncher) -> None:
+    """Print how long what is left will take: as finished runs of the same setting and cell took, or measured."""
+    left = [job for job in jobs if book.row(job) is None]
+    finished = [row for row in map(book.row, jobs) if row is not None]
+    seconds = {}
+    for job in left:
+        if job.label not in seconds:
+            seconds[job.label] = seconds_a_run(job, finished, launcher)
+            print(f"{job.label}: {_duration(seconds[job.label])} a run", flush=True)
+    total = sum(seconds[job.label] for job in left)
+    print(
+        f"{len(jobs) - len(left)} of {len(jobs)} runs are finished; the others take {_duration(total)} of one worker, "
+        f"{_duration(total / launcher.slots)} with {launcher.slots}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return "an unknown time" if np.isnan(seconds) else str(timedelta(seconds=round(seconds)))

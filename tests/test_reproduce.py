@@ -1,0 +1,198 @@
+"""A published table is made again by one command: the grid behind it, ours beside the published, what is missing."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bistable_rl.benchmarks import make_task, presets, published, tables
+from bistable_rl.benchmarks import reproduce as module
+from bistable_rl.benchmarks.presets import TABLES, Setting, Table
+from bistable_rl.cli import main
+from bistable_rl.compare import ledger
+from bistable_rl.compare.ledger import FACTS, Row
+from bistable_rl.config import to_dict
+from bistable_rl.experiments import TaskConfig, TrainingConfig
+
+TINY = Table(
+    tuple(
+        Setting(
+            f"T={T}",
+            TaskConfig("copy_first", {"length": T, "train_size": 60, "test_size": 30}),
+            TrainingConfig(batch_size=20, epochs=2),
+        )
+        for T in (5, 50)
+    ),
+    ("nbrc", "gru"),
+    ("mse",),
+)
+
+
+def row(setting: str, cell: str, seed: int, **final: float) -> Row:
+    facts = {"seconds": "36", "steps": "100", "hardware": "a machine", "date": "2026-01-02T03:04:05"}
+    return Row(f"{setting} {cell}", seed, f"{setting}{cell}{seed}", facts, {"setting": setting, "cell": cell}, final)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Make table1 tiny, and nothing committed; return the output folder."""
+    monkeypatch.setitem(TABLES["quick"], "table1", TINY)
+    monkeypatch.setitem(TABLES["quick"], "fig3", TINY)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "committed")
+    return tmp_path / "out"
+
+
+def command(out: Path, *arguments: str) -> list[str]:
+    return ["reproduce", "table1", "--seeds", "0,1", "--workers", "2", "--out", str(out), *arguments]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_table_is_carried_out_shown_and_never_repeated(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tiny, "--cells", "nbrc")) == 0
+    folder = tiny / "table1-quick"
+    found = read(folder / "table.csv")
+    assert list(found[0]) == list(tables.COLUMNS)
+    assert [(r["setting"], r["cell"], r["metric"], r["n_seeds"]) for r in found] == [
+        ("T=5", "nbrc", "mse", "2"),
+        ("T=50", "nbrc", "mse", "2"),
+    ]
+    assert (found[1]["published_mean"], found[1]["published_std"]) == ("0.002", "0")
+    results = [json.loads(path.read_text()) for path in sorted((folder / "T=50").glob("*/result.json"))]
+    mean = sum(result["evaluation"]["mse"] for result in results) / 2
+    assert float(found[1]["mean"]) == pytest.approx(mean, rel=1e-5)
+    assert (folder / "table.png").stat().st_size > 1000
+    page = (folder / "table.md").read_text()
+    assert "| T=50 | nbrc | mse |" in page
+    assert "Made by `bistable-rl reproduce table1" in page
+
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
+    assert main(command(tiny, "--cells", "nbrc")) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")} == before
+    assert "4 of 4 runs are finished already" in capsys.readouterr().err
+
+
+def test_committed_rows_count_as_finished_and_a_figure_shares_them(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = dict.fromkeys(FACTS[3:], "1") | {"date": "2026-01-02T03:04:05", "hardware": "a machine"}
+    jobs = presets.jobs(TINY, tiny, ("nbrc", "gru"), (0, 1))
+    rows = [
+        Row(job.label, job.config.seed, job.hash, facts, job.keys, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.7},))
+        for job in jobs
+    ]
+    committed = tiny.parent / "committed" / "table1-quick"
+    committed.mkdir(parents=True)
+    ledger.write(committed, rows)
+
+    assert main(command(tiny)) == 0
+    assert [(r["cell"], r["mean"], r["std"], r["n_seeds"]) for r in read(tiny / "table1-quick" / "table.csv")] == [
+        ("nbrc", "0.5", "0", "2"),
+        ("gru", "0.5", "0", "2"),
+    ] * 2
+    assert main(["reproduce", "fig3", *command(tiny)[2:]]) == 0
+    assert (tiny / "table1-quick" / "fig3.png").stat().st_size > 1000
+    assert main(command(tiny, "--estimate")) == 0
+    assert "8 of 8 runs are finished; the others take 0:00:00" in capsys.readouterr().out
+    assert not list(tiny.glob("*/T=*"))  # nothing was trained
+
+
+@pytest.mark.slow
+def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tiny, "--cells", "nbrc", "--estimate")) == 0
+    text = capsys.readouterr().out
+    assert "T=50 nbrc: " in text
+    assert "0 of 4 runs are finished; the others take" in text
+    assert not tiny.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["table9"], "invalid choice: 'table9'"),
+        (["table1", "--cells", "nbrk"], "--cells: unknown cell 'nbrk'; did you mean 'nbrc'?"),
+        (["table1", "--seeds", "0,x"], "--seeds: 'x' is not an integer"),
+        (["table1", "--workers", "0"], "'0' is not an integer above 0"),
+        (["table3"], "table3 has no quick preset"),
+        (["johns", "--preset", "slow"], "invalid choice: 'slow'"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(
+    argv: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *argv, "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p]])
+def test_every_grid_is_of_runs_that_differ_and_can_begin(preset: str, name: str, tmp_path: Path) -> None:
+    table = presets.find(preset, name)
+    jobs = presets.jobs(table, tmp_path, table.cells, (0, 1, 2))
+    assert len(jobs) == 3 * len(table.cells) * len(table.settings)
+    assert len({job.hash for job in jobs}) == len({job.folder for job in jobs}) == len(jobs)
+    for job in jobs:
+        make_task(job.config.task)  # type: ignore[union-attr]
+        job.config.check("preset")
+
+
+def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
+    for name in ("table1", "table2", "table3", "table4", "table5"):
+        table = TABLES["paper"][name]
+        assert table.cells == published.CELLS
+        assert {setting.name for setting in table.settings} == published.PUBLISHED[name].keys()
+        for job in presets.jobs(table, tmp_path, table.cells, (0,)):
+            config: dict[str, Any] = to_dict(job.config)
+            assert (config["network"]["hidden_size"], config["network"]["num_layers"]) == (128, 2)
+            training = config["training"]
+            assert (training["learning_rate"], training["batch_size"], training["epochs"]) == (1e-3, 100, 50)
+            assert training["max_grad_norm"] is None
+            assert (config["data"], config["protocol"]) == ("fixed", "paper")
+            keras = {"init": "keras"} if config["network"]["cell"] in ("gru", "lstm") else {}
+            assert config["network"]["cell_kwargs"] == keras
+    denoising = make_task(TABLES["paper"]["table2"].settings[0].task)
+    assert (denoising.length, denoising.train_size, denoising.test_size) == (400, 40_000, 50_000)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES["quick"] if name != "fig3"])
+def test_a_quick_setting_stands_beside_a_published_one(name: str) -> None:
+    for setting in TABLES["quick"][name].settings:
+        assert (setting.published or setting.name) in published.PUBLISHED[name]
+
+
+def test_ours_is_marked_where_it_differs_by_more_than_the_spreads() -> None:
+    rows = [row("T=50", "brc", 0, mse=0.05), row("T=50", "brc", 1, mse=0.07), row("T=50", "nbrc", 0, mse=0.02)]
+    found = tables.entries("table1", TINY, ("brc", "nbrc", "gru"), rows)
+    by_cell = {entry.cell: entry for entry in found if entry.setting == "T=50"}
+    assert by_cell["brc"].mean == pytest.approx(0.06)
+    assert by_cell["brc"].std == pytest.approx(0.01414, abs=1e-5)
+    assert not by_cell["brc"].differs  # 0.082 ± 0.027
+    assert by_cell["nbrc"].differs  # 0.002 ± 0.000
+    assert by_cell["nbrc"].std is None
+    assert not by_cell["gru"].differs
+    page = tables.markdown(found, rows, "a command")
+    assert "| T=50 | brc | mse | 0.060 ± 0.014 (2 seeds) | 0.082 ± 0.027 |  |" in page
+    assert "| T=50 | nbrc | mse | 0.020 (1 seed) | 0.002 ± 0.000 | ≠ |" in page
+    assert "| T=50 | gru | mse | not run | 0.997 ± 0.005 |  |" in page
+    assert "3 runs, 0.0 hours of training together, on a machine, 2026-01-02." in page
+
+
+def test_a_figure_of_another_size_is_shown_but_not_judged() -> None:
+    table = TABLES["quick"]["table2"]
+    found = tables.entries("table2", table, ("gru",), [row(table.settings[0].name, "gru", 0, mse=0.5)])
+    assert found[0].published == 0.995
+    assert not found[0].differs
+    assert "another size" in tables.markdown(found, [], "a command")
+
+
+def test_iterations_are_the_updates_of_a_run() -> None:
+    found = tables.entries("johns", TABLES["paper"]["johns"], ("nbrc",), [row("H=64", "nbrc", 0, mse=0.01)])
+    assert (found[0].metric, found[0].mean, found[0].published) == ("iterations", 100, 4773)
