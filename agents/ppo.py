@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import returns
+from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
@@ -159,7 +159,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
             burn_in=self.burn_in,
             refresh=self.refresh_states,
         )
-        self._parts = self.policy.parts()
         with torch.no_grad():
             self._last_state = self.policy.initial_state(self.n_envs)
         # deals out minibatches, so that nothing else that draws numbers changes them
@@ -271,7 +270,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """Update the policy from the rollout."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        statistics: dict[str, list[float]] = {}
+        gradient = Gradient(self.policy.parts())
+        statistics: dict[str, list[Tensor]] = {}
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
@@ -280,14 +280,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
             for packed in self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator):
                 loss, measured = self.loss(packed)
                 for name, value in measured.items():
-                    statistics.setdefault(name, []).append(value.item())
+                    statistics.setdefault(name, []).append(value)
                 if self.target_kl is not None and measured["train/approx_kl"] > 1.5 * self.target_kl:
                     stop = True
                     break
-                self.policy.optimizer.zero_grad()
+                gradient.clear()
                 loss.backward()
-                for name, norm in self._clip_gradient().items():
-                    statistics.setdefault(name, []).append(norm)
+                for name, norm in gradient.clip(self.max_grad_norm).items():
+                    statistics.setdefault(f"gradient/{name}", []).append(norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
             if stop:
@@ -295,7 +295,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if self.refresh_states:
             self._refresh()
         for name, values in statistics.items():
-            self.logger.record(name, float(np.mean(values)))
+            self.logger.record(name, float(torch.stack(values).mean()))
         rollout = self.rollout_buffer
         explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
         self.logger.record("train/explained_variance", explained)
@@ -312,10 +312,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
         values, log_probs, entropy = self._evaluate(packed)
         advantages = rollout.rows(rollout.advantages, packed)
         if self.normalize_advantage and len(advantages) > 1:  # one alone has no spread
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            spread, mean = torch.std_mean(advantages)
+            advantages = (advantages - mean) / (spread + 1e-8)
         log_ratio = log_probs - rollout.rows(rollout.log_probs, packed)
         ratio = log_ratio.exp()
-        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
+        # Schulman et al. (2017), eq. 7: min(A·r, A·clamp(r, 1 - ε, 1 + ε)) = min(A·r, A + ε·|A|)
+        policy_loss = -torch.min(advantages * ratio, advantages + clip_range * advantages.abs()).mean()
         targets = rollout.rows(rollout.returns, packed)
         if self.clip_range_vf is not None:
             reach = self.clip_range_vf(self._current_progress_remaining)
@@ -324,13 +326,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         value_loss = torch.nn.functional.mse_loss(values, targets)
         entropy_loss = -entropy.mean()
         weight = self.entropy_schedule(self._current_progress_remaining)
-        loss = policy_loss + weight * entropy_loss + self.vf_coef * value_loss
+        loss = policy_loss + self.vf_coef * value_loss
+        if weight:  # else its gradient would be computed to be multiplied by 0
+            loss = loss + weight * entropy_loss
         with torch.no_grad():
             measured = {
-                "train/loss": loss,
-                "train/policy_gradient_loss": policy_loss,
-                "train/value_loss": value_loss,
-                "train/entropy_loss": entropy_loss,
+                "train/loss": loss.detach(),
+                "train/policy_gradient_loss": policy_loss.detach(),
+                "train/value_loss": value_loss.detach(),
+                "train/entropy_loss": entropy_loss.detach(),
                 "train/approx_kl": (ratio - 1 - log_ratio).mean(),  # Schulman's estimator
                 "train/clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
             }
@@ -345,17 +349,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
             rollout.start_states(self.policy, packed),
             torch.from_numpy(packed.batch_sizes),
         )
-
-    def _clip_gradient(self) -> dict[str, float]:
-        """Scale the gradient down to `max_grad_norm`; return its norm, and that of each part, before."""
-        norms = {}
-        for name, parameters in self._parts.items():
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            if gradients:
-                norms[f"gradient/{name}"] = torch.nn.utils.get_total_norm(gradients)
-        total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        torch.nn.utils.clip_grads_with_norm_(itertools.chain(*self._parts.values()), self.max_grad_norm, total)
-        return {name: float(norm) for name, norm in {**norms, "gradient/norm": total}.items()}
 
     def _refresh(self) -> None:
         self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)

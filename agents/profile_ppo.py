@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.rollout import Rollout
@@ -36,7 +37,7 @@ PARTS: tuple[tuple[type, str, str], ...] = (
     (Rollout, "start_states", "packing"),
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
-    (RecurrentPPO, "_clip_gradient", "gradient norms"),
+    (Gradient, "clip", "gradient norms"),
 )
 REST = "bookkeeping"
 

@@ -134,7 +134,7 @@ class Rollout:
 
     def rows(self, tensor: Tensor, packed: Packed) -> Tensor:
         """Return the rows (N, ...) of a tensor (T, n, ...) in packed order."""
-        return tensor.flatten(0, 1)[torch.from_numpy(packed.rows).to(tensor.device)]
+        return tensor.flatten(0, 1).index_select(0, torch.from_numpy(packed.rows).to(tensor.device))
 
     def observed(self, packed: Packed) -> Observations:
         """Return the observations (N, ...) in packed order."""
