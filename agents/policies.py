@@ -178,9 +178,11 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
                 return self.action_dist.proba_distribution(self.action_net(latent_pi))
             return super()._get_action_dist_from_latent(latent_pi)
         log_std = self.log_std_net(latent_pi) if self.state_dependent_std else self.log_std
-        if self.log_std_min is not None:
-            log_std = log_std.clamp(min=self.log_std_min)
-        return self.action_dist.proba_distribution(self.action_net(latent_pi), log_std)
+        return self.action_dist.proba_distribution(self.action_net(latent_pi), self.floored(log_std))
+
+    def floored(self, log_std: Tensor) -> Tensor:
+        """Return the logarithm of the standard deviation, kept at its lower bound if there is one."""
+        return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
 
     # What our own algorithm needs. The states of all layers are one tensor (K, n, S): the actor's L layers, then, with
     # a separate critic, its L.
@@ -230,8 +232,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         features = self.extract_features(observations)
         outputs, _ = self._advance(PackedSequence(features, batch_sizes), state, None)
         outputs = [output.data for output in outputs]
-        if isinstance(self.action_space, spaces.MultiBinary):
-            actions = actions.float()
+        if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
+            actions = actions.float()  # kept as the environment takes them: bytes, or in double precision
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs[0]))
         values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(features, outputs)))
         entropy = distribution.entropy()

@@ -300,7 +300,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
         self.logger.record("train/explained_variance", explained)
         if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
-            self.logger.record("train/std", float(self.policy.log_std.clamp(min=self.policy.log_std_min).exp().mean()))
+            self.logger.record("train/std", float(self.policy.floored(self.policy.log_std.detach()).exp().mean()))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", self.clip_range(self._current_progress_remaining))
         self.logger.record("train/ent_coef", self.entropy_schedule(self._current_progress_remaining))

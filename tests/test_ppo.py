@@ -1,0 +1,581 @@
+"""Recurrent PPO: its first update against sb3-contrib's, its bootstrapping against a loop, its doors to SB3."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sb3_contrib
+import torch
+from gymnasium import spaces
+from noise_env import NUMBERS, Noise, agent, live, noise, value_by_hand
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import Tensor
+
+from bistable_rl.agents import RecurrentPPO
+from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.cells import CELLS
+from bistable_rl.envs import make_batched_env, make_env
+
+CRITICS = ("separate", "shared", "feedforward")
+BOX = spaces.Box(-1, 1, (2,), np.float32)
+ACTIONS = {
+    "discrete": spaces.Discrete(3),
+    "box": BOX,
+    "double": spaces.Box(-1, 1, (2,), np.float64),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(3),
+}
+
+
+def quiet(model: Any) -> dict[str, Any]:
+    """Give an algorithm a logger that writes nothing, and return where it records."""
+    model.set_logger(Logger(None, []))
+    record: dict[str, Any] = model.logger.name_to_value
+    return record
+
+
+def gradients(policy: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+
+
+# --- the first update, against sb3-contrib's ---------------------------------------------------------------
+
+
+def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[RecurrentPPO, Any]:
+    """Let sb3-contrib live through two rollouts, and hand the second one to an agent of ours with equal weights."""
+    T, n = 24, 4
+    shared: dict[str, Any] = {"n_steps": T, "batch_size": T * n, "n_epochs": 1, "seed": 3, "device": "cpu"}
+    shared |= {"ent_coef": 0.01, "max_grad_norm": 0.3, "gae_lambda": 0.9, "clip_range_vf": 0.1}
+    kwargs = {"hidden_size": 8, "net_arch": [6], **policy}
+    theirs: Any = sb3_contrib.RecurrentPPO(
+        RecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
+    )
+    ours = agent(noise(NUMBERS, action_space, n), policy=kwargs, learning_rate=3e-4, **shared)
+    ours.policy.load_state_dict(theirs.policy.state_dict())
+    _, callback = theirs._setup_learn(10_000, None)
+    theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)
+    first = theirs._last_lstm_states
+    theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)
+    buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
+    state = torch.cat([first.pi[0], first.vf[0]]) if policy["critic"] == "separate" else first.pi[0]
+    rollout.begin(state)
+    ends = np.concatenate([buffer.episode_starts[1:], theirs._last_episode_starts[None]]).astype(np.bool_)
+    for t in range(T):
+        actions = torch.as_tensor(buffer.actions[t]).reshape(n, *(action_space.shape or ()))
+        starts = buffer.episode_starts[t].astype(np.bool_)
+        seen = torch.as_tensor(buffer.observations[t])
+        # their rewards hold the value behind a time limit already
+        rollout.add(seen, starts, ours._restart(state, starts), actions, buffer.rewards[t], ends[t])
+    rollout.end(state)
+    assert not buffer.episode_starts[0].all()
+    assert 8 < ends.sum() < T * n / 2
+    with torch.no_grad():
+        last = theirs._last_lstm_states.vf, torch.as_tensor(theirs._last_episode_starts).float()
+        rollout.last_values[:] = theirs.policy.predict_values(torch.as_tensor(theirs._last_obs), *last).flatten()
+        ours._evaluate_rollout()
+    return ours, theirs
+
+
+@pytest.mark.parametrize("actions", sorted(ACTIONS))
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"critic": "separate"},
+        {"critic": "feedforward"},
+        {"critic": "shared"},
+        {"critic": "shared", "critic_gradient": False},
+        {"critic": "separate", "cell": "lstm"},
+    ],
+    ids=lambda policy: "-".join(map(str, policy.values())),
+)
+def test_the_first_update_is_sb3_contribs(policy: dict[str, Any], actions: str) -> None:
+    ours, theirs = same_rollout(ACTIONS[actions], **policy)
+    buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
+    for name in ("values", "log_probs", "advantages", "returns"):
+        np.testing.assert_allclose(getattr(rollout, name), getattr(buffer, name), rtol=1e-4, atol=2e-5)
+    record, expected = quiet(ours), quiet(theirs)
+    ours.train()
+    theirs.train()
+    for name in ("loss", "policy_gradient_loss", "value_loss", "entropy_loss"):
+        assert record[f"train/{name}"] == pytest.approx(expected[f"train/{name}"], rel=1e-4, abs=1e-5), name
+    assert record["train/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert record["train/clip_fraction"] == 0.0
+    got, wanted = gradients(ours.policy), gradients(theirs.policy)
+    assert got.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(got[name], gradient, rtol=2e-3, atol=2e-6, msg=lambda text, name=name: name + text)
+
+
+def test_a_shared_critic_without_its_gradient_is_sb3_contribs_own() -> None:
+    """What `critic_gradient: false` computes is what sb3-contrib computes for every shared critic."""
+    policy = agent(policy={"critic_gradient": False, "net_arch": [6]}).policy
+    state = (torch.randn(1, 2, 8), torch.zeros(1, 2, 8))
+    arguments = torch.randn(12, 3), torch.randint(2, (12,)), sb3_states(state), torch.zeros(12)
+    for k in range(2):
+        found = []
+        for evaluate in (policy.evaluate_actions, RecurrentActorCriticPolicy.evaluate_actions.__get__(policy)):
+            policy.zero_grad()
+            evaluate(*arguments)[k].sum().backward()
+            found.append(gradients(policy))
+        assert found[0].keys() == found[1].keys()
+        for name, gradient in found[0].items():
+            torch.testing.assert_close(gradient, found[1][name])
+
+
+def sb3_states(state: tuple[Tensor, Tensor]) -> Any:
+    from sb3_contrib.common.recurrent.type_aliases import RNNStates
+
+    return RNNStates(state, state)
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("batch_size", [20, 64, 10_000])
+def test_the_ratio_is_one_at_every_minibatch_while_the_weights_are_those_of_the_rollout(
+    critic: str, batch_size: int
+) -> None:
+    """Bootstrapped over cuts, with a burn-in and without: then the states are those of the behaviour."""
+    for options in ({}, {"bptt_length": 5}, {"bptt_length": 5, "burn_in": 3}, {"refresh_states": True}):
+        model = agent(policy={"critic": critic}, **options)
+        live(model, 2)
+        generator = np.random.default_rng(0)
+        for packed in model.rollout_buffer.sequences.minibatches(batch_size, generator):
+            _, log_probs, _ = model._evaluate(packed)
+            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, packed)).exp()
+            torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=2e-6)
+
+
+# --- time limits -------------------------------------------------------------------------------------------
+
+
+class Kept(BaseCallback):
+    """Keeps what the environment said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.infos: list[Any] = []
+        self.dones: list[np.ndarray] = []
+
+    def _on_step(self) -> bool:
+        self.infos.append(self.locals["infos"])
+        self.dones.append(self.locals["dones"].copy())
+        return True
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_time_limits_are_bootstrapped_as_copy_by_copy(critic: str, normalize: bool) -> None:
+    T, n, gamma, gae_lambda = 24, 4, 0.9, 0.8
+    env = VecNormalize(noise()) if normalize else noise()
+    model = agent(env, policy={"critic": critic, "num_layers": 2}, n_steps=T, gamma=gamma, gae_lambda=gae_lambda)
+    kept, after = Kept(), []
+    step = model.policy.step
+
+    def watch(*args: Any) -> tuple[Tensor, Tensor]:
+        actions, state = step(*args)
+        after.append(state.clone())
+        return actions, state
+
+    model.policy.step = watch  # type: ignore[method-assign]
+    _, callback = model._setup_learn(10_000, kept)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, T)  # type: ignore[arg-type]
+    rollout = model.rollout_buffer
+    limits, terminations = 0, 0
+    for copy in range(n):
+        following = 0.0
+        for t in reversed(range(T)):
+            info = kept.infos[t][copy]
+            if not kept.dones[t][copy]:
+                seen = torch.as_tensor(model._last_obs[copy]) if t == T - 1 else rollout.observations[t + 1, copy]  # type: ignore[index]
+                next_value = value_by_hand(model.policy, seen, after[t][:, copy])
+            elif info["TimeLimit.truncated"]:
+                last = torch.as_tensor(info["terminal_observation"])
+                next_value = value_by_hand(model.policy, last, after[t][:, copy])
+                limits += 1
+            else:
+                next_value = 0.0
+                terminations += 1
+            value = rollout.values[t, copy].item()
+            delta = rollout.rewards[t, copy].item() + gamma * next_value - value
+            following = delta + (0.0 if kept.dones[t][copy] else gamma * gae_lambda * following)
+            assert rollout.advantages[t, copy].item() == pytest.approx(following, rel=1e-4, abs=1e-5)
+            assert rollout.returns[t, copy].item() == pytest.approx(following + value, rel=1e-4, abs=1e-5)
+    assert limits > 4
+    assert terminations > 4
+
+
+# --- what learns -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_every_cell_and_critic_trains_and_moves_all_its_weights(cell: str, critic: str) -> None:
+    kwargs = {"cell": cell, "num_layers": 2, "critic": critic, "net_arch": [8]}
+    model = agent(policy=json.loads(json.dumps(kwargs)), n_epochs=1, batch_size=64)
+    before = {name: p.detach().clone() for name, p in model.policy.named_parameters()}
+    model.learn(64)
+    assert [name for name, p in model.policy.named_parameters() if torch.equal(before[name], p)] == []
+
+
+def test_it_learns_to_remember() -> None:
+    """The first of five symbols of two kinds: a coin without a memory."""
+    env = BatchedVecEnv(
+        make_batched_env("bistable_rl/CopyFirst-v0", num_envs=16, kwargs={"length": 5, "num_symbols": 2})
+    )
+    model = RecurrentPPO(
+        "MlpRecurrentPolicy", env, n_steps=20, batch_size=80, learning_rate=5e-3, gae_lambda=0.0, seed=0, device="cpu",
+        policy_kwargs={"hidden_size": 16},
+    )  # fmt: skip
+    model.learn(16 * 20 * 20)
+    assert evaluate_policy(model, env, n_eval_episodes=100)[0] > 0.95
+
+
+@pytest.mark.parametrize(("bptt_length", "reached"), [(None, 10), (4, 4)])
+def test_gradient_reaches_back_to_the_cut_and_no_further(bptt_length: int | None, reached: int) -> None:
+    """From the value of the last step of an episode: to its first step, or to the last cut before."""
+    model = agent(n_steps=12, bptt_length=bptt_length, policy={"critic_gradient": True})
+    live(model)
+    rollout = model.rollout_buffer
+    starts = np.zeros((12, 4), np.bool_)
+    starts[0] = True
+    rollout.episode_starts[:] = starts
+    rollout.end(model._last_state)
+    observations = rollout.observations
+    assert isinstance(observations, Tensor)
+    rollout.observations = observations.clone().requires_grad_()
+    packed = rollout.sequences.pack(np.arange(len(rollout.sequences)))
+    values, _, _ = model._evaluate(packed)
+    last = np.flatnonzero(packed.rows == 11 * 4 + 2)
+    values[last].sum().backward()
+    gradient = rollout.observations.grad
+    assert gradient is not None
+    touched = gradient.abs().sum(-1) > 0
+    assert not touched[:, [0, 1, 3]].any()
+    assert touched[:, 2].tolist() == [t >= (0 if bptt_length is None else 8) for t in range(12)]
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_one_copy_and_rollouts_of_next_to_no_steps_make_no_nan(n_steps: int) -> None:
+    """A minibatch of a single step has no spread to divide by."""
+    model = agent(noise(copies=1), n_steps=n_steps, batch_size=1, n_epochs=1)
+    model.learn(20)
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+def test_the_advantages_of_a_single_step_are_left_as_they_are() -> None:
+    """sb3-contrib's minibatches of 128 out of 129 steps divide by the spread of one: NaN."""
+    model = agent(noise(copies=1), n_steps=1, batch_size=128, n_epochs=1)
+    live(model)
+    rollout = model.rollout_buffer
+    packed = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
+    _, measured = model.loss(packed)
+    assert measured["train/policy_gradient_loss"].item() == pytest.approx(-rollout.advantages.item(), rel=1e-5)
+
+
+def test_a_shared_critic_trains_the_memory_unless_told_not_to() -> None:
+    for critic_gradient in (True, False):
+        model = agent(policy={"critic_gradient": critic_gradient})
+        live(model)
+        values, _, _ = model._evaluate(everything(model))
+        values.sum().backward()
+        trained = {name.split(".")[0] for name in gradients(model.policy)}
+        assert ("lstm_actor" in trained) == critic_gradient
+
+
+def everything(model: RecurrentPPO) -> Packed:
+    sequences = model.rollout_buffer.sequences
+    return sequences.pack(np.arange(len(sequences)))
+
+
+# --- what stops it, what it logs, what it follows ----------------------------------------------------------
+
+
+def test_an_update_stops_early_past_one_and_a_half_times_target_kl() -> None:
+    model = agent(n_epochs=50, target_kl=0.01, learning_rate=0.01)
+    record = quiet(model)
+    live(model)
+    record = quiet(model)
+    model.train()
+    epochs = model._n_updates
+    assert 1 <= epochs < 50
+    steps = int(next(iter(model.policy.optimizer.state.values()))["step"])
+    assert 2 * (epochs - 1) <= steps < 2 * epochs  # the minibatch that is too far is not learned from
+    assert record["train/approx_kl"] > 0.005
+    patient = agent(n_epochs=5, learning_rate=0.01)
+    live(patient)
+    quiet(patient)
+    patient.train()
+    assert patient._n_updates == 5
+
+
+def test_schedules_follow_the_remaining_progress() -> None:
+    logged: list[tuple[float, ...]] = []
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            values = self.logger.name_to_value
+            if "train/clip_range" in values:
+                logged.append(tuple(values[f"train/{name}"] for name in ("learning_rate", "clip_range", "ent_coef")))
+
+    schedules = {"learning_rate": (0.0, 1e-3), "clip_range": (0.1, 0.2), "ent_coef": (0.0, 0.5)}
+    model = agent(**{name: lambda left, a=a, b=b: a + (b - a) * left for name, (a, b) in schedules.items()})
+    model.learn(64 * 4, Look(), log_interval=None)
+    expected = [(1e-3 * left, 0.1 + 0.1 * left, 0.5 * left) for left in (0.75, 0.5, 0.25)]
+    np.testing.assert_allclose(logged, expected)
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("name", ["clip_range", "ent_coef", "clip_range_vf"])
+def test_a_schedule_reaches_the_loss(name: str) -> None:
+    model = agent(**{name: lambda left: 0.2 * left})
+    live(model)
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+        losses = []
+        for left in (1.0, 0.2):
+            model._current_progress_remaining = left
+            losses.append(model.loss(everything(model))[0].item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_gradient_of_every_part_is_logged_and_scaled_down() -> None:
+    model = agent(policy={"critic": "separate"}, max_grad_norm=1e-3, n_epochs=1, batch_size=64)
+    record = quiet(model)
+    live(model)
+    record = quiet(model)
+    model.train()
+    parts = [record[f"gradient/{part}"] for part in ("memory", "critic_memory", "actor", "critic")]
+    assert min(parts) > 0
+    assert record["gradient/norm"] == pytest.approx(np.linalg.norm(parts), rel=1e-5)
+    left = torch.cat([g.flatten() for g in gradients(model.policy).values()]).norm().item()
+    assert left == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_staleness_is_logged_where_states_are_refreshed() -> None:
+    model = agent(refresh_states=True, n_epochs=3, learning_rate=0.01)
+    live(model, 2)
+    record = quiet(model)
+    model.train()
+    assert record["train/state_staleness"] > 1e-4
+
+
+# --- noise of the actions ----------------------------------------------------------------------------------
+
+
+def test_the_standard_deviation_never_falls_below_its_floor() -> None:
+    """Unfloored it collapses and learning stalls."""
+    floor = float(np.log(0.7))
+    for dependent in (False, True):
+        model = agent(
+            noise(NUMBERS, BOX), policy={"log_std_min": floor, "state_dependent_std": dependent}, learning_rate=0.05
+        )
+        with torch.no_grad():
+            (model.policy.log_std_net.bias if dependent else model.policy.log_std).fill_(-5.0)
+        live(model)
+        latent = torch.randn(50, 8)
+        distribution: Any = model.policy._get_action_dist_from_latent(latent)
+        torch.testing.assert_close(distribution.distribution.stddev, torch.full((50, 2), 0.7))
+        if not dependent:
+            record = quiet(model)
+            model.train()
+            assert record["train/std"] == pytest.approx(0.7)
+
+
+def test_a_state_dependent_standard_deviation_depends_on_the_state_and_is_trained() -> None:
+    model = agent(noise(NUMBERS, BOX), policy={"state_dependent_std": True, "log_std_init": -0.5}, learning_rate=0.05)
+    latent = torch.randn(5, 8)
+
+    def spread() -> Tensor:
+        distribution: Any = model.policy._get_action_dist_from_latent(latent)
+        stddev: Tensor = distribution.distribution.stddev
+        return stddev
+
+    torch.testing.assert_close(spread(), torch.full((5, 2), float(np.exp(-0.5))))
+    model.learn(256)
+    assert spread().std(0).min() > 1e-3
+
+
+# --- SB3's doors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("actions", sorted(ACTIONS))
+def test_every_kind_of_action_trains_predicts_and_evaluates(actions: str) -> None:
+    space = ACTIONS[actions]
+    model = agent(noise(NUMBERS, space)).learn(128)
+    action, state = model.predict(NUMBERS.sample())
+    assert space.contains(action) or space.contains(int(action))
+    action, _ = model.predict(NUMBERS.sample(), state, np.zeros(1, bool), deterministic=True)
+    assert space.contains(action) or space.contains(int(action))
+    assert np.isfinite(evaluate_policy(model, noise(NUMBERS, space), n_eval_episodes=4, warn=False)[0])
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(4),
+        spaces.Box(-1, 1, (2, 2), np.float64),
+        spaces.Box(0, 255, (40, 40, 3), np.uint8),
+        spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2,), np.float32)}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("options", [{}, {"bptt_length": 4, "burn_in": 2, "refresh_states": True}], ids=str)
+def test_every_kind_of_observation_trains(space: spaces.Space[Any], options: dict[str, Any]) -> None:
+    model = agent(noise(space, copies=2), n_steps=8, n_epochs=1, **options).learn(32)
+    assert model.num_timesteps == 32
+
+
+def test_minigrid_trains() -> None:
+    env = DummyVecEnv([lambda: make_env("MiniGrid-MemoryS7-v0", kwargs={"agent_view_size": 3})] * 2)
+    agent(env).learn(64)
+
+
+@pytest.mark.parametrize(
+    "name", ["RecurrentPolicy", "MlpRecurrentPolicy", "CnnRecurrentPolicy", "MultiInputRecurrentPolicy"]
+)
+def test_a_policy_can_be_named(name: str) -> None:
+    assert type(RecurrentPPO(name, Noise(), device="cpu").policy) is RecurrentPolicy
+
+
+def test_callbacks_and_the_logger_see_what_they_expect_of_sb3(tmp_path: Any) -> None:
+    calls: list[str] = []
+
+    class Order(BaseCallback):
+        def _on_training_start(self) -> None:
+            calls.append("training_start")
+
+        def _on_rollout_start(self) -> None:
+            calls.append("rollout_start")
+
+        def _on_step(self) -> bool:
+            assert {"new_obs", "rewards", "dones", "infos", "actions"} <= self.locals.keys()
+            calls.append("step")
+            return True
+
+        def _on_rollout_end(self) -> None:
+            calls.append("rollout_end")
+
+        def _on_training_end(self) -> None:
+            calls.append("training_end")
+
+    env = VecNormalize(noise())
+    check = EvalCallback(VecNormalize(noise(), training=False), eval_freq=16, n_eval_episodes=2, verbose=0, warn=False)
+    model = agent(env, n_steps=4, tensorboard_log=str(tmp_path)).learn(32, CallbackList([Order(), check]))
+    one = ["rollout_start", *["step"] * 4, "rollout_end"]
+    assert calls == ["training_start", *one, *one, "training_end"]
+    assert {"train/loss", "train/explained_variance", "time/fps"} <= set(read_tensorboard(tmp_path / "RecurrentPPO_1"))
+    assert model.num_timesteps == 32
+
+
+def read_tensorboard(folder: Any) -> list[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return list(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("options", [{}, {"bptt_length": 5, "burn_in": 3}, {"refresh_states": True}], ids=str)
+def test_a_callback_that_stops_within_a_rollout_lets_it_learn_again(options: dict[str, Any]) -> None:
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            return self.num_timesteps < 4 * 16 + 4 * 7
+
+    model = agent(**options).learn(1000, Stop())
+    assert model.num_timesteps == 4 * 16 + 4 * 7
+    model.learn(128, reset_num_timesteps=False)
+    assert model.num_timesteps == 4 * 23 + 128
+    rollout = model.rollout_buffer
+    first = Starts()
+    model.learn(64, first, reset_num_timesteps=True)
+    assert first.starts.all()
+    assert np.isfinite(rollout.values.numpy()).all()
+
+
+class Starts(BaseCallback):
+    """Notes whether the copies start episodes at the first step of a rollout."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        model: Any = self.model
+        self.starts = model.rollout_buffer.episode_starts[model.rollout_buffer.context].copy()
+
+
+def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> None:
+    class Draws(BaseCallback):
+        def _on_step(self) -> bool:
+            np.random.rand(3)  # noqa: NPY002 - the global generator, which others draw from
+            return True
+
+    def weights(seed: int, callback: BaseCallback | None = None) -> list[np.ndarray]:
+        return [p.detach().numpy() for p in agent(seed=seed).learn(128, callback).policy.parameters()]
+
+    first, again, other = weights(0), weights(0, Draws()), weights(1)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: agent(n_steps=0), "n_steps must be at least 1, got 0"),
+        (lambda: agent(batch_size=0), "batch_size must be at least 1, got 0"),
+        (lambda: agent(n_epochs=0), "n_epochs must be at least 1, got 0"),
+        (lambda: agent(bptt_length=0), "bptt_length must be at least 1, or None for no limit, got 0"),
+        (lambda: agent(burn_in=17), "burn_in must be within 0 and 16, the longest sequence, got 17"),
+        (lambda: agent(burn_in=5, bptt_length=4), "burn_in must be within 0 and 4, the longest sequence, got 5"),
+    ],
+)
+def test_what_is_out_of_range_is_told_in_a_sentence(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make()
+
+
+# --- on a GPU ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("cell", ["nbrc", "brc", "lstm", "pbrc"])
+def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str) -> None:
+    policy = {"cell": cell, "critic": critic, "hidden_size": 32}
+    cpu, gpu = agent(policy=policy), agent(policy=policy, device="cuda")
+    live(cpu, 2)
+    live(gpu)
+    gpu.policy.load_state_dict(cpu.policy.state_dict())
+    ours, theirs = cpu.rollout_buffer, gpu.rollout_buffer
+    for name in ("observations", "actions", "rewards", "bootstraps", "last_values"):
+        getattr(theirs, name).copy_(getattr(ours, name))
+    theirs.episode_starts[:], theirs.episode_ends[:] = ours.episode_starts, ours.episode_ends
+    theirs.states = {moment: state.cuda() for moment, state in ours.states.items()}
+    theirs.sequences = ours.sequences
+    with torch.no_grad():
+        gpu._evaluate_rollout()
+    torch.testing.assert_close(theirs.values.cpu(), ours.values, rtol=1e-3, atol=1e-4)
+    for model in (cpu, gpu):
+        model.loss(everything(model))[0].backward()
+    expected = gradients(cpu.policy)
+    for name, gradient in gradients(gpu.policy).items():
+        torch.testing.assert_close(gradient.cpu(), expected[name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{}, {"bptt_length": 4, "burn_in": 2, "refresh_states": True}], ids=str)
+def test_an_agent_trains_and_evaluates_on_a_gpu(options: dict[str, Any]) -> None:
+    model = agent(policy={"critic": "separate"}, device="cuda", **options).learn(256)
+    assert np.isfinite(evaluate_policy(model, noise(), n_eval_episodes=4, warn=False)[0])
