@@ -45,8 +45,8 @@ def noise(
 
 def agent(env: VecEnv | None = None, *, policy: dict[str, Any] | None = None, **kwargs: Any) -> RecurrentPPO:
     """Return a small RecurrentPPO on noise."""
-    kwargs = {"n_steps": 16, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"} | kwargs
-    return RecurrentPPO(RecurrentPolicy, env or noise(), policy_kwargs={"hidden_size": 8, **(policy or {})}, **kwargs)
+    settings: dict[str, Any] = {"n_steps": 16, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu", **kwargs}
+    return RecurrentPPO(RecurrentPolicy, env or noise(), policy_kwargs={"hidden_size": 8, **(policy or {})}, **settings)
 
 
 def live(model: RecurrentPPO, rollouts: int = 1) -> None:

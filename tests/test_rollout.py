@@ -51,7 +51,8 @@ class Watched:
             self.behaviour.append(state.clone())
             add(observation, starts, state, *rest)
 
-        rollout.add = watch  # type: ignore[method-assign]
+        watched: Any = rollout
+        watched.add = watch
         _, callback = self.model._setup_learn(10_000, None)
         for k in range(rollouts):
             if k and between is not None:
