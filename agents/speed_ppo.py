@@ -47,8 +47,8 @@ class Speed:
     Attributes:
         algorithm: `STOCK`, `ONE_CALL`, or the cell with which ours trains.
         setting: The setting.
-        steps_per_second: Environment steps a second of training, all copies together: median of interleaved rollouts
-            with their updates.
+        steps_per_second: Environment steps a second of processor time, in which other jobs don't count, all copies
+            together, on one thread: median of interleaved rollouts with their updates.
         rollout_bytes: Memory of the rollout.
     """
 
@@ -138,8 +138,8 @@ def rollout_bytes(algorithm: OnPolicyAlgorithm) -> int:
     return sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
 
 
-def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 7) -> list[Speed]:
-    """Measure all algorithms at one setting, in turn, so that a busy moment hits all alike.
+def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 5) -> list[Speed]:
+    """Measure all algorithms at one setting, in turn, so that a busy moment hits all alike; on one thread.
 
     Args:
         setting: The setting.
@@ -152,18 +152,23 @@ def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 7) 
     algorithms = {name: make_algorithm(name, setting) for name in (STOCK, ONE_CALL, *cells)}
     steps = N_STEPS * setting.num_envs
     rates: dict[str, list[float]] = {name: [] for name in algorithms}
-    for _ in range(1 + rounds):
-        for name, algorithm in algorithms.items():
-            start = time.perf_counter()
-            algorithm.learn(steps, reset_num_timesteps=False)
-            rates[name].append(steps / (time.perf_counter() - start))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(1 + rounds):
+            for name, algorithm in algorithms.items():
+                start = time.process_time()
+                algorithm.learn(steps, reset_num_timesteps=False)
+                rates[name].append(steps / (time.process_time() - start))
+    finally:
+        torch.set_num_threads(threads)
     return [
         Speed(name, setting, statistics.median(rates[name][1:]), rollout_bytes(algorithm))
         for name, algorithm in algorithms.items()
     ]
 
 
-def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 7) -> list[Speed]:
+def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> list[Speed]:
     """Measure all algorithms at several settings and print a table.
 
     Args:
@@ -175,7 +180,7 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 7) -> lis
     """
     table = Table(
         title=f"recurrent PPO, H = {HIDDEN_SIZE}, {N_STEPS} steps, episodes of 10 to 60, "
-        f"{torch.get_num_threads()} CPU thread(s), torch {torch.__version__}",
+        f"one thread, processor time, torch {torch.__version__}",
         box=None,
         padding=(0, 1, 0, 0),
     )
