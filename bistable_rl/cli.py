@@ -281,13 +281,14 @@ def play(argv: Sequence[str]) -> int:
 
 
 def speed(argv: Sequence[str]) -> int:
-    """Measure how fast the cells, the environments or recurrent PPO are here."""
+    """Measure how fast the cells, the benchmarks, the environments or recurrent PPO are here."""
     parser = _Parser(
         "speed",
         "Measure on this machine, interleaved, medians: the cells beside torch.nn.GRU and torch.nn.LSTM,\n"
-        "the environments beside SB3's way of stepping them, or recurrent PPO beside sb3-contrib's.",
+        "the supervised benchmarks beside the same network on torch.nn.GRU, the environments beside SB3's way of\n"
+        "stepping them, or recurrent PPO beside sb3-contrib's.",
     )
-    parser.add_argument("what", choices=("cells", "envs", "ppo"))
+    parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
     parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
     parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
@@ -302,6 +303,10 @@ def speed(argv: Sequence[str]) -> int:
 
             shapes = [parse_shape(text) for text in args.shapes] if args.shapes else SHAPES
             measured = speed_cells(device=args.device, shapes=shapes)
+        elif args.what == "benchmarks":
+            from bistable_rl.benchmarks.speed import speed_benchmarks
+
+            measured = speed_benchmarks()
         elif args.what == "envs":
             from bistable_rl.agents.speed_envs import speed_envs
 
