@@ -115,7 +115,10 @@ TABLES: dict[str, dict[str, Table]] = {
         "table4": Table(
             (
                 Setting(
-                    "N=200", _task("line_mnist", black_lines=200, train_size=10_000), _quick(5, 5e-3), published="N=472"
+                    "digits N=100",
+                    _task("line_mnist", dataset="digits", black_lines=100),
+                    _quick(60, 5e-3),
+                    published="N=472",
                 ),
             ),
             _FOUR,
@@ -124,9 +127,9 @@ TABLES: dict[str, dict[str, Table]] = {
         "table5": Table(
             (
                 Setting(
-                    "N<=200",
-                    _task("variable_line_mnist", max_black_lines=200, train_size=10_000),
-                    _quick(5, 5e-3),
+                    "digits N<=100",
+                    _task("variable_line_mnist", dataset="digits", max_black_lines=100),
+                    _quick(60, 5e-3),
                     published="N<=472",
                 ),
             ),
