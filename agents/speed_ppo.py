@@ -179,8 +179,7 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> lis
         All measurements.
     """
     table = Table(
-        title=f"recurrent PPO, H = {HIDDEN_SIZE}, {N_STEPS} steps, episodes of 10 to 60, "
-        f"one thread, processor time, torch {torch.__version__}",
+        title=f"recurrent PPO, H = {HIDDEN_SIZE}, {N_STEPS} steps a copy, one thread, processor time",
         box=None,
         padding=(0, 1, 0, 0),
     )
