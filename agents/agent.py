@@ -62,25 +62,26 @@ class Agent:
                 raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, the agent was trained on {trained}.")
 
 
-def load(run: str | os.PathLike[str], device: str = "cpu") -> Agent:
+def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
     """Reopen a run folder without executing anything in it.
 
     Args:
         run: The run folder, of a finished run or of one that was stopped.
         device: Where the network goes.
+        best: Take the weights that did best when they were evaluated, not the last ones.
 
     Raises:
         UserError: There is no run there, or its checkpoint is missing, broken or of another architecture.
     """
     folder = Path(run)
     experiment = runs.read_experiment(folder)
-    newest = checkpoint.latest(folder)
+    chosen = checkpoint.best(folder) if best else checkpoint.latest(folder)
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
         policy = make_policy(experiment, env, resolve_device(device))
     finally:
         env.close()
-    state = checkpoint.load_weights(newest, policy)
+    state = checkpoint.load_weights(chosen, policy)
     policy.set_training_mode(False)
     return Agent(policy, experiment, state["steps"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
+from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.evaluation import Evaluation, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
+from bistable_rl.agents.snapshot import Snapshot, capture
 from bistable_rl.config import UserError, to_yaml
 from bistable_rl.experiments import Experiment
 from bistable_rl.progress import Progress
@@ -67,15 +70,29 @@ class _MetricsWriter(KVWriter):
         self.file.close()
 
 
-def make_logger(run: Path, experiment: Experiment) -> Logger:
+class _TensorBoard(TensorBoardOutputFormat):
+    """SB3's writer; `purge_step` hides what a run that goes on from there had written after it."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._is_closed = False
+
+
+def make_logger(run: Path, experiment: Experiment, first_step: int) -> Logger:
     """Return SB3's logger on metrics.csv and TensorBoard, with the resolved config as TensorBoard's text.
 
+    Args:
+        run: The run folder; metrics from `first_step` on are dropped, since they will be written again.
+        experiment: The experiment.
+        first_step: Where the run goes on.
+
     Raises:
-        UserError: The disk is full.
+        UserError: The disk is full, or metrics.csv is broken.
     """
     try:
-        tensorboard = TensorBoardOutputFormat(str(run))
-        tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", 0)
+        runs.cut_metrics(run, "time/total_timesteps", first_step - 1)
+        tensorboard = _TensorBoard(run, first_step or None)
+        tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
         tensorboard.writer.flush()
         columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
         return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, columns)), tensorboard])
@@ -91,8 +108,9 @@ def horizon_tags(horizon: int) -> list[str]:
 class RunCallback(BaseCallback):
     """Keeps the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
 
-    Everything happens between two updates, when weights and counters belong together. Ctrl-C ends the training at the
-    next environment step; a second one ends it at once.
+    Everything happens between two updates, when weights and counters belong together, and a checkpoint is written
+    before the evaluation and the row of its update: a run that goes on from it makes both anew. Ctrl-C ends the
+    training at the next environment step, and leaves a checkpoint of the last update; a second one ends it at once.
 
     Args:
         experiment: The experiment.
@@ -100,9 +118,21 @@ class RunCallback(BaseCallback):
         eval_env: The copies for evaluation.
         eval_seed: Seeds them anew for every evaluation, so that all of them play the same episodes.
         horizons: The further horizons to evaluate at.
+        start: The checkpoint that the run goes on from, or None.
+
+    Raises:
+        KeyError, TypeError, ValueError: That checkpoint is broken.
     """
 
-    def __init__(self, experiment: Experiment, run: Path, eval_env: VecEnv, eval_seed: int, horizons: Horizons) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Path,
+        eval_env: VecEnv,
+        eval_seed: int,
+        horizons: Horizons,
+        start: Snapshot | None,
+    ) -> None:
         super().__init__()
         self.experiment = experiment
         self.run = run
@@ -112,19 +142,35 @@ class RunCallback(BaseCallback):
         self.interrupted = False
         self.last_evaluation: Evaluation | None = None
         self.last_horizons: list[dict[str, Any]] = []
-        self._evaluated_at = 0
-        self._saved_at: int | None = None
-        self._progress = Progress(experiment.total_steps, str(run))
+        before: dict[str, Any] = {"evaluated_at": 0, "best": None, "seconds": 0.0}
+        before |= {} if start is None else {name: start.values[name] for name in before}
+        self._evaluated_at = int(before["evaluated_at"])
+        self._best = None if before["best"] is None else [float(value) for value in before["best"]]
+        self._seconds_before = float(before["seconds"])
+        self._started = time.monotonic()
+        self._snapshot = start
+        self._saved_at = None if start is None else start.steps
+        self._progress = Progress(experiment.total_steps, str(run), start=self._saved_at or 0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, before the run was stopped too."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far that are not lost when the training stops here."""
+        return self.num_timesteps if self._snapshot is None else self._snapshot.steps
 
     def _on_training_start(self) -> None:
         self._handler = signal.signal(signal.SIGINT, self._interrupt)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
+        assert isinstance(self.model, RecurrentPPO)
+        self.model.start_time -= int(self._seconds_before * 1e9)
+        self.model._num_timesteps_at_start = 0
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps > 0:
-            self._after_update()
-        elif self._saved_at is None:
-            self._save()
+        self._between_updates()
 
     def _on_step(self) -> bool:
         observation = self.locals["new_obs"]
@@ -160,8 +206,8 @@ class RunCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         if not self.interrupted:
-            self._after_update(last=True)
-        elif self._saved_at != self.num_timesteps:
+            self._between_updates(last=True)
+        elif self._saved_at != self.steps:
             self._save()  # stopped within a rollout: these are the weights of the last update
 
     def close(self) -> None:
@@ -176,11 +222,17 @@ class RunCallback(BaseCallback):
         self.interrupted = True
         self._progress.say("stopping at the next step; press Ctrl-C again to stop at once")
 
-    def _after_update(self, last: bool = False) -> None:
-        if last or self.num_timesteps - (self._saved_at or 0) >= self.experiment.checkpoint.every:
+    def _between_updates(self, last: bool = False) -> None:
+        assert isinstance(self.model, RecurrentPPO)
+        self._snapshot = capture(self.model)
+        self._snapshot.values.update(evaluated_at=self._evaluated_at, best=self._best, seconds=self.seconds)
+        due = last or self._saved_at is None or self.steps - self._saved_at >= self.experiment.checkpoint.every
+        if due and self._saved_at != self.steps:
             self._save()  # before the evaluation, which may take long or be stopped
-        if last or self.num_timesteps - self._evaluated_at >= self.experiment.evaluation.every:
-            self._evaluated_at = self.num_timesteps
+        if self.steps == 0:
+            return  # nothing has been learned yet
+        if last or self.steps - self._evaluated_at >= self.experiment.evaluation.every:
+            self._evaluated_at = self.steps
             self._evaluate()
         self.model.dump_logs()
 
@@ -191,6 +243,7 @@ class RunCallback(BaseCallback):
         if self.interrupted:
             return
         self.last_evaluation = result
+        self._keep_best(result.summary())
         self.logger.record("eval/mean_reward", float(result.returns.mean()))
         self.logger.record("eval/mean_ep_length", float(result.lengths.mean()))
         text = f"evaluation: return {result.returns.mean():.3f}"
@@ -208,14 +261,23 @@ class RunCallback(BaseCallback):
             self._progress.say(f"at horizon {row['horizon']:,}: {shown}")
         self.last_horizons = rows
 
+    def _keep_best(self, summary: dict[str, Any]) -> None:
+        merit = [float(summary["success_rate"] or 0.0), float(summary["return_mean"])]
+        if self._best is None or merit >= self._best:
+            self._best = merit
+            checkpoint.save_best(self.run, self.steps, self.model.policy, summary)
+
     def _save(self) -> None:
-        self._saved_at = self.num_timesteps
+        assert self._snapshot is not None
+        self._saved_at = self._snapshot.steps
         checkpoint.save(
             self.run,
-            self.num_timesteps,
+            self._snapshot.steps,
             self.model.policy,
             self.model.policy.optimizer,
             keep=self.experiment.checkpoint.keep,
+            arrays=self._snapshot.arrays,
+            **self._snapshot.values,
         )
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

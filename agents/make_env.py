@@ -72,6 +72,6 @@ def _check_start(space: gymnasium.Space, where: str) -> None:
         raise ValueError(f"{where}, but a discrete space must start at 0")
 
 
-def derived_seed(seed: int, purpose: int) -> int:
+def derived_seed(seed: int, *purpose: int) -> int:
     """Return a seed of its own for each purpose, so that neither purposes nor neighbouring seeds share episodes."""
-    return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1)[0] >> 1)

@@ -293,6 +293,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         assert entropy is not None
         return values, distribution.log_prob(actions), entropy
 
+    @torch.no_grad()
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -305,14 +306,23 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
         without them the agent has no memory.
         """
+        if self.training:  # going through all modules costs as much as a step
+            self.set_training_mode(False)
+        seen, vectorized = self.obs_to_tensor(observation)
         if state is None:
-            tensor, _ = self.obs_to_tensor(observation)
-            first = next(iter(tensor.values())) if isinstance(tensor, dict) else tensor
-            episode_start = np.ones(len(first))
-        result: tuple[np.ndarray, tuple[np.ndarray, ...] | None] = super().predict(
-            observation, state, episode_start, deterministic
-        )
-        return result
+            n = len(next(iter(seen.values())) if isinstance(seen, dict) else seen)
+            memory = self.initial_state(n)
+        else:
+            device = self.action_net.weight.device  # self.device looks through all modules for it
+            memory = torch.from_numpy(state[0]).to(device)
+            if episode_start is not None and np.any(episode_start):
+                begins = torch.from_numpy(np.asarray(episode_start, np.bool_)).to(device).reshape(1, -1, 1)
+                memory = torch.where(begins, self.initial_state(1), memory)
+        actions, memory = self.step(seen, memory, deterministic)
+        taken = actions.cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            taken = np.clip(taken, self.action_space.low, self.action_space.high)
+        return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {

@@ -70,6 +70,7 @@ class Rollout:
             dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
             return torch.zeros(C + T, n, *space.shape, dtype=dtype, device=device)
 
+        self._keys = list(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else []
         if isinstance(observation_space, spaces.Dict):
             self.observations: Observations = {key: empty(space) for key, space in observation_space.spaces.items()}
         else:
@@ -115,6 +116,8 @@ class Rollout:
     ) -> None:
         """Append a step: what was seen, the state before it, and what came of it."""
         now = self.context + self._t
+        if isinstance(observation, dict):  # an environment may have its keys in another order than its space
+            observation = {key: observation[key] for key in self._keys}
         for part, value in zip(self._parts(), _values(observation), strict=True):
             part[now] = value
         self.episode_starts[now] = episode_starts
@@ -199,6 +202,31 @@ class Rollout:
 
     def _parts(self) -> list[Tensor]:
         return _values(self.observations)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return copies of what the next rollout takes over from this one: nothing, unless this one is complete."""
+        T = self.n_steps
+        if self._t < T:
+            return {}
+        arrays = {f"context/{i}": part[T:].cpu().numpy().copy() for i, part in enumerate(self._parts())}
+        arrays |= {f"state/{moment}": self.states[moment].cpu().numpy().copy() for moment in self._next}
+        return {**arrays, "episode_starts": self.episode_starts[T:].copy()}
+
+    def set_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from what `get_state` returned, here or in another rollout made with the same arguments.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: The arrays come from a rollout of other arguments.
+        """
+        if not arrays:
+            return
+        T = self.n_steps
+        for i, part in enumerate(self._parts()):
+            part[T:] = torch.from_numpy(arrays[f"context/{i}"].copy())
+        self.episode_starts[T:] = arrays["episode_starts"]
+        device = self.rewards.device
+        self.states = {moment: torch.from_numpy(arrays[f"state/{moment}"].copy()).to(device) for moment in self._next}
+        self._t = T
 
     def nbytes(self) -> int:
         """Return the memory of the rollout, in bytes."""

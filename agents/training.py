@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_s
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
+from bistable_rl.agents.snapshot import Snapshot, restore
 from bistable_rl.cells import cell_options
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.config import UserError, one_sentence, to_yaml
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import AlgorithmConfig, Experiment
 from bistable_rl.warmup import warm_up_run
@@ -36,7 +37,7 @@ WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
 
 
 def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
-    """Train and return the run folder; `result.json` in it says how the run ended.
+    """Train in a new run folder and return it; `result.json` in it says how the run ended.
 
     Args:
         experiment: What to train.
@@ -48,23 +49,96 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         RunFailedError: A NaN, or an error of the environment, stopped the training.
     """
     experiment = without_gate_options(experiment)
+    parts = _prepare(experiment)
+    run = runs.create(experiment, out, overwrite=overwrite)
+    _train(experiment, run, parts)
+    return run
+
+
+def resume(run: Path, *, total_steps: int | None = None) -> None:
+    """Train in a run folder, from its last checkpoint on, or from the beginning where there is none.
+
+    On an environment of ours the weights and the metrics, time and memory aside, become those of a run that was never
+    stopped; any other environment starts new episodes. A finished run stays as it is.
+
+    Args:
+        run: The run folder; a `config.yaml` in it is enough.
+        total_steps: Environment steps to train for, in place of those of the experiment.
+
+    Raises:
+        UserError: Something in the folder is wrong, or the disk is full.
+        RunFailedError: A NaN, or an error of the environment, stopped the training.
+    """
+    experiment = runs.read_experiment(run)
+    if total_steps is not None:
+        experiment = replace(experiment, total_steps=total_steps)
+    if is_finished(run, experiment.total_steps):
+        return
+    experiment = without_gate_options(experiment)
+    parts = _prepare(experiment)
+    runs.write_text(run / runs.CONFIG, to_yaml(experiment))
+    _train(experiment, run, parts)
+
+
+def is_finished(run: Path, total_steps: int) -> bool:
+    """Return whether a run's result says that it came to its end, after so many steps or more."""
+    try:
+        result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+        return bool(result["status"] == "finished" and result["steps"] >= total_steps)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of; made before anything is written, so that what cannot work is refused first."""
+
+    model: RecurrentPPO
+    env: VecEnv
+    eval_env: VecEnv
+    horizons: Horizons
+
+    def close(self) -> None:
+        self.env.close()
+        self.eval_env.close()
+        self.horizons.close()
+
+
+def _prepare(experiment: Experiment) -> _Parts:
     device = resolve_device(experiment.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # networks of this size run no faster on more
     env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
-    eval_seed = derived_seed(experiment.seed, EVALUATION)
-    eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, experiment.evaluation.episodes), eval_seed)
+    seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
+    eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, evaluation.episodes), seed)
     model = _make_model(experiment, env, device)
-    horizons = Horizons(experiment.env, experiment.evaluation.horizons, experiment.evaluation.episodes, eval_seed)
-    run = runs.create(experiment, out, overwrite=overwrite)
-    runs.write_environment(run, hardware(device, experiment.cell, experiment.policy.hidden_size))
-    model.set_logger(make_logger(run, experiment))
-    callback = RunCallback(experiment, run, eval_env, eval_seed, horizons)
-    started = time.monotonic()
+    return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
+
+
+def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
+    """Train from the last checkpoint of a run on, if there is one, and write result.json."""
+    model = parts.model
+    saved = checkpoint.folders(run)
+    start = _load(saved[-1], model) if saved else None
+    runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
+    (run / runs.RESULT).unlink(missing_ok=True)
+    model.set_logger(make_logger(run, experiment, start.steps if start else 0))
+    try:
+        seed = derived_seed(experiment.seed, EVALUATION)
+        callback = RunCallback(experiment, run, parts.eval_env, seed, parts.horizons, start)
+        if start is not None:
+            checkpoint.forget_best(run, start.steps)
+            parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
+            restore(model, start)
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint {saved[-1]} does not fit {run / runs.CONFIG} ({type(error).__name__}: {error})."
+        ) from None
     status, failure, warmup = "failed", None, None
     try:
         warmup = warm_up_memory(experiment, model.policy, run)
-        model.learn(experiment.total_steps, callback, log_interval=None)
+        steps = experiment.total_steps - model.num_timesteps
+        model.learn(steps, callback, log_interval=None, reset_num_timesteps=start is None)
         status = "interrupted" if callback.interrupted else "finished"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -73,18 +147,15 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     finally:
         callback.close()
         model.logger.close()
-        env.close()
-        eval_env.close()
-        horizons.close()
-    seconds = time.monotonic() - started
+        parts.close()
     saved = checkpoint.folders(run)
     last = str(saved[-1].relative_to(run)) if saved else None
     result: dict[str, Any] = {
         "status": status,
-        "steps": model.num_timesteps,
-        "seconds": round(seconds, 1),
-        "steps_per_second": round(model.num_timesteps / seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(device), 1),
+        "steps": callback.steps,
+        "seconds": round(callback.seconds, 1),
+        "steps_per_second": round(callback.steps / callback.seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(model.device), 1),
         "checkpoint": last,
         "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
         "horizons": callback.last_horizons,
@@ -92,7 +163,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     }
     if failure is None:
         runs.write_json(run / runs.RESULT, result)
-        return run
+        return
     result["traceback"] = traceback.format_exception(failure)
     with contextlib.suppress(UserError):  # a full disk is reported by what met it first
         runs.write_json(run / runs.RESULT, result)
@@ -103,6 +174,13 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
         f"{run} stopped after {model.num_timesteps} steps; {kind}{one_sentence(failure)} "
         f"The last good checkpoint is {last}; {runs.RESULT} tells more."
     ) from failure
+
+
+def _load(folder: Path, model: RecurrentPPO) -> Snapshot:
+    """Load a checkpoint's weights and moments, and return the rest."""
+    state = checkpoint.load_weights(folder, model.policy)
+    checkpoint.load_optimizer(folder, model.policy.optimizer)
+    return Snapshot(state.pop("steps"), checkpoint.load_arrays(folder), state)
 
 
 def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:

@@ -2,15 +2,23 @@
 
 checkpoints/<steps>/weights.safetensors
                     optimizer.safetensors
+                    training.safetensors    what else goes on from there (agents)
                     state.json
+            best-<steps>/                   the weights that did best when they were evaluated (agents)
+
+The same files in one uncompressed zip are what `RecurrentPPO.save` writes. Nothing of this is ever unpickled.
 """
 
 import json
 import re
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.numpy
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -19,9 +27,25 @@ from torch import Tensor, nn
 from bistable_rl import runs
 from bistable_rl.config import UserError
 
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+TRAINING = "training.safetensors"
+STATE = "state.json"
+BEST = "best-"
+
+Folder = Path | zipfile.Path
+"""Where the files of a checkpoint are: in a folder, or in an archive."""
+
 
 def save(
-    run: Path, steps: int, network: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int, **state: Any
+    run: Path,
+    steps: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    **state: Any,
 ) -> Path:
     """Write the checkpoint of a run at a number of steps and drop the oldest ones past `keep`.
 
@@ -31,22 +55,53 @@ def save(
         network: Its weights are kept.
         optimizer: Its moments are kept.
         keep: How many of the latest checkpoints remain.
+        arrays: What else goes on from there, for training.safetensors.
         **state: Further plain values for state.json.
 
     Raises:
         UserError: The disk is full or cannot be written to; earlier checkpoints are intact.
     """
     folder = run / runs.CHECKPOINTS / f"{steps:012d}"
-    with runs.written_folder(folder) as temporary:
-        try:
-            safetensors.torch.save_file(_contiguous(network.state_dict()), temporary / "weights.safetensors")
-            safetensors.torch.save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
-        except SafetensorError as error:
-            raise UserError(f"{folder} cannot be written: {error}.") from None
-        runs.write_json(temporary / "state.json", {"steps": steps, **state})
+    _write(folder, pack(network, {"steps": steps, **state}, optimizer=optimizer, arrays=arrays))
     for old in folders(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str, Any]) -> None:
+    """Write the weights that did best so far, with the evaluation that says so, and drop those that did before.
+
+    Raises:
+        UserError: The disk is full or cannot be written to; the best ones until now are intact.
+    """
+    before = _bests(run)
+    folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
+    _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
+    for old in before:
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def pack(
+    network: nn.Module,
+    state: Mapping[str, Any],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, bytes]:
+    """Return the files of a checkpoint, by name."""
+    files = {WEIGHTS: safetensors.torch.save(_contiguous(network.state_dict()))}
+    if optimizer is not None:
+        files[OPTIMIZER] = safetensors.torch.save(_optimizer_tensors(optimizer))
+    if arrays is not None:
+        files[TRAINING] = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
+    return {**files, STATE: (json.dumps(state, indent=2, allow_nan=False) + "\n").encode()}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    with runs.written_folder(folder) as temporary:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
 
 
 def folders(run: Path) -> list[Path]:
@@ -66,61 +121,137 @@ def latest(run: Path) -> Path:
     return found[-1]
 
 
-def load_weights(folder: Path, network: nn.Module) -> dict[str, Any]:
+def best(run: Path) -> Path:
+    """Return the checkpoint of a run that did best when it was evaluated.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = _bests(run)
+    if not found:
+        raise UserError(f"{run} holds no best checkpoint yet; it was stopped before its first evaluation.")
+    return found[-1]
+
+
+def forget_best(run: Path, steps: int) -> None:
+    """Drop the best checkpoint if it is from after a number of steps, where the run goes on from."""
+    for folder in _bests(run):
+        if int(folder.name.removeprefix(BEST)) > steps:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bests(run: Path) -> list[Path]:
+    return sorted(p for p in (run / runs.CHECKPOINTS).glob(f"{BEST}*") if re.fullmatch(f"{BEST}[0-9]{{12,}}", p.name))
+
+
+def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
     """Load a checkpoint's weights into a network and return its state.json.
 
     Raises:
         UserError: A file is missing, truncated or broken, or the weights belong to another architecture.
     """
-    file = folder / "weights.safetensors"
-    try:
-        tensors = safetensors.torch.load_file(file)
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state["steps"] = int(state["steps"])
-    except FileNotFoundError as error:
-        raise UserError(
-            f"the checkpoint {folder} is incomplete: {Path(error.filename or file).name} is missing."
-        ) from None
-    except SafetensorError as error:
-        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.") from None
-    except OSError as error:
-        raise UserError(f"the checkpoint {folder} cannot be read: {error.strerror or error}.") from None
+    tensors = _tensors(folder / WEIGHTS)
+    state = load_state(folder)
+    fill(network, tensors, f"the checkpoint {folder}")
+    return state
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Load weights into a network.
+
+    Raises:
+        UserError: They belong to another architecture, or hold NaN; the sentence starts with `source`.
+    """
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
         if have != want:
             raise UserError(
-                f"the checkpoint {folder} belongs to another architecture: {name} is {have} in it "
-                f"and {want} in the network of {runs.CONFIG}."
+                f"{source} belongs to another architecture: {name} is {have} in it and {want} in the network."
             )
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise UserError(f"the checkpoint {folder} is broken: {name} holds NaN or infinity.")
+            raise UserError(f"{source} is broken: {name} holds NaN or infinity.")
     network.load_state_dict(tensors)
+
+
+def load_state(folder: Folder) -> dict[str, Any]:
+    """Return a checkpoint's state.json.
+
+    Raises:
+        UserError: It is missing, truncated or broken.
+    """
+    file = folder / STATE
+    try:
+        state: dict[str, Any] = json.loads(read(file))
+        state["steps"] = int(state["steps"])
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise UserError(f"the checkpoint {file} is truncated or broken.") from None
     return state
 
 
-def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
     """Load a checkpoint's moments into an optimizer of the same parameters.
 
     Raises:
         UserError: The file is missing, truncated or broken, or belongs to another network.
     """
-    file = folder / "optimizer.safetensors"
+    file = folder / OPTIMIZER
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     try:
-        for key, tensor in safetensors.torch.load_file(file).items():
+        for key, tensor in _tensors(file).items():
             index, _, name = key.partition(".")
             if tensor.dim() and tensor.shape != parameters[int(index)].shape:
                 raise ValueError(f"{key} has another shape")
             state.setdefault(int(index), {})[name] = tensor
-    except FileNotFoundError:
-        raise UserError(f"the checkpoint {folder} is incomplete: {file.name} is missing.") from None
-    except (SafetensorError, OSError, ValueError, IndexError) as error:
+    except UserError:
+        raise
+    except (ValueError, IndexError) as error:
         raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
+    """Return a checkpoint's training.safetensors.
+
+    Raises:
+        UserError: It is missing, truncated or broken.
+    """
+    file = folder / TRAINING
+    data = read(file)
+    try:
+        arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    return arrays
+
+
+def read(file: Folder) -> bytes:
+    """Return a file of a checkpoint.
+
+    Raises:
+        UserError: It is missing or cannot be read.
+    """
+    try:
+        data: bytes = file.read_bytes()
+    except (FileNotFoundError, KeyError):
+        raise UserError(f"the checkpoint {file.parent} is incomplete: {file.name} is missing.") from None
+    except zipfile.BadZipFile as error:
+        raise UserError(f"the checkpoint {file.parent} is truncated or broken ({error}).") from None
+    except OSError as error:
+        raise UserError(f"the checkpoint {file.parent} cannot be read: {error.strerror or error}.") from None
+    return data
+
+
+def _tensors(file: Folder) -> dict[str, Tensor]:
+    data = read(file)
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    return tensors
 
 
 def _shown(tensor: Tensor | None) -> str:

@@ -89,13 +89,16 @@ def train(argv: Sequence[str]) -> int:
     """Train an agent from a config file."""
     parser = _Parser(
         "train",
-        "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>.\n"
+        "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
         "Any key of the config can be overridden: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
         f"Shipped configs: {', '.join(shipped_configs())}",
     )
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is there, instead of numbering")
+    parser.add_argument(
+        "--resume", metavar="RUN_DIR", type=Path, help="go on with the run of this folder, to --total_steps if given"
+    )
     if any(token in ("-h", "--help") for token in argv):
         parser.print_help()
         print("\nkeys of the config, each an option too:\n")
@@ -103,16 +106,34 @@ def train(argv: Sequence[str]) -> int:
         return 0
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
-    experiment = load_experiment(find_config(args.config), overrides)
+    if (args.config is None) == (args.resume is None):
+        raise UserError("train: name a CONFIG to train, or a run to go on with by --resume RUN_DIR.")
+    if args.resume is None:
+        experiment = load_experiment(find_config(args.config), overrides)
 
-    from bistable_rl.agents.training import train
+        from bistable_rl.agents.training import train
 
-    run = train(experiment, args.out, overwrite=args.overwrite)
+        run = train(experiment, args.out, overwrite=args.overwrite)
+    else:
+        for key in (token.partition("=")[0] for token in overrides if token.startswith("--")):
+            if key != "--total_steps":
+                raise UserError(f"train: a run goes on as its config.yaml says, but for --total_steps; {key} is fixed.")
+
+        from bistable_rl import runs
+
+        run = args.resume
+        total_steps = runs.read_experiment(run, overrides).total_steps
+
+        from bistable_rl.agents.training import is_finished, resume
+
+        if is_finished(run, total_steps):
+            print(f"{run} has finished already; a larger --total_steps makes it go on.")
+        resume(run, total_steps=total_steps)
     result = _read_result(run)
     print(f"{result['status']}: {result['steps']:,} steps in {result['seconds']:,.0f} s, in {run}")
     if result["evaluation"]:
         _print_summary(result["evaluation"])
-    print(f"watch:    tensorboard --logdir {args.out}\nevaluate: bistable-rl evaluate {run}")
+    print(f"watch:    tensorboard --logdir {run.parent}\nevaluate: bistable-rl evaluate {run}")
     return 130 if result["status"] == "interrupted" else 0
 
 
@@ -192,13 +213,14 @@ def evaluate(argv: Sequence[str]) -> int:
         "With --horizons, it is played at each of them, acting deterministically and sampling.",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
+    parser.add_argument("--best", action="store_true", help="take the checkpoint that did best, not the last one")
     parser.add_argument("--episodes", metavar="N", type=_count, default=100, help="episodes to play (default: 100)")
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment to play at")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
     parser.add_argument("--figure", metavar="FILE", type=Path, help="with --horizons: draw the result into this PNG")
     own, overrides = _overrides(parser, argv)
     args = parser.parse_args(own)
-    _only_env(overrides, ("--episodes", "--horizons", "--json", "--figure"))
+    _only_env(overrides, ("--best", "--episodes", "--horizons", "--json", "--figure"))
     _check_parent(args.json)
     _check_parent(args.figure)
     if args.horizons is not None:
@@ -209,6 +231,7 @@ def evaluate(argv: Sequence[str]) -> int:
             args.horizons,
             episodes=args.episodes,
             overrides=overrides,
+            best=args.best,
             json=args.json,
             figure=args.figure,
         )
@@ -222,7 +245,7 @@ def evaluate(argv: Sequence[str]) -> int:
     from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_vec_env
 
     experiment = runs.read_experiment(args.run, overrides)
-    agent = load(args.run)
+    agent = load(args.run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
     env = make_vec_env(experiment.env, min(16, args.episodes), seed)
     agent.check_spaces(env)

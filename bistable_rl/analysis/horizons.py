@@ -26,6 +26,7 @@ def evaluate_horizons(
     *,
     episodes: int,
     overrides: Sequence[str] = (),
+    best: bool = False,
     json: Path | None = None,
     figure: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -36,6 +37,7 @@ def evaluate_horizons(
         horizons: Values of its environment's horizon argument.
         episodes: Episodes at each, acting deterministically, and as many sampling.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
+        best: Take the checkpoint that did best, not the last one.
         json: A file for all figures.
         figure: A PNG file for the success, or else the score or the return, over the horizon.
 
@@ -50,7 +52,7 @@ def evaluate_horizons(
     name, trained = horizon_argument(experiment.env)
     if any(token.partition("=")[0] == f"--env.kwargs.{name}" for token in overrides):
         raise UserError(f"command line: --horizons sets env.kwargs.{name} already; give one of the two.")
-    agent = load(run)
+    agent = load(run, best=best)
     played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION))
     for env in played.envs.values():
         agent.check_spaces(env)

@@ -1,0 +1,332 @@
+"""Runs that were stopped go on as if they had not been."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from bistable_rl import checkpoint, runs
+from bistable_rl.agents.agent import load
+from bistable_rl.agents.training import resume, train
+from bistable_rl.cli import main
+from bistable_rl.config import UserError, to_yaml
+from bistable_rl.envs.copy_first import CopyFirstVectorEnv
+from bistable_rl.experiments import EnvConfig, Experiment
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run left behind, time and memory aside."""
+    found: dict[str, Any] = {}
+    for folder in sorted((run / "checkpoints").iterdir()):
+        for path in folder.glob("*.safetensors"):
+            found[f"{folder.name}/{path.name}"] = path.read_bytes()
+    with (run / "metrics.csv").open() as file:
+        found["metrics"] = [
+            {key: value for key, value in row.items() if not key.startswith("time/") or "total" in key}
+            for row in csv.DictReader(file)
+        ]
+    result = json.loads((run / "result.json").read_text())
+    return found | {name: result[name] for name in ("status", "steps", "checkpoint", "evaluation", "horizons")}
+
+
+def cut_back(run: Path, steps: int) -> None:
+    """Leave what a run that was killed in the update after a checkpoint leaves."""
+    for folder in checkpoint.folders(run):
+        if int(folder.name) > steps:
+            shutil.rmtree(folder)
+    (run / "result.json").unlink()
+    with (run / "metrics.csv").open("a") as file:
+        file.write("480,1,2,3")
+    half = run / "checkpoints" / ".000000000240.1"
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+
+
+def change(experiment: Experiment, **sections: dict[str, Any]) -> None:
+    for section, values in sections.items():
+        for key, value in values.items():
+            setattr(getattr(experiment, section), key, value)
+
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "refreshed states": {"algorithm": {"refresh_states": True, "bptt_length": 3}},
+    "burn-in": {"algorithm": {"burn_in": 2, "bptt_length": 4}, "policy": {"cell": "lstm", "critic": "separate"}},
+    "schedules": {"algorithm": {"learning_rate": (1e-2, 1e-4), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.1)}},
+    "horizons": {"evaluation": {"horizons": [9]}},
+    "warm-up": {"warmup": {"steps": 2}},
+    "Dict observations": {"env": {"id": "bistable_rl/MiniGridMemory-v0", "kwargs": {}, "num_envs": 4}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_that_goes_on_equals_one_that_was_never_stopped(
+    variant: str, experiment: Experiment, tmp_path: Path
+) -> None:
+    change(experiment, **VARIANTS[variant])
+    experiment.checkpoint.keep = 10
+    whole = train(experiment, tmp_path)
+    stopped = Path(shutil.copytree(whole, tmp_path / "stopped"))
+    cut_back(stopped, 160)
+    resume(stopped)
+    expected, found = outcome(whole), outcome(stopped)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert found[name] == expected[name], name
+    assert not list((stopped / "checkpoints").glob(".*"))
+
+
+def test_ctrl_c_loses_the_update_under_way_and_nothing_else(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment.checkpoint.every, experiment.checkpoint.keep = 1000, 10
+    whole = train(experiment, tmp_path / "whole")
+    advance = CopyFirstVectorEnv._advance
+    steps = 0
+
+    def pressed(self: CopyFirstVectorEnv, actions: np.ndarray) -> Any:
+        nonlocal steps
+        steps += self.num_envs == 4
+        if steps == 1 + 50:  # in the third update, whose rollouts are of 20 steps
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self, actions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CopyFirstVectorEnv, "_advance", pressed)
+        run = train(experiment, tmp_path / "stopped")
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("interrupted", 160)
+    assert load(run).steps == 160
+    resume(run)
+    expected, found = outcome(whole), outcome(run)
+    del found["000000000160/weights.safetensors"], found["000000000160/optimizer.safetensors"]
+    del found["000000000160/training.safetensors"]
+    assert found == expected
+
+
+def test_a_finished_run_says_so_and_a_larger_total_extends_it(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment.evaluation.every = 80
+    whole = train(experiment, tmp_path / "whole")
+    experiment.total_steps = 240
+    run = train(experiment, tmp_path / "short")
+    before = outcome(run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "has finished already; a larger --total_steps makes it go on" in capsys.readouterr().out
+    assert outcome(run) == before
+    assert main(["train", "--resume", str(run), "--total_steps", "400"]) == 0
+    assert "finished: 400 steps" in capsys.readouterr().out
+    assert outcome(run) == outcome(whole)
+    assert runs.read_experiment(run) == runs.read_experiment(whole)
+
+
+def _only_config(run: Path) -> None:
+    for path in run.iterdir():
+        if path.name != "config.yaml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _no_checkpoint(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    (run / "result.json").unlink()
+    (run / "metrics.csv").write_text("")
+
+
+@pytest.mark.parametrize("left", [_only_config, _no_checkpoint])
+def test_a_run_without_a_checkpoint_starts_over_in_its_folder(
+    left: Callable[[Path], None], trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "anywhere"))
+    left(run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert outcome(run) == outcome(trained)
+    assert (run / "environment.json").exists()
+
+
+def test_a_third_partys_environment_goes_on_with_new_episodes(experiment: Experiment, tmp_path: Path) -> None:
+    experiment.env = EnvConfig("CartPole-v1", num_envs=2)
+    change(experiment, algorithm={"batch_size": 20}, checkpoint={"keep": 20, "every": 40})
+    experiment.total_steps = 160
+    run = train(experiment, tmp_path)
+    first = checkpoint.load_arrays(checkpoint.folders(run)[0])
+    cut_back(run, 80)
+    resume(run)
+    assert json.loads((run / "result.json").read_text())["status"] == "finished"
+    with (run / "metrics.csv").open() as file:
+        assert [int(row["time/total_timesteps"]) for row in csv.DictReader(file)] == [40, 80, 120, 160]
+    last = checkpoint.load_arrays(checkpoint.latest(run))
+    assert not np.array_equal(first["observation"], last["observation"])
+
+
+def test_the_best_weights_are_kept_beside_the_last(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.agents import callbacks
+    from bistable_rl.agents.evaluation import Evaluation
+
+    returns = iter([0.0, 2.0, 1.0, 2.0, -1.0])
+
+    def fixed(*_: Any, **__: Any) -> Evaluation:
+        return Evaluation(np.array([next(returns)]), np.array([5]), None)
+
+    monkeypatch.setattr(callbacks, "evaluate", fixed)
+    experiment.evaluation.every = 80
+    run = train(experiment, tmp_path)
+    assert checkpoint.best(run).name == "best-000000000320"
+    assert len(list((run / "checkpoints").glob("best-*"))) == 1
+    assert load(run, best=True).steps == 320
+    assert load(run).steps == 400
+    assert json.loads((checkpoint.best(run) / "state.json").read_text())["evaluation"]["return_mean"] == 2.0
+
+
+def test_evaluate_takes_the_best_weights_when_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = int(checkpoint.best(trained).name.removeprefix("best-"))
+    assert main(["evaluate", str(trained), "--best", "--episodes", "2"]) == 0
+    assert f"trained for {steps:,} steps" in capsys.readouterr().out
+
+
+def test_the_time_and_the_memory_of_a_run_add_up_over_its_parts(experiment: Experiment, tmp_path: Path) -> None:
+    run = train(experiment, tmp_path)
+    cut_back(run, 320)
+    folder = checkpoint.latest(run)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"seconds": 1000.0}))
+    resume(run)
+    result = json.loads((run / "result.json").read_text())
+    assert 1000 < result["seconds"] < 1100
+    assert result["peak_memory_mb"] > 50
+    with (run / "metrics.csv").open() as file:
+        assert 1000 <= int(list(csv.DictReader(file))[-1]["time/time_elapsed"]) < 1100
+
+
+def _other_copies(run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("num_envs: 4", "num_envs: 8"))
+
+
+def _no_arrays(run: Path) -> None:
+    (checkpoint.latest(run) / "training.safetensors").unlink()
+
+
+def _broken_arrays(run: Path) -> None:
+    import pickle
+
+    (checkpoint.latest(run) / "training.safetensors").write_bytes(pickle.dumps({"a": 1}))
+
+
+def _broken_moments(run: Path) -> None:
+    file = checkpoint.latest(run) / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def _broken_counters(run: Path) -> None:
+    (checkpoint.latest(run) / "state.json").write_text('{"steps": 320}')
+
+
+def _broken_metrics(run: Path) -> None:
+    (run / "metrics.csv").write_text("a,b\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_other_copies, "does not fit"),
+        (_no_arrays, "training.safetensors is missing"),
+        (_broken_arrays, "training.safetensors is truncated or broken"),
+        (_broken_moments, "optimizer.safetensors is truncated or broken"),
+        (_broken_counters, "does not fit"),
+        (_broken_metrics, "metrics.csv is broken"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_sentence(
+    damage: Callable[[Path], None], expected: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    cut_back(run, 320)
+    damage(run)
+    assert main(["train", "--resume", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") <= 2  # the run's name may stand before it
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "name a CONFIG to train, or a run to go on with"),
+        (["rl/copy_first", "--resume", "RUN"], "name a CONFIG to train, or a run to go on with"),
+        (["--resume", "RUN", "--seed", "1"], "--seed is fixed"),
+        (["--resume", "RUN", "--total_steps", "0"], "total_steps must be an integer above 0"),
+        (["--resume", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_a_wrong_way_to_go_on_is_one_sentence(
+    options: list[str], expected: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *(str(trained) if option == "RUN" else option for option in options)]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_keeps_its_checkpoint(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    cut_back(run, 320)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match="cannot be written: Permission denied"):
+        resume(run)
+    assert load(run).steps == 320
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_equals_one_that_was_not(experiment: Experiment, tmp_path: Path) -> None:
+    experiment.total_steps, experiment.checkpoint.keep = 40_000, 2
+    experiment.evaluation.every, experiment.checkpoint.every = 4000, 400
+    whole = train(experiment, tmp_path / "whole")
+    run = tmp_path / "killed"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(experiment))
+    command = [sys.executable, "-m", "bistable_rl.cli", "train", "--resume", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    instants = random.Random(0)
+    kills, done = 0, 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        if kills == 20:
+            break
+        reached = done
+        while reached <= done and process.poll() is None:  # it has loaded, and made a checkpoint of its own
+            time.sleep(0.01)
+            reached = max([int(folder.name) for folder in checkpoint.folders(run)], default=-1)
+        time.sleep(instants.uniform(0, 0.3))
+        assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
+        kills += 1
+        now = int(checkpoint.latest(run).name)
+        assert now >= reached  # no checkpoint was lost
+        done = now
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, (out, err)
+    assert outcome(run) == outcome(whole)
+    assert yaml.safe_load((run / "config.yaml").read_text()) == yaml.safe_load((whole / "config.yaml").read_text())
