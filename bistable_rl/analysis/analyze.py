@@ -1,0 +1,155 @@
+"""Look into a trained network: `bistable-rl analyze RUN_DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bistable_rl import runs
+from bistable_rl.analysis import plots
+from bistable_rl.analysis.align import Aligned, align, at, observations
+from bistable_rl.analysis.gates import GateTrace, gate_trace, gates_of
+from bistable_rl.analysis.memory import survival, time_constants
+from bistable_rl.analysis.subject import Subject, cue_and_noise, read_subject
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.multistability import attractors
+
+STARTS = 32
+"""Sequences whose end states are counted as attractors."""
+NOISE_STEPS, PER_CUE, TIMED = 1_000, 16, 4
+"""Steps of noise after a forced cue; sequences of each cue; sequences that time constants are measured on."""
+WINDOW = 15
+"""Steps shown on either side of an event."""
+
+
+def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
+    """Analyse the network of a run into a folder of PNGs, CSVs and a page; return what was found, a line each.
+
+    Args:
+        run: A run folder, of an agent or a supervised network.
+        out: The folder that is written.
+        episodes: Episodes that the agent plays, or test samples that the network is given; at least 2.
+
+    Raises:
+        UserError: There is no run there, its cell has no gates, a checkpoint is missing, or `out` cannot be written.
+    """
+    subject = read_subject(run, episodes)
+    try:
+        gates_of(subject.rnn.cell)
+    except ValueError as error:
+        raise UserError(f"{run}: {one_sentence(error)}") from None
+    out = runs.make_folder(out)
+    trace = gate_trace(subject.rnn, subject.x)
+    page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]
+    found: list[str] = []
+    for title, part in (
+        ("Gates", _gates(subject, trace, out)),
+        ("Memory of a forced cue", _memory(subject, out)),
+        ("Reachable attractors", _attractors(subject, out)),
+    ):
+        lines, files = part
+        found += lines
+        page += [f"## {title}", "", *(f"- {line}" for line in lines), "", *(f"![{title}]({f})" for f in files), ""]
+    runs.write_text(out / "analysis.md", "\n".join(page))
+    return found
+
+
+def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], list[str]]:
+    """Trace the gates over time and around the events."""
+    lengths, T = subject.lengths.numpy(), len(subject.x)
+    first_marks = None if subject.marked is None else subject.marked[:, 0]
+    plots.draw_episode(out / "episode.png", trace, int(lengths[0]), first_marks, int(subject.answer[0]), subject.frames)
+    events = {"cue": (at(np.zeros_like(lengths), T), 0, 2 * WINDOW)}
+    if subject.marked is not None:
+        events = {"marked steps": (subject.marked, WINDOW, WINDOW)}
+    events["answer"] = (at(subject.answer, T), 2 * WINDOW, subject.answers - 1)
+    aligned = {
+        label: {event: align(values, lengths, *where) for event, where in events.items()}
+        for label, values in plots.quantities(trace).items()
+    }
+    plots.draw_aligned(out / "aligned.png", trace.cell, aligned)
+    _write_aligned(out / "aligned.csv", aligned)
+    lines = []
+    going = np.arange(T)[:, None] < lengths
+    for layer in range(len(trace.c)):
+        share = (
+            "" if trace.bistable is None else f"{trace.bistable[layer][going].mean():.1%} of units bistable (a > 1), "
+        )
+        gate = plots.GATE[trace.cell]
+        lines.append(f"layer {layer + 1}: {share}mean {gate} {trace.mean_c[layer][going].mean():.3f}, over all steps")
+    if subject.marked is not None:
+        seen = observations(trace.bistable, trace.mean_c, subject.marked, subject.answer)
+        for layer in range(len(trace.c)):
+            rise = "" if seen.share_rise is None else f"share of bistable units {seen.share_rise[layer]:+.3f}, "
+            lines.append(
+                f"layer {layer + 1}, from before the first mark to after the last: {rise}mean c "
+                f"{seen.c_rise[layer]:+.3f}; at the marks, mean c {seen.c_dip[layer]:+.3f}"
+            )
+    return lines, ["episode.png", "aligned.png"]
+
+
+def _write_aligned(path: Path, aligned: dict[str, dict[str, Aligned]]) -> None:
+    rows = ["quantity,event,layer,offset,mean"]
+    for label, by_event in aligned.items():
+        for event, values in by_event.items():
+            for layer, row in enumerate(values.mean):
+                rows += [
+                    f"{' '.join(label.split())},{event},{layer + 1},{offset},{mean:.6g}"
+                    for offset, mean in zip(values.offset, row, strict=True)
+                ]
+    runs.write_text(path, "\n".join(rows) + "\n")
+
+
+def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
+    """Measure the survival of a forced cue, and the time constants, under the subject's own noise."""
+    try:
+        x, cues = cue_and_noise(subject, NOISE_STEPS, PER_CUE, seed=0)
+    except ValueError as error:
+        return [f"not measured: {one_sentence(error)}"], []
+    cell = subject.rnn.cell
+    constants = time_constants(subject.rnn, x[1:, :TIMED])
+    rows = [f"{layer + 1},{unit},{value:g}" for (layer, unit), value in np.ndenumerate(constants)]
+    runs.write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
+    plots.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
+    kept = survival(subject.rnn, x, cues)
+    rows = [f"{layer + 1},{step},{value:.6g}" for (layer, step), value in np.ndenumerate(kept.accuracy)]
+    runs.write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
+    plots.draw_survival(out / "survival.png", cell, kept)
+    lines = []
+    for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
+        lines.append(
+            f"layer {layer + 1}: one of {len(np.unique(cues))} cues is read right "
+            + (f"for {steps:.0f} steps of noise" if np.isfinite(steps) else f"beyond {NOISE_STEPS:,} steps of noise")
+            + f" (halfway to guessing, {kept.chance:.3f}), {kept.accuracy[layer, -1]:.3f} at the end"
+        )
+        lines.append(
+            f"layer {layer + 1}: the median unit keeps a forced state for {np.median(units):.0f} steps; "
+            f"{np.isinf(units).mean():.1%} of units keep it beyond {NOISE_STEPS:,}"
+        )
+    return lines, ["survival.png", "time_constants.png"]
+
+
+def _attractors(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
+    """Count reachable attractors at every kept checkpoint."""
+    n = min(STARTS, subject.x.shape[1])
+    trained: list[int] = []
+    counts, stars = [], []
+    for steps in subject.checkpoints():
+        found = attractors(subject.rnn, subject.x[:, :n], subject.lengths[:n])
+        trained.append(steps)
+        counts.append(n * found.vaa)
+        stars.append(found.vaa_star.mean(0))
+    rows = [
+        f"{steps},{count.mean():.6g},{count.mean() / n:.6g}," + ",".join(f"{star:.6g}" for star in layers)
+        for steps, count, layers in zip(trained, counts, stars, strict=True)
+    ]
+    header = "steps,attractors,vaa," + ",".join(f"vaa_star_layer{layer + 1}" for layer in range(len(stars[0])))
+    runs.write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
+    plots.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
+    lines = [
+        f"after {steps:,} steps of training: {count.mean():.1f} attractors reached from {n} states "
+        f"(VAA {count.mean() / n:.3f}, VAA* by layer {', '.join(f'{star:.3f}' for star in layers)})"
+        for steps, count, layers in zip(trained, counts, stars, strict=True)
+    ]
+    return lines, ["attractors.png"]
