@@ -54,7 +54,7 @@ def draw_episode(
     """
     shown = quantities(trace)
     events = [0] if marked is None else np.flatnonzero(marked[:length]).tolist()
-    rows, ratios = len(shown) + bool(frames), [1.2] * bool(frames) + [2.0] * len(shown)
+    rows, ratios = len(shown) + bool(frames), [0.8] * bool(frames) + [2.0] * len(shown)
     with drawing(path, rows, 1, size=(7.2, 1.2 + 1.7 * rows), height_ratios=ratios) as (figure, grid):
         panels = list(grid[:, 0])
         if frames:
@@ -93,11 +93,11 @@ def draw_aligned(path: Path, cell: str, aligned: dict[str, dict[str, Aligned]]) 
     with drawing(path, rows, columns, size=(1.4 + 2.9 * columns, 0.8 + 2.2 * rows), sharey="row") as (figure, grid):
         for row, (label, by_event) in zip(grid, aligned.items(), strict=True):
             row[0].set_ylabel(label)
-            for axes, (event, found) in zip(row, by_event.items(), strict=True):
+            for axes, found in zip(row, by_event.values(), strict=True):
                 _layers(axes, found.offset, found.mean, cell)
                 axes.axvline(0, color="black", linewidth=0.8)
-                if row is grid[-1]:
-                    axes.set_xlabel(f"steps from the {event}")
+        for axes, event in zip(grid[-1], next(iter(aligned.values())), strict=True):
+            axes.set_xlabel(f"steps from the {event}")
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, ncols=4, loc="outside lower center")
 
