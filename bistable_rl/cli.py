@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -303,6 +304,29 @@ def play(argv: Sequence[str]) -> int:
     return 0
 
 
+def tensorboard(argv: Sequence[str]) -> int:
+    """Show the curves of runs in a browser."""
+    parser = _Parser("tensorboard", "Serve TensorBoard for a folder of runs, until Ctrl-C.")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder with some below it")
+    parser.add_argument("--port", metavar="N", type=_count, default=6006, help="where to (default: 6006)")
+    args = parser.parse_args(list(argv))
+    if not args.folder.is_dir():
+        raise UserError(f"there is no folder {args.folder}; give one with runs, such as runs/t_maze.")
+    if not any(args.folder.rglob("*tfevents*")):
+        raise UserError(f"{args.folder} holds nothing for TensorBoard yet: no run below it has begun.")
+
+    from tensorboard.program import TensorBoard, TensorBoardServerException
+
+    server = TensorBoard()
+    server.configure(argv=[None, "--logdir", str(args.folder), "--port", str(args.port)])
+    try:
+        print(f"TensorBoard: {server.launch()} (Ctrl-C ends it)", flush=True)
+    except TensorBoardServerException as error:
+        raise UserError(f"tensorboard: {one_sentence(error)}") from None
+    threading.Event().wait()
+    return 0
+
+
 def speed(argv: Sequence[str]) -> int:
     """Measure how fast the cells, the benchmarks, the environments or recurrent PPO are here."""
     parser = _Parser(
@@ -510,6 +534,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "play": play,
     "analyze": analyze,
     "figures": figures,
+    "tensorboard": tensorboard,
     "speed": speed,
     "data": data,
     "list": list_names,
@@ -518,7 +543,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<11} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: bistable-rl COMMAND ...",

@@ -7,7 +7,7 @@ import yaml
 from conftest import SMALL
 
 from bistable_rl.compare import plan
-from bistable_rl.config import UserError
+from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Benchmark, Experiment
 
 HELP = {"c_bias": "chrono", "t_max": 5}
@@ -110,3 +110,16 @@ def test_a_file_without_a_base_is_one_sentence(tmp_path: Path) -> None:
     path.write_text("name: x\nseeds: [0]\n")
     with pytest.raises(UserError, match=r"x.yaml: the key base is missing"):
         plan.read(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith("compare/")])
+def test_a_shipped_comparison_runs_four_cells_with_help_and_without(name: str, tmp_path: Path) -> None:
+    comparison, jobs = plan.read(find_config(name), tmp_path)
+    assert comparison.name == name.removeprefix("compare/")
+    labels = {f"{cell}{help}" for cell in ("nbrc", "brc", "gru", "lstm") for help in ("", " with help")}
+    assert {job.label for job in jobs} == labels
+    assert len(comparison.seeds) >= 3
+    for job in jobs:
+        assert isinstance(job.config, Experiment)
+        assert job.config.policy.cell == job.label.split()[0]
+        assert (job.config.policy.cell_kwargs == {}) == (job.label == job.config.policy.cell)

@@ -40,7 +40,7 @@ ROWS = [
 
 def report(folder: Path, rows: list[Row], failed: dict[str, str] | None = None, **metric: object) -> str:
     comparison = Comparison("cells", [0, 1, 2, 3, 4], metric=MetricConfig(**metric))  # type: ignore[arg-type]
-    file = write_report(folder, comparison, rows, failed or {}, unit="environment steps", command="a command")
+    file, _ = write_report(folder, comparison, rows, failed or {}, unit="environment steps", command="a command")
     return file.read_text()
 
 

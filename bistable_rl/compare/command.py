@@ -15,7 +15,8 @@ from bistable_rl.compare.engine import Launcher, run_grid
 from bistable_rl.compare.estimate import seconds_a_run
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger, Row, of_run
-from bistable_rl.compare.report import FINAL, write_report
+from bistable_rl.compare.report import PAGE, write_report
+from bistable_rl.compare.tensorboard import write_tensorboard
 from bistable_rl.config import UserError
 from bistable_rl.experiments import Experiment
 
@@ -47,8 +48,10 @@ def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False,
     outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
     if outcome.rows:
         unit = "environment steps" if isinstance(jobs[0].config, Experiment) else "updates"
-        report = write_report(folder, comparison, outcome.rows, outcome.failed, unit=unit, command=command)
-        print(f"report: {report}, figures such as {folder / FINAL} beside it\nwatch:  bistable-rl tensorboard {folder}")
+        report, figures = write_report(folder, comparison, outcome.rows, outcome.failed, unit=unit, command=command)
+        by_hash = {job.hash: job for job in jobs}
+        write_tensorboard(folder, comparison.name, [by_hash[row.hash] for row in outcome.rows], outcome.rows, figures)
+        print(f"report: {report}, {folder / PAGE}\nwatch:  bistable-rl tensorboard {folder}")
     if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
         raise runs.RunFailedError(

@@ -18,7 +18,7 @@ import itertools
 import re
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,10 +106,9 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         for key, value in changes.items():
             _check_key(kind, key, where)
             _lay(varied, key, value, where)
-        for seed in comparison.seeds:
-            config = build(kind, copy.deepcopy(varied) | {"seed": seed, "name": comparison.name}, where)
-            folder = out / comparison.name / re.sub(r"[^\w.+-]+", "_", label) / f"seed{seed}"
-            jobs.append(Job(label, config, folder, keys))
+        config = build(kind, varied | {"name": comparison.name}, where)
+        folder = out / comparison.name / re.sub(r"[^\w.+-]+", "_", label)
+        jobs += [Job(label, replace(config, seed=seed), folder / f"seed{seed}", keys) for seed in comparison.seeds]
     _check_distinct(jobs, path)
     return comparison, jobs
 

@@ -24,8 +24,8 @@ CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"
 
 def write_report(
     folder: Path, comparison: Comparison, rows: Sequence[Row], failed: Mapping[str, str], *, unit: str, command: str
-) -> Path:
-    """Write the report into a folder and return its Markdown file.
+) -> tuple[Path, list[Path]]:
+    """Write the report into a folder; return its Markdown file, and the figures.
 
     Args:
         folder: Where to; it exists.
@@ -82,7 +82,7 @@ def write_report(
     runs.write_text(folder / REPORT, markdown(blocks))
     runs.write_text(folder / PAGE, page(blocks))
     runs.write_text(folder / SUMMARY, _summary(found))
-    return folder / REPORT
+    return folder / REPORT, [block.file for block in blocks if isinstance(block, Figure)]
 
 
 # --- tables ------------------------------------------------------------------------------------------------
