@@ -180,8 +180,9 @@ def _failure(job: Job, code: int) -> str:
         return f"it was killed by signal {-code}; see {job.folder / LOG}."
     if code == INTERRUPTED:
         return "it was stopped; the same command goes on with it."
-    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
-    return lines[-1].removeprefix("bistable-rl: ")
+    log = job.folder / LOG
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it said nothing.")
 
 
 def fraction_done(job: Job) -> float:

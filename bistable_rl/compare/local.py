@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
 from bistable_rl.compare.jobs import Job
@@ -39,7 +40,7 @@ class LocalLauncher:
 
     def start(self, job: Job) -> Process:
         """Start a job whose folder is prepared."""
-        return Process(job, self._command(job), self.threads)
+        return Process(job.folder, self._command(job), self.threads)
 
 
 class Process:
@@ -49,13 +50,13 @@ class Process:
     its former life: it waits until that one has ended, and never writes to the same folder.
 
     Args:
-        job: The job; its run folder exists.
+        folder: The run folder, which exists.
         command: What runs it.
         threads: Its OMP_NUM_THREADS.
     """
 
-    def __init__(self, job: Job, command: Sequence[str], threads: int) -> None:
-        self._job = job
+    def __init__(self, folder: Path, command: Sequence[str], threads: int) -> None:
+        self._folder = folder
         self._command = list(command)
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +69,7 @@ class Process:
             return self._process.poll()
         if self._unwanted:
             return INTERRUPTED
-        folder = self._job.folder
+        folder = self._folder
         try:
             with folder.with_name(f".{folder.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

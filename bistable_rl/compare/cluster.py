@@ -1,0 +1,100 @@
+"""Run jobs on a Ray cluster, a task each; the extra `ray`.
+
+The output folder must be the same folder on every node, such as one of a network file system: all state lies there.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from bistable_rl.compare.engine import POLL_SECONDS
+from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.local import INTERRUPTED, LOG, Command, Process, command
+from bistable_rl.config import UserError, one_sentence
+
+
+class RayLauncher:
+    """Runs jobs as Ray tasks, the cluster's cores shared out among them.
+
+    Args:
+        workers: How many at once (default: one a core of the cluster).
+        address: The cluster's address; without one, RAY_ADDRESS's or a new one on this machine.
+        command: What runs a job.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(self, workers: int | None = None, address: str | None = None, command: Command = command) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--launcher ray needs Ray: install it with pip install 'bistable-rl[ray]'.") from None
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--address {address}: {one_sentence(error)}") from None
+        cores = int(ray.cluster_resources()["CPU"])
+        self.slots = workers or cores
+        self.threads = max(1, cores // self.slots)
+        self._command = command
+        self._task = ray.remote(num_cpus=self.threads)(carry_out)
+
+    def start(self, job: Job) -> Task:
+        """Start a job whose folder is prepared."""
+        return Task(job.folder, self._task.remote(job, job.folder.resolve(), self._command, self.threads))
+
+
+class Task:
+    """A job's Ray task.
+
+    Args:
+        folder: The run folder.
+        reference: What Ray knows the task by.
+    """
+
+    def __init__(self, folder: Path, reference: Any) -> None:
+        self._folder = folder
+        self._reference = reference
+
+    def poll(self) -> int | None:
+        """Return the exit code once the task has ended; 1 after what befell the task itself, which the log tells."""
+        import ray
+
+        if not ray.wait([self._reference], timeout=0)[0]:
+            return None
+        try:
+            return int(ray.get(self._reference))
+        except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
+            return INTERRUPTED
+        except ray.exceptions.RayError as error:
+            with (self._folder / LOG).open("a", encoding="utf-8") as log:
+                print(f"the Ray task failed: {type(error).__name__}: {one_sentence(error)}", file=log)
+            return 1
+
+    def interrupt(self) -> None:
+        """Ask it to stop, as Ctrl-C does."""
+        import ray
+
+        ray.cancel(self._reference)
+
+    def kill(self) -> None:
+        """Stop it at once; its process meets the end of its input and stops too."""
+        import ray
+
+        ray.cancel(self._reference, force=True)
+
+
+def carry_out(job: Job, folder: Path, command: Command, threads: int) -> int:
+    """Run a job on the node that this is called on, and return its exit code; Ray cancels by a KeyboardInterrupt."""
+    process = Process(folder, command(job), threads)
+    while True:
+        try:
+            code = process.poll()
+            if code is not None:
+                return code
+            time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            process.interrupt()
