@@ -5,6 +5,7 @@ The output folder must be the same folder on every node, such as one of a networ
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class RayLauncher:
         except ImportError:
             raise UserError("--launcher ray needs Ray: install it with pip install 'bistable-rl[ray]'.") from None
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"--address {address}: {one_sentence(error)}") from None
         cores = int(ray.cluster_resources()["CPU"])
