@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import returns
+from bistable_rl.agents import archive, returns
 from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
@@ -23,6 +24,8 @@ from bistable_rl.agents.sequences import Packed
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
+
+Self = TypeVar("Self", bound="RecurrentPPO")
 
 
 class RecurrentPPO(OnPolicyAlgorithm):
@@ -176,6 +179,58 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """Train for a number of environment steps, all copies together; the last update is completed."""
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
         return self
+
+    # --- on the disk ---------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:  # type: ignore[override]
+        """Write weights, moments, counters, settings and VecNormalize's statistics to one file, whole or not at all.
+
+        The file is a zip of safetensors and JSON.
+
+        Args:
+            path: The file; without a suffix it gets `.zip`.
+
+        Raises:
+            ValueError: An argument of the policy is no plain value.
+            UserError: The file cannot be written.
+        """
+        archive.save(self, Path(path))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Self],
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        **settings: Any,
+    ) -> Self:
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Args:
+            path: The file.
+            env: The environment to go on training in, with new episodes; VecNormalize in it gets its statistics back.
+            device: Where the networks go.
+            **settings: Arguments of the constructor in place of the saved ones: a schedule that is a function must be
+                given, and `policy` where it is a subclass of `RecurrentPolicy`.
+
+        Raises:
+            UserError: There is no such file, it is broken or not of this kind, or it does not fit the environment.
+        """
+        return archive.load(cls, Path(path), env, device, settings)
+
+    def import_sb3(self, path: str | Path) -> None:
+        """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
+
+        Its policy must have the architecture of this one: ours, or sb3-contrib's own with its LSTM, which is
+        `policy_kwargs={"cell": "lstm", "hidden_size": 256, "critic": "separate", "net_arch": [64, 64]}` by default.
+
+        Args:
+            path: The file.
+
+        Raises:
+            UserError: There are no such weights in it, or they belong to another architecture.
+        """
+        archive.import_sb3(self, Path(path))
 
     # --- living through a rollout --------------------------------------------------------------------------
 
