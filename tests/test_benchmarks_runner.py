@@ -79,12 +79,9 @@ def test_a_run_folder_is_complete(tmp_path: Path) -> None:
     assert (found["status"], found["steps"], found["epochs"]) == ("finished", 57, 3)
     assert found["peak_memory_mb"] > 1
     assert found["evaluation"].keys() == {"mse"}
-    assert [(row["time/updates"], row["time/epochs"]) for row in metrics(run)] == [
-        ("19", "1"),
-        ("38", "2"),
-        ("57", "3"),
-    ]
-    assert all(float(row["eval/mse"]) > 0 for row in metrics(run))
+    rows = metrics(run)
+    assert [row["time/updates"] for row in rows] == ["19", "38", "50", "57"]  # epochs, and every fiftieth update
+    assert [float(row["eval/mse"] or 0) > 0 for row in rows] == [True, True, False, True]
     assert json.loads((run / "environment.json").read_text())["backend"]
 
 
