@@ -69,9 +69,7 @@ def test_two_nodes_give_the_numbers_of_the_local_launcher(address: str, tmp_path
     assert len(there.rows) == 4
 
 
-def test_a_failed_task_is_named_and_an_interrupted_one_stops(
-    address: str, experiment: Experiment, tmp_path: Path
-) -> None:
+def test_a_failed_task_is_named(address: str, experiment: Experiment, tmp_path: Path) -> None:
     launcher = RayLauncher(address=address, command=fake_run.command)
     policy = replace(experiment.policy, cell="goru")
     failing = Job("goru", replace(experiment, policy=policy), tmp_path / "goru" / "seed0")
@@ -80,5 +78,5 @@ def test_a_failed_task_is_named_and_an_interrupted_one_stops(
 
 
 def test_a_wrong_address_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"--address 127.0.0.1:1: "):
+    with pytest.raises(UserError, match=r"--address 127.0.0.1:1: no Ray cluster answers there"):
         RayLauncher(address="127.0.0.1:1")

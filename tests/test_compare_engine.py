@@ -16,7 +16,7 @@ from bistable_rl.compare.jobs import Job, config_hash
 from bistable_rl.compare.local import LocalLauncher
 from bistable_rl.compare.plan import Comparison, MetricConfig
 from bistable_rl.compare.report import write_report
-from bistable_rl.config import UserError
+from bistable_rl.config import UserError, to_yaml
 from bistable_rl.experiments import Experiment, PolicyConfig
 
 CELLS = ("nbrc", "gru")
@@ -112,6 +112,18 @@ def test_a_folder_of_another_experiment_is_one_sentence(experiment: Experiment, 
     other = replace(experiment, algorithm=replace(experiment.algorithm, learning_rate=0.5))
     with pytest.raises(UserError, match=r"seed0 holds a run of another .*algorithm.learning_rate is 0.001 there"):
         run(grid(other, tmp_path), tmp_path)
+
+
+def test_a_folder_whose_training_dropped_idle_options_is_still_this_job_s(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    without = replace(experiment, policy=replace(experiment.policy, cell="goru"))
+    helped = replace(without, policy=replace(without.policy, cell_kwargs={"c_bias": "chrono", "t_max": 5}))
+    job = Job("goru", helped, tmp_path / "goru")
+    run([job], tmp_path)
+    (job.folder / "config.yaml").write_text(to_yaml(without))
+    run([job], tmp_path)
+    assert len(starts(job)) == 2
 
 
 def test_a_broken_ledger_is_one_sentence(experiment: Experiment, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The output folder must be the same folder on every node, such as one of a networ
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ class RayLauncher:
             import ray
         except ImportError:
             raise UserError("--launcher ray needs Ray: install it with pip install 'bistable-rl[ray]'.") from None
+        if address is not None:
+            _check_address(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"--address {address}: {one_sentence(error)}") from None
         cores = int(ray.cluster_resources()["CPU"])
         self.slots = workers or cores
@@ -46,6 +49,16 @@ class RayLauncher:
     def start(self, job: Job) -> Task:
         """Start a job whose folder is prepared."""
         return Task(job.folder, self._task.remote(job, job.folder.resolve(), self._command, self.threads))
+
+
+def _check_address(address: str) -> None:
+    """See whether somebody listens at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "://" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
 class Task:

@@ -14,6 +14,7 @@ from bistable_rl import runs
 from bistable_rl.config import UserError, to_dict, to_yaml
 from bistable_rl.experiments import Benchmark, Experiment
 
+JOB = "job.json"
 IRRELEVANT = ("name", "device", "checkpoint")
 """What changes no number of a run."""
 
@@ -73,6 +74,8 @@ def _facts(section: Any, prefix: str = "") -> dict[str, Any]:
 def prepare(job: Job) -> None:
     """Make the job's run folder with its config.yaml, or see that the one there is this job's.
 
+    Its hash is kept in job.json, for a training drops from config.yaml what its cell has no use for.
+
     Raises:
         UserError: The folder holds another experiment, or cannot be written to.
     """
@@ -81,15 +84,23 @@ def prepare(job: Job) -> None:
             job.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{job.folder} cannot be made: {error.strerror}.") from None
+        runs.write_json(job.folder / JOB, {"hash": job.hash})
         runs.write_text(job.folder / runs.CONFIG, to_yaml(job.config))
         return
     there = runs.read_config(job.folder)
-    if config_hash(there) != job.hash:
-        key, have, want = next(_differences(to_dict(there), to_dict(job.config)), ("its seed", "another", "this one"))
+    if job.hash not in (config_hash(there), _kept_hash(job.folder)):
+        key, have, want = next(_differences(to_dict(there), to_dict(job.config)), ("something", "another", "this one"))
         raise UserError(
             f"{job.folder} holds a run of another experiment ({key} is {have!r} there and {want!r} here); "
             "name another --out, or delete that folder."
         )
+
+
+def _kept_hash(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / JOB).read_text(encoding="utf-8"))["hash"])
+    except (OSError, ValueError, LookupError, TypeError):  # the run of no grid
+        return None
 
 
 def _differences(have: Mapping[str, Any], want: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
