@@ -34,6 +34,7 @@ COLUMNS = (
     "eval/mean_reward",
     "eval/mean_ep_length",
     "eval/success_rate",
+    "eval/mse",
     "train/loss",
     "train/policy_gradient_loss",
     "train/value_loss",
@@ -250,6 +251,9 @@ class RunCallback(BaseCallback):
         if result.successes is not None:
             self.logger.record("eval/success_rate", float(result.successes.mean()))
             text += f", success {result.successes.mean():.3f}"
+        if result.errors is not None:
+            self.logger.record("eval/mse", float(result.errors.mean()))
+            text += f", mean squared error {result.errors.mean():.4f}"
         self._progress.say(f"{self.num_timesteps:,} steps, {text} over {len(result.returns)} episodes")
         rows = self.horizons.evaluate(self.model.policy, stop=lambda: self.interrupted)
         for row in rows:

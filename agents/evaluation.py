@@ -28,17 +28,21 @@ class Evaluation:
         lengths: Steps of each episode, (episodes,).
         successes: Whether each succeeded, (episodes,): what `info["is_success"]` says, else whether the return reached
             the environment's reward threshold; None where it has neither.
+        errors: Mean squared error of each episode's answers, (episodes,): what `info["mse"]` says; None where it says
+            nothing.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
+    errors: np.ndarray | None
 
     def summary(self) -> dict[str, float | int | None]:
         """Return the number of episodes, mean and spread as plain numbers."""
         return {
             "episodes": len(self.returns),
             "success_rate": None if self.successes is None else float(self.successes.mean()),
+            "mse": None if self.errors is None else float(self.errors.mean()),
             "return_mean": float(self.returns.mean()),
             "return_std": float(self.returns.std()),
             "length_mean": float(self.lengths.mean()),
@@ -70,6 +74,7 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     successes: list[bool | None] = []
+    errors: list[float | None] = []
     total, length = np.zeros(n), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
     observation: Any = env.reset()
@@ -86,10 +91,15 @@ def evaluate(
                 reached = None if threshold is None else total[i] >= threshold
                 success = infos[i].get("is_success", reached)
                 successes.append(None if success is None else bool(success))
+                errors.append(infos[i].get("mse"))
             done[i] += 1
             total[i], length[i] = 0.0, 0
-    known = None if any(s is None for s in successes) else np.array(successes)
-    return Evaluation(np.array(returns), np.array(lengths), known)
+    return Evaluation(np.array(returns), np.array(lengths), _known(successes), _known(errors))
+
+
+def _known(values: list[Any]) -> np.ndarray | None:
+    """Return what every episode has said, or None."""
+    return None if any(value is None for value in values) else np.array(values)
 
 
 def reward_threshold(env: VecEnv) -> float | None:

@@ -87,6 +87,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         critic_gradient: With a shared critic, whether the value loss trains the memory and what lies before it.
         net_arch: Widths of the tanh layers between memory and each head.
         ortho_init: Start features and heads orthogonally, the action head small, as SB3 does; else as torch does.
+        action_bias: For Discrete actions, what the logits are at first, one for each action; empty for zeros.
         log_std_init: For Box actions, the logarithm of the standard deviation at first.
         log_std_min: For Box actions, its lower bound, or None.
         state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
@@ -113,6 +114,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         critic_gradient: bool = True,
         net_arch: list[int] | None = None,
         ortho_init: bool = True,
+        action_bias: list[float] | None = None,
         log_std_init: float = 0.0,
         log_std_min: float | None = None,
         state_dependent_std: bool = False,
@@ -121,6 +123,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
         if log_std_min is not None and log_std_min > log_std_init:
             raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
+        if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
+            raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
+        self.action_bias = list(action_bias or [])
         self.critic_gradient = critic_gradient
         self.log_std_min = log_std_min
         self.state_dependent_std = state_dependent_std
@@ -148,6 +153,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "critic_gradient": critic_gradient,
             "net_arch": heads,
             "ortho_init": ortho_init,
+            "action_bias": self.action_bias,
             "log_std_init": log_std_init,
             "log_std_min": log_std_min,
             "state_dependent_std": state_dependent_std,
@@ -166,6 +172,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         if isinstance(self.action_dist, CategoricalDistribution):
             self.action_dist = Categorical(self.action_dist.action_dim)
         super()._build(lr_schedule)
+        if self.action_bias:
+            with torch.no_grad():
+                self.action_net.bias.copy_(torch.tensor(self.action_bias))
         if self.state_dependent_std and isinstance(self.action_dist, DiagGaussianDistribution):
             del self.log_std
             self.log_std_net = nn.Linear(self.mlp_extractor.latent_dim_pi, self.action_net.out_features)

@@ -340,7 +340,8 @@ def _is_possible(value: Any, kind: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict)
     if origin is list:
-        wanted = dict if typing.get_origin(typing.get_args(kind)[0]) is dict else int
+        item_kind = typing.get_args(kind)[0]
+        wanted: Any = dict if typing.get_origin(item_kind) is dict else (int, float) if item_kind is float else int
         return isinstance(value, list) and all(isinstance(item, wanted) for item in value)
     return not isinstance(value, str) or kind is str or origin is Literal
 
@@ -356,6 +357,9 @@ def _expected(kind: Any, key: str) -> str:
     for part in key.split("."):
         kind = typing.get_type_hints(kind)[part]
     return _phrase(kind)
+
+
+_LISTED = {PositiveInt: "integers above 0", float: "numbers"}
 
 
 def _phrase(kind: Any) -> str:
@@ -377,7 +381,7 @@ def _phrase(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin is list:
-        return f"a list of {'mappings' if typing.get_origin(args[0]) is dict else 'integers above 0'}"
+        return f"a list of {_LISTED.get(args[0], 'mappings')}"
     if origin is tuple:
         return "a schedule [first, last] of two such numbers"
     if origin is dict:

@@ -56,6 +56,7 @@ class PolicyConfig:
         critic_gradient: With a shared critic, whether the value loss trains the memory.
         net_arch: Units of the tanh layers between the memory and each of the two heads.
         ortho_init: Start features and heads orthogonally, the action head small; else as torch does.
+        action_bias: For discrete actions, their logits at first, e.g. `[1, 0, 0, 0]` to lean towards the first.
         log_std_init: For continuous actions, the logarithm of their standard deviation at first.
         log_std_min: For continuous actions, its lower bound (null: none).
         state_dependent_std: For continuous actions, whether their standard deviation depends on the memory.
@@ -69,6 +70,7 @@ class PolicyConfig:
     critic_gradient: bool = True
     net_arch: list[PositiveInt] = field(default_factory=list)
     ortho_init: bool = True
+    action_bias: list[float] = field(default_factory=list)
     log_std_init: float = 0.0
     log_std_min: float | None = None
     state_dependent_std: bool = False
