@@ -118,8 +118,13 @@ class Rollout:
         now = self.context + self._t
         if isinstance(observation, dict):  # an environment may have its keys in another order than its space
             observation = {key: observation[key] for key in self._keys}
-        for part, value in zip(self._parts(), _values(observation), strict=True):
-            part[now] = value
+        if isinstance(self.observations, dict):
+            assert isinstance(observation, dict)
+            for key, part in self.observations.items():  # an environment may order its keys otherwise than its space
+                part[now] = observation[key]
+        else:
+            assert isinstance(observation, Tensor)
+            self.observations[now] = observation
         self.episode_starts[now] = episode_starts
         if now in self._next or now in self._anchors.values():
             self.states[now] = state

@@ -181,7 +181,7 @@ def test_the_best_weights_are_kept_beside_the_last(
     returns = iter([0.0, 2.0, 1.0, 2.0, -1.0])
 
     def fixed(*_: Any, **__: Any) -> Evaluation:
-        return Evaluation(np.array([next(returns)]), np.array([5]), None)
+        return Evaluation(np.array([next(returns)]), np.array([5]), None, None)
 
     monkeypatch.setattr(callbacks, "evaluate", fixed)
     experiment.evaluation.every = 80
