@@ -46,6 +46,7 @@ COLUMNS = (
     "train/clip_range",
     "train/learning_rate",
     "train/ent_coef",
+    "train/continued_sequences",
     "train/state_staleness",
     "gradient/norm",
     "gradient/features",

@@ -5,6 +5,7 @@ Python when an episode starts within a sequence. Here one module holds the layer
 first of the two (the second is a dummy), and runs a sequence in one call whatever starts in it.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.critic_gradient = critic_gradient
         self.log_std_min = log_std_min
         self.state_dependent_std = state_dependent_std
+        self._predicted_first = False  # whether the last call of `predict` came without a state
         heads = list(net_arch or [])
         super().__init__(
             observation_space,
@@ -313,8 +315,15 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Return actions and the next state; without a state, every copy starts an episode.
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
-        without them the agent has no memory.
+        without them the agent has no memory, of which a warning tells.
         """
+        if state is None and self._predicted_first:
+            warnings.warn(
+                "predict was called again without a state, so the agent has forgotten what it saw: hand back the state "
+                "that the last call returned",
+                stacklevel=3,
+            )
+        self._predicted_first = state is None
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
         seen, vectorized = self.obs_to_tensor(observation)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -21,6 +23,7 @@ from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.spaces import check_spaces
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -65,13 +68,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: Where the networks and the rollout live.
 
     Raises:
-        ValueError: A number is out of range, or the policy is none of ours.
+        ValueError: A number is out of range, the policy is none of ours, or it cannot read the observations or give
+            the actions.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
         ("RecurrentPolicy", "MlpRecurrentPolicy", "CnnRecurrentPolicy", "MultiInputRecurrentPolicy"), RecurrentPolicy
     )
     policy: RecurrentPolicy
+    policy_class: type[RecurrentPolicy]
 
     def __init__(
         self,
@@ -110,6 +115,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
         longest = min(bptt_length or n_steps, n_steps)
         if not 0 <= burn_in <= longest:
             raise ValueError(f"burn_in must be within 0 and {longest}, the longest sequence, got {burn_in}")
+        if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
+            raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
+        env = maybe_make_env(env, verbose)
+        check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,
             env,
@@ -128,7 +137,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
             verbose=verbose,
             seed=seed,
             device=device,
-            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
             _init_setup_model=False,
         )
         self.batch_size = batch_size
@@ -147,8 +155,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        if not issubclass(self.policy_class, RecurrentPolicy):
-            raise ValueError(f"policy must be a RecurrentPolicy, got {self.policy_class.__name__}")
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -162,10 +168,24 @@ class RecurrentPPO(OnPolicyAlgorithm):
             burn_in=self.burn_in,
             refresh=self.refresh_states,
         )
+        self._warn_of_horizons_beyond(min(self.bptt_length or self.n_steps, self.n_steps))
         with torch.no_grad():
             self._last_state = self.policy.initial_state(self.n_envs)
         # deals out minibatches, so that nothing else that draws numbers changes them
         self.minibatch_generator = np.random.default_rng(self.seed)
+
+    def _warn_of_horizons_beyond(self, reach: int) -> None:
+        """Warn if cue and answer of an episode can lie further apart than gradient reaches."""
+        if self.env is None or not self.env.has_attr("horizon"):
+            return
+        horizon = self.env.get_attr("horizon")[0]
+        if horizon > reach:
+            name = "n_steps" if reach == self.n_steps else "bptt_length"
+            warnings.warn(
+                f"an episode can take {horizon} steps, but gradient reaches back {name} = {reach} steps at most: "
+                "what is seen longer before it is needed is not learned to be kept",
+                stacklevel=4,
+            )
 
     def learn(
         self,
@@ -352,6 +372,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         for name, values in statistics.items():
             self.logger.record(name, float(torch.stack(values).mean()))
         rollout = self.rollout_buffer
+        self.logger.record("train/continued_sequences", float(1 - rollout.sequences.fresh.mean()))
         explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
         self.logger.record("train/explained_variance", explained)
         if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:

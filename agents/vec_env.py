@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -104,8 +104,11 @@ class BatchedVecEnv(VecEnv):
         return list(pictures or [None] * self.num_envs)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute for each of the copies; they share it."""
-        return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
+        """Return an attribute for each of the copies; they share it, and a wrapper shows what it wraps."""
+        env: Any = self.env
+        while isinstance(env, VectorWrapper) and not hasattr(env, attr_name):
+            env = env.env
+        return [getattr(env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute, which all copies share."""

@@ -10,6 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
 from bistable_rl.envs.checks import check_choice, unknown
+from bistable_rl.envs.previous import PreviousActionReward
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 """MiniGrid's actions, in its order."""
@@ -109,62 +110,6 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if self.encoding == "one_hot":
             image = one_hot_cells(image)
         return {"image": image, "direction": observation["direction"]}
-
-
-class PreviousActionReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Show the previous action and reward, zeros at the first step.
-
-    They follow the entries of a vector. A Dict gets the keys `previous_action` and `previous_reward`; any other
-    observation becomes such a Dict, and is itself under `observation`.
-
-    Args:
-        env: An environment with discrete or vector actions.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        RecordConstructorArgs.__init__(self)
-        gymnasium.Wrapper.__init__(self, env)
-        actions, space = env.action_space, env.observation_space
-        if isinstance(actions, Discrete):
-            action = Box(0, 1, (int(actions.n),), np.float32)
-        elif isinstance(actions, Box):
-            action = Box(actions.low.ravel(), actions.high.ravel(), dtype=np.float32)
-        else:
-            raise ValueError(f"previous_action_reward is for Discrete and Box actions, not for {actions}")
-        reward = Box(-np.inf, np.inf, (1,), np.float32)
-        self._vector = isinstance(space, Box) and len(space.shape) == 1
-        if isinstance(space, Box) and self._vector:
-            low = np.concatenate([space.low, action.low, reward.low])
-            high = np.concatenate([space.high, action.high, reward.high])
-            self.observation_space = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-        else:
-            entries = dict(space) if isinstance(space, Dict) else {"observation": space}
-            self.observation_space = Dict({**entries, "previous_action": action, "previous_reward": reward})
-        self._action = np.zeros(action.shape, np.float32)
-        self._reward = np.zeros(1, np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._action, self._reward = np.zeros_like(self._action), np.zeros_like(self._reward)
-        return self._join(observation), info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Apply an action and keep it for the observation that follows."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if isinstance(self.env.action_space, Discrete):
-            self._action = np.zeros_like(self._action)
-            self._action[int(action) - int(self.env.action_space.start)] = 1.0
-        else:
-            self._action = np.asarray(action, np.float32).ravel()
-        self._reward = np.array([reward], np.float32)
-        return self._join(observation), reward, terminated, truncated, info
-
-    def _join(self, observation: Any) -> Any:
-        if self._vector:
-            return np.concatenate([observation, self._action, self._reward]).astype(np.float32)
-        entries = observation if isinstance(observation, dict) else {"observation": observation}
-        return {**entries, "previous_action": self._action.copy(), "previous_reward": self._reward.copy()}
 
 
 class MaskVelocity(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):

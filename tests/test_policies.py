@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from bistable_rl.agents import CnnRecurrentPolicy, MlpRecurrentPolicy, MultiInputRecurrentPolicy
 from bistable_rl.agents.features import Features
-from bistable_rl.agents.make_env import check_spaces
+from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells import CELLS
 from bistable_rl.envs import make_env
 

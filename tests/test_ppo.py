@@ -1,6 +1,7 @@
 """Recurrent PPO: its first update against sb3-contrib's, its bootstrapping against a loop, its doors to SB3."""
 
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor
@@ -550,6 +552,73 @@ def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> Non
 def test_what_is_out_of_range_is_told_in_a_sentence(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "message"),
+    [
+        ("MlpPolicy", Noise(), "Policy MlpPolicy unknown"),
+        (ActorCriticPolicy, Noise(), "policy must be RecurrentPolicy, a subclass or its name, got"),
+        (None, Noise(), "policy must be RecurrentPolicy, a subclass or its name, got None"),
+        (RecurrentPolicy, Noise(NUMBERS, spaces.Text(3)), "its action space is Text"),
+        (RecurrentPolicy, Noise(NUMBERS, spaces.Box(-np.inf, np.inf, (1,))), "finite bounds"),
+        (RecurrentPolicy, Noise(spaces.Text(3)), "its observation space is Text"),
+    ],
+)
+def test_a_policy_or_a_space_that_is_none_of_ours_is_told_in_a_sentence(policy: Any, env: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        RecurrentPPO(policy, env, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+# --- what would be forgotten in silence --------------------------------------------------------------------
+
+
+def t_maze(**options: Any) -> RecurrentPPO:
+    """An agent where an episode takes 11 steps at most."""
+    env = BatchedVecEnv(make_batched_env("bistable_rl/TMaze-v0", num_envs=2, kwargs={"length": 4}))
+    return agent(env, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 10}, "an episode can take 11 steps, but gradient reaches back n_steps = 10 steps at most"),
+        ({"bptt_length": 4}, "an episode can take 11 steps, but gradient reaches back bptt_length = 4 steps at most"),
+    ],
+)
+def test_a_horizon_beyond_the_reach_of_gradient_is_warned_of(options: dict[str, Any], message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        t_maze(**options)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_horizon_is_warned_of_where_gradient_reaches_it_or_none_is_declared() -> None:
+    t_maze(n_steps=11)
+    agent(n_steps=1)
+
+
+def test_the_share_of_sequences_that_go_on_with_an_episode_is_logged() -> None:
+    model = agent(bptt_length=4)
+    live(model, 2)
+    record = quiet(model)
+    model.train()
+    fresh = model.rollout_buffer.sequences.fresh
+    assert 0.1 < record["train/continued_sequences"] < 0.9
+    assert record["train/continued_sequences"] == pytest.approx((~fresh).mean())
+
+
+def test_predicting_again_without_a_state_is_warned_of() -> None:
+    model = agent()
+    observation = NUMBERS.sample()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, state = model.predict(observation)
+        _, state = model.predict(observation, state)
+        model.predict(observation, state)
+        model.predict(observation)  # another episode
+    with pytest.warns(UserWarning, match="hand back the state"):
+        model.predict(observation)
 
 
 # --- on a GPU ----------------------------------------------------------------------------------------------
