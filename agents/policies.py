@@ -321,7 +321,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             warnings.warn(
                 "predict was called again without a state, so the agent has forgotten what it saw: hand back the state "
                 "that the last call returned",
-                stacklevel=3,
+                stacklevel=4,
             )
         self._predicted_first = state is None
         if self.training:  # going through all modules costs as much as a step

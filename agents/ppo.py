@@ -117,8 +117,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
             raise ValueError(f"burn_in must be within 0 and {longest}, the longest sequence, got {burn_in}")
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
-        env = maybe_make_env(env, verbose)
-        check_spaces(env.observation_space, env.action_space)
+        if env is not None:  # as in `load`
+            env = maybe_make_env(env, verbose)
+            check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,
             env,
