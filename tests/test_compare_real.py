@@ -14,7 +14,7 @@ from conftest import SMALL
 
 from bistable_rl.cli import main
 
-TIMED = ("seconds", "seconds_to_threshold", "memory_mb", "date")
+TIMED = ("seconds", "seconds_to_threshold", "memory_mb", "date", "commit")
 """Columns that differ between two runs of the same."""
 
 
