@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -572,6 +573,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's error becomes one sentence and exit code 2, a failed run exit code 1."""
     from bistable_rl.runs import RunFailedError
 
+    warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # a sentence, without the line of code
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends

@@ -109,8 +109,17 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert (outcome(first) == outcome(second)) == (seed == 0)
 
 
-@pytest.mark.parametrize("cell", sorted(CELLS))
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+AGENTS = [name for name in shipped_configs() if name.startswith("rl/")]
+PAIRS = [(name, cell) for name in AGENTS for cell in CELLS]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        pytest.param(*pair, marks=[] if pair[1] == "nbrc" or pair[0] == "rl/copy_first" else [pytest.mark.slow])
+        for pair in PAIRS
+    ],
+)
 def test_every_shipped_config_trains_with_every_cell(name: str, cell: str, tmp_path: Path) -> None:
     overrides = ["--policy.cell", cell, "--env.num_envs", "2", "--algorithm.n_steps", "16", "--total_steps", "32"]
     overrides += ["--algorithm.batch_size", "16", "--evaluation.episodes", "1"]
