@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, as in training, and a small experiment that trains in a second."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from bistable_rl.experiments import Experiment, load_experiment
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what runs in the background
 
 SMALL = {
     "name": "small",

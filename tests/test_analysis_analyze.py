@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bistable_rl import checkpoint
 from bistable_rl.analysis.subject import cue_and_noise, read_subject
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
@@ -38,7 +39,7 @@ def test_an_agent_is_analysed_into_figures_tables_and_a_page(
     for line in out.splitlines()[:-1]:
         assert f"- {line}" in page
     assert "one of 2 cues is read right" in out
-    steps = [int(path.name) for path in sorted((trained / "checkpoints").iterdir())]
+    steps = [int(folder.name) for folder in checkpoint.folders(trained)]
     assert [int(row["steps"]) for row in rows(tmp_path / "a" / "attractors.csv")] == steps
     assert all(1 <= float(row["attractors"]) <= 8 for row in rows(tmp_path / "a" / "attractors.csv"))
     assert len(rows(tmp_path / "a" / "time_constants.csv")) == 8
