@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.cells import Cell, check_options, get_cell
+from bistable_rl.cells.base import check_size
 
 
 class RNN(nn.Module):
@@ -72,8 +73,7 @@ class RNN(nn.Module):
         super().__init__()
         make, options = get_cell(cell), dict(cell_kwargs or {})
         check_options(cell, options)
-        if not isinstance(num_layers, int) or isinstance(num_layers, bool) or num_layers < 1:
-            raise ValueError(f"num_layers must be a positive integer, got {num_layers!r}")
+        check_size("num_layers", num_layers)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:
@@ -136,8 +136,7 @@ class RNN(nn.Module):
             if hx is not None and sorted_indices is not None and hx.shape[1:2] == sorted_indices.shape:
                 hx = hx.index_select(1, sorted_indices)
             if resets is not None:
-                if not isinstance(resets, PackedSequence) or not torch.equal(resets.batch_sizes, batch_sizes):
-                    raise ValueError("resets must be a PackedSequence of the same lengths as the packed input")
+                _check_packed(resets, batch_sizes)
                 resets = resets.data.reshape(len(data), -1).squeeze(-1)
             output, h_n = self._layers(data, hx, resets, batch_sizes)
             if unsorted_indices is not None:
@@ -215,6 +214,17 @@ class RNN(nn.Module):
             if getattr(self, name) != default:
                 parts.append(f"{name}={getattr(self, name)}")
         return ", ".join(parts)
+
+
+def _check_packed(resets: Tensor | PackedSequence, batch_sizes: Tensor) -> None:
+    problem = "resets must be a PackedSequence of the same lengths as the packed input"
+    if not isinstance(resets, PackedSequence) or resets.batch_sizes.shape != batch_sizes.shape:
+        raise ValueError(problem)
+    equal = (resets.batch_sizes == batch_sizes).all()
+    if torch.compiler.is_compiling():  # the graph cannot branch on data, but it can stop
+        torch._assert_async(equal, problem)
+    elif not equal:
+        raise ValueError(problem)
 
 
 def _scan_backwards(

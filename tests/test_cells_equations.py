@@ -334,7 +334,8 @@ BAD_OPTIONS = [
     ("gru", {"c_bias": 1.0, "bias": False}, "needs bias=True"),
     ("nbrc", {"candidate_bias": True, "bias": False}, "needs bias=True"),
     ("brc", {"input_size": 0}, "input_size must be a positive integer, got 0"),
-    ("brc", {"hidden_size": 2.5}, "hidden_size must be a positive integer, got 2.5"),
+    *((name, {"hidden_size": 2.5}, "hidden_size must be a positive integer, got 2.5") for name in CELLS),
+    *((name, {"hidden_size": "4"}, "hidden_size must be a positive integer, got '4'") for name in CELLS),
 ]
 
 

@@ -97,6 +97,10 @@ def test_compile_takes_packed_sequences_and_autocast() -> None:
     compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
     packed = pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
     torch.testing.assert_close(compiled(packed)[1], rnn(packed)[1])
+    resets = pack_sequence([torch.tensor([0, 0, 1, 0]), torch.tensor([0, 1])])
+    torch.testing.assert_close(compiled(packed, None, resets)[1], rnn(packed, None, resets)[1])
+    with pytest.raises(RuntimeError, match="the same lengths"):  # as many steps in all
+        compiled(packed, None, pack_sequence([torch.zeros(3), torch.zeros(2), torch.zeros(1)]))
     x = torch.randn(4, 2, 3)
     expected = rnn(x)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -40,8 +40,20 @@ def test_shapes_are_those_of_nn_gru(name: str, bidirectional: bool) -> None:
     assert rnn(x, h_n)[1].shape == h_n.shape
     assert rnn(x[:, 0])[0].shape == theirs(x[:, 0])[0].shape
     assert rnn(x[:, 0], h_n[:, 0])[1].shape == h_n[:, 0].shape
-    assert rnn(x[:0])[0].shape == (0, B, D * H)
     assert rnn(x[:1])[0].shape == (1, B, D * H)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_sequence_gives_no_output_and_a_copy_of_the_state(name: str, layers: int, grad: bool) -> None:
+    rnn = make_rnn(name, F, H, layers, bidirectional=layers == 2)
+    hx = torch.randn(len(rnn.cells), B, rnn.state_size)
+    with torch.set_grad_enabled(grad):
+        output, h_n = rnn(torch.randn(0, B, F), hx)
+    assert output.shape == (0, B, layers * H)
+    assert torch.equal(h_n, hx)
+    assert h_n.data_ptr() != hx.data_ptr()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,6 +65,9 @@ def test_the_class_and_make_rnn_build_the_same(name: str) -> None:
     named.load_state_dict(made.state_dict())
     x = torch.randn(T, B, F)
     assert torch.equal(named(x)[0], made(x)[0])
+    assert repr(cls(F, H, 2, False, True, 0.5, True).cells) == repr(
+        make_rnn(name, F, H, 2, False, True, 0.5, True).cells
+    )
     keywords = set(cls.__init__.__annotations__) - set(RNN.__init__.__annotations__)
     assert keywords == set(cell_options(name))
 
@@ -225,6 +240,11 @@ WRONG_CALLS = [
     ((torch.zeros(T, B, F, device="meta"),), ValueError, "the input is on meta and the weights are on cpu"),
     ((torch.zeros(T, B, F), None, torch.zeros(B, T)), ValueError, r"resets must be \(7, 5\).*got \(5, 7\)"),
     ((pack_sequence([torch.zeros(2, F)]), None, torch.zeros(2)), ValueError, "resets must be a PackedSequence"),
+    (
+        (pack_sequence([torch.zeros(4, F), torch.zeros(2, F)]), None, pack_sequence([torch.zeros(3), torch.zeros(3)])),
+        ValueError,
+        "of the same lengths",
+    ),
     ((torch.zeros(2, 1, F), None, pack_sequence([torch.zeros(2)])), ValueError, "resets must be a tensor"),
 ]
 

@@ -50,9 +50,8 @@ class Cell(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        check_size("input_size", input_size)
+        check_size("hidden_size", hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self._state_size = state_size
@@ -218,6 +217,12 @@ class Cell(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for `print`."""
         return f"{self.input_size}, {self.hidden_size}"
+
+
+def check_size(name: str, size: object) -> None:
+    """Raise a ValueError that names the size and its value, unless it is a positive integer."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"{name} must be a positive integer, got {size!r}")
 
 
 def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bistable_rl.cells.base import check_size
 from bistable_rl.cells.hebbian import HebbianCell
 
 
@@ -55,7 +56,8 @@ class HalfPBRCCell(HebbianCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if isinstance(hidden_size, int) and hidden_size % 2:
+        check_size("hidden_size", hidden_size)
+        if hidden_size % 2:
             raise ValueError(f"half-plastic PBRC's hidden_size must be even, got {hidden_size}")
         super().__init__(
             input_size,

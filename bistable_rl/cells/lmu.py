@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell
+from bistable_rl.cells.base import Cell, check_size
 
 
 class LMUCell(Cell):
@@ -59,8 +59,8 @@ class LMUCell(Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if not isinstance(memory_size, int) or isinstance(memory_size, bool) or memory_size < 1:
-            raise ValueError(f"memory_size must be a positive integer, got {memory_size!r}")
+        check_size("hidden_size", hidden_size)
+        check_size("memory_size", memory_size)
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         super().__init__(
