@@ -93,14 +93,16 @@ def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
     """
     with _panels(path, panels, sharey="row") as (figure, all_axes):
         for axes, panel in zip(all_axes, panels, strict=True):
+            shown: set[int] = set()
             for series, dash, marker in _styled(panel):
                 colour = cell_colour(series.cell)
                 horizons, values = series.horizons(metric)
+                shown.update(horizons)
                 middle = statistics.interquartile_mean(values, axis=0)
                 axes.plot(horizons, values.T, color=colour, linestyle=dash, linewidth=0.7, alpha=0.45)
                 axes.plot(horizons, middle, marker, color=colour, linestyle=dash, label=_counted(series), markersize=5)
             axes.set(xlabel="horizon", xscale="log")
-            axes.set_xticks(horizons, [f"{horizon:,}" for horizon in horizons])
+            axes.set_xticks(sorted(shown), [f"{horizon:,}" for horizon in sorted(shown)])
             axes.minorticks_off()
         all_axes[0].set_ylabel(f"{metric} after training")
         _legend(figure, all_axes)
