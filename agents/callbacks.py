@@ -57,10 +57,6 @@ COLUMNS = (
 )
 
 
-class NonFiniteError(FloatingPointError):
-    """A NaN or an infinity turned up in training; the message says where."""
-
-
 class _MetricsWriter(KVWriter):
     def __init__(self, file: runs.MetricsFile) -> None:
         self.file = file
@@ -179,7 +175,7 @@ class RunCallback(BaseCallback):
         for value in observation.values() if isinstance(observation, dict) else [observation]:
             finite = np.isfinite(value).reshape(len(value), -1).all(1)
             if not finite.all():
-                raise NonFiniteError(
+                raise runs.NonFiniteError(
                     f"the observation of environment copy {finite.argmin()} became NaN or infinite "
                     f"after {self.num_timesteps} steps"
                 )
@@ -201,7 +197,7 @@ class RunCallback(BaseCallback):
             finite = np.isfinite(values)
             if not finite.all():
                 step, copy = np.argwhere(~finite)[0][:2]
-                raise NonFiniteError(
+                raise runs.NonFiniteError(
                     f"{name} became {values[step, copy]} in step {step} of environment copy {copy}, "
                     f"in the update after {self.num_timesteps - finite.size} environment steps"
                 )
@@ -289,7 +285,7 @@ class RunCallback(BaseCallback):
         # clipping has spread a NaN in any of them over all, so one look at their sum tells
         gradients = [p.grad.sum() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not bool(torch.isfinite(torch.stack(gradients).sum())):
-            raise NonFiniteError(
+            raise runs.NonFiniteError(
                 f"the gradient of the loss became NaN or infinite in the update at {self.num_timesteps} steps; "
                 "a smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this"
             )

@@ -12,14 +12,13 @@ import torch
 from scipy import stats
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
+from bistable_rl.agents.evaluation import COPIES, Evaluation, Predicts, evaluate
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.make import find_spec
 from bistable_rl.experiments import EnvConfig
 
-COPIES = 128  # played at once, at most: a step of a hundred copies costs little more than a step of one
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 FIGURES = ("success", "return", "normalized_score")

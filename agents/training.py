@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from torch import Tensor
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs
-from bistable_rl.agents.callbacks import NonFiniteError, RunCallback, make_logger
+from bistable_rl.agents.callbacks import RunCallback, make_logger
+from bistable_rl.agents.evaluation import COPIES
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
@@ -32,7 +31,6 @@ from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import AlgorithmConfig, Experiment
 from bistable_rl.warmup import warm_up_run
 
-EVALUATION_COPIES = 16
 WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
 
 
@@ -110,7 +108,7 @@ def _prepare(experiment: Experiment) -> _Parts:
         torch.set_num_threads(1)  # networks of this size run no faster on more
     env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
     seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
-    eval_env = make_vec_env(experiment.env, min(EVALUATION_COPIES, evaluation.episodes), seed)
+    eval_env = make_vec_env(experiment.env, min(COPIES, evaluation.episodes), seed)
     model = _make_model(experiment, env, device)
     return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
 
@@ -161,19 +159,7 @@ def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
         "horizons": callback.last_horizons,
         "warmup": warmup,
     }
-    if failure is None:
-        runs.write_json(run / runs.RESULT, result)
-        return
-    result["traceback"] = traceback.format_exception(failure)
-    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
-        runs.write_json(run / runs.RESULT, result)
-    if isinstance(failure, UserError):
-        raise failure
-    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
-    raise runs.RunFailedError(
-        f"{run} stopped after {model.num_timesteps} steps; {kind}{one_sentence(failure)} "
-        f"The last good checkpoint is {last}; {runs.RESULT} tells more."
-    ) from failure
+    runs.finish(run, result, failure, f"{model.num_timesteps} steps")
 
 
 def _load(folder: Path, model: RecurrentPPO) -> Snapshot:

@@ -259,7 +259,7 @@ def evaluate(argv: Sequence[str]) -> int:
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
-    env = make_vec_env(experiment.env, min(16, args.episodes), seed)
+    env = make_vec_env(experiment.env, min(evaluation.COPIES, args.episodes), seed)
     agent.check_spaces(env)
     try:
         summary = evaluation.evaluate(agent, env, args.episodes).summary()

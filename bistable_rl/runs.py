@@ -24,12 +24,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bistable_rl.config import UserError, to_yaml
+from bistable_rl.config import UserError, one_sentence, to_yaml
 from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 CONFIG = "config.yaml"
@@ -37,6 +38,10 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+
+
+class NonFiniteError(FloatingPointError):
+    """A NaN or an infinity turned up in training; the message says where."""
 
 
 class RunFailedError(RuntimeError):
@@ -284,3 +289,30 @@ def cut_metrics(run: Path, column: str, last: int) -> None:
 def _short(value: Any) -> Any:
     """Write a float, numpy's too, with six digits."""
     return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else value
+
+
+def finish(run: Path, result: Mapping[str, Any], failure: Exception | None, done: str) -> None:
+    """Write how a run ended, and raise what a user is told if it failed.
+
+    Args:
+        run: The run folder.
+        result: For result.json; its `checkpoint` is the last good one.
+        failure: What stopped the run, if something did.
+        done: How far it came, such as "600 updates".
+
+    Raises:
+        UserError: The disk is full, or what stopped the run was one.
+        RunFailedError: Anything else stopped it.
+    """
+    if failure is None:
+        write_json(run / RESULT, result)
+        return
+    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
+        write_json(run / RESULT, {**result, "traceback": traceback.format_exception(failure)})
+    if isinstance(failure, UserError):
+        raise failure
+    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
+    raise RunFailedError(
+        f"{run} stopped after {done}; {kind}{one_sentence(failure)} "
+        f"The last good checkpoint is {result['checkpoint']}; {RESULT} tells more."
+    ) from failure

@@ -69,12 +69,7 @@ def reproduce(
         runs.write_text(folder / tables.MARKDOWN, page)
         tables.draw(found, folder / tables.PICTURE)
         print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")
-    if outcome.failed:
-        first, why = next(iter(outcome.failed.items()))
-        raise runs.RunFailedError(
-            f"{len(outcome.failed)} of {len(jobs)} runs failed and are tried again by the same command; "
-            f"the first is {first}: {why}"
-        )
+    outcome.check()
 
 
 def _say_estimate(jobs: Sequence[Job], book: Ledger, launcher: LocalLauncher) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.feed import Feed
 from bistable_rl.benchmarks.network import Network
 from bistable_rl.benchmarks.task import Task
-from bistable_rl.benchmarks.trainer import NonFiniteError, Trainer
+from bistable_rl.benchmarks.trainer import Trainer
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
@@ -102,19 +100,7 @@ def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> Non
         "evaluation": evaluation,
         "warmup": warmup,
     }
-    if failure is None:
-        runs.write_json(run / runs.RESULT, result)
-        return
-    result["traceback"] = traceback.format_exception(failure)
-    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
-        runs.write_json(run / runs.RESULT, result)
-    if isinstance(failure, UserError):
-        raise failure
-    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
-    raise runs.RunFailedError(
-        f"{run} stopped after {state.updates} updates; {kind}{one_sentence(failure)} "
-        f"The last good checkpoint is {last}; {runs.RESULT} tells more."
-    ) from failure
+    runs.finish(run, result, failure, f"{state.updates} updates")
 
 
 def _warm_up_sequences(feed: Feed) -> tuple[Tensor, Tensor]:

@@ -38,10 +38,6 @@ ROW_EVERY = 50  # updates
 EVALUATION_BATCH = 500  # samples
 
 
-class NonFiniteError(FloatingPointError):
-    """The loss or its gradient became NaN or infinite; the message says where."""
-
-
 @dataclass
 class State:
     """Where a training is, beside weights and moments: all that a checkpoint must add to them.
@@ -157,7 +153,7 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             what = "the gradient of the loss" if math.isfinite(value) else "the loss"
-            raise NonFiniteError(
+            raise runs.NonFiniteError(
                 f"{what} became NaN or infinite in update {state.updates + 1}; "
                 "a smaller training.learning_rate or training.max_grad_norm usually cures this"
             )

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import bistable_rl
-from bistable_rl import runs
 from bistable_rl.compare import plan
 from bistable_rl.compare.engine import Launcher, run_grid
 from bistable_rl.compare.estimate import seconds_a_run
@@ -52,12 +51,7 @@ def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False,
         by_hash = {job.hash: job for job in jobs}
         write_tensorboard(folder, comparison.name, [by_hash[row.hash] for row in outcome.rows], outcome.rows, figures)
         print(f"report: {report}, {folder / PAGE}\nwatch:  bistable-rl tensorboard {folder}")
-    if outcome.failed:
-        name, why = next(iter(outcome.failed.items()))
-        raise runs.RunFailedError(
-            f"{len(outcome.failed)} of {len(jobs)} runs failed and are tried again by the same command; "
-            f"the first is {name}: {why}"
-        )
+    outcome.check()
 
 
 def _say_plan(jobs: Sequence[Job], book: Ledger, launcher: Launcher) -> None:

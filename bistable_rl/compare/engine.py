@@ -64,6 +64,20 @@ class Outcome:
     rows: list[Row]
     failed: dict[str, str]
 
+    def check(self) -> None:
+        """Check that every run finished.
+
+        Raises:
+            RunFailedError: One failed; says how many and why the first.
+        """
+        if self.failed:
+            total = len(self.failed) + len(self.rows)
+            first, why = next(iter(self.failed.items()))
+            raise runs.RunFailedError(
+                f"{len(self.failed)} of {total} runs failed and are tried again by the same command; "
+                f"the first is {first}: {why}"
+            )
+
 
 def run_grid(
     jobs: Sequence[Job],
