@@ -230,11 +230,13 @@ class RunCallback(BaseCallback):
         if self.steps == 0:
             return  # nothing has been learned yet
         if last or self.steps - self._evaluated_at >= self.experiment.evaluation.every:
+            every = self.experiment.evaluation.horizons_every or 1
+            at_horizons = last or self.steps // every > self._evaluated_at // every
             self._evaluated_at = self.steps
-            self._evaluate()
+            self._evaluate(at_horizons)
         self.model.dump_logs()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, at_horizons: bool) -> None:
         self.eval_env.seed(self.eval_seed)
         episodes = self.experiment.evaluation.episodes
         result = evaluate(self.model.policy, self.eval_env, episodes, stop=lambda: self.interrupted)
@@ -252,6 +254,10 @@ class RunCallback(BaseCallback):
             self.logger.record("eval/mse", float(result.errors.mean()))
             text += f", mean squared error {result.errors.mean():.4f}"
         self._progress.say(f"{self.num_timesteps:,} steps, {text} over {len(result.returns)} episodes")
+        if at_horizons:
+            self._evaluate_horizons()
+
+    def _evaluate_horizons(self) -> None:
         rows = self.horizons.evaluate(self.model.policy, stop=lambda: self.interrupted)
         for row in rows:
             values = [way[name] for way in (row, row["sampled"]) for name in FIGURES]

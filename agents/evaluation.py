@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-COPIES = 128
-"""Episodes played at once, at most: a step of a hundred copies costs little more than a step of one."""
+COPIES = 256
+"""Episodes played at once, at most: a step of hundreds of copies costs little more than a step of one."""
 
 
 class Predicts(Protocol):

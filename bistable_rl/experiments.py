@@ -129,11 +129,14 @@ class EvaluationConfig:
         episodes: Episodes of each evaluation.
         horizons: Values of the environment's horizon argument to be evaluated at too, e.g. `[500, 5000]`; there, as
             many episodes again are played with sampled actions.
+        horizons_every: Environment steps between two evaluations at the horizons, which may take long; the last one is
+            at the end of training. Left out: at every evaluation.
     """
 
     every: PositiveInt = 100_000
     episodes: PositiveInt = 100
     horizons: list[PositiveInt] = field(default_factory=list)
+    horizons_every: PositiveInt | None = None
 
 
 @dataclass

@@ -117,6 +117,13 @@ def test_evaluating_at_horizons_does_not_change_the_training(experiment: Experim
     assert [bool(row["horizon_30/sampled_success"]) for row in metrics] == [False, True, False, True, True]
     assert float(metrics[-1]["horizon_9/return"]) == pytest.approx(rows[0]["return"])
 
+    experiment.evaluation.horizons_every = 300
+    seldom = train(experiment, tmp_path / "seldom")
+    with (seldom / "metrics.csv").open() as file:
+        metrics = list(csv.DictReader(file))
+    assert [bool(row["eval/mean_reward"]) for row in metrics] == [False, True, False, True, True]
+    assert [bool(row["horizon_30/success"]) for row in metrics] == [False, False, False, True, True]
+
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(asked))
