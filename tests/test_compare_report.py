@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bistable_rl.compare import figures
 from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.plan import Comparison, MetricConfig
 from bistable_rl.compare.report import write_report
 from bistable_rl.config import UserError
+from bistable_rl.style import drawing
 
 FACTS = {"date": "2026-01-02T00:00:00", "commit": "0123456789abcdef+", "hardware": "P, 2 cores, cpu", "threads": "1"}
 
@@ -140,3 +142,18 @@ def test_what_a_page_says_cannot_become_markup(tmp_path: Path) -> None:
     assert "| /<script> |" in markdown(blocks)
     (tmp_path / "x.png").write_bytes(b"x")
     assert 'alt="&quot;&gt;"' in page([*blocks, Figure(tmp_path / "x.png", '">')])
+
+
+@pytest.mark.parametrize(
+    "words", ["", " with a helping hand", " with a name that is nearly as long as the figure is wide"]
+)
+def test_a_legend_lies_within_its_figure(words: str, tmp_path: Path) -> None:
+    with drawing(tmp_path / "figure.png") as (figure, [[axes]]):
+        for i in range(8):
+            axes.plot([0, 1], [0, i], label=f"series {i}{words}")
+        figures._legend(figure, [axes])
+        figure.canvas.draw()
+    [legend] = figure.legends
+    shown = legend.get_window_extent()
+    assert shown.x0 >= 0
+    assert shown.x1 <= figure.bbox.width

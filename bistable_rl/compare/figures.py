@@ -121,9 +121,13 @@ def _panels(
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name every series once, below the axes."""
+    """Name every series once, below the axes, in as many columns as the figure is wide enough for."""
     entries = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
+    for columns in (4, 2, 1):
+        legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _counted(series: Series) -> str:
