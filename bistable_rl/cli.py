@@ -411,16 +411,20 @@ def analyze(argv: Sequence[str]) -> int:
 
 def figures(argv: Sequence[str]) -> int:
     """Draw the figures that explain a bistable cell."""
-    parser = _Parser("figures", "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 from our own cells.")
+    parser = _Parser(
+        "figures",
+        "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 from our own cells, and Fig. 3 from the runs that\n"
+        "`bistable-rl reproduce fig3` or `table1` has finished.",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument(
+        "--runs", metavar="DIR", type=Path, default=Path("runs"), help="where those runs are (default: runs)"
+    )
     args = parser.parse_args(argv)
 
-    from bistable_rl.analysis.figures import FIG_3, FIGURES, draw_figures
+    from bistable_rl.analysis.figures import draw_figures
 
-    page = draw_figures(args.out)
-    for name, figure in FIGURES.items():
-        print(f"{args.out / name}.png  {figure.see}")
-    print(f"{FIG_3}\nall of them, with what to see: {page}")
+    print("\n".join(draw_figures(args.out, args.runs)))
     return 0
 
 

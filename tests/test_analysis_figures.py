@@ -1,6 +1,7 @@
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bistable_rl.analysis.figures import ABOVE, BELOW, FIGURES, pulses, response
+from bistable_rl.analysis.figures import ABOVE, BELOW, FIGURES, fig_3, pulses, response
+from bistable_rl.benchmarks import presets
+from bistable_rl.benchmarks.presets import TABLES
 from bistable_rl.cli import main
+from bistable_rl.compare import ledger
+from bistable_rl.compare.ledger import FACTS, Row
 from bistable_rl.style import drawing
 
 
 def axes_of(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
-    """Draw a figure and return its axes, as they were drawn."""
+    """Draw a figure of the cell and return its axes, as they were drawn."""
+    return drawn(FIGURES[name].draw, "bistable_rl.analysis.figures.drawing", path, monkeypatch)
+
+
+def drawn(draw: Callable[[Path], None], by: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Draw into a file, by the function of this name, and return the axes."""
     kept: list = []
 
     @contextmanager
@@ -23,8 +33,8 @@ def axes_of(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
             kept.extend(axes.flatten())
             yield figure, axes
 
-    monkeypatch.setattr("bistable_rl.analysis.figures.drawing", recorded)
-    FIGURES[name].draw(path)
+    monkeypatch.setattr(by, recorded)
+    draw(path)
     return kept
 
 
@@ -88,8 +98,20 @@ def test_fig_2c_a_bistable_unit_keeps_the_side_it_was_pushed_to() -> None:
     assert slow[119] > 0.8  # as the caption says: the push down was too short for it
 
 
+@pytest.fixture
+def nothing_committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bistable_rl.compare.ledger.RESULTS", tmp_path / "not installed")
+
+
+def finish(folder: Path, rows: list[Row]) -> None:
+    """Write the rows of finished runs, as `reproduce` does."""
+    folder.mkdir(parents=True)
+    ledger.write(folder, rows)
+
+
+@pytest.mark.usefixtures("nothing_committed")
 def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["figures", "--out", str(tmp_path / "a" / "b")]) == 0
+    assert main(["figures", "--out", str(tmp_path / "a" / "b"), "--runs", str(tmp_path / "runs")]) == 0
     files = {p.name for p in (tmp_path / "a" / "b").iterdir()}
     assert files == {"fig1b.png", "fig2a.png", "fig2b.png", "fig2c.png", "figures.md"}
     page = (tmp_path / "a" / "b" / "figures.md").read_text()
@@ -98,6 +120,67 @@ def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest
     for figure in FIGURES.values():
         assert figure.see in page
         assert figure.see in out
+    how = f"`bistable-rl reproduce fig3 --preset quick --out {tmp_path / 'runs'}` makes them."
+    assert how in page
+    assert how in out
     (tmp_path / "file").write_text("")
     assert main(["figures", "--out", str(tmp_path / "file")]) == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_committed")
+def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = presets.jobs(TABLES["quick"]["table1"], tmp_path, ("brc", "gru"), (0, 5))
+    ends = {"brc": 0.2, "gru": 1.0}
+    rows = [
+        Row(
+            job.label,
+            job.config.seed,
+            job.hash,
+            dict.fromkeys(FACTS[3:], "1"),
+            job.keys,
+            {"mse": 1.0},
+            (
+                {"steps": 50, "train_loss": 1.1},
+                {"steps": 100, "train_loss": ends[job.config.cell] + job.config.seed / 50},
+            ),
+        )
+        for job in jobs
+        if job.keys["setting"] == "T=300"
+    ]
+    of_other_settings = replace(rows[0], hash="0" * 16, seed=1)
+    finish(tmp_path / "runs" / "table1-quick", [*rows, of_other_settings])
+
+    [figure] = fig_3(tmp_path / "runs").values()
+    [axes] = drawn(figure.draw, "bistable_rl.style.drawing", tmp_path / "x.png", monkeypatch)
+    assert axes.get_title(loc="left") == "T=300"
+    means = {line.get_label(): line.get_data() for line in axes.lines if not line.get_label().startswith("_")}
+    assert means.keys() == {"brc", "gru"}
+    assert means["brc"][0].tolist() == [50, 100]
+    assert means["brc"][1] == pytest.approx([1.1, 0.25])
+    assert means["gru"][1] == pytest.approx([1.1, 1.05])
+
+    assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "out" / "fig3-quick.png").stat().st_size > 1000
+    assert not (tmp_path / "out" / "fig3-paper.png").exists()
+    assert "Where they end, in the mean over seeds: T=300: brc 0.250, gru 1.050." in capsys.readouterr().out
+    page = (tmp_path / "out" / "figures.md").read_text()
+    assert "(fig3-quick.png)" in page
+    assert "makes them" not in page
+
+
+@pytest.mark.usefixtures("nothing_committed")
+@pytest.mark.parametrize("curve", [(), ({"steps": 50.0},)])
+def test_a_run_without_its_curve_is_one_sentence(
+    curve: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = presets.jobs(TABLES["quick"]["table1"], tmp_path, ("gru",), (0,))[0]
+    row = Row(job.label, 0, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 1.0}, curve)
+    finish(tmp_path / "runs" / "table1-quick", [row])
+    assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 2
+    message = capsys.readouterr().err
+    assert "curves.csv has no train_loss of T=50 gru, seed 0" in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()

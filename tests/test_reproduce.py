@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from bistable_rl.benchmarks import make_task, presets, published, tables
-from bistable_rl.benchmarks import reproduce as module
 from bistable_rl.benchmarks.presets import TABLES, Setting, Table
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
@@ -40,7 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Make table1 tiny, and nothing committed; return the output folder."""
     monkeypatch.setitem(TABLES["quick"], "table1", TINY)
     monkeypatch.setitem(TABLES["quick"], "fig3", TINY)
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "committed")
+    monkeypatch.setattr(ledger, "RESULTS", tmp_path / "committed")
     return tmp_path / "out"
 
 

@@ -1,12 +1,14 @@
-"""The figures of Vecoven et al. 2021 that explain the cell, drawn from our own cells: 1B, 2A, 2B and 2C.
+"""The figures of Vecoven et al. 2021: 1B, 2A, 2B and 2C from our own cells, and 3 from trainings that have finished.
 
-Every point is a fixed point that `bifurcation` found: full where it is stable, open where it is not.
+In the first four every point is a fixed point that `bifurcation` found: full where it is stable, open where it is not.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import atanh, log
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +18,15 @@ import torch
 
 from bistable_rl import runs
 from bistable_rl.analysis.bifurcation import FixedPoints, HeldUnit, bifurcation
+from bistable_rl.benchmarks import fig3
+from bistable_rl.benchmarks.presets import TABLES
 from bistable_rl.cells import BRCCell
 from bistable_rl.style import OTHER_COLOUR, cell_colour, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PAGE = "figures.md"
 BELOW, ABOVE = 0.7, 1.5
 """Two feedback gains, on either side of the bifurcation."""
 BISTABLE, MONOSTABLE = cell_colour("brc"), OTHER_COLOUR
@@ -164,19 +169,41 @@ FIGURES = {
 }
 
 
-FIG_3 = "Fig. 3, the error over training of GRU and BRC, is drawn by `bistable-rl reproduce fig3`, which trains them."
-
-
-def draw_figures(out: Path) -> Path:
-    """Draw every figure into a folder, and a page that says what to see; return the page.
+def fig_3(trained: Path) -> dict[str, PaperFigure]:
+    """Return Fig. 3 by name: one a preset of which runs are finished, committed or in the folder `trained`.
 
     Raises:
-        UserError: matplotlib is not installed, or the folder cannot be written to.
+        UserError: A file with finished runs is broken.
     """
+    found = {}
+    for preset in TABLES:
+        rows = fig3.finished(preset, trained)
+        if rows:
+            title = f"Fig. 3: the error on copy-first while training, at the sizes of the preset {preset}"
+            found[f"fig3-{preset}"] = PaperFigure(partial(fig3.draw, rows), title, fig3.see(rows))
+    return found
+
+
+def draw_figures(out: Path, trained: Path) -> list[str]:
+    """Draw every figure into a folder, and a page that says what to see; return the same, a line a file.
+
+    Args:
+        out: The folder.
+        trained: The folder that `bistable-rl reproduce` has written to; it need not exist.
+
+    Raises:
+        UserError: matplotlib is not installed, the folder cannot be written to, or a file in `trained` is broken.
+    """
+    trainings = fig_3(trained)
     out = runs.make_folder(out)
-    page = ["# The paper's figures, from the cells of bistable-rl", ""]
-    for name, figure in FIGURES.items():
+    page, lines = ["# The paper's figures, from the cells of bistable-rl", ""], []
+    for name, figure in (FIGURES | trainings).items():
         figure.draw(out / f"{name}.png")
         page += [f"## {figure.title}", "", f"![{figure.title}]({name}.png)", "", figure.see, ""]
-    runs.write_text(out / "figures.md", "\n".join([*page, FIG_3, ""]))
-    return out / "figures.md"
+        lines.append(f"{out / name}.png  {figure.see}")
+    if not trainings:
+        command = shlex.join(["bistable-rl", "reproduce", "fig3", "--preset", "quick", "--out", str(trained)])
+        lines.append(f"Fig. 3 is drawn from trainings, and {trained} has none: `{command}` makes them.")
+        page += [lines[-1], ""]
+    runs.write_text(out / PAGE, "\n".join(page))
+    return [*lines, f"all of them, with what to see: {out / PAGE}"]

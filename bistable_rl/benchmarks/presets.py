@@ -157,6 +157,11 @@ def find(preset: str, name: str) -> Table:
     raise UserError(unknown("table", name, TABLES["paper"]))
 
 
+def grid(name: str, preset: str) -> str:
+    """Return the name of a table's grid, which its folder has; the figure shows the runs of its table."""
+    return f"{'table1' if name == 'fig3' else name}-{preset}"
+
+
 def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """Return a run for every setting, cell and seed, in folders below `folder`.
 

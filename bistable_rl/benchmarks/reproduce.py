@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-import bistable_rl
 from bistable_rl import runs
-from bistable_rl.benchmarks import presets, tables
+from bistable_rl.benchmarks import fig3, presets, tables
+from bistable_rl.compare import ledger
 from bistable_rl.compare.engine import run_grid
 from bistable_rl.compare.estimate import seconds_a_run
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger
 from bistable_rl.compare.local import LocalLauncher
-
-RESULTS = Path(bistable_rl.__file__).parent / "results"
-"""Rows that are committed, which count as finished; an installed package has none."""
 
 
 def reproduce(
@@ -49,8 +46,8 @@ def reproduce(
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
     table = presets.find(preset, name)
-    grid = f"{'table1' if name == 'fig3' else name}-{preset}"  # the figure shows runs of the table
-    folder, committed = out / grid, RESULTS / grid
+    grid = presets.grid(name, preset)
+    folder, committed = out / grid, ledger.RESULTS / grid
     chosen = list(cells) or list(table.cells)
     jobs = presets.jobs(table, folder, chosen, seeds)
     launcher = LocalLauncher(workers)
@@ -59,9 +56,9 @@ def reproduce(
         return
     outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
     if name == "fig3":
-        picture = folder / "fig3.png"
-        tables.draw_curves([s.name for s in table.settings], chosen, outcome.rows, picture)
-        print(picture)
+        if outcome.rows:
+            fig3.draw(outcome.rows, folder / fig3.PICTURE)
+            print(f"{folder / fig3.PICTURE}  {fig3.see(outcome.rows)}")
     else:
         found = tables.entries(name, table, chosen, outcome.rows)
         tables.write_csv(name, found, folder / tables.CSV)

@@ -150,25 +150,6 @@ def draw(found: Sequence[Entry], path: Path) -> None:
         panels[-1].legend()
 
 
-def draw_curves(settings: Sequence[str], cells: Sequence[str], rows: Sequence[Row], path: Path) -> None:
-    """Draw the paper's Figure 3: the error while training, mean and spread over seeds, a panel a setting."""
-    size = (1.2 + 2.8 * len(settings), 3.4)
-    with style.drawing(path, 1, len(settings), size=size, sharey=True) as (_, [panels]):
-        for axes, setting in zip(panels, settings, strict=True):
-            for cell in cells:
-                curves = [r.curve for r in rows if (r.keys["setting"], r.keys["cell"]) == (setting, cell)]
-                if not curves:
-                    continue
-                length = min(map(len, curves))
-                steps = [point["steps"] for point in curves[0][:length]]
-                values = np.array([[point["train_loss"] for point in curve[:length]] for curve in curves])
-                axes.plot(steps, values.mean(0), color=style.cell_colour(cell), label=cell)
-                axes.fill_between(steps, values.min(0), values.max(0), color=style.cell_colour(cell), alpha=0.2)
-            axes.set(title=setting, xlabel="updates", ylim=(0, 1.3))
-        panels[0].set_ylabel("mean squared error in training")
-        panels[-1].legend()
-
-
 def _with_spread(mean: float | None, std: float | None) -> str:
     assert mean is not None
     digits = 0 if mean >= 100 else 3

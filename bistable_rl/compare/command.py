@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import bistable_rl
-from bistable_rl.compare import plan
+from bistable_rl.compare import ledger, plan
 from bistable_rl.compare.engine import Launcher, run_grid
 from bistable_rl.compare.estimate import seconds_a_run
 from bistable_rl.compare.jobs import Job
@@ -18,9 +17,6 @@ from bistable_rl.compare.report import PAGE, write_report
 from bistable_rl.compare.tensorboard import write_tensorboard
 from bistable_rl.config import UserError
 from bistable_rl.experiments import Experiment
-
-RESULTS = Path(bistable_rl.__file__).parent / "results"
-"""Rows that are committed; an installed package has none."""
 
 
 def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False, command: str) -> None:
@@ -40,7 +36,7 @@ def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False,
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("the report needs matplotlib: install it with pip install 'bistable-rl[plot]'.")
     comparison, jobs = plan.read(path, out)
-    folder, committed = out / comparison.name, RESULTS / comparison.name
+    folder, committed = out / comparison.name, ledger.RESULTS / comparison.name
     if dry_run:
         _say_plan(jobs, Ledger(folder, committed), launcher)
         return

@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bistable_rl
 from bistable_rl import runs
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import UserError, one_sentence
+
+RESULTS = Path(bistable_rl.__file__).parent / "results"
+"""Folders of rows that are committed; an installed package has none."""
 
 RUNS = "runs.csv"
 CURVES = "curves.csv"
@@ -143,6 +147,11 @@ class Ledger:
             return None
         keys = {name: str(value) for name, value in job.keys.items()}
         return Row(job.label, row.seed, row.hash, row.facts, keys, row.final, row.curve)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that have a row."""
+        return sorted({row.seed for row in self._rows.values()})
 
     def add(self, row: Row) -> None:
         """Add a row and write both files.
