@@ -440,6 +440,14 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--preset", choices=("quick", "paper"), default="quick", help="small sizes, or the paper's (default: quick)"
     )
+    parser.add_argument(
+        "--protocol",
+        choices=("paper", "authors_code"),
+        default="paper",
+        help="data and order as in the paper's text, or as in its authors' code, which goes to OUT/TABLE-PRESET-"
+        "authors_code: samples in one order, other flags in table2, rows permuted and grey lines in table4 and table5, "
+        "one N in table5; with --preset paper also its 100 epochs and sizes (default: paper)",
+    )
     parser.add_argument("--cells", metavar="CELL,...", default="", help="cells (default: the preset's)")
     parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
     parser.add_argument("--workers", metavar="N", type=_count, help="runs at once (default: one a core)")
@@ -462,6 +470,7 @@ def reproduce(argv: Sequence[str]) -> int:
         args.out,
         cells=[cell for cell in args.cells.split(",") if cell],
         seeds=list(dict.fromkeys(seeds)),
+        protocol=args.protocol,
         workers=args.workers,
         estimate=args.estimate,
         command=shlex.join(["bistable-rl", "reproduce", *argv]),

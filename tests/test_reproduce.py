@@ -120,6 +120,8 @@ def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[st
         (["table1", "--workers", "0"], "'0' is not an integer above 0"),
         (["table3"], "table3 has no quick preset"),
         (["johns", "--preset", "slow"], "invalid choice: 'slow'"),
+        (["table2", "--protocol", "code"], "invalid choice: 'code'"),
+        (["johns", "--preset", "paper", "--protocol", "authors_code"], "johns has no protocol authors_code"),
     ],
 )
 def test_a_wrong_command_is_one_sentence(
@@ -161,6 +163,47 @@ def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
     assert (denoising.length, denoising.train_size, denoising.test_size) == (400, 40_000, 50_000)  # type: ignore[attr-defined]
 
 
+def test_the_protocol_authors_code_is_the_published_codes(tmp_path: Path) -> None:
+    def tasks(name: str) -> list[dict[str, Any]]:
+        table = presets.find("paper", name, "authors_code")
+        found = [to_dict(job.config) for job in presets.jobs(table, tmp_path, ("nbrc",), (0,))]
+        assert all(config["protocol"] == "authors_code" for config in found)
+        assert all(config["training"]["epochs"] == 100 for config in found)
+        return [config["task"]["kwargs"] for config in found]
+
+    assert tasks("table1") == [{"length": T, "test_size": 50_000 if T == 600 else 10_000} for T in (5, 50, 300, 600)]
+    assert tasks("fig3") == tasks("table1")
+    assert tasks("table2") == [
+        {"length": 404, "forgetting": N, "train_size": 60_000, "test_size": 10_000} for N in (5, 200)
+    ]
+    for name in ("table3", "table4", "table5"):
+        assert tasks(name) == [setting.task.kwargs for setting in TABLES["paper"][name].settings]
+
+
+@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p] if n != "johns"])
+def test_rows_of_two_protocols_never_mix(preset: str, name: str, tmp_path: Path) -> None:
+    hashes = [
+        {job.hash for job in presets.jobs(presets.find(preset, name, protocol), tmp_path, ("nbrc", "gru"), (0, 1))}
+        for protocol in ("paper", "authors_code")
+    ]
+    assert not hashes[0] & hashes[1]
+
+
+def test_a_table_of_the_authors_code_has_its_own_folder_and_says_so(tiny: Path) -> None:
+    table = presets.find("quick", "table1", "authors_code")
+    rows = [
+        Row(job.label, job.config.seed, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 0.5})
+        for job in presets.jobs(table, tiny, ("nbrc", "gru"), (0, 1))
+    ]
+    committed = tiny.parent / "committed" / "table1-quick-authors_code"
+    committed.mkdir(parents=True)
+    ledger.write(committed, rows)
+    assert main(command(tiny, "--protocol", "authors_code")) == 0
+    assert [path.name for path in tiny.iterdir()] == ["table1-quick-authors_code"]
+    page = (tiny / "table1-quick-authors_code" / "table.md").read_text()
+    assert "as in the code that its authors published (protocol authors_code)" in page
+
+
 @pytest.mark.parametrize("name", [name for name in TABLES["quick"] if name != "fig3"])
 def test_a_quick_setting_stands_beside_a_published_one(name: str) -> None:
     for setting in TABLES["quick"][name].settings:
@@ -177,7 +220,7 @@ def test_ours_is_marked_where_it_differs_by_more_than_the_spreads() -> None:
     assert by_cell["nbrc"].differs  # 0.002 ± 0.000
     assert by_cell["nbrc"].std is None
     assert not by_cell["gru"].differs
-    page = tables.markdown(found, rows, "a command")
+    page = tables.markdown(found, rows, "paper", "a command")
     assert "| T=50 | brc | mse | 0.060 ± 0.014 (2 seeds) | 0.082 ± 0.027 |  |" in page
     assert "| T=50 | nbrc | mse | 0.020 (1 seed) | 0.002 ± 0.000 | ≠ |" in page
     assert "| T=50 | gru | mse | not run | 0.997 ± 0.005 |  |" in page
@@ -189,7 +232,7 @@ def test_a_figure_of_another_size_is_shown_but_not_judged() -> None:
     found = tables.entries("table2", table, ("gru",), [row(table.settings[0].name, "gru", 0, mse=0.5)])
     assert found[0].published == 0.995
     assert not found[0].differs
-    assert "another size" in tables.markdown(found, [], "a command")
+    assert "another size" in tables.markdown(found, [], "paper", "a command")
 
 
 def test_iterations_are_the_updates_of_a_run() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bistable_rl.benchmarks.published import CELLS
+from bistable_rl.benchmarks.task import Which
 from bistable_rl.cells import get_cell
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import UserError, one_sentence, unknown
@@ -43,11 +44,13 @@ class Table:
         settings: Its rows.
         cells: Its columns, unless others are asked for.
         metrics: What is measured.
+        protocol: Whose data and order of samples.
     """
 
     settings: tuple[Setting, ...]
     cells: tuple[str, ...]
     metrics: tuple[str, ...]
+    protocol: Which = "paper"
 
 
 def _task(name: str, **kwargs: Any) -> TaskConfig:
@@ -142,24 +145,45 @@ TABLES["quick"]["fig3"] = replace(TABLES["quick"]["table1"], cells=("gru", "brc"
 """By preset and name."""
 
 
-def find(preset: str, name: str) -> Table:
+def find(preset: str, name: str, protocol: Which = "paper") -> Table:
     """Return the grid behind a table.
 
     Raises:
-        UserError: There is none of that name in the preset.
+        UserError: There is none of that name in the preset, or none of the protocol.
     """
-    if name in TABLES[preset]:
-        return TABLES[preset][name]
-    if name in TABLES["paper"]:
+    if name not in TABLES["paper"]:
+        raise UserError(unknown("table", name, TABLES["paper"]))
+    if name not in TABLES[preset]:
         raise UserError(
             f"{name} has no quick preset: no small size is known that shows its ordering; use --preset paper."
         )
-    raise UserError(unknown("table", name, TABLES["paper"]))
+    table = TABLES[preset][name]
+    if protocol == "paper":
+        return table
+    if name == "johns":
+        raise UserError("johns has no protocol authors_code, which is the code behind Tables 1 to 5; use paper.")
+    # a quick grid keeps its sizes, which are neither the text's nor the code's
+    settings = table.settings if preset == "quick" else tuple(map(_sized_as_the_code, table.settings))
+    return replace(table, settings=settings, protocol=protocol)
 
 
-def grid(name: str, preset: str) -> str:
+def _sized_as_the_code(setting: Setting) -> Setting:
+    """Return a setting of the paper with the sizes that its authors' code has instead."""
+    sizes: dict[str, int] = {}
+    if setting.task.name == "copy_first":
+        sizes = {"test_size": 50_000 if setting.task.kwargs["length"] == 600 else 10_000}
+    elif setting.task.name == "denoising":
+        sizes = {"length": 404, "train_size": 60_000, "test_size": 10_000}
+    return replace(
+        setting,
+        task=replace(setting.task, kwargs=setting.task.kwargs | sizes),
+        training=replace(setting.training, epochs=100),
+    )
+
+
+def grid(name: str, preset: str, protocol: Which = "paper") -> str:
     """Return the name of a table's grid, which its folder has; the figure shows the runs of its table."""
-    return f"{'table1' if name == 'fig3' else name}-{preset}"
+    return f"{'table1' if name == 'fig3' else name}-{preset}" + (f"-{protocol}" if protocol != "paper" else "")
 
 
 def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[Job]:
@@ -171,7 +195,7 @@ def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int])
     return [
         Job(
             label=f"{setting.name} {cell}",
-            config=_benchmark(setting, cell, seed),
+            config=_benchmark(setting, cell, seed, table.protocol),
             folder=folder / setting.name.replace(" ", "_").replace("<=", "max") / f"{cell}-seed{seed}",
             keys={"setting": setting.name, "cell": cell},
         )
@@ -181,7 +205,7 @@ def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int])
     ]
 
 
-def _benchmark(setting: Setting, cell: str, seed: int) -> Benchmark:
+def _benchmark(setting: Setting, cell: str, seed: int, protocol: Which) -> Benchmark:
     try:
         get_cell(cell)
     except ValueError as error:
@@ -194,5 +218,6 @@ def _benchmark(setting: Setting, cell: str, seed: int) -> Benchmark:
         network=replace(setting.network, cell=cell, cell_kwargs=options),
         training=setting.training,
         data=setting.data,
+        protocol=protocol,
         seed=seed,
     )

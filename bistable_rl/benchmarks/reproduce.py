@@ -10,6 +10,7 @@ import numpy as np
 
 from bistable_rl import runs
 from bistable_rl.benchmarks import fig3, presets, tables
+from bistable_rl.benchmarks.task import Which
 from bistable_rl.compare import ledger
 from bistable_rl.compare.engine import run_grid
 from bistable_rl.compare.estimate import seconds_a_run
@@ -25,11 +26,14 @@ def reproduce(
     *,
     cells: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
+    protocol: Which = "paper",
     workers: int | None = None,
     estimate: bool = False,
     command: str,
 ) -> None:
     """Carry out what is not finished of a table's grid, and write the table into `out/<name>-<preset>`.
+
+    Of another protocol than the paper's the folder is `out/<name>-<preset>-<protocol>`.
 
     Args:
         name: The table, such as `table1`.
@@ -37,16 +41,17 @@ def reproduce(
         out: The output folder.
         cells: Its cells (default: the preset's).
         seeds: Its seeds.
+        protocol: Whose data and order of samples.
         workers: Runs at once (default: one a core).
         estimate: Say how long it will take here, and carry out nothing.
         command: What the table says that it was made by.
 
     Raises:
-        UserError: There is no such table or cell, or a file cannot be written.
+        UserError: There is no such table, cell or protocol of it, or a file cannot be written.
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
-    table = presets.find(preset, name)
-    grid = presets.grid(name, preset)
+    table = presets.find(preset, name, protocol)
+    grid = presets.grid(name, preset, protocol)
     folder, committed = out / grid, ledger.RESULTS / grid
     chosen = list(cells) or list(table.cells)
     jobs = presets.jobs(table, folder, chosen, seeds)
@@ -62,7 +67,7 @@ def reproduce(
     else:
         found = tables.entries(name, table, chosen, outcome.rows)
         tables.write_csv(name, found, folder / tables.CSV)
-        page = tables.markdown(found, outcome.rows, command)
+        page = tables.markdown(found, outcome.rows, protocol, command)
         runs.write_text(folder / tables.MARKDOWN, page)
         tables.draw(found, folder / tables.PICTURE)
         print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")

@@ -13,6 +13,7 @@ import numpy as np
 from bistable_rl import runs, style
 from bistable_rl.benchmarks.presets import Table
 from bistable_rl.benchmarks.published import PUBLISHED
+from bistable_rl.benchmarks.task import Which
 from bistable_rl.compare.ledger import Row
 
 CSV = "table.csv"
@@ -21,6 +22,7 @@ PICTURE = "table.png"
 COLUMNS = ("table", "setting", "cell", "metric", "mean", "std", "n_seeds", "published_mean", "published_std")
 ROUNDING = 0.0005  # the tables are printed with three digits
 MARK = "≠"
+SOURCES: dict[Which, str] = {"paper": "the paper's text", "authors_code": "the code that its authors published"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def write_csv(name: str, found: Sequence[Entry], path: Path) -> None:
     runs.write_text(path, text.getvalue())
 
 
-def markdown(found: Sequence[Entry], rows: Sequence[Row], command: str) -> str:
+def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: Which, command: str) -> str:
     """Return a table with ours beside the published, and where ours come from."""
     lines = ["| setting | cell | metric | ours | published | |", "|---|---|---|---|---|---|"]
     for entry in found:
@@ -115,6 +117,7 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], command: str) -> str:
             f"| {MARK if entry.differs else other} |"
         )
     lines += ["", f"{MARK}: they differ by more than their standard deviations together."]
+    lines.append(f"Data and order of samples as in {SOURCES[protocol]} (protocol {protocol}).")
     if rows:
         hours = sum(row.number("seconds") for row in rows) / 3600
         hardware = "; ".join(sorted({row.facts["hardware"] for row in rows}))
