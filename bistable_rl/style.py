@@ -62,6 +62,18 @@ def cell_colour(cell: str) -> str:
     return CELL_COLOURS.get(cell, OTHER_COLOUR)
 
 
+def check_installed() -> None:
+    """Check that figures can be drawn, as is good to know before long work.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError("figures need matplotlib: install it with pip install 'bistable-rl[plot]'.") from None
+
+
 @contextmanager
 def drawing(
     path: Path,
@@ -90,11 +102,10 @@ def drawing(
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("figures need matplotlib: install it with pip install 'bistable-rl[plot]'.") from None
+    check_installed()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(DEFAULTS):  # a Figure of its own: no pyplot, no display, nothing to close
         figure = Figure(figsize=size, layout="constrained")
         axes: np.ndarray = figure.subplots(rows, columns, squeeze=False, **subplots)

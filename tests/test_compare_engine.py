@@ -134,6 +134,28 @@ def test_a_broken_ledger_is_one_sentence(experiment: Experiment, tmp_path: Path)
         run(grid(experiment, tmp_path, seeds=1), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("runs.csv", b",0.5\n", b"\n"),  # a line cut off
+        ("curves.csv", b",0.5\n", b"\n"),
+        ("runs.csv", b",0.5\n", b",0.5,0.5\n"),
+        ("runs.csv", b"seconds", b"minutes"),
+        ("runs.csv", b",2,", b",two,"),
+        ("runs.csv", b"label", b"\xff"),
+        ("curves.csv", b"label", b"\0"),
+    ],
+)
+def test_a_ledger_with_a_broken_line_is_one_sentence(file: str, old: bytes, new: bytes, tmp_path: Path) -> None:
+    facts = dict.fromkeys(ledger.FACTS[3:], "2")
+    ledger.write(tmp_path, [ledger.Row("a", 0, "h", facts, {}, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.5},))])
+    assert [row.final for row in ledger.read(tmp_path)] == [{"mse": 0.5}]
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=r"runs.csv or curves.csv is broken"):
+        ledger.read(tmp_path)
+
+
 # --- stopped, killed ---------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from bistable_rl.benchmarks.presets import TABLES, Setting, Table
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import FACTS, Row
-from bistable_rl.config import to_dict
+from bistable_rl.config import UserError, to_dict
 from bistable_rl.experiments import TaskConfig, TrainingConfig
 
 TINY = Table(
@@ -115,6 +115,7 @@ def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[st
     ("argv", "expected"),
     [
         (["table9"], "invalid choice: 'table9'"),
+        (["table1", "--cells", "nbrc,"], "--cells: unknown cell ''"),
         (["table1", "--cells", "nbrk"], "--cells: unknown cell 'nbrk'; did you mean 'nbrc'?"),
         (["table1", "--seeds", "0,x"], "--seeds: 'x' is not an integer"),
         (["table1", "--workers", "0"], "'0' is not an integer above 0"),
@@ -233,6 +234,11 @@ def test_a_figure_of_another_size_is_shown_but_not_judged() -> None:
     assert found[0].published == 0.995
     assert not found[0].differs
     assert "another size" in tables.markdown(found, [], "paper", "a command")
+
+
+def test_a_row_without_its_metric_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"runs.csv has no final.mse of T=50 brc, seed 3; delete that row"):
+        tables.entries("table1", TINY, ("brc",), [row("T=50", "brc", 3, loss=0.5)])
 
 
 def test_iterations_are_the_updates_of_a_run() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bistable_rl import runs
+from bistable_rl import runs, style
 from bistable_rl.benchmarks import fig3, presets, tables
 from bistable_rl.benchmarks.task import Which
 from bistable_rl.compare import ledger
@@ -47,7 +47,8 @@ def reproduce(
         command: What the table says that it was made by.
 
     Raises:
-        UserError: There is no such table, cell or protocol of it, or a file cannot be written.
+        UserError: There is no such table, cell or protocol of it, matplotlib is not installed, or a file is broken or
+            cannot be written.
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
     table = presets.find(preset, name, protocol)
@@ -59,6 +60,7 @@ def reproduce(
     if estimate:
         _say_estimate(jobs, Ledger(folder, committed), launcher)
         return
+    style.check_installed()
     outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
     if name == "fig3":
         if outcome.rows:

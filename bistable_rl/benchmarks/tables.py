@@ -14,7 +14,8 @@ from bistable_rl import runs, style
 from bistable_rl.benchmarks.presets import Table
 from bistable_rl.benchmarks.published import PUBLISHED
 from bistable_rl.benchmarks.task import Which
-from bistable_rl.compare.ledger import Row
+from bistable_rl.compare.ledger import RUNS, Row
+from bistable_rl.config import UserError
 
 CSV = "table.csv"
 MARKDOWN = "table.md"
@@ -73,6 +74,9 @@ def entries(name: str, table: Table, cells: Sequence[str], rows: Sequence[Row]) 
         table: Its grid.
         cells: Its columns.
         rows: Finished runs, with the keys `setting` and `cell`.
+
+    Raises:
+        UserError: A row lacks a metric.
     """
     found = []
     for setting in table.settings:
@@ -88,7 +92,15 @@ def entries(name: str, table: Table, cells: Sequence[str], rows: Sequence[Row]) 
 
 
 def value_of(row: Row, metric: str) -> float:
-    """Return a metric of a finished run; `iterations` is how many updates it took."""
+    """Return a metric of a finished run; `iterations` is how many updates it took.
+
+    Raises:
+        UserError: Its row lacks it.
+    """
+    if metric != "iterations" and metric not in row.final:
+        raise UserError(
+            f"{RUNS} has no final.{metric} of {row.label}, seed {row.seed}; delete that row and reproduce it again."
+        )
     return row.number("steps") if metric == "iterations" else row.final[metric]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from bistable_rl import style
 from bistable_rl.compare import ledger, plan
 from bistable_rl.compare.engine import Launcher, run_grid
 from bistable_rl.compare.estimate import seconds_a_run
@@ -15,7 +15,6 @@ from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger, Row, of_run
 from bistable_rl.compare.report import PAGE, write_report
 from bistable_rl.compare.tensorboard import write_tensorboard
-from bistable_rl.config import UserError
 from bistable_rl.experiments import Experiment
 
 
@@ -33,8 +32,7 @@ def compare(path: Path, out: Path, launcher: Launcher, *, dry_run: bool = False,
         UserError: Something in the file is wrong, matplotlib is not installed, or a file cannot be written.
         RunFailedError: Some runs failed; the others are finished and reported.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("the report needs matplotlib: install it with pip install 'bistable-rl[plot]'.")
+    style.check_installed()
     comparison, jobs = plan.read(path, out)
     folder, committed = out / comparison.name, ledger.RESULTS / comparison.name
     if dry_run:

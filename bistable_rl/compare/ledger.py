@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,24 +207,35 @@ def read(folder: Path) -> list[Row]:
     """
     curves: dict[str, list[dict[str, float]]] = {}
     try:
-        with (folder / CURVES).open(encoding="utf-8", newline="") as file:
-            for point in csv.DictReader(file):
-                numbers = {k: float(v) for k, v in point.items() if v and k not in ("label", "seed", "hash")}
-                curves.setdefault(point["hash"], []).append(numbers)
-        with (folder / RUNS).open(encoding="utf-8", newline="") as file:
-            return [
-                Row(
-                    label=row["label"],
-                    seed=int(row["seed"]),
-                    hash=row["hash"],
-                    facts={name: row[name] for name in FACTS[3:]},
-                    keys={name[5:]: value for name, value in row.items() if name.startswith("grid.") and value},
-                    final={name[6:]: float(v) for name, v in row.items() if name.startswith("final.") and v},
-                    curve=tuple(curves.get(row["hash"], ())),
-                )
-                for row in csv.DictReader(file)
-            ]
+        for point in _lines(folder / CURVES):
+            numbers = {k: float(v) for k, v in point.items() if v and k not in ("label", "seed", "hash")}
+            curves.setdefault(point["hash"], []).append(numbers)
+        rows = [
+            Row(
+                label=row["label"],
+                seed=int(row["seed"]),
+                hash=row["hash"],
+                facts={name: row[name] for name in FACTS[3:]},
+                keys={name[5:]: value for name, value in row.items() if name.startswith("grid.") and value},
+                final={name[6:]: float(v) for name, v in row.items() if name.startswith("final.") and v},
+                curve=tuple(curves.get(row["hash"], ())),
+            )
+            for row in _lines(folder / RUNS)
+        ]
+        for row in rows:
+            for fact in ("steps", "seconds", "memory_mb"):
+                row.number(fact)  # they are numbers, if they are there
+        return rows
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{folder}: {RUNS} or {CURVES} is broken ({one_sentence(error)})") from None
+
+
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    """Give the lines of a CSV file by column, each of them whole."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if None in line or None in line.values():
+                raise ValueError(f"a line of {path.name} is not as long as its header")
+            yield line
