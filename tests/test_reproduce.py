@@ -119,7 +119,7 @@ def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[st
         (["table1", "--cells", "nbrk"], "--cells: unknown cell 'nbrk'; did you mean 'nbrc'?"),
         (["table1", "--seeds", "0,x"], "--seeds: 'x' is not an integer"),
         (["table1", "--workers", "0"], "'0' is not an integer above 0"),
-        (["table3"], "table3 has no quick preset"),
+        (["johns"], "johns has no quick preset"),
         (["johns", "--preset", "slow"], "invalid choice: 'slow'"),
         (["table2", "--protocol", "code"], "invalid choice: 'code'"),
         (["johns", "--preset", "paper", "--protocol", "authors_code"], "johns has no protocol authors_code"),

@@ -115,6 +115,18 @@ TABLES: dict[str, dict[str, Table]] = {
             _FOUR,
             ("mse",),
         ),
+        "table3": Table(
+            (
+                Setting(
+                    "digits T=64",
+                    _task("permuted_sequential_mnist", dataset="digits"),
+                    _quick(60, 5e-3),
+                    published="T=784",
+                ),
+            ),
+            _FOUR,
+            _SCORES,
+        ),
         "table4": Table(
             (
                 Setting(
