@@ -142,9 +142,9 @@ TABLES: dict[str, dict[str, Table]] = {
         "table5": Table(
             (
                 Setting(
-                    "digits N<=100",
-                    _task("variable_line_mnist", dataset="digits", max_black_lines=100),
-                    _quick(60, 5e-3),
+                    "digits N<=300",
+                    _task("variable_line_mnist", dataset="digits", max_black_lines=300),
+                    _quick(40, 5e-3),
                     published="N<=472",
                 ),
             ),
