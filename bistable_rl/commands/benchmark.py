@@ -1,0 +1,44 @@
+"""`bistable-rl benchmark`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bistable_rl.commands.training import TrainingParser, say_result
+from bistable_rl.config import UserError, find_config, shipped_configs
+from bistable_rl.experiments import Benchmark, load_benchmark
+
+
+def benchmark(argv: Sequence[str]) -> int:
+    """Train a network on a supervised benchmark."""
+    parser = TrainingParser(
+        "benchmark",
+        "Train a network from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
+        "Any key of the config can be overridden: --network.cell gru --task.kwargs.length 50 --seed 1\n"
+        f"Shipped configs: {', '.join(name for name in shipped_configs() if name.startswith('supervised/'))}",
+        Benchmark,
+        resume="go on with the run of this folder",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    args, overrides = parser.parse_overrides(argv)
+    if args.resume is not None and overrides:
+        raise UserError(f"benchmark: a run goes on as its config.yaml says; {overrides[0]} cannot change it.")
+    if args.data_dir is not None:
+        os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
+    if args.resume is None:
+        config = load_benchmark(find_config(args.config), overrides)
+
+        from bistable_rl.benchmarks.runner import start
+
+        run = start(config, args.out, overwrite=args.overwrite)
+    else:
+        from bistable_rl.benchmarks.runner import resume
+
+        run = args.resume
+        resume(run)
+    result = say_result(run, "updates")
+    if isinstance(result["evaluation"], dict):
+        print(", ".join(f"{name} {value:.4f}" for name, value in result["evaluation"].items()) + " on the test set")
+    return 130 if result["status"] == "interrupted" else 0

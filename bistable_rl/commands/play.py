@@ -1,0 +1,50 @@
+"""`bistable-rl play`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bistable_rl.commands.parser import Parser, check_parent, count, seed
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.experiments import env_config
+
+
+def play(argv: Sequence[str]) -> int:
+    """Play an environment in the terminal, or watch a trained agent play."""
+    parser = Parser(
+        "play",
+        "Play an environment in the terminal, seeing what an agent sees; or watch the agent of a run.\n"
+        "The environment can be changed: --env.kwargs.length 10",
+    )
+    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
+    parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")
+    parser.add_argument("--episodes", metavar="N", type=count, default=1, help="episodes (default: 1)")
+    parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: any)")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="write what is seen as a GIF")
+    args, overrides = parser.parse_env(argv)
+    if (args.id is None) == (args.run is None):
+        raise UserError("play: name an ENV_ID to play, or a run to watch with --run RUN_DIR, one of the two.")
+    check_parent(args.save)
+    try:
+        if args.run is not None:
+            from bistable_rl.agents.watch import watch
+
+            watch(args.run, overrides=overrides, episodes=args.episodes, seed=args.seed, save=args.save)
+        else:
+            from bistable_rl.envs.play import play
+
+            env = env_config(args.id, overrides)
+            play(
+                env.id,
+                kwargs=env.kwargs,
+                wrappers=env.wrappers,
+                episodes=args.episodes,
+                seed=args.seed,
+                save=args.save,
+            )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"play: {one_sentence(error)}") from None
+    return 0

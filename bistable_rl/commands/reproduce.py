@@ -1,0 +1,62 @@
+"""`bistable-rl reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bistable_rl.commands.parser import Parser, count, seed
+from bistable_rl.config import UserError
+
+
+def reproduce(argv: Sequence[str]) -> int:
+    """Make a published table again, ours beside it."""
+    parser = Parser(
+        "reproduce",
+        "Train the grid behind a published table and write ours beside the published figures into OUT/TABLE-PRESET.\n"
+        "What is finished is never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.",
+    )
+    names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
+    parser.add_argument("table", choices=names)
+    parser.add_argument(
+        "--preset", choices=("quick", "paper"), default="quick", help="small sizes, or the paper's (default: quick)"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("paper", "authors_code"),
+        default="paper",
+        help="data and order as in the paper's text, or as in its authors' code, which goes to OUT/TABLE-PRESET-"
+        "authors_code: samples in one order, other flags in table2, rows permuted and grey lines in table4 and table5, "
+        "one N in table5; with --preset paper also its 100 epochs and sizes (default: paper)",
+    )
+    parser.add_argument("--cells", metavar="CELL,...", help="cells (default: the preset's)")
+    parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
+    parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--estimate", action="store_true", help="say how long it will take here, from short trials")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    args = parser.parse_args(argv)
+    try:
+        seeds = [seed(text) for text in args.seeds.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--seeds: {error}.") from None
+    if args.data_dir is not None:
+        os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
+
+    from bistable_rl.benchmarks.reproduce import reproduce
+
+    reproduce(
+        args.table,
+        args.preset,
+        args.out,
+        cells=[] if args.cells is None else list(dict.fromkeys(args.cells.split(","))),
+        seeds=list(dict.fromkeys(seeds)),
+        protocol=args.protocol,
+        workers=args.workers,
+        estimate=args.estimate,
+        command=shlex.join(["bistable-rl", "reproduce", *argv]),
+    )
+    return 0

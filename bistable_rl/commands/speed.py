@@ -1,0 +1,59 @@
+"""`bistable-rl speed`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bistable_rl import runs
+from bistable_rl.commands.parser import Parser, check_parent
+from bistable_rl.config import UserError, one_sentence
+
+
+def speed(argv: Sequence[str]) -> int:
+    """Measure how fast the cells, the benchmarks, the environments or recurrent PPO are here."""
+    parser = Parser(
+        "speed",
+        "Measure on this machine, interleaved, medians: the cells beside torch.nn.GRU and torch.nn.LSTM,\n"
+        "the supervised benchmarks beside the same network on torch.nn.GRU, the environments beside SB3's way of\n"
+        "stepping them, or recurrent PPO beside sb3-contrib's.",
+    )
+    parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
+    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
+    parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
+    parser.add_argument("--profile", action="store_true", help="for ppo: where the time goes, instead of how fast")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements to this file too")
+    args = parser.parse_args(argv)
+    check_parent(args.json)
+    measured: Sequence[Any]
+    try:
+        if args.what == "cells":
+            from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
+
+            shapes = [parse_shape(text) for text in args.shapes] if args.shapes else SHAPES
+            measured = speed_cells(device=args.device, shapes=shapes)
+        elif args.what == "benchmarks":
+            from bistable_rl.benchmarks.speed import speed_benchmarks
+
+            measured = speed_benchmarks()
+        elif args.what == "envs":
+            from bistable_rl.agents.speed_envs import speed_envs
+
+            measured = speed_envs(args.ids)
+        elif args.profile:
+            from bistable_rl.agents.profile_ppo import profile_ppo
+
+            measured = profile_ppo()
+        else:
+            from bistable_rl.agents.speed_ppo import speed_ppo
+
+            measured = speed_ppo()
+    except ValueError as error:
+        raise UserError(f"speed: {one_sentence(error)}") from None
+    if args.json is not None:
+        rows = [dataclasses.asdict(row) for row in measured]
+        runs.write_json(args.json, {"environment": runs.environment(), "measured": rows})
+    return 0

@@ -1,0 +1,47 @@
+"""What `bistable-rl train` and `bistable-rl benchmark` share: how they are called, and what they say at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bistable_rl import runs
+from bistable_rl.commands.parser import Parser
+from bistable_rl.config import UserError, help_of
+from bistable_rl.experiments import Benchmark, Experiment
+
+
+class TrainingParser(Parser):
+    """The parser of a command that trains a config, each of whose keys is an option too, or goes on with a run."""
+
+    def __init__(self, command: str, description: str, kind: type[Experiment | Benchmark], *, resume: str) -> None:
+        super().__init__(command, description)
+        self.command, self.kind = command, kind
+        self.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
+        self.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+        self.add_argument(
+            "--overwrite", action="store_true", help="replace the run that is there, instead of numbering"
+        )
+        self.add_argument("--resume", metavar="RUN_DIR", type=Path, help=resume)
+
+    def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as `Parser` does a config, or else a run to go on with; help shows the keys of the config too."""
+        if any(token in ("-h", "--help") for token in argv):
+            self.print_help()
+            print("\nkeys of the config, each an option too:\n")
+            print(help_of(self.kind))
+            self.exit()
+        args, overrides = super().parse_overrides(argv)
+        if (args.config is None) == (args.resume is None):
+            raise UserError(f"{self.command}: name a CONFIG to train, or a run to go on with by --resume RUN_DIR.")
+        return args, overrides
+
+
+def say_result(run: Path, unit: str) -> dict[str, Any]:
+    """Print how a training ended, after so many of a unit; return its result."""
+    result: dict[str, Any] = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+    print(f"{result['status']}: {result['steps']:,} {unit} in {result['seconds']:,.0f} s, in {run}")
+    return result
