@@ -227,12 +227,12 @@ def _lay(kind: Any, data: dict[str, Any], key: str, text: str) -> None:
     """Set `key`, such as env.kwargs.length, to what `text` says; what lies beside it stays."""
     *parents, last = key.split(".")
     for part in parents:
-        kind = typing.get_type_hints(kind)[part] if dataclasses.is_dataclass(kind) else Any
+        kind = _hints(kind)[part] if dataclasses.is_dataclass(kind) else Any
         below = data.setdefault(part, {})
         if not isinstance(below, dict):
             raise UserError(f"command line: --{key} has {shown(below)} above it, which holds no keys.")
         data = below
-    kind = typing.get_type_hints(kind)[last] if dataclasses.is_dataclass(kind) else Any
+    kind = _hints(kind)[last] if dataclasses.is_dataclass(kind) else Any
     data[last] = text if kind is str else _read_data(text, f"command line: --{key}")
 
 
@@ -240,7 +240,7 @@ def _without_free(data: Mapping[str, Any], kind: Any) -> tuple[dict[str, Any], d
     """Split off the mappings of arbitrary values, which the parser would convert: "1" is not 1 for an environment."""
     rest = dict(data)
     free: dict[tuple[str, ...], Any] = {}
-    for key, hint in typing.get_type_hints(kind).items():
+    for key, hint in _hints(kind).items():
         if key not in data:
             continue
         if dataclasses.is_dataclass(hint):
@@ -249,6 +249,12 @@ def _without_free(data: Mapping[str, Any], kind: Any) -> tuple[dict[str, Any], d
         elif _is_free(hint):
             rest[key], free[(key,)] = type(data[key])(), data[key]
     return rest, free
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of a dataclass's keys by name; its class variables are none."""
+    hints = typing.get_type_hints(kind)
+    return {spec.name: hints[spec.name] for spec in dataclasses.fields(kind)}
 
 
 def _is_free(hint: Any) -> bool:
@@ -304,7 +310,7 @@ def _check_flags(root: Any, keys: Iterable[str]) -> None:
                 if typing.get_origin(kind) is dict:
                     break  # the keys below belong to the environment or the cell
                 raise UserError(f"command line: --{'.'.join(done)} has no keys below it.")
-            hints = typing.get_type_hints(kind)
+            hints = _hints(kind)
             if part not in hints:
                 full = [".".join([*done, name]) for name in hints]
                 raise UserError("command line: " + unknown("option", f"--{key}", [f"--{name}" for name in full]))
@@ -316,7 +322,7 @@ def _check_flags(root: Any, keys: Iterable[str]) -> None:
 
 
 def _check_keys(data: Mapping[str, Any], kind: Any, source: str, prefix: str = "") -> None:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for key, value in data.items():
         if key not in hints:
             raise UserError(f"{source}: " + unknown("key", prefix + key, [prefix + name for name in hints]))
@@ -355,7 +361,7 @@ def _value(given: Mapping[str, Any], key: str) -> Any:
 
 def _expected(kind: Any, key: str) -> str:
     for part in key.split("."):
-        kind = typing.get_type_hints(kind)[part]
+        kind = _hints(kind)[part]
     return _phrase(kind)
 
 

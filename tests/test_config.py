@@ -52,6 +52,7 @@ def refusal(path: Path, *overrides: str) -> str:
         ("name: x\nenv: CopyFirst", "env must be a mapping of id"),
         ("name: x\nenv: {id: 3}", "env.id must be text, not 3"),
         (MINIMAL + "polcy: {}", "unknown key 'polcy'; did you mean 'policy'?"),
+        (MINIMAL + "COMMAND: x", "unknown key 'COMMAND'; the choices are algorithm, "),
         (MINIMAL + "policy: {sell: gru}", "did you mean 'policy.cell'?"),
         (MINIMAL + "policy: {hidden_size: 0}", "policy.hidden_size must be an integer above 0, not 0"),
         (MINIMAL + "policy: {hidden_size: -4}", "above 0, not -4"),
