@@ -141,6 +141,7 @@ def test_a_broken_ledger_is_one_sentence(experiment: Experiment, tmp_path: Path)
         ("curves.csv", b",0.5\n", b"\n"),
         ("runs.csv", b",0.5\n", b",0.5,0.5\n"),
         ("runs.csv", b"seconds", b"minutes"),
+        ("curves.csv", b"steps", b"updates"),
         ("runs.csv", b",2,", b",two,"),
         ("runs.csv", b"label", b"\xff"),
         ("curves.csv", b"label", b"\0"),
@@ -151,9 +152,10 @@ def test_a_ledger_with_a_broken_line_is_one_sentence(file: str, old: bytes, new:
     ledger.write(tmp_path, [ledger.Row("a", 0, "h", facts, {}, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.5},))])
     assert [row.final for row in ledger.read(tmp_path)] == [{"mse": 0.5}]
     content = (tmp_path / file).read_bytes()
-    (tmp_path / file).write_bytes(content.replace(old, new))
-    with pytest.raises(UserError, match=r"runs.csv or curves.csv is broken"):
-        ledger.read(tmp_path)
+    for broken in (content.replace(old, new), b"something else", b""):
+        (tmp_path / file).write_bytes(broken)
+        with pytest.raises(UserError, match=r"runs.csv or curves.csv is broken"):
+            ledger.read(tmp_path)
 
 
 # --- stopped, killed ---------------------------------------------------------------------------------------

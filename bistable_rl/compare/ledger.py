@@ -30,6 +30,9 @@ CURVES = "curves.csv"
 FACTS = ("label", "seed", "hash", "cell", "date", "commit", "hardware", "threads", "steps", "seconds", "memory_mb")
 """The first columns of runs.csv; then come grid.<key> and final.<metric>."""
 
+POINT = ("label", "seed", "hash", "steps", "seconds")
+"""The first columns of curves.csv; then come the metrics."""
+
 POINTS = 100
 """Points of a curve that are kept."""
 
@@ -184,7 +187,7 @@ def write(folder: Path, rows: Iterable[Row]) -> None:
         for point in row.curve
     ]
     # the rows of a run without its curve would be taken for a whole run, so runs.csv is written last
-    _write_csv(folder / CURVES, ("label", "seed", "hash", "steps", "seconds"), points)
+    _write_csv(folder / CURVES, POINT, points)
     _write_csv(folder / RUNS, FACTS, table)
 
 
@@ -207,7 +210,7 @@ def read(folder: Path) -> list[Row]:
     """
     curves: dict[str, list[dict[str, float]]] = {}
     try:
-        for point in _lines(folder / CURVES):
+        for point in _lines(folder / CURVES, POINT):
             numbers = {k: float(v) for k, v in point.items() if v and k not in ("label", "seed", "hash")}
             curves.setdefault(point["hash"], []).append(numbers)
         rows = [
@@ -220,7 +223,7 @@ def read(folder: Path) -> list[Row]:
                 final={name[6:]: float(v) for name, v in row.items() if name.startswith("final.") and v},
                 curve=tuple(curves.get(row["hash"], ())),
             )
-            for row in _lines(folder / RUNS)
+            for row in _lines(folder / RUNS, FACTS)
         ]
         for row in rows:
             for fact in ("steps", "seconds", "memory_mb"):
@@ -228,14 +231,18 @@ def read(folder: Path) -> list[Row]:
         return rows
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{folder}: {RUNS} or {CURVES} is broken ({one_sentence(error)})") from None
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    """Give the lines of a CSV file by column, each of them whole."""
+def _lines(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Give the lines of a CSV file that has these columns, each of them whole."""
     with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
+        reader = csv.DictReader(file)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path.name} has no column {missing[0]}")
+        for line in reader:
             if None in line or None in line.values():
                 raise ValueError(f"a line of {path.name} is not as long as its header")
             yield line
