@@ -20,12 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bistable_rl import runs
+from bistable_rl import runs, style
 from bistable_rl.config import UserError, one_sentence
-
-# Okabe and Ito's palette, which the colour-blind can tell apart; a cell has the same colour everywhere.
-COLOURS = {"nbrc": "#0072B2", "brc": "#56B4E9", "gru": "#E69F00", "lstm": "#D55E00"}
-OTHER = "#555555"
 
 
 @dataclass(frozen=True)
@@ -113,30 +109,22 @@ def write_csv(curves: Sequence[Curve], path: Path) -> None:
 
 def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> None:
     """Draw every seed as a thin line and each cell's mean as a thick one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     by_cell: dict[str, list[Curve]] = defaultdict(list)
     for curve in curves:
         by_cell[curve.cell].append(curve)
-    for cell, group in by_cell.items():
-        colour = COLOURS.get(cell, OTHER)
-        for curve in group:
-            axes.plot(curve.steps, curve.success, color=colour, linewidth=0.8, alpha=0.5)
-        grid = np.linspace(max(c.steps[0] for c in group), min(c.steps[-1] for c in group), 200)
-        mean = np.mean([np.interp(grid, c.steps, c.success) for c in group], axis=0)
-        axes.plot(grid, mean, color=colour, linewidth=2.2, label=f"{cell}: mean of {len(group)}, each seed thin")
-    if chance is not None:
-        axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"without memory: {chance:g}")
-    axes.set(xlabel="environment steps", ylabel="success rate, last 100 episodes", ylim=(-0.02, 1.02))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    with style.drawing(path) as (_, [[axes]]):
+        for cell, group in by_cell.items():
+            colour = style.cell_colour(cell)
+            for curve in group:
+                axes.plot(curve.steps, curve.success, color=colour, linewidth=0.8, alpha=0.5)
+            grid = np.linspace(max(c.steps[0] for c in group), min(c.steps[-1] for c in group), 200)
+            mean = np.mean([np.interp(grid, c.steps, c.success) for c in group], axis=0)
+            axes.plot(grid, mean, color=colour, linewidth=2.2, label=f"{cell}: mean of {len(group)}, each seed thin")
+        if chance is not None:
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"without memory: {chance:g}")
+        axes.set(xlabel="environment steps", ylabel="success rate, last 100 episodes", ylim=(-0.02, 1.02))
+        style.mark_steps(axes)
+        axes.legend()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

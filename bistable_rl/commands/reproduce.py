@@ -22,7 +22,10 @@ def reproduce(argv: Sequence[str]) -> int:
     names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
     parser.add_argument("table", choices=names)
     parser.add_argument(
-        "--preset", choices=("quick", "paper"), default="quick", help="small sizes, or the paper's (default: quick)"
+        "--preset",
+        choices=("quick", "paper"),
+        default="quick",
+        help="small sizes, or the paper's; johns has the paper's only (default: quick)",
     )
     parser.add_argument(
         "--protocol",
