@@ -173,14 +173,14 @@ def start(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, str(out)], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def points(out: Path) -> int:
-    """Return how many evaluations all runs have made."""
-    return sum(len(file.read_text().splitlines()) - 1 for file in out.glob("*/*/metrics.csv"))
+def points(out: Path, files: str = "*/*/metrics.csv") -> int:
+    """Return how many evaluations all runs, or those with these files, have made."""
+    return sum(len(file.read_text().splitlines()) - 1 for file in out.glob(files))
 
 
-def wait_for_points(out: Path, count: int) -> None:
+def wait_for_points(out: Path, count: int, files: str = "*/*/metrics.csv") -> None:
     deadline = time.monotonic() + 60
-    while points(out) < count:
+    while points(out, files) < count:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -196,12 +196,13 @@ def alive(pid: int) -> bool:
 def test_ctrl_c_stops_every_run_and_the_same_call_goes_on(config: Path, experiment: Experiment) -> None:
     out = config.parent
     grid_process = start(out)
-    wait_for_points(out, 2)
+    jobs = grid(experiment, out)
+    for job in jobs[:2]:  # both have begun, however slowly Python starts
+        wait_for_points(job.folder, 1, "metrics.csv")
     grid_process.send_signal(signal.SIGINT)
     _, said = grid_process.communicate(timeout=30)
     assert "stopping 2 runs" in said
     assert "KeyboardInterrupt" in said
-    jobs = grid(experiment, out)
     pids = [int(line.split(":")[1]) for job in jobs[:2] for line in starts(job)]
     assert len(pids) == 2
     assert not any(map(alive, pids))
