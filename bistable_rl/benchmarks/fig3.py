@@ -16,6 +16,8 @@ from bistable_rl.config import UserError
 
 PICTURE = "fig3.png"
 LOSS = "train_loss"
+DASHES = ("-", (0, (3, 2)))
+"""By turns, so that a line that lies on another hides it in part only."""
 
 
 def finished(preset: str, out: Path) -> list[Row]:
@@ -40,9 +42,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     size = (1.2 + 2.8 * len(settings), 3.4)
     with style.drawing(path, 1, len(settings), size=size, sharey=True) as (figure, [panels]):
         for axes, (setting, cells) in zip(panels, settings.items(), strict=True):
-            for cell, group in cells.items():
+            for i, (cell, group) in enumerate(cells.items()):
                 steps, losses = _curves(group)
-                axes.plot(steps, losses.mean(0), color=style.cell_colour(cell), label=cell)
+                dash = DASHES[i % 2]
+                axes.plot(steps, losses.mean(0), color=style.cell_colour(cell), linestyle=dash, label=cell)
                 axes.fill_between(steps, losses.min(0), losses.max(0), color=style.cell_colour(cell), alpha=0.2)
             axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
             axes.set(title=setting, xlabel="updates", ylim=(0, 1.3))
