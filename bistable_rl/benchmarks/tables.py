@@ -145,7 +145,7 @@ def draw(found: Sequence[Entry], path: Path) -> None:
     metric = found[0].metric
     settings = list(dict.fromkeys(entry.setting for entry in found))
     size = (1.2 + 2.8 * len(settings), 3.4)
-    with style.drawing(path, 1, len(settings), size=size, sharey=True) as (_, [panels]):
+    with style.drawing(path, 1, len(settings), size=size, sharey=True) as (figure, [panels]):
         for axes, setting in zip(panels, settings, strict=True):
             shown = [entry for entry in found if (entry.setting, entry.metric) == (setting, metric)]
             for place, entry in enumerate(shown):
@@ -162,7 +162,7 @@ def draw(found: Sequence[Entry], path: Path) -> None:
         panels[0].set_ylabel(f"{metric} on the test set" if metric != "iterations" else "updates until loss < 0.01")
         panels[-1].plot([], [], "D", color="black", mfc="white", ms=4, label="published")
         panels[-1].plot([], [], "o", color="grey", label="ours, a seed")
-        panels[-1].legend()
+        figure.legend(loc="outside lower center", ncols=2)
 
 
 def _with_spread(mean: float | None, std: float | None) -> str:
