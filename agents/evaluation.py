@@ -9,9 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-COPIES = 256
-"""Episodes played at once, at most: a step of hundreds of copies costs little more than a step of one."""
-
 
 class Predicts(Protocol):
     """Anything with SB3's recurrent `predict`."""

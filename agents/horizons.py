@@ -12,8 +12,8 @@ import torch
 from scipy import stats
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.evaluation import COPIES, Evaluation, Predicts, evaluate
-from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
+from bistable_rl.agents.make_env import make_evaluation_env
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.make import find_spec
@@ -43,7 +43,7 @@ class Horizons:
         self.envs: dict[int, VecEnv] = {}
         for horizon in horizons:
             at = replace(env, kwargs={**env.kwargs, horizon_argument(env)[0]: horizon})
-            self.envs[horizon] = make_vec_env(at, min(COPIES, episodes), seed)
+            self.envs[horizon] = make_evaluation_env(at, episodes, seed)
 
     def evaluate(self, agent: Predicts, stop: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
         """Play at every horizon.

@@ -22,6 +22,9 @@ TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING, WARM_UP, ANALYSIS = range(6)
 # the wrappers, as a config gives them, that have a batched form
 BATCHED_WRAPPERS = ({"name": "previous_action_reward"}, {"name": "previous_action_reward", "kwargs": {}})
 
+# episodes of an evaluation played at once, at most: in a batch, a step of hundreds costs little more than a step of one
+BATCHED_COPIES, COPIES = 256, 16
+
 
 def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
     """Make copies of an environment: ours in one batch of numpy arrays, any other one copy after the other.
@@ -36,7 +39,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         return Monitor(single)
 
     try:
-        if find_spec(env.id).id in ENVIRONMENTS and all(wrapper in BATCHED_WRAPPERS for wrapper in env.wrappers):
+        if _is_batched(env):
             batch: Any = make_batched_env(env.id, num_envs=num_envs, kwargs=env.kwargs)
             for _ in env.wrappers:
                 batch = PreviousActionRewardVector(batch)
@@ -49,6 +52,23 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)
     return vec_env
+
+
+def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
+    """Make as many copies of an environment as serve to play so many episodes.
+
+    Raises:
+        UserError: As `make_vec_env`.
+    """
+    try:
+        most = BATCHED_COPIES if _is_batched(env) else COPIES
+    except (ValueError, gymnasium.error.Error) as error:
+        raise UserError(f"env: {one_sentence(error)}") from None
+    return make_vec_env(env, min(most, episodes), seed)
+
+
+def _is_batched(env: EnvConfig) -> bool:
+    return find_spec(env.id).id in ENVIRONMENTS and all(wrapper in BATCHED_WRAPPERS for wrapper in env.wrappers)
 
 
 def derived_seed(seed: int, *purpose: int) -> int:

@@ -18,9 +18,8 @@ from torch import Tensor
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs
 from bistable_rl.agents.callbacks import RunCallback, make_logger
-from bistable_rl.agents.evaluation import COPIES
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_vec_env
+from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_evaluation_env, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
@@ -108,7 +107,7 @@ def _prepare(experiment: Experiment) -> _Parts:
         torch.set_num_threads(1)  # networks of this size run no faster on more
     env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
     seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
-    eval_env = make_vec_env(experiment.env, min(COPIES, evaluation.episodes), seed)
+    eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
     model = _make_model(experiment, env, device)
     return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
 

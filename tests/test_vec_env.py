@@ -11,8 +11,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from bistable_rl.agents.make_env import make_evaluation_env
 from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
+from bistable_rl.experiments import EnvConfig
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("bistable_rl/CopyFirst-v0", {"length": (2, 5), "num_symbols": 3}),
@@ -154,3 +157,18 @@ def test_recurrent_ppo_trains_and_evaluates_through_it() -> None:
     returns, lengths = evaluate_policy(model, env, n_eval_episodes=8, return_episode_rewards=True)
     assert len(returns) == 8  # type: ignore[arg-type]
     assert max(lengths) <= 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("id", "episodes", "copies"),
+    [("CartPole-v1", 100, 16), ("bistable_rl/TMaze-v0", 100, 100), ("bistable_rl/TMaze-v0", 999, 256)],
+)
+def test_an_evaluation_plays_hundreds_of_episodes_at_once_only_in_a_batch(id: str, episodes: int, copies: int) -> None:
+    env = make_evaluation_env(EnvConfig(id), episodes, seed=0)
+    assert env.num_envs == copies
+    env.close()
+
+
+def test_an_evaluation_of_an_unknown_environment_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"^env: "):
+        make_evaluation_env(EnvConfig("Nope-v0"), 10, seed=0)

@@ -54,12 +54,12 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_vec_env
+    from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_evaluation_env
 
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
-    env = make_vec_env(experiment.env, min(evaluation.COPIES, args.episodes), seed)
+    env = make_evaluation_env(experiment.env, args.episodes, seed)
     agent.check_spaces(env)
     try:
         summary = evaluation.evaluate(agent, env, args.episodes).summary()
