@@ -70,7 +70,6 @@ class Rollout:
             dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype
             return torch.zeros(C + T, n, *space.shape, dtype=dtype, device=device)
 
-        self._keys = list(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else []
         if isinstance(observation_space, spaces.Dict):
             self.observations: Observations = {key: empty(space) for key, space in observation_space.spaces.items()}
         else:
@@ -116,8 +115,6 @@ class Rollout:
     ) -> None:
         """Append a step: what was seen, the state before it, and what came of it."""
         now = self.context + self._t
-        if isinstance(observation, dict):  # an environment may have its keys in another order than its space
-            observation = {key: observation[key] for key in self._keys}
         if isinstance(self.observations, dict):
             assert isinstance(observation, dict)
             for key, part in self.observations.items():  # an environment may order its keys otherwise than its space
