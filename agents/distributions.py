@@ -1,9 +1,11 @@
-"""The distribution over discrete actions, in as few tensor operations as it takes."""
+"""The distributions over discrete and continuous actions, in as few tensor operations as they take."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from torch import Tensor
 
 
@@ -34,3 +36,36 @@ class Categorical(CategoricalDistribution):
     def mode(self) -> Tensor:
         """Return the likeliest actions (B,)."""
         return self.log_probs.argmax(-1)
+
+
+class DiagGaussian(DiagGaussianDistribution):
+    """SB3's normal distribution, independent in each dimension, without torch.distributions."""
+
+    mean: Tensor
+    """(B, n)."""
+    log_std: Tensor
+    """(n,) or (B, n): logarithms of the standard deviations."""
+
+    def proba_distribution(self, mean_actions: Tensor, log_std: Tensor) -> DiagGaussian:
+        """Set the means (B, n) and the logarithms of the standard deviations (n,) or (B, n)."""
+        self.mean, self.log_std = mean_actions, log_std
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-densities (B,) of actions (B, n)."""
+        deviations = (actions - self.mean) * (-self.log_std).exp()
+        log_densities: Tensor = (-0.5 * deviations.square() - self.log_std).sum(-1)
+        return log_densities - 0.5 * math.log(2 * math.pi) * self.action_dim
+
+    def entropy(self) -> Tensor:
+        """Return the entropies (B,)."""
+        entropies: Tensor = self.log_std.sum(-1) + 0.5 * (1 + math.log(2 * math.pi)) * self.action_dim
+        return entropies.expand(len(self.mean))
+
+    def sample(self) -> Tensor:
+        """Draw actions (B, n), through which no gradient flows back to the mean."""
+        return self.mean.detach() + self.log_std.detach().exp() * torch.randn_like(self.mean)
+
+    def mode(self) -> Tensor:
+        """Return the likeliest actions (B, n)."""
+        return self.mean

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from bistable_rl.agents.distributions import Categorical
+from bistable_rl.agents.distributions import Categorical, DiagGaussian
 from bistable_rl.agents.features import Features
 from bistable_rl.cells import Cell
 from bistable_rl.rnn import RNN, make_rnn
@@ -173,18 +173,20 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         if isinstance(self.action_dist, CategoricalDistribution):
             self.action_dist = Categorical(self.action_dist.action_dim)
+        if isinstance(self.action_dist, DiagGaussianDistribution):
+            self.action_dist = DiagGaussian(self.action_dist.action_dim)
         super()._build(lr_schedule)
         if self.action_bias:
             with torch.no_grad():
                 self.action_net.bias.copy_(torch.tensor(self.action_bias))
-        if self.state_dependent_std and isinstance(self.action_dist, DiagGaussianDistribution):
+        if self.state_dependent_std and isinstance(self.action_dist, DiagGaussian):
             del self.log_std
             self.log_std_net = nn.Linear(self.mlp_extractor.latent_dim_pi, self.action_net.out_features)
             nn.init.zeros_(self.log_std_net.weight)
             nn.init.constant_(self.log_std_net.bias, self.log_std_init)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        if not isinstance(self.action_dist, DiagGaussianDistribution):
+        if not isinstance(self.action_dist, DiagGaussian):
             if isinstance(self.action_dist, Categorical):
                 return self.action_dist.proba_distribution(self.action_net(latent_pi))
             return super()._get_action_dist_from_latent(latent_pi)

@@ -1,10 +1,10 @@
-"""The light categorical distribution, against SB3's and torch's."""
+"""The light distributions, against SB3's and torch's."""
 
 import pytest
 import torch
-from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 
-from bistable_rl.agents.distributions import Categorical
+from bistable_rl.agents.distributions import Categorical, DiagGaussian
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 1)])
@@ -53,3 +53,29 @@ def test_samples_are_those_of_the_seed() -> None:
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.equal(distribution.get_actions(deterministic=True), torch.zeros(50, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3)])
+def test_the_normal_one_is_sb3s(shape: tuple[int, ...]) -> None:
+    mean, log_std, actions = torch.randn(5, 3), torch.randn(shape), torch.randn(5, 3)
+    found = []
+    for kind in (DiagGaussian, DiagGaussianDistribution):
+        m, s = mean.clone().requires_grad_(), log_std.clone().requires_grad_()
+        distribution = kind(3).proba_distribution(m, s)
+        entropy = distribution.entropy()
+        assert entropy is not None
+        (distribution.log_prob(actions) * torch.arange(5.0)).sum().add(entropy.sum()).backward()
+        torch.manual_seed(0)
+        sample = distribution.get_actions()
+        found.append((distribution.log_prob(actions), entropy, distribution.mode(), sample, m.grad, s.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_normal_samples_have_the_declared_spread() -> None:
+    distribution = DiagGaussian(2).proba_distribution(
+        torch.tensor([[1.0, -2.0]]).expand(40_000, 2), torch.tensor([0.0, -1.0])
+    )
+    samples = distribution.sample()
+    torch.testing.assert_close(samples.mean(0), torch.tensor([1.0, -2.0]), atol=0.02, rtol=0)
+    torch.testing.assert_close(samples.std(0).log(), torch.tensor([0.0, -1.0]), atol=0.02, rtol=0)

@@ -393,7 +393,7 @@ def test_the_standard_deviation_never_falls_below_its_floor() -> None:
         live(model)
         latent = torch.randn(50, 8)
         distribution: Any = model.policy._get_action_dist_from_latent(latent)
-        torch.testing.assert_close(distribution.distribution.stddev, torch.full((50, 2), 0.7))
+        torch.testing.assert_close(distribution.log_std.exp().expand(50, 2), torch.full((50, 2), 0.7))
         if not dependent:
             record = quiet(model)
             model.train()
@@ -406,7 +406,7 @@ def test_a_state_dependent_standard_deviation_depends_on_the_state_and_is_traine
 
     def spread() -> Tensor:
         distribution: Any = model.policy._get_action_dist_from_latent(latent)
-        stddev: Tensor = distribution.distribution.stddev
+        stddev: Tensor = distribution.log_std.exp()
         return stddev
 
     torch.testing.assert_close(spread(), torch.full((5, 2), float(np.exp(-0.5))))
