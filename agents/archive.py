@@ -76,6 +76,8 @@ def save(model: RecurrentPPO, path: Path) -> None:
             arrays=counters.arrays,
         )
         files[MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise ValueError(f"only plain values can be saved; an argument of the algorithm is none: {error}") from None
     buffer = io.BytesIO()
@@ -108,7 +110,7 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         model._setup_model()
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # whatever SB3 makes of arguments that it never wrote
         reason = (
             one_sentence(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {one_sentence(error)}"
         )

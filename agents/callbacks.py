@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
@@ -72,8 +72,15 @@ class _TensorBoard(TensorBoardOutputFormat):
     """SB3's writer; `purge_step` hides what a run that goes on from there had written after it."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self.folder = folder
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
         self._is_closed = False
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        try:
+            super().write(key_values, key_excluded, step)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror or error}.") from None
 
 
 def make_logger(run: Path, experiment: Experiment, first_step: int) -> Logger:
@@ -145,6 +152,8 @@ class RunCallback(BaseCallback):
         self._evaluated_at = int(before["evaluated_at"])
         self._best = None if before["best"] is None else [float(value) for value in before["best"]]
         self._seconds_before = float(before["seconds"])
+        if not 0 <= self._seconds_before < math.inf:
+            raise ValueError(f"seconds must be a number of seconds, not {self._seconds_before}")
         self._started = time.monotonic()
         self._snapshot = start
         self._saved_at = None if start is None else start.steps
@@ -162,7 +171,6 @@ class RunCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._handler = signal.signal(signal.SIGINT, self._interrupt)
-        self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         assert isinstance(self.model, RecurrentPPO)
         self.model.start_time -= int(self._seconds_before * 1e9)
         self.model._num_timesteps_at_start = 0
@@ -286,12 +294,3 @@ class RunCallback(BaseCallback):
             arrays=self._snapshot.arrays,
             **self._snapshot.values,
         )
-
-    def _check_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        # clipping has spread a NaN in any of them over all, so one look at their sum tells
-        gradients = [p.grad.sum() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not bool(torch.isfinite(torch.stack(gradients).sum())):
-            raise runs.NonFiniteError(
-                f"the gradient of the loss became NaN or infinite in the update at {self.num_timesteps} steps; "
-                "a smaller algorithm.learning_rate or algorithm.max_grad_norm usually cures this"
-            )

@@ -25,9 +25,12 @@ class Gradient:
         """Set it to zero, for `backward` to add to."""
         self.vector.zero_()
 
-    def clip(self, max_norm: float) -> dict[str, Tensor]:
-        """Scale it down to a norm; return its norm before, and that of each part."""
+    def norms(self) -> dict[str, Tensor]:
+        """Return its norm, as "norm", and that of each part."""
         norms = {name: vector_norm(part) for name, part in self._parts.items()}
         norms["norm"] = vector_norm(self.vector)
-        self.vector.mul_((max_norm / (norms["norm"] + 1e-6)).clamp(max=1.0))
         return norms
+
+    def clip(self, norm: Tensor, max_norm: float) -> None:
+        """Scale it, which has a norm, down to another one."""
+        self.vector.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

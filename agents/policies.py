@@ -246,7 +246,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         outputs, _ = self._advance(PackedSequence(features, batch_sizes), state, None)
         outputs = [output.data for output in outputs]
         if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
-            actions = actions.float()  # kept as the environment takes them: bytes, or in double precision
+            # kept as the environment takes them: in any shape, bytes or in double precision
+            actions = actions.reshape(len(actions), -1).float()
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs[0]))
         values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(features, outputs)))
         entropy = distribution.entropy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +25,7 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.runs import NonFiniteError
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -108,8 +110,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
+            if not isinstance(value, int | np.integer):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be within 0 and 1, got {share}")
         if bptt_length is not None and bptt_length < 1:
             raise ValueError(f"bptt_length must be at least 1, or None for no limit, got {bptt_length}")
         longest = min(bptt_length or n_steps, n_steps)
@@ -362,12 +369,18 @@ class RecurrentPPO(OnPolicyAlgorithm):
                     break
                 gradient.clear()
                 loss.backward()
-                for name, norm in gradient.clip(self.max_grad_norm).items():
+                norms = gradient.norms()
+                for name, norm in norms.items():
                     statistics.setdefault(f"gradient/{name}", []).append(norm)
+                if not bool(torch.isfinite(norms["norm"])):
+                    self._raise_non_finite("the gradient of ", lambda parameter: parameter.grad)
+                gradient.clip(norms["norm"], self.max_grad_norm)
                 self.policy.optimizer.step()
             self._n_updates += 1
             if stop:
                 break
+        if not bool(torch.isfinite(torch.stack([p.detach().sum() for p in self.policy.parameters()])).all()):
+            self._raise_non_finite("", lambda parameter: parameter)
         if self.refresh_states:
             self._refresh()
         for name, values in statistics.items():
@@ -426,6 +439,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
             rollout.start_states(self.policy, packed),
             torch.from_numpy(packed.batch_sizes),
         )
+
+    def _raise_non_finite(self, what: str, tensor_of: Callable[[torch.nn.Parameter], Tensor | None]) -> None:
+        for name, parameter in self.policy.named_parameters():
+            tensor = tensor_of(parameter)
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise NonFiniteError(
+                    f"{what}{name} became NaN or infinite in the update at {self.num_timesteps} steps; "
+                    "a smaller learning_rate or max_grad_norm usually cures this"
+                )
 
     def _refresh(self) -> None:
         self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)

@@ -97,7 +97,10 @@ def restore(model: RecurrentPPO, snapshot: Snapshot) -> None:
     if env is not None:
         env.set_state(_below(arrays, "env"))
         model._last_obs = _below(arrays, "observation") or arrays["observation"]
-        model._last_episode_starts = arrays["episode_starts"]
+        starts = arrays["episode_starts"]
+        if starts.shape != (model.n_envs,):
+            raise ValueError(f"episode_starts must have shape {(model.n_envs,)}, not {starts.shape}")
+        model._last_episode_starts = starts
         model._last_state = _like(model._last_state, arrays["memory"])
         model.rollout_buffer.set_state(_below(arrays, "rollout"))
     _set_generators(model, _below(arrays, "generator"))
@@ -168,4 +171,6 @@ def _below(arrays: Arrays, name: str) -> dict[str, np.ndarray]:
 def _like(tensor: Tensor, array: np.ndarray) -> Tensor:
     if tuple(tensor.shape) != array.shape:
         raise ValueError(f"the memory must have shape {tuple(tensor.shape)}, not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("the memory holds NaN or infinity")
     return torch.from_numpy(array.copy()).to(tensor)

@@ -22,11 +22,13 @@ def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Spa
     where = f"its action space is {action_space}"
     if not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         raise ValueError(f"{where}, but a policy gives Box, Discrete, MultiDiscrete or MultiBinary actions")
-    if isinstance(action_space, spaces.Box):  # noqa: SIM102 - two questions, the second of a Box only
+    if isinstance(action_space, spaces.Box):
         if not (np.issubdtype(action_space.dtype, np.floating) and action_space.is_bounded()):
             raise ValueError(
                 f"{where}, but a policy's continuous actions are floating-point numbers with finite bounds"
             )
+    elif len(action_space.shape or ()) > 1:
+        raise ValueError(f"{where}, but a policy's discrete actions are along one axis; flatten them")
     _check_start(action_space, where)
 
 

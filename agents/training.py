@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -118,7 +119,7 @@ def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
     saved = checkpoint.folders(run)
     start = _load(saved[-1], model) if saved else None
     runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
-    (run / runs.RESULT).unlink(missing_ok=True)
+    runs.remove_file(run / runs.RESULT)
     model.set_logger(make_logger(run, experiment, start.steps if start else 0))
     try:
         seed = derived_seed(experiment.seed, EVALUATION)
@@ -143,7 +144,8 @@ def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
         failure = error
     finally:
         callback.close()
-        model.logger.close()
+        with contextlib.suppress(OSError):  # a full disk, which something has met before
+            model.logger.close()
         parts.close()
     saved = checkpoint.folders(run)
     last = str(saved[-1].relative_to(run)) if saved else None

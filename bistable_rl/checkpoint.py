@@ -71,14 +71,18 @@ def save(
 def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str, Any]) -> None:
     """Write the weights that did best so far, with the evaluation that says so, and drop those that did before.
 
+    Those that were best at the last checkpoint remain: a run that goes on from there may not do as well again.
+
     Raises:
         UserError: The disk is full or cannot be written to; the best ones until now are intact.
     """
-    before = _bests(run)
+    last = max((int(checkpoint.name) for checkpoint in folders(run)), default=0)
     folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
+    until_last = [best for best in _bests(run) if _steps_of(best) <= last]
+    kept = {folder, *(until_last[-1:] if steps > last else [])}
     _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
-    for old in before:
-        if old != folder:
+    for old in _bests(run):
+        if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -89,7 +93,14 @@ def pack(
     optimizer: torch.optim.Optimizer | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, bytes]:
-    """Return the files of a checkpoint, by name."""
+    """Return the files of a checkpoint, by name.
+
+    Raises:
+        UserError: The weights hold NaN or infinity, with which nothing could go on.
+    """
+    for name, tensor in network.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"the weights cannot be saved: {name} holds NaN or infinity.")
     files = {WEIGHTS: safetensors.torch.save(_contiguous(network.state_dict()))}
     if optimizer is not None:
         files[OPTIMIZER] = safetensors.torch.save(_optimizer_tensors(optimizer))
@@ -136,8 +147,12 @@ def best(run: Path) -> Path:
 def forget_best(run: Path, steps: int) -> None:
     """Drop the best checkpoint if it is from after a number of steps, where the run goes on from."""
     for folder in _bests(run):
-        if int(folder.name.removeprefix(BEST)) > steps:
+        if _steps_of(folder) > steps:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(BEST))
 
 
 def _bests(run: Path) -> list[Path]:
@@ -184,6 +199,8 @@ def load_state(folder: Folder) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(read(file))
         state["steps"] = int(state["steps"])
+        if isinstance(folder, Path) and state["steps"] != _steps_of(folder):
+            raise ValueError("steps of another checkpoint")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -205,7 +222,13 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
             index, _, name = key.partition(".")
             if tensor.dim() and tensor.shape != parameters[int(index)].shape:
                 raise ValueError(f"{key} has another shape")
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{key} holds NaN or infinity")
             state.setdefault(int(index), {})[name] = tensor
+        names = set().union(*state.values())
+        lacking = [f"{index}.{name}" for index, moments in state.items() for name in sorted(names - moments.keys())]
+        if lacking:
+            raise ValueError(f"{lacking[0]} is missing")
     except UserError:
         raise
     except (ValueError, IndexError) as error:

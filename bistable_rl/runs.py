@@ -83,6 +83,18 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one.
+
+    Raises:
+        UserError: It cannot be removed, or a folder is in its place.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be removed: {error.strerror}.") from None
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder, with those above it, where there is none; return it.
 

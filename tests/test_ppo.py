@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.cells import CELLS
+from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
+from bistable_rl.runs import NonFiniteError
 
 CRITICS = ("separate", "shared", "feedforward")
 BOX = spaces.Box(-1, 1, (2,), np.float32)
@@ -654,3 +657,51 @@ def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str)
 def test_an_agent_trains_and_evaluates_on_a_gpu(options: dict[str, Any]) -> None:
     model = agent(policy={"critic": "separate"}, device="cuda", **options).learn(256)
     assert np.isfinite(evaluate_policy(model, noise(), n_eval_episodes=4, warn=False)[0])
+
+
+# --- what cannot go on -------------------------------------------------------------------------------------
+
+
+def test_weights_that_become_infinite_stop_the_training_and_are_not_saved(tmp_path: Path) -> None:
+    model = agent(noise(NUMBERS, BOX), learning_rate=1e39)
+    with pytest.raises(NonFiniteError, match="became NaN or infinite in the update at"):
+        model.learn(256)
+    with pytest.raises(UserError, match=r"the weights cannot be saved: .* holds NaN or infinity"):
+        model.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_states_are_refreshed_between_epochs_and_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = agent(noise(NUMBERS, BOX), refresh_states=True, n_epochs=3)
+    refresh, calls = RecurrentPPO._refresh, 0
+
+    def counted(self: RecurrentPPO) -> None:
+        nonlocal calls
+        calls += 1
+        refresh(self)
+
+    monkeypatch.setattr(RecurrentPPO, "_refresh", counted)
+    live(model)
+    model.train()
+    assert calls == 3
+
+
+def test_continuous_actions_may_have_more_than_one_axis() -> None:
+    space = spaces.Box(-1, 1, (2, 3))
+    model = agent(noise(NUMBERS, space)).learn(128)
+    action, _ = model.predict(NUMBERS.sample())
+    assert space.contains(action)
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.MultiBinary(np.array([2, 2])), spaces.MultiDiscrete(np.array([[2, 3], [3, 2]]))]
+)
+def test_discrete_actions_of_more_than_one_axis_are_refused(space: spaces.Space) -> None:
+    with pytest.raises(ValueError, match="discrete actions are along one axis"):
+        agent(noise(NUMBERS, space))
+
+
+@pytest.mark.parametrize("wrong", [{"n_steps": 16.5}, {"gamma": 2.0}, {"gae_lambda": -0.1}, {"n_epochs": 0}])
+def test_an_argument_out_of_range_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RecurrentPPO("MlpRecurrentPolicy", "CartPole-v1", **wrong)

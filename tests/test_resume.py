@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
 import yaml
 
 from bistable_rl import checkpoint, runs
@@ -195,6 +198,26 @@ def test_the_best_weights_are_kept_beside_the_last(
     assert json.loads((checkpoint.best(run) / "state.json").read_text())["evaluation"]["return_mean"] == 2.0
 
 
+def test_the_best_weights_until_the_last_checkpoint_survive_better_ones_that_are_lost(tmp_path: Path) -> None:
+    network, optimizer = torch.nn.Linear(1, 1), torch.optim.Adam([torch.zeros(1)])
+
+    def bests() -> list[str]:
+        return sorted(
+            folder.name.removeprefix("best-").lstrip("0") for folder in (tmp_path / "checkpoints").glob("best-*")
+        )
+
+    for steps in (20, 50):
+        checkpoint.save_best(tmp_path, steps, network, {})
+    checkpoint.save(tmp_path, 60, network, optimizer, keep=1)
+    for steps in (70, 80):
+        checkpoint.save_best(tmp_path, steps, network, {})
+        assert bests() == ["50", str(steps)]
+    checkpoint.forget_best(tmp_path, 60)  # killed, it goes on from there
+    assert checkpoint.best(tmp_path).name == "best-000000000050"
+    checkpoint.save_best(tmp_path, 60, network, {})
+    assert bests() == ["60"]
+
+
 def test_evaluate_takes_the_best_weights_when_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = int(checkpoint.best(trained).name.removeprefix("best-"))
     assert main(["evaluate", str(trained), "--best", "--episodes", "2"]) == 0
@@ -243,6 +266,53 @@ def _broken_counters(run: Path) -> None:
     (checkpoint.latest(run) / "state.json").write_text('{"steps": 320}')
 
 
+def _state(run: Path, **changes: Any) -> None:
+    file = checkpoint.latest(run) / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _other_steps(run: Path) -> None:
+    _state(run, steps=10**30)
+
+
+def _no_seconds(run: Path) -> None:
+    _state(run, seconds="nan")
+
+
+def _moments(run: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    file = checkpoint.latest(run) / "optimizer.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    change(tensors)
+    safetensors.torch.save_file(tensors, file)
+
+
+def _nan_moments(run: Path) -> None:
+    _moments(run, lambda tensors: tensors["0.exp_avg"].fill_(float("nan")))
+
+
+def _lost_moment(run: Path) -> None:
+    _moments(run, lambda tensors: tensors.pop("0.exp_avg"))
+
+
+def _array(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    file = checkpoint.latest(run) / "training.safetensors"
+    arrays = safetensors.numpy.load_file(file)
+    safetensors.numpy.save_file(arrays | {name: change(arrays[name])}, file)
+
+
+def _nan_memory(run: Path) -> None:
+    _array(run, "memory", lambda memory: memory * np.float32("nan"))
+
+
+def _fewer_starts(run: Path) -> None:
+    _array(run, "episode_starts", lambda starts: starts[:1])
+
+
+def _result_is_a_folder(run: Path) -> None:
+    (run / "result.json").unlink(missing_ok=True)
+    (run / "result.json").mkdir()
+
+
 def _broken_metrics(run: Path) -> None:
     (run / "metrics.csv").write_text("a,b\n1,2\n")
 
@@ -255,6 +325,13 @@ def _broken_metrics(run: Path) -> None:
         (_broken_arrays, "training.safetensors is truncated or broken"),
         (_broken_moments, "optimizer.safetensors is truncated or broken"),
         (_broken_counters, "does not fit"),
+        (_other_steps, "state.json is truncated or broken"),
+        (_no_seconds, "seconds must be a number of seconds, not nan"),
+        (_nan_moments, "0.exp_avg holds NaN"),
+        (_lost_moment, "0.exp_avg is missing"),
+        (_nan_memory, "the memory holds NaN"),
+        (_fewer_starts, "episode_starts must have shape (4,), not (1,)"),
+        (_result_is_a_folder, "result.json cannot be removed"),
         (_broken_metrics, "metrics.csv is broken"),
     ],
 )

@@ -487,9 +487,36 @@ def test_a_nan_in_the_gradient_never_reaches_the_weights(
         return values * (float("nan") if calls == 6 else 1.0), log_prob, entropy
 
     monkeypatch.setattr(RecurrentPolicy, "evaluate_packed", poisoned)
-    with pytest.raises(runs.RunFailedError, match="gradient of the loss became NaN"):
+    with pytest.raises(runs.RunFailedError, match=r"the gradient of value_net\.weight became NaN or infinite"):
         train(experiment, tmp_path)
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
+
+
+def test_weights_that_become_infinite_are_never_saved(experiment: Experiment, tmp_path: Path) -> None:
+    """With one minibatch an update no gradient is computed from them before they would be."""
+    experiment.algorithm.learning_rate, experiment.algorithm.n_epochs = 1e39, 1
+    experiment.algorithm.batch_size = experiment.algorithm.n_steps * experiment.env.num_envs
+    experiment.checkpoint.every = 1
+    with pytest.raises(runs.RunFailedError, match=r"became NaN or infinite in the update at .* is checkpoints/0+;"):
+        train(experiment, tmp_path)
+    assert load(tmp_path / "small" / "nbrc-seed0").steps == 0
+
+
+def test_a_full_disk_met_by_tensorboard_is_one_sentence_and_a_result(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    monkeypatch.setattr(SummaryWriter, "close", full)
+    with pytest.raises(UserError, match="nbrc-seed0 cannot be written: No space left on device"):
+        train(experiment, tmp_path)
+    run = tmp_path / "small" / "nbrc-seed0"
+    assert json.loads((run / "result.json").read_text())["status"] == "failed"
+    assert load(run).steps == 80
 
 
 def test_a_nan_observation_stops_the_run_and_says_where(

@@ -36,6 +36,8 @@ def evaluate(argv: Sequence[str]) -> int:
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
+    if args.figure is not None and args.figure.suffix.lower() != ".png":
+        raise UserError(f"evaluate: --figure writes a PNG, so its name must end in .png, not {args.figure.name}.")
     if args.horizons is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 
