@@ -76,10 +76,11 @@ def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str
     Raises:
         UserError: The disk is full or cannot be written to; the best ones until now are intact.
     """
-    last = max((int(checkpoint.name) for checkpoint in folders(run)), default=0)
+    last = max(map(_steps_of, folders(run)), default=0)
     folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
-    until_last = [best for best in _bests(run) if _steps_of(best) <= last]
-    kept = {folder, *(until_last[-1:] if steps > last else [])}
+    kept = {folder}
+    if steps > last:
+        kept.update([old for old in _bests(run) if _steps_of(old) <= last][-1:])
     _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
     for old in _bests(run):
         if old not in kept:
@@ -98,10 +99,11 @@ def pack(
     Raises:
         UserError: The weights hold NaN or infinity, with which nothing could go on.
     """
-    for name, tensor in network.state_dict().items():
+    weights = _contiguous(network.state_dict())
+    for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"the weights cannot be saved: {name} holds NaN or infinity.")
-    files = {WEIGHTS: safetensors.torch.save(_contiguous(network.state_dict()))}
+    files = {WEIGHTS: safetensors.torch.save(weights)}
     if optimizer is not None:
         files[OPTIMIZER] = safetensors.torch.save(_optimizer_tensors(optimizer))
     if arrays is not None:
