@@ -117,6 +117,7 @@ def _about(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         (lambda path: _rewritten(path, lambda files: files.update({"model.json": b"[]"})), "no algorithm that can be"),
         (lambda path: _rewritten(path, _about(policy="Mine")), "its policy is a Mine"),
         (lambda path: _rewritten(path, _about(settings={"rm": "-rf"})), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, _about(schedules={"learning_rate": "x"})), "no algorithm that can be loaded"),
         (lambda path: _rewritten(path, lambda files: files.update({"state.json": b'{"steps": 1}'})), "are broken"),
         (lambda path: path.unlink(), "there is no file"),
     ],
