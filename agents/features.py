@@ -103,5 +103,6 @@ class Features(BaseFeaturesExtractor):
         """Return the features of a batch of observations."""
         if isinstance(observations, dict):
             return torch.cat([part(observations[key]) for key, part in zip(self.keys, self.parts, strict=True)], dim=1)
-        features: Tensor = self.parts[0](observations)
+        (part,) = self.parts  # indexing a ModuleList looks its length up first
+        features: Tensor = part(observations)
         return features

@@ -190,17 +190,17 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         Returns:
             Observations, rewards, terminations, truncations and infos, as a `gymnasium.vector.VectorEnv` gives them.
         """
-        if (self.episode < 0).any():
+        if self.episode.min() < 0:
             raise ResetNeeded("call reset() before the first step()")
-        waiting = self.over.copy()
-        if self.autoreset_mode is AutoresetMode.DISABLED and waiting.any():
-            raise ResetNeeded(f"the episode of copy {waiting.argmax()} is over: reset it before the next step()")
+        waiting = np.flatnonzero(self.over)
+        if len(waiting) and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ResetNeeded(f"the episode of copy {waiting[0]} is over: reset it before the next step()")
 
         reward, terminated, truncated, last = self._advance(self._valid(actions))
         self.t += 1
-        if waiting.any():  # NEXT_STEP: these copies are reset by this step, and their action is ignored
+        if len(waiting):  # NEXT_STEP: these copies are reset by this step, and their action is ignored
             reward[waiting], terminated[waiting], truncated[waiting] = 0.0, False, False
-            self._start(np.flatnonzero(waiting))
+            self._start(waiting)
         observations = self._observe(self.copies)
         self.over = terminated | truncated
 
@@ -308,7 +308,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions must have shape {self.action_space.shape}, not {actions.shape}")
         if isinstance(space, gymnasium.spaces.Discrete):
-            if actions.dtype.kind not in "iu" or (actions < 0).any() or (actions >= space.n).any():
+            if actions.dtype.kind not in "iu" or actions.min() < 0 or actions.max() >= space.n:
                 raise ValueError(f"actions must be integers from 0 to {space.n - 1}, not {actions}")
             return actions.astype(np.int64, copy=False)
         if not np.isfinite(actions).all():
