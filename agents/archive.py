@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents import snapshot
+from bistable_rl.agents.checks import check_whole
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.spaces_json import from_json, to_json
 from bistable_rl.config import UserError, one_sentence
@@ -106,7 +107,7 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
             if env is not None and getattr(model, name) != saved:
                 raise ValueError(f"its {name.replace('_', ' ')} is {saved}, the environment's {getattr(model, name)}")
             setattr(model, name, saved)
-        model.n_envs = model.n_envs if env is not None else int(about["n_envs"])
+        model.n_envs = model.n_envs if env is not None else check_whole("n_envs", about["n_envs"], 1)
         model._setup_model()
     except UserError:
         raise
@@ -120,7 +121,7 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     arrays = checkpoint.load_arrays(folder)
     try:
         snapshot.restore_counters(model, snapshot.Snapshot(state["steps"], arrays, state))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
 

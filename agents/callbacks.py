@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
@@ -83,8 +83,8 @@ class _TensorBoard(TensorBoardOutputFormat):
             raise UserError(f"{self.folder} cannot be written: {error.strerror or error}.") from None
 
 
-def make_logger(run: Path, experiment: Experiment, first_step: int) -> Logger:
-    """Return SB3's logger on metrics.csv and TensorBoard, with the resolved config as TensorBoard's text.
+def open_outputs(run: Path, experiment: Experiment, first_step: int) -> list[KVWriter]:
+    """Return what SB3's logger writes to, metrics.csv and TensorBoard, with the resolved config as TensorBoard's text.
 
     Args:
         run: The run folder; metrics from `first_step` on are dropped, since they will be written again.
@@ -100,7 +100,7 @@ def make_logger(run: Path, experiment: Experiment, first_step: int) -> Logger:
         tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
         tensorboard.writer.flush()
         columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
-        return Logger(str(run), [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, columns)), tensorboard])
+        return [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, columns)), tensorboard]
     except OSError as error:
         raise UserError(f"{run} cannot be written: {error.strerror or error}.") from None
 

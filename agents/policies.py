@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 from bistable_rl.agents.distributions import Categorical, DiagGaussian
 from bistable_rl.agents.features import Features
 from bistable_rl.cells import Cell
+from bistable_rl.cells.base import check_size
 from bistable_rl.rnn import RNN, make_rnn
 
 CRITICS = ("separate", "shared", "feedforward")
@@ -95,7 +96,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             parameter.
 
     Raises:
-        ValueError: `critic` is none of the three, or the cell, its size or its options are wrong.
+        ValueError: `critic` is none of the three, the cell, a size or its options are wrong, or a number isn't finite.
     """
 
     action_dist: Distribution
@@ -122,6 +123,17 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+        heads = list(net_arch or [])
+        for name, size in [("hidden_size", hidden_size), ("num_layers", num_layers), *(("net_arch", w) for w in heads)]:
+            check_size(name, size)
+        given: dict[str, Any] = {
+            "action_bias": action_bias or [],
+            "log_std_init": log_std_init,
+            "log_std_min": log_std_min or 0.0,
+        }
+        for name, value in given.items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite, got {value}")
         if log_std_min is not None and log_std_min > log_std_init:
             raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
         if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
@@ -131,7 +143,6 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.log_std_min = log_std_min
         self.state_dependent_std = state_dependent_std
         self._predicted_first = False  # whether the last call of `predict` came without a state
-        heads = list(net_arch or [])
         super().__init__(
             observation_space,
             action_space,

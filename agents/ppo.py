@@ -15,16 +15,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import archive, returns
+from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
 from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.envs.make import find_spec
 from bistable_rl.runs import NonFiniteError
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
@@ -42,7 +44,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     Args:
         policy: `RecurrentPolicy`, a subclass, or its name.
-        env: The environment, or its id.
+        env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
         learning_rate: Adam's step size; like the other schedules a number, or a function of the remaining progress
             (1 at first, 0 at the end).
         n_steps: T, steps of each copy between two updates. No gradient reaches further back than the rollout's start.
@@ -109,22 +111,27 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
-            if not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, share in (("gamma", gamma), ("gae_lambda", gae_lambda)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must be within 0 and 1, got {share}")
-        if bptt_length is not None and bptt_length < 1:
-            raise ValueError(f"bptt_length must be at least 1, or None for no limit, got {bptt_length}")
-        longest = min(bptt_length or n_steps, n_steps)
-        if not 0 <= burn_in <= longest:
-            raise ValueError(f"burn_in must be within 0 and {longest}, the longest sequence, got {burn_in}")
+        counts = {"n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs}
+        counts |= {"stats_window_size": stats_window_size}
+        for name, count in counts.items():
+            check_whole(name, count, 1)
+        if bptt_length is not None:
+            check_whole("bptt_length", bptt_length, 1, why=", or None for no limit")
+        check_whole("burn_in", burn_in, 0, min(bptt_length or n_steps, n_steps), ", the longest sequence")
+        check_number("gamma", gamma, most=1)
+        check_number("gae_lambda", gae_lambda, most=1)
+        check_number("vf_coef", vf_coef)
+        check_positive("max_grad_norm", max_grad_norm)
+        if target_kl is not None:
+            check_positive("target_kl", target_kl)
+        check_schedule("learning_rate", learning_rate, positive=True)
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
-        if env is not None:  # as in `load`
+        if env is None and _init_setup_model:
+            raise ValueError("env must be an environment or its id, got None")
+        if env is not None:
+            if isinstance(env, str):
+                find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
             env = maybe_make_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
@@ -149,9 +156,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
-        self.clip_range = FloatSchedule(clip_range)
-        self.clip_range_vf = None if clip_range_vf is None else FloatSchedule(clip_range_vf)
-        self.entropy_schedule = FloatSchedule(ent_coef)
+        self.clip_range = check_schedule("clip_range", clip_range, positive=True)
+        self.clip_range_vf = None
+        if clip_range_vf is not None:
+            self.clip_range_vf = check_schedule("clip_range_vf", clip_range_vf, positive=True)
+        self.entropy_schedule = check_schedule("ent_coef", ent_coef, positive=False)
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         self.bptt_length = bptt_length

@@ -6,6 +6,7 @@ Taken between two updates. Of an environment of ours the episodes under way belo
 from __future__ import annotations
 
 import random
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,9 +114,17 @@ def restore_counters(model: RecurrentPPO, snapshot: Snapshot) -> None:
     model.minibatch_generator.bit_generator.state = snapshot.values["minibatch_generator"]
     statistics = _below(snapshot.arrays, "normalize")
     normalize = model.get_vec_normalize_env()
-    if normalize is not None and statistics:
+    here = {} if normalize is None else _moments(normalize)
+    if model.get_env() is not None:
+        saved = {name.rsplit("/", 1)[0] for name in statistics if "/" in name}
+        for name in sorted(saved ^ here.keys()):
+            lacking = "the environment does not normalise it" if name in saved else "they start anew"
+            verb = "are left out" if name in saved else "are not in what was saved"
+            warnings.warn(f"VecNormalize's statistics of the {name} {verb}: {lacking}", stacklevel=4)
+    if normalize is not None and "returns" in statistics:
         normalize.returns = statistics["returns"]
-        for name, moments in _moments(normalize).items():
+    for name, moments in here.items():
+        if f"{name}/mean" in statistics:
             moments.mean, moments.var = statistics[f"{name}/mean"], statistics[f"{name}/var"]
             moments.count = float(statistics[f"{name}/count"])
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs
-from bistable_rl.agents.callbacks import RunCallback, make_logger
+from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_evaluation_env, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
@@ -73,9 +74,7 @@ def resume(run: Path, *, total_steps: int | None = None) -> None:
     if is_finished(run, experiment.total_steps):
         return
     experiment = without_gate_options(experiment)
-    parts = _prepare(experiment)
-    runs.write_text(run / runs.CONFIG, to_yaml(experiment))
-    _train(experiment, run, parts)
+    _train(experiment, run, _prepare(experiment))
 
 
 def is_finished(run: Path, total_steps: int) -> bool:
@@ -118,20 +117,24 @@ def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
     model = parts.model
     saved = checkpoint.folders(run)
     start = _load(saved[-1], model) if saved else None
-    runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
-    runs.remove_file(run / runs.RESULT)
-    model.set_logger(make_logger(run, experiment, start.steps if start else 0))
+    model.set_logger(Logger(str(run), []))
     try:
         seed = derived_seed(experiment.seed, EVALUATION)
         callback = RunCallback(experiment, run, parts.eval_env, seed, parts.horizons, start)
         if start is not None:
-            checkpoint.forget_best(run, start.steps)
             parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
             restore(model, start)
-    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, RuntimeError) as error:
         raise UserError(
             f"the checkpoint {saved[-1]} does not fit {run / runs.CONFIG} ({type(error).__name__}: {error})."
         ) from None
+    # what cannot go on has been refused by now; from here on the folder changes
+    model.logger.output_formats += open_outputs(run, experiment, start.steps if start else 0)
+    runs.write_text(run / runs.CONFIG, to_yaml(experiment))
+    runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
+    runs.remove_file(run / runs.RESULT)
+    if start is not None:
+        checkpoint.forget_best(run, start.steps)
     status, failure, warmup = "failed", None, None
     try:
         warmup = warm_up_memory(experiment, model.policy, run)

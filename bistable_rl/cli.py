@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -59,6 +60,7 @@ def _help() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's error becomes one sentence and exit code 2, a failed run exit code 1."""
     warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # a sentence, without the line of code
+    others, threading.excepthook = threading.excepthook, _thread_failed
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
@@ -75,6 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `bistable-rl list envs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        threading.excepthook = others
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Print what a thread died of, but for a disk that TensorBoard's writer met: the command says that itself."""
+    if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(failure)
 
 
 def _run(argv: list[str]) -> int:

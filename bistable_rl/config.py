@@ -24,6 +24,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt,
 
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
+Finite = restricted_number_type("Finite", float, [(">", -math.inf), ("<", math.inf)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
@@ -347,7 +348,7 @@ def _is_possible(value: Any, kind: Any) -> bool:
         return isinstance(value, dict)
     if origin is list:
         item_kind = typing.get_args(kind)[0]
-        wanted: Any = dict if typing.get_origin(item_kind) is dict else (int, float) if item_kind is float else int
+        wanted: Any = dict if typing.get_origin(item_kind) is dict else (int, float) if item_kind is Finite else int
         return isinstance(value, list) and all(isinstance(item, wanted) for item in value)
     return not isinstance(value, str) or kind is str or origin is Literal
 
@@ -365,7 +366,7 @@ def _expected(kind: Any, key: str) -> str:
     return _phrase(kind)
 
 
-_LISTED = {PositiveInt: "integers above 0", float: "numbers"}
+_LISTED = {PositiveInt: "integers above 0", Finite: "finite numbers"}
 
 
 def _phrase(kind: Any) -> str:
@@ -375,6 +376,7 @@ def _phrase(kind: Any) -> str:
         Seed: "an integer from 0 to 4294967295",
         Positive: "a finite number above 0",
         NonNegative: "a finite number of at least 0",
+        Finite: "a finite number",
         ClosedUnitInterval: "a number from 0 to 1",
         bool: "true or false",
         str: "text",

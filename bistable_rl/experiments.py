@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
 from bistable_rl.config import (
+    Finite,
     NonNegative,
     Positive,
     Seed,
@@ -70,9 +71,9 @@ class PolicyConfig:
     critic_gradient: bool = True
     net_arch: list[PositiveInt] = field(default_factory=list)
     ortho_init: bool = True
-    action_bias: list[float] = field(default_factory=list)
-    log_std_init: float = 0.0
-    log_std_min: float | None = None
+    action_bias: list[Finite] = field(default_factory=list)
+    log_std_init: Finite = 0.0
+    log_std_min: Finite | None = None
     state_dependent_std: bool = False
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.spaces.utils import flatdim
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorWrapper
@@ -19,14 +19,16 @@ def widened(space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> gymna
     """Return the space of observations that hold the previous action and reward too.
 
     Raises:
-        ValueError: The actions are neither Discrete nor Box.
+        ValueError: The actions are neither Discrete, MultiDiscrete, MultiBinary nor Box.
     """
-    if isinstance(actions, Discrete):
-        action = Box(0, 1, (int(actions.n),), np.float32)
-    elif isinstance(actions, Box):
+    if isinstance(actions, Box):
         action = Box(actions.low.ravel(), actions.high.ravel(), dtype=np.float32)
+    elif isinstance(actions, Discrete | MultiDiscrete | MultiBinary):
+        action = Box(0, 1, (flatdim(actions),), np.float32)
     else:
-        raise ValueError(f"previous_action_reward is for Discrete and Box actions, not for {actions}")
+        raise ValueError(
+            f"previous_action_reward is for Discrete, MultiDiscrete, MultiBinary and Box actions, not for {actions}"
+        )
     reward = Box(-np.inf, np.inf, (1,), np.float32)
     if isinstance(space, Box) and len(space.shape) == 1:
         low = np.concatenate([space.low, action.low, reward.low])
@@ -37,10 +39,11 @@ def widened(space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> gymna
 
 
 def encoded(actions: np.ndarray, space: gymnasium.Space[Any]) -> npt.NDArray[np.float32]:
-    """Return n actions (n, ...) as new numbers (n, k): discrete ones one-hot, others flat."""
-    if isinstance(space, Discrete):
-        numbers = (np.asarray(actions).reshape(-1, 1) - space.start) == np.arange(space.n)
-        return numbers.astype(np.float32)
+    """Return n actions (n, ...) as new numbers (n, k): each discrete one one-hot, others flat."""
+    if isinstance(space, Discrete | MultiDiscrete):
+        sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec).ravel()
+        chosen = (np.asarray(actions) - space.start).reshape(-1, len(sizes))
+        return np.concatenate([chosen[:, [k]] == np.arange(size) for k, size in enumerate(sizes)], 1, dtype=np.float32)
     return np.array(actions, np.float32).reshape(len(actions), -1)
 
 

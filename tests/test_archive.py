@@ -81,6 +81,22 @@ def test_the_statistics_of_a_normalised_environment_are_kept(tmp_path: Path) -> 
     assert other.ret_rms.count == env.ret_rms.count
 
 
+@pytest.mark.filterwarnings("error")
+def test_statistics_that_the_environment_does_not_use_are_named(tmp_path: Path) -> None:
+    learned(VecNormalize(copy_first())).save(tmp_path / "both.zip")
+    with pytest.warns(UserWarning, match="are left out") as warned:
+        RecurrentPPO.load(tmp_path / "both.zip", copy_first(), device="cpu")
+    assert [str(w.message) for w in warned] == [
+        f"VecNormalize's statistics of the {what} are left out: the environment does not normalise it"
+        for what in ("observation", "reward")
+    ]
+    learned(VecNormalize(copy_first(), norm_obs=False)).save(tmp_path / "rewards.zip")
+    with pytest.warns(UserWarning, match="of the observation are not in what was saved: they start anew") as warned:
+        RecurrentPPO.load(tmp_path / "rewards.zip", VecNormalize(copy_first()), device="cpu")
+    assert len(warned) == 1
+    RecurrentPPO.load(tmp_path / "both.zip", device="cpu")  # no environment, nothing to compare with
+
+
 def test_a_schedule_that_is_a_function_must_be_given_again(tmp_path: Path) -> None:
     learned(copy_first(), clip_range=lambda left: 0.1 + 0.1 * left).save(tmp_path / "model")
     with pytest.raises(UserError, match=r"its clip_range was a function.*give it: load\(path, clip_range="):
@@ -104,6 +120,15 @@ def _about(**changes: Any) -> Callable[[dict[str, bytes]], None]:
     return change
 
 
+def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        values = json.loads(files["state.json"])
+        values["minibatch_generator"]["state"]["state"] = state
+        files["state.json"] = json.dumps(values).encode()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("doctor", "expected"),
     [
@@ -117,6 +142,8 @@ def _about(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         (lambda path: _rewritten(path, lambda files: files.update({"model.json": b"[]"})), "no algorithm that can be"),
         (lambda path: _rewritten(path, _about(policy="Mine")), "its policy is a Mine"),
         (lambda path: _rewritten(path, _about(settings={"rm": "-rf"})), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, _about(n_envs=0)), "n_envs must be at least 1, got 0"),
+        (lambda path: _rewritten(path, _counters(-1)), "are broken"),
         (lambda path: _rewritten(path, _about(schedules={"learning_rate": "x"})), "no algorithm that can be loaded"),
         (lambda path: _rewritten(path, lambda files: files.update({"state.json": b'{"steps": 1}'})), "are broken"),
         (lambda path: path.unlink(), "there is no file"),

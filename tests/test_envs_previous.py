@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
+from noise_env import Noise
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_vec_env import compare
@@ -12,7 +14,7 @@ from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
-from bistable_rl.envs.previous import PreviousActionRewardVector
+from bistable_rl.envs.previous import PreviousActionReward, PreviousActionRewardVector
 from bistable_rl.experiments import EnvConfig
 
 EXTRA = [{"name": "previous_action_reward"}]
@@ -80,3 +82,28 @@ def test_arguments_it_does_not_take_are_refused() -> None:
     wrong = [{"name": "previous_action_reward", "kwargs": {"steps": 2}}]
     with pytest.raises(UserError, match="steps"):
         make_vec_env(EnvConfig("bistable_rl/TMaze-v0", {}, wrong), 2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "shown"),
+    [
+        (spaces.Discrete(3, start=1), 2, [0, 1, 0]),
+        (spaces.MultiDiscrete([2, 3]), [1, 2], [0, 1, 0, 0, 1]),
+        (spaces.MultiDiscrete([2, 2], start=[1, 0]), [1, 1], [1, 0, 0, 1]),
+        (spaces.MultiBinary(3), [1, 0, 1], [1, 0, 1]),
+        (spaces.Box(-1, 1, (2,)), [0.5, -1], [0.5, -1]),
+    ],
+)
+def test_every_kind_of_action_is_shown(space: spaces.Space[Any], action: Any, shown: list[float]) -> None:
+    env = PreviousActionReward(Noise(action_space=space))
+    first, _ = env.reset(seed=0)
+    assert not first[-len(shown) - 1 :].any()
+    observation, reward, *_ = env.step(np.array(action, space.dtype))
+    np.testing.assert_array_equal(observation[-len(shown) - 1 : -1], shown)
+    assert observation[-1] == np.float32(reward)
+    assert env.observation_space.contains(observation)
+
+
+def test_other_actions_are_refused() -> None:
+    with pytest.raises(ValueError, match="is for Discrete, MultiDiscrete, MultiBinary and Box actions, not for Text"):
+        PreviousActionReward(Noise(action_space=spaces.Text(3)))

@@ -1,10 +1,12 @@
 """Recurrent PPO: its first update against sb3-contrib's, its bootstrapping against a loop, its doors to SB3."""
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -548,6 +550,24 @@ def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> Non
         (lambda: agent(batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda: agent(n_epochs=0), "n_epochs must be at least 1, got 0"),
         (lambda: agent(bptt_length=0), "bptt_length must be at least 1, or None for no limit, got 0"),
+        (lambda: agent(n_steps=True), "n_steps must be a whole number, got True"),
+        (lambda: agent(bptt_length=2.5), "bptt_length must be a whole number, got 2.5"),
+        (lambda: agent(burn_in=1.5), "burn_in must be a whole number, got 1.5"),
+        (lambda: agent(stats_window_size=0), "stats_window_size must be at least 1, got 0"),
+        (lambda: agent(gamma="a"), "gamma must be within 0 and 1, got 'a'"),
+        (lambda: agent(vf_coef=-1), "vf_coef must be a finite number of at least 0, got -1"),
+        (lambda: agent(vf_coef=float("nan")), "vf_coef must be a finite number of at least 0, got nan"),
+        (lambda: agent(max_grad_norm=0), "max_grad_norm must be a finite number above 0, got 0"),
+        (lambda: agent(max_grad_norm=None), "max_grad_norm must be a finite number above 0, got None"),
+        (lambda: agent(target_kl=-1), "target_kl must be a finite number above 0, got -1"),
+        (lambda: agent(learning_rate=0), "learning_rate must be a finite number above 0, got 0"),
+        (lambda: agent(clip_range=-0.1), "clip_range must be a finite number above 0, got -0.1"),
+        (lambda: agent(clip_range_vf=0), "clip_range_vf must be a finite number above 0, got 0"),
+        (lambda: agent(ent_coef="x"), "ent_coef must be a finite number of at least 0, got 'x'"),
+        (lambda: agent(policy={"hidden_size": 1.5}), "hidden_size must be a positive integer, got 1.5"),
+        (lambda: agent(policy={"net_arch": [8, 0]}), "net_arch must be a positive integer, got 0"),
+        (lambda: agent(policy={"action_bias": [0, float("inf")]}), r"action_bias must be finite, got \[0, inf\]"),
+        (lambda: RecurrentPPO("RecurrentPolicy", cast(Any, None)), "env must be an environment or its id, got None"),
         (lambda: agent(burn_in=17), "burn_in must be within 0 and 16, the longest sequence, got 17"),
         (lambda: agent(burn_in=5, bptt_length=4), "burn_in must be within 0 and 4, the longest sequence, got 5"),
     ],
@@ -566,12 +586,21 @@ def test_what_is_out_of_range_is_told_in_a_sentence(make: Callable[[], Any], mes
         (RecurrentPolicy, Noise(NUMBERS, spaces.Text(3)), "its action space is Text"),
         (RecurrentPolicy, Noise(NUMBERS, spaces.Box(-np.inf, np.inf, (1,))), "finite bounds"),
         (RecurrentPolicy, Noise(spaces.Text(3)), "its observation space is Text"),
+        (RecurrentPolicy, Noise(spaces.MultiDiscrete(np.array([[2, 2], [3, 3]]))), "along one axis; flatten them"),
+        (RecurrentPolicy, Noise(NUMBERS, spaces.Box(-1, 1, (0,))), "holds no numbers along an axis"),
     ],
 )
 def test_a_policy_or_a_space_that_is_none_of_ours_is_told_in_a_sentence(policy: Any, env: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         RecurrentPPO(policy, env, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_an_environment_of_ours_is_known_by_its_id() -> None:
+    """In a process in which nothing has registered it."""
+    script = "from bistable_rl.agents import RecurrentPPO; RecurrentPPO('RecurrentPolicy', 'bistable_rl/TMaze-v0')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # --- what would be forgotten in silence --------------------------------------------------------------------

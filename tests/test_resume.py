@@ -313,6 +313,14 @@ def _result_is_a_folder(run: Path) -> None:
     (run / "result.json").mkdir()
 
 
+def _negative_generator(run: Path) -> None:
+    _array(run, "generator/python", lambda words: -words)
+
+
+def _endless(run: Path) -> None:
+    _state(run, evaluated_at=float("inf"))
+
+
 def _broken_metrics(run: Path) -> None:
     (run / "metrics.csv").write_text("a,b\n1,2\n")
 
@@ -331,6 +339,8 @@ def _broken_metrics(run: Path) -> None:
         (_lost_moment, "0.exp_avg is missing"),
         (_nan_memory, "the memory holds NaN"),
         (_fewer_starts, "episode_starts must have shape (4,), not (1,)"),
+        (_negative_generator, "does not fit"),
+        (_endless, "does not fit"),
         (_result_is_a_folder, "result.json cannot be removed"),
         (_broken_metrics, "metrics.csv is broken"),
     ],
@@ -347,6 +357,23 @@ def test_a_damaged_checkpoint_is_one_sentence(
     assert err.count("\n") <= 2  # the run's name may stand before it
 
 
+@pytest.mark.parametrize("damage", [_other_copies, _broken_arrays, _endless, _broken_metrics])
+def test_what_cannot_go_on_leaves_the_folder_as_it_was(
+    damage: Callable[[Path], None], trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    cut_back(run, 320)
+    (run / "result.json").write_text("{}")
+    damage(run)
+
+    def files() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+
+    before = files()
+    assert main(["train", "--resume", str(run), "--total_steps", "5000"]) == 2
+    assert files() == before
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -354,6 +381,8 @@ def test_a_damaged_checkpoint_is_one_sentence(
         (["rl/copy_first", "--resume", "RUN"], "name a CONFIG to train, or a run to go on with"),
         (["--resume", "RUN", "--seed", "1"], "--seed is fixed"),
         (["--resume", "RUN", "--total_steps", "0"], "total_steps must be an integer above 0"),
+        (["--resume", "RUN", "--out", "there"], "--out is for a new run"),
+        (["--resume", "RUN", "--overwrite"], "--overwrite is for a new run"),
         (["--resume", "nowhere"], "there is no folder nowhere"),
     ],
 )

@@ -502,6 +502,22 @@ def test_weights_that_become_infinite_are_never_saved(experiment: Experiment, tm
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 0
 
 
+def test_a_full_disk_met_by_tensorboards_thread_is_one_sentence(tmp_path: Path) -> None:
+    """The thread that writes the events dies of it, which Python would print as a traceback."""
+    script = (
+        "import errno, sys, tensorboard.summary.writer.record_writer as r\n"
+        "def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "r.RecordWriter.write = full\n"
+        "from bistable_rl.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "train", "rl/t_maze", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
 def test_a_full_disk_met_by_tensorboard_is_one_sentence_and_a_result(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ class TrainingParser(Parser):
         super().__init__(command, description)
         self.command, self.kind = command, kind
         self.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
-        self.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+        self.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: runs)")
         self.add_argument(
             "--overwrite", action="store_true", help="replace the run that is there, instead of numbering"
         )
@@ -37,6 +37,10 @@ class TrainingParser(Parser):
         args, overrides = super().parse_overrides(argv)
         if (args.config is None) == (args.resume is None):
             raise UserError(f"{self.command}: name a CONFIG to train, or a run to go on with by --resume RUN_DIR.")
+        if args.resume is not None and (args.out is not None or args.overwrite):
+            option = "--overwrite" if args.overwrite else "--out"
+            raise UserError(f"{self.command}: {option} is for a new run; --resume goes on in {args.resume}.")
+        args.out = args.out or Path("runs")
         return args, overrides
 
 
