@@ -285,7 +285,7 @@ def cut_metrics(run: Path, column: str, last: int) -> None:
     path = run / METRICS
     if not path.exists():
         return
-    if not path.stat().st_size:  # killed before the header was on the disk
+    if last < 1 or not path.stat().st_size:  # it starts over, or was killed before the header was on the disk
         path.unlink()
         return
     try:

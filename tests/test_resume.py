@@ -151,7 +151,12 @@ def _no_checkpoint(run: Path) -> None:
     (run / "metrics.csv").write_text("")
 
 
-@pytest.mark.parametrize("left", [_only_config, _no_checkpoint])
+def _half_a_header(run: Path) -> None:
+    _no_checkpoint(run)
+    (run / "metrics.csv").write_text("time/total_ti")
+
+
+@pytest.mark.parametrize("left", [_only_config, _no_checkpoint, _half_a_header])
 def test_a_run_without_a_checkpoint_starts_over_in_its_folder(
     left: Callable[[Path], None], trained: Path, tmp_path: Path
 ) -> None:
