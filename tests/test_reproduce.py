@@ -95,6 +95,8 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
         ("nbrc", "0.5", "0", "2"),
         ("gru", "0.5", "0", "2"),
     ] * 2
+    assert main(command(tiny, "--settings", "T=50")) == 0
+    assert {r["setting"] for r in read(tiny / "table1-quick" / "table.csv")} == {"T=50"}
     assert main(["reproduce", "fig3", *command(tiny)[2:]]) == 0
     assert (tiny / "table1-quick" / "fig3.png").stat().st_size > 1000
     assert main(command(tiny, "--estimate")) == 0
@@ -117,6 +119,8 @@ def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[st
         (["table9"], "invalid choice: 'table9'"),
         (["table1", "--cells", "nbrc,"], "--cells: unknown cell ''"),
         (["table1", "--cells", "nbrk"], "--cells: unknown cell 'nbrk'; did you mean 'nbrc'?"),
+        (["table1", "--settings", "T=301"], "--settings: unknown setting 'T=301'; did you mean 'T=300'?"),
+        (["table5", "--settings", "T=50"], "--settings: unknown setting 'T=50'; the choices are digits N<=300"),
         (["table1", "--seeds", "0,x"], "--seeds: 'x' is not an integer"),
         (["table1", "--workers", "0"], "'0' is not an integer above 0"),
         (["johns"], "johns has no quick preset"),

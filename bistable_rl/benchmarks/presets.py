@@ -179,6 +179,19 @@ def find(preset: str, name: str, protocol: Which = "paper") -> Table:
     return replace(table, settings=settings, protocol=protocol)
 
 
+def only(table: Table, settings: Sequence[str]) -> Table:
+    """Return a table with some of its settings.
+
+    Raises:
+        UserError: It has no such setting.
+    """
+    known = {setting.name: setting for setting in table.settings}
+    for name in settings:
+        if name not in known:
+            raise UserError(f"--settings: {unknown('setting', name, known)}")
+    return replace(table, settings=tuple(known[name] for name in known if name in settings))
+
+
 def _sized_as_the_code(setting: Setting) -> Setting:
     """Return a setting of the paper with the sizes that its authors' code has instead."""
     sizes: dict[str, int] = {}

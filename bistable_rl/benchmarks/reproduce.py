@@ -24,6 +24,7 @@ def reproduce(
     preset: str,
     out: Path,
     *,
+    settings: Sequence[str] = (),
     cells: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     protocol: Which = "paper",
@@ -39,6 +40,7 @@ def reproduce(
         name: The table, such as `table1`.
         preset: `paper` or `quick`.
         out: The output folder.
+        settings: Its rows, such as `T=50` (default: all).
         cells: Its cells (default: the preset's).
         seeds: Its seeds.
         protocol: Whose data and order of samples.
@@ -47,11 +49,13 @@ def reproduce(
         command: What the table says that it was made by.
 
     Raises:
-        UserError: There is no such table, cell or protocol of it, matplotlib is not installed, or a file is broken or
+        UserError: There is no such table, setting, cell or protocol of it, matplotlib is not installed, or a file is broken or
             cannot be written.
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
     table = presets.find(preset, name, protocol)
+    if settings:
+        table = presets.only(table, settings)
     grid = presets.grid(name, preset, protocol)
     folder, committed = out / grid, ledger.RESULTS / grid
     chosen = list(cells) or list(table.cells)

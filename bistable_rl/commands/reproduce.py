@@ -35,6 +35,7 @@ def reproduce(argv: Sequence[str]) -> int:
         "authors_code: samples in one order, other flags in table2, rows permuted and grey lines in table4 and table5, "
         "one N in table5; with --preset paper also its 100 epochs and sizes (default: paper)",
     )
+    parser.add_argument("--settings", metavar="SETTING,...", help="rows of the table, such as T=5,T=50 (default: all)")
     parser.add_argument("--cells", metavar="CELL,...", help="cells (default: the preset's)")
     parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
     parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
@@ -55,6 +56,7 @@ def reproduce(argv: Sequence[str]) -> int:
         args.table,
         args.preset,
         args.out,
+        settings=[] if args.settings is None else args.settings.split(","),
         cells=[] if args.cells is None else list(dict.fromkeys(args.cells.split(","))),
         seeds=list(dict.fromkeys(seeds)),
         protocol=args.protocol,
