@@ -49,8 +49,8 @@ def reproduce(
         command: What the table says that it was made by.
 
     Raises:
-        UserError: There is no such table, setting, cell or protocol of it, matplotlib is not installed, or a file is broken or
-            cannot be written.
+        UserError: There is no such table, setting, cell or protocol, matplotlib is not installed, or a file is broken
+            or cannot be written.
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
     table = presets.find(preset, name, protocol)
