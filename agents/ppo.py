@@ -111,10 +111,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        counts = {"n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs}
-        counts |= {"stats_window_size": stats_window_size}
-        for name, count in counts.items():
-            check_whole(name, count, 1)
+        check_whole("n_steps", n_steps, 1)
+        check_whole("batch_size", batch_size, 1)
+        check_whole("n_epochs", n_epochs, 1)
+        check_whole("stats_window_size", stats_window_size, 1)
         if bptt_length is not None:
             check_whole("bptt_length", bptt_length, 1, why=", or None for no limit")
         check_whole("burn_in", burn_in, 0, min(bptt_length or n_steps, n_steps), ", the longest sequence")
