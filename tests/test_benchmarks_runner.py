@@ -253,6 +253,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_test_set_that_cannot_be_made_is_not_found_out_after_the_training(tmp_path: Path) -> None:
+    config = small()
+    config.task = TaskConfig("line_mnist", {"dataset": "digits", "black_lines": 2, "test_size": 5000})
+    with pytest.raises(UserError, match=r"task\.kwargs\.test_size must be at most 360, all there are, not 5000"):
+        start(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [

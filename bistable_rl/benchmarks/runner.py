@@ -61,7 +61,9 @@ def _prepare(benchmark: Benchmark) -> tuple[Feed, Network]:
         torch.set_num_threads(1)  # so that the numbers do not depend on the machine's cores
     task = make_task(benchmark.task)
     network = make_network(benchmark, task, device)
-    return Feed(benchmark, task, device), network
+    feed = Feed(benchmark, task, device)
+    feed.test_set()  # only to see that it can be made: a missing or broken file is not found out after hours
+    return feed, network
 
 
 def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> None:
