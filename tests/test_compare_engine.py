@@ -98,13 +98,23 @@ def test_a_finished_run_whose_files_are_broken_is_named(experiment: Experiment, 
     assert [row.label for row in outcome.rows] == ["gru"]
 
 
-def test_cores_are_shared_out_as_threads(experiment: Experiment, tmp_path: Path) -> None:
+def test_cores_are_shared_out_as_threads(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0))
     for workers, threads in ((1, cores), (cores, 1), (4 * cores, 1)):
         jobs = grid(experiment, tmp_path / str(workers), cells=("nbrc",), seeds=1)
         run(jobs, tmp_path / str(workers), workers=workers)
         [start] = starts(jobs[0])
         assert start.split(":")[0] == str(threads)
+
+
+def test_a_run_gets_no_more_threads_than_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    for value, threads in (("1", 1), ("3", 3), ("16", 4), ("", 4), ("0", 4), ("many", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert LocalLauncher(workers=2).threads == threads
 
 
 def test_a_folder_of_another_experiment_is_one_sentence(experiment: Experiment, tmp_path: Path) -> None:

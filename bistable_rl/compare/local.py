@@ -25,7 +25,10 @@ def command(job: Job) -> list[str]:
 
 
 class LocalLauncher:
-    """Runs jobs side by side on this machine, the cores shared out among them.
+    """Runs jobs side by side on this machine, the cores shared out among them as threads.
+
+    `OMP_NUM_THREADS`, where it is set, is the most that a run gets: who runs two grids at once, or trains beside other
+    work, keeps them out of each other's way with it.
 
     Args:
         workers: How many at once (default: one a core).
@@ -36,6 +39,9 @@ class LocalLauncher:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = workers or cores
         self.threads = max(1, cores // self.slots)
+        most = os.environ.get("OMP_NUM_THREADS", "")
+        if most.isdecimal() and int(most):
+            self.threads = min(self.threads, int(most))
         self._command = command
 
     def start(self, job: Job) -> Process:
