@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import safetensors.torch
 import torch
 
 from bistable_rl import checkpoint, runs
+from bistable_rl.benchmarks.feed import Feed
 from bistable_rl.benchmarks.runner import load_network, resume, start
+from bistable_rl.benchmarks.task import judge
 from bistable_rl.benchmarks.trainer import Trainer, learning_rate
 from bistable_rl.cli import main
 from bistable_rl.config import UserError, to_yaml
@@ -231,6 +234,32 @@ def test_a_network_reopened_from_its_folder_answers_as_it_did(tmp_path: Path) ->
     network, task = load_network(run)
     assert all(torch.equal(value, weights(run)[name]) for name, value in network.state_dict().items())
     assert network(torch.zeros(8, 3, task.input_size)).shape == (1, 3, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("cell", ["nbrc", "brc", "gru", "lstm", "goru", "lmu", "half_pbrc"])
+@pytest.mark.parametrize("task", ["copy_first", "variable_line_mnist"])
+def test_a_network_trained_on_the_cpu_answers_the_same_on_a_gpu(task: str, cell: str, tmp_path: Path) -> None:
+    config = small(cell=cell)
+    if task == "variable_line_mnist":
+        config.task = TaskConfig(task, {"dataset": "digits", "max_black_lines": 5, "train_size": 205})
+    run = start(config, tmp_path)
+    ours, made = load_network(run)
+    theirs, _ = load_network(run, "cuda")
+    samples, index = Feed(config, made, torch.device("cpu")).test_set()
+    x, target = samples.batch(index)
+    with torch.no_grad():
+        expected, answers = ours(x), theirs(x.cuda()).cpu()
+    torch.testing.assert_close(answers, expected, rtol=1e-3, atol=1e-4)
+    for name, value in judge(answers, target, classes=made.classes).items():
+        assert value == pytest.approx(result(run)["evaluation"][name], rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("cell", ["nbrc", "brc", "gru", "lstm"])
+def test_the_seed_decides_the_numbers_on_a_gpu_too(cell: str, tmp_path: Path) -> None:
+    first = start(replace(small(cell=cell), device="cuda"), tmp_path / "a")
+    same(first, start(replace(small(cell=cell), device="cuda"), tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
