@@ -32,9 +32,10 @@ def reproduce(
     estimate: bool = False,
     command: str,
 ) -> None:
-    """Carry out what is not finished of a table's grid, and write the table into `out/<name>-<preset>`.
+    """Carry out what is not finished of a table's grid, and write the whole table into `out/<name>-<preset>`.
 
-    Of another protocol than the paper's the folder is `out/<name>-<preset>-<protocol>`.
+    The table shows every finished run, whichever command asked for it, and what has not been run. Of another protocol
+    than the paper's the folder is `out/<name>-<preset>-<protocol>`.
 
     Args:
         name: The table, such as `table1`.
@@ -54,12 +55,11 @@ def reproduce(
         RunFailedError: Some runs failed; the others are finished and in the table.
     """
     table = presets.find(preset, name, protocol)
-    if settings:
-        table = presets.only(table, settings)
     grid = presets.grid(name, preset, protocol)
     folder, committed = out / grid, ledger.RESULTS / grid
-    chosen = list(cells) or list(table.cells)
-    jobs = presets.jobs(table, folder, chosen, seeds)
+    jobs = presets.jobs(
+        presets.only(table, settings) if settings else table, folder, list(cells) or list(table.cells), seeds
+    )
     launcher = LocalLauncher(workers)
     if estimate:
         _say_estimate(jobs, Ledger(folder, committed), launcher)
@@ -71,9 +71,13 @@ def reproduce(
             fig3.draw(outcome.rows, folder / fig3.PICTURE)
             print(f"{folder / fig3.PICTURE}  {fig3.see(outcome.rows)}")
     else:
-        found = tables.entries(name, table, chosen, outcome.rows)
+        book = Ledger(folder, committed)
+        columns = list(dict.fromkeys([*table.cells, *cells]))
+        finished = map(book.row, presets.jobs(table, folder, columns, sorted({*seeds, *book.seeds})))
+        rows = [row for row in finished if row is not None]
+        found = tables.entries(name, table, columns, rows)
         tables.write_csv(name, found, folder / tables.CSV)
-        page = tables.markdown(found, outcome.rows, protocol, command)
+        page = tables.markdown(found, rows, protocol, command)
         runs.write_text(folder / tables.MARKDOWN, page)
         tables.draw(found, folder / tables.PICTURE)
         print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")

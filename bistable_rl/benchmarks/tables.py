@@ -136,7 +136,7 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: Which, comma
         dates = sorted(row.facts["date"][:10] for row in rows)
         days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
         lines.append(f"{len(rows)} runs, {hours:.1f} hours of training together, on {hardware}, {days}.")
-    lines.append(f"Made by `{command}`.")
+    lines.append(f"Written by `{command}` from every run that is finished.")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,8 @@ def reproduce(argv: Sequence[str]) -> int:
     parser = Parser(
         "reproduce",
         "Train the grid behind a published table and write ours beside the published figures into OUT/TABLE-PRESET.\n"
-        "What is finished is never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.",
+        "What is finished is never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.\n"
+        "The table shows all that is finished, whichever command asked for it, and what has not been run.",
     )
     names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
     parser.add_argument("table", choices=names)
