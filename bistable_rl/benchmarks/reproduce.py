@@ -47,7 +47,7 @@ def reproduce(
         protocol: Whose data and order of samples.
         workers: Runs at once (default: one a core).
         estimate: Say how long it will take here, and carry out nothing.
-        command: What the table says that it was made by.
+        command: What the table says that it was written by.
 
     Raises:
         UserError: There is no such table, setting, cell or protocol, matplotlib is not installed, or a file is broken
