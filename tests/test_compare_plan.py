@@ -113,7 +113,9 @@ def test_a_file_without_a_base_is_one_sentence(tmp_path: Path) -> None:
 
 
 COMPARISONS = [name for name in shipped_configs() if name.startswith("compare/")]
-OTHER_VARIANTS = {"compare/horizons_copy_first", "compare/minigrid_memory", "compare/help_copy_first"}
+OTHER_VARIANTS = {
+    f"compare/{name}" for name in ("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50")
+}
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
