@@ -84,7 +84,7 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = dict.fromkeys(FACTS[3:], "1") | {"date": "2026-01-02T03:04:05", "hardware": "a machine"}
-    jobs = presets.jobs(TINY, tiny, ("nbrc", "gru"), (0, 1))
+    jobs = presets.jobs(TINY, tiny, ("nbrc", "gru", "brc"), (0, 1))  # brc by a command that asked for it
     rows = [
         Row(job.label, job.config.seed, job.hash, facts, job.keys, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.7},))
         for job in jobs
@@ -97,6 +97,7 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
     assert [(r["cell"], r["mean"], r["std"], r["n_seeds"]) for r in read(tiny / "table1-quick" / "table.csv")] == [
         ("nbrc", "0.5", "0", "2"),
         ("gru", "0.5", "0", "2"),
+        ("brc", "0.5", "0", "2"),
     ] * 2
     before = (tiny / "table1-quick" / "table.csv").read_text()
     assert main(command(tiny, "--settings", "T=50", "--cells", "gru", "--seeds", "1")) == 0

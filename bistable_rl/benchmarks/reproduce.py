@@ -72,7 +72,7 @@ def reproduce(
             print(f"{folder / fig3.PICTURE}  {fig3.see(outcome.rows)}")
     else:
         book = Ledger(folder, committed)
-        columns = list(dict.fromkeys([*table.cells, *cells]))
+        columns = list(dict.fromkeys([*table.cells, *cells, *book.values("cell")]))
         finished = map(book.row, presets.jobs(table, folder, columns, sorted({*seeds, *book.seeds})))
         rows = [row for row in finished if row is not None]
         found = tables.entries(name, table, columns, rows)

@@ -156,6 +156,10 @@ class Ledger:
         """The seeds that have a row."""
         return sorted({row.seed for row in self._rows.values()})
 
+    def values(self, key: str) -> list[str]:
+        """The values that a key of the grid has in the rows."""
+        return sorted({row.keys[key] for row in self._rows.values() if key in row.keys})
+
     def add(self, row: Row) -> None:
         """Add a row and write both files.
 
