@@ -236,6 +236,7 @@ def test_a_network_reopened_from_its_folder_answers_as_it_did(tmp_path: Path) ->
     assert network(torch.zeros(8, 3, task.input_size)).shape == (1, 3, 1)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("cell", ["nbrc", "brc", "gru", "lstm", "goru", "lmu", "half_pbrc"])
 @pytest.mark.parametrize("task", ["copy_first", "variable_line_mnist"])
@@ -255,6 +256,7 @@ def test_a_network_trained_on_the_cpu_answers_the_same_on_a_gpu(task: str, cell:
         assert value == pytest.approx(result(run)["evaluation"][name], rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("cell", ["nbrc", "brc", "gru", "lstm"])
 def test_the_seed_decides_the_numbers_on_a_gpu_too(cell: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ if not torch.cuda.is_available():
 from bistable_rl import kernels
 from bistable_rl.cells import CELLS, Cell, cell_options
 
-DEVICE = {"triton": "cuda" if torch.cuda.is_available() else "cpu"}
+GPU = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = {"triton": GPU, "torch": GPU}
 
 # Largest error of a result, and of a gradient, relative to the largest entry of what it should be.
 TOLERANCE = {torch.float64: (1e-11, 1e-10), torch.float32: (1e-5, 1e-5)}

@@ -656,6 +656,7 @@ def test_predicting_again_without_a_state_is_warned_of() -> None:
 # --- on a GPU ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("critic", CRITICS)
 @pytest.mark.parametrize("cell", ["nbrc", "brc", "lstm", "pbrc"])
@@ -681,6 +682,7 @@ def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str)
         torch.testing.assert_close(gradient.cpu(), expected[name], rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("options", [{}, {"bptt_length": 4, "burn_in": 2, "refresh_states": True}], ids=str)
 def test_an_agent_trains_and_evaluates_on_a_gpu(options: dict[str, Any]) -> None:
