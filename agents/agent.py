@@ -42,6 +42,9 @@ class Agent:
     ) -> tuple[np.ndarray, Any]:
         """Return actions, and the memory to hand back at the next call.
 
+        It acts with the weights as they are. In a loop that does not change them it acts faster inside
+        `with bistable_rl.fixed_weights(agent.policy):`, which packs them for the CPU once instead of at every call.
+
         Args:
             observation: One observation, or a batch of n.
             state: What the last call returned; None starts with an empty memory.

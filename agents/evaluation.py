@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from bistable_rl.cells.base import fixed_weights
 
 
 class Predicts(Protocol):
@@ -59,7 +62,8 @@ def evaluate(
 ) -> Evaluation:
     """Play exactly `episodes` episodes on the copies of `env`.
 
-    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones.
+    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones. A network
+    acts with the weights that it has at first, see `fixed_weights`.
 
     Args:
         agent: Has SB3's recurrent `predict`.
@@ -68,6 +72,19 @@ def evaluate(
         deterministic: Take the most likely action instead of sampling one.
         stop: Asked at every step; true ends the evaluation with the episodes that are over.
     """
+    with fixed_weights(_network(agent)):
+        return _play(agent, env, episodes, deterministic, stop)
+
+
+def _network(agent: Predicts) -> nn.Module:
+    """Return what an agent acts with; where that cannot be known, a module without cells."""
+    for found in (agent, getattr(agent, "policy", None)):
+        if isinstance(found, nn.Module):
+            return found
+    return nn.Module()
+
+
+def _play(agent: Predicts, env: VecEnv, episodes: int, deterministic: bool, stop: Callable[[], bool]) -> Evaluation:
     n = env.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     done = np.zeros(n, dtype=int)

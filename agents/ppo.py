@@ -26,6 +26,7 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.cells.base import fixed_weights
 from bistable_rl.envs.make import find_spec
 from bistable_rl.runs import NonFiniteError
 
@@ -277,10 +278,32 @@ class RecurrentPPO(OnPolicyAlgorithm):
     ) -> bool:
         """Step all copies `n_rollout_steps` times and find the advantages; return False if the callback stops it.
 
-        A rollout that was stopped is thrown away, and the next one starts with new episodes.
+        A rollout that was stopped is thrown away, and the next one starts with new episodes. All its steps act with the
+        weights that the policy had after `on_rollout_start`: what a callback edits meanwhile shows after the last.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        with fixed_weights(self.policy):
+            cut = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
+        if cut is None:
+            return False
+        for t, limited, last, states in cut:
+            rollout_buffer.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        seen = obs_as_tensor(self._last_obs, self.device)
+        rollout_buffer.last_values[:] = self.policy.values(
+            seen, self._restart(self._last_state, self._last_episode_starts)
+        )
+        self._evaluate_rollout()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _step_copies(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout, n_rollout_steps: int
+    ) -> list[tuple[int, np.ndarray, list[Any], Tensor]] | None:
+        """Fill the rollout; return what time limits have cut, or None if the callback stops it."""
         rollout, state = rollout_buffer, self._last_state
         rollout.begin(state)
         observation: Any = self._last_obs
@@ -300,7 +323,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             callback.update_locals(locals())
             if not callback.on_step():
                 self._last_obs = None
-                return False
+                return None
             ended = np.flatnonzero(dones)
             if len(ended):
                 self._update_info_buffer([infos[i] for i in ended], dones[ended])
@@ -312,15 +335,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             observation, starts = new_obs, dones
         rollout.end(state)
         self._last_obs, self._last_episode_starts, self._last_state = observation, starts, state
-
-        for t, limited, last, states in cut:
-            rollout.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
-        seen = obs_as_tensor(observation, self.device)
-        rollout.last_values[:] = self.policy.values(seen, self._restart(state, starts))
-        self._evaluate_rollout()
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
+        return cut
 
     def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
         """Return the state with the initial state where an episode starts."""

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.cells.base import fixed_weights
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,10 @@ class Episodes:
     successes: np.ndarray | None
 
 
-@torch.no_grad()
 def record(
     env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
 ) -> Episodes:
-    """Play one episode in every copy of an environment.
+    """Play one episode in every copy of an environment, with the weights that the policy has at first.
 
     Args:
         env: The copies, seeded; is reset first.
@@ -41,6 +41,13 @@ def record(
         choose: Takes the observations and where an episode has just begun, and returns the actions.
         longest: Steps after which an episode is cut.
     """
+    with torch.no_grad(), fixed_weights(policy):
+        return _record(env, policy, choose, longest)
+
+
+def _record(
+    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
+) -> Episodes:
     n = env.num_envs
     observation: Any = env.reset()
     starts = np.ones(n, np.bool_)

@@ -6,6 +6,24 @@ to the first, for acting.
 """
 
 from bistable_rl.kernels.choice import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
-from bistable_rl.kernels.operators import scan, step
+from bistable_rl.kernels.cpu_step import Weights, fix, fixed, pack, unpacked
+from bistable_rl.kernels.operators import has_short_step, scan, step
 
-__all__ = ["BACKENDS", "KINDS", "Choice", "choose", "describe", "note", "scan", "step", "use_backend", "watch"]
+__all__ = [
+    "BACKENDS",
+    "KINDS",
+    "Choice",
+    "Weights",
+    "choose",
+    "describe",
+    "fix",
+    "fixed",
+    "has_short_step",
+    "note",
+    "pack",
+    "scan",
+    "step",
+    "unpacked",
+    "use_backend",
+    "watch",
+]

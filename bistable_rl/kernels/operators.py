@@ -47,6 +47,7 @@ def scan(
         The outputs (T, B, H), or (N, H) when packed, and each sequence's last state (B, S).
 
     Raises:
+        ValueError: if a tensor is not of the shape, dtype or device that it has to be.
         RuntimeError: from a second differentiation.
     """
     tensors = (x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial)
@@ -60,44 +61,56 @@ def scan(
     if save:
         return _Scan.apply(*arguments)[:2]
     if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x, weight_hh.shape[1]) is cpu:
-        parameters = (weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh))
-        done = cpu_step.step(
-            kind, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), parameters, _contiguous(initial)
-        )
-        assert done is not None
-        return done[0], done[1].squeeze(0)
+        weights = cpu_step.unpacked(kind, (weight_ih, weight_hh, bias_ih, bias_hh))
+        if weights is not None:
+            done = cpu_step.step(
+                weights, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), _contiguous(initial)
+            )
+            if done is not None:
+                return done[0], done[1].squeeze(0)
     return _forward(*arguments)[:2]
 
 
+def has_short_step(kind: str, x: Tensor, state: Tensor, hidden_size: int) -> bool:
+    """Whether `step` can run this step: without gradients, by the compiled kernels, and nothing follows the operators.
+
+    Args:
+        kind: as in `scan`.
+        x: the input.
+        state: the state; it may be no tensor at all.
+        hidden_size: H.
+
+    Raises:
+        ValueError: if the backend asked for cannot serve this, see `choose`.
+    """
+    if torch.is_grad_enabled() or _is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
+        return False
+    return x.is_cpu and choose(kind, "cpu", x.dtype, hidden_size).backend == "cpu"
+
+
 def step(
-    kind: str,
-    x: Tensor,
-    state: Tensor,
-    resets: Tensor | None,
-    parameters: cpu_step.Parameters,
-    initial: Tensor | None,
+    kind: str, weights: cpu_step.Weights, x: Tensor, state: Tensor, resets: Tensor | None, initial: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
-    """Run one step without gradients by the shortest way, or leave it to `scan`.
+    """Run one step without gradients by the shortest way, where `has_short_step`, or leave it to `scan`.
 
     Half of the time of a step of acting would go into making ready what mostly is ready already. Here nothing is
     converted, and no mistake is explained: whatever is not just as the compiled kernel takes it is left alone.
 
     Args:
         kind: as in `scan`.
+        weights: as `pack` or `unpacked` gives them.
         x: (1, B, I).
-        state: (1, B, S); what is no tensor is left to `scan`, too.
+        state: (1, B, S).
         resets: nonzero where `initial` replaces the state before the step, (1, B), or None.
-        parameters: weight_ih, weight_hh, bias_ih and bias_hh, as in `scan`.
         initial: (S,), the state that a reset restores; None is zero.
 
     Returns:
         The outputs (1, B, H) and the next state (1, B, S), which share nothing; None if `scan` has to do it.
     """
-    if torch.is_grad_enabled() or _is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
-        return None
-    if _backend(kind, x, parameters[1].shape[1]) is not cpu:
-        return None
-    return cpu_step.step(kind, x, state, None if resets is None else resets != 0, parameters, initial)
+    done = cpu_step.step(weights, x, state, None if resets is None else resets != 0, initial)
+    if done is not None:
+        note(kind, "cpu")
+    return done
 
 
 def _is_traced(x: Tensor) -> bool:
@@ -289,7 +302,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) -> tuple[Any, ...]:
-    assert ctx.saving
+    if not ctx.saving:
+        raise RuntimeError("nothing was kept for this backward pass: the scan was run without gradients")
     return (ctx.kind, grad_outputs, grad_last, *ctx.saved_tensors, ctx.recompute, ctx.needs_input_grad[1])
 
 

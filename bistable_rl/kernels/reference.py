@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from bistable_rl.kernels.cpu import check_batch_sizes
+
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -35,8 +37,16 @@ def scan(
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
+
+    Raises:
+        ValueError: if batch_sizes is not as it has to be.
     """
-    sizes = [inputs.shape[1]] * inputs.shape[0] if batch_sizes is None else batch_sizes.tolist()
+    if batch_sizes is None:
+        sizes = [inputs.shape[1]] * inputs.shape[0]
+    elif torch.compiler.is_compiling():  # the graph cannot branch on data
+        sizes = batch_sizes.tolist()
+    else:
+        sizes = check_batch_sizes(batch_sizes, inputs.shape[0])
     if not sizes:
         return inputs.new_empty(0, *inputs.shape[1:-1], output_size), state.clone()
     rows = inputs.flatten(0, 1) if batch_sizes is None else inputs
