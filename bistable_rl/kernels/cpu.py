@@ -258,12 +258,7 @@ def _readable(tensor: Tensor | None) -> Tensor | None:
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
-    if tensor is None:
-        return None
-    pointer = tensor.data_ptr()
-    if not pointer and tensor.numel():
-        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no memory: its storage was resized to nothing")
-    return pointer
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _like(tensor: Tensor | None) -> Tensor | None:
@@ -332,6 +327,7 @@ def check_inputs(
     S = state_size(kind, H)
     if not x.is_floating_point() or x.layout != torch.strided:
         raise ValueError(f"x must be a dense tensor of floating-point numbers, got {x.dtype}, {x.layout}")
+    _check("x", x, tuple(x.shape), x)
     if bias_hh is not None and kind in ("brc", "nbrc"):
         raise ValueError(f"{kind} has no bias_hh")
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
@@ -381,6 +377,8 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor, dtype: 
             f"{name} must be {shape} of {dtype} on {x.device}, got {tuple(tensor.shape)} of {tensor.dtype} on "
             f"{tensor.device}" + ("" if tensor.layout == x.layout else f", {tensor.layout}")
         )
+    if not tensor.data_ptr() and tensor.numel() and not tensor.is_meta:
+        raise ValueError(f"{name} has no memory: its storage was resized to nothing")
 
 
 def describe(
