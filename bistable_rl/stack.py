@@ -180,17 +180,18 @@ class RNN(nn.Module):
         cells: Any = self._modules["cells"]  # `self.cells` and its iterator cost a tenth of a step
         if self.num_layers == 1:
             (cell,) = cells._modules.values()
-            return cell.act(x, hx, resets)  # type: ignore[no-any-return]
+            acted: tuple[Tensor, Tensor] | None = cell.act(x, hx, resets)
+            return acted
         if type(hx) is not Tensor or hx.dim() != 3 or len(hx) != self.num_layers:
             return None
-        last = []
+        output, last = x, []
         for cell, state in zip(cells._modules.values(), hx.split(1), strict=True):
-            acted = cell.act(x, state, resets)
+            acted = cell.act(output, state, resets)
             if acted is None:
                 return None
-            x, h_n = acted
+            output, h_n = acted
             last.append(h_n)
-        return x, torch.cat(last)
+        return output, torch.cat(last)
 
     def _layers(
         self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None

@@ -304,7 +304,7 @@ def partial(shape: tuple[int, ...], generator: random.Random) -> tuple[Any, ...]
 def test_every_edit_by_every_road_shows_in_the_next_step(name: str) -> None:
     generator = random.Random(0)
     for size in (7, 16, 20, 64):
-        cell_kwargs = {"candidate_bias": True} if name in ("brc", "nbrc") else {}
+        cell_kwargs: dict[str, object] = {"candidate_bias": True} if name in ("brc", "nbrc") else {}
         rnn = make_rnn(name, F, size, cell_kwargs=cell_kwargs)
         x, hx = torch.randn(1, B, F), torch.rand(1, B, rnn.state_size)
         last = rnn(x, hx)[1]
@@ -325,7 +325,7 @@ def test_every_edit_by_every_road_shows_in_the_next_step(name: str) -> None:
 def test_pruned_and_parametrized_weights_are_those_of_now() -> None:
     x, hx = torch.randn(1, B, F), torch.randn(1, B, H)
     rnn = make_rnn("nbrc", F, H)
-    (cell,) = rnn.cells
+    cell: Any = rnn.cells[0]
     rnn(x, hx)
     prune.random_unstructured(cell, "weight_hh", 0.5)
     torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))

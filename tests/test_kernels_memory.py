@@ -20,7 +20,7 @@ T, B, I, H = 3, 4, 5, 8
 SIZES = torch.tensor([4, 3, 1])
 BACKENDS = ["torch", *(["cpu"] if cpu.available()[0] else [])]
 
-Arguments = dict[str, Tensor | None]
+Arguments = dict[str, Any]
 
 
 def arguments(kind: str, *, packed: bool = False) -> Arguments:
@@ -149,10 +149,10 @@ def malformed(kind: str) -> list[str]:
     for backend in BACKENDS:
         for batch_sizes in sizes:
             rows = int(batch_sizes.flatten()[:1].sum()) if batch_sizes.device.type == "cpu" else 3
-            tensors["state"] = torch.randn(rows if 0 < rows < 5 else 3, arguments(kind)["state"].shape[1])  # type: ignore[union-attr]
+            tensors["state"] = torch.randn(rows if 0 < rows < 5 else 3, arguments(kind)["state"].shape[1])
             with kernels.use_backend(backend):
                 try:
-                    kernels.scan(kind, **tensors, batch_sizes=batch_sizes)  # type: ignore[arg-type]
+                    kernels.scan(kind, **tensors, batch_sizes=batch_sizes)
                 except ValueError as error:
                     if "batch_sizes" in str(error):
                         continue
