@@ -24,8 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor
 
 from bistable_rl import kernels
-from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.evaluation import evaluate
+from bistable_rl.agents import RecurrentPPO, evaluation
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.vec_env import BatchedVecEnv
@@ -740,7 +739,7 @@ def test_an_argument_out_of_range_is_named(wrong: dict[str, Any]) -> None:
 
 
 class Fixed(BaseCallback):
-    """Notes at every moment whether the policy's weights are fixed, and edits them in the middle of a rollout."""
+    """Notes at every moment of a rollout whether the policy's weights are fixed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -780,6 +779,6 @@ def test_the_weights_are_fixed_while_an_agent_is_evaluated(whole: bool) -> None:
         return len(found) == 3
 
     assert model.env is not None
-    evaluate(model if whole else model.policy, model.env, 1000, stop=stop)
+    evaluation.evaluate(model if whole else model.policy, model.env, 1000, stop=stop)
     assert found == [True] * 3
     assert kernels.fixed(cell) is None
