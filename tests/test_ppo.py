@@ -746,7 +746,8 @@ class Fixed(BaseCallback):
         self.found: list[tuple[str, bool]] = []
 
     def _note(self, moment: str) -> None:
-        cell = self.model.policy.lstm_actor.cells[0]  # type: ignore[attr-defined]
+        memory: Any = self.model.policy.lstm_actor
+        cell = memory.cells[0]
         self.found.append((moment, kernels.fixed(cell) is not None))
 
     def _on_rollout_start(self) -> None:
