@@ -330,6 +330,10 @@ def test_pruned_and_parametrized_weights_are_those_of_now() -> None:
     prune.random_unstructured(cell, "weight_hh", 0.5)
     torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
     assert (cell.weight_hh == 0).any()
+    before = rnn(x, hx)[1]
+    cell.weight_hh_orig.data.mul_(3)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    assert not torch.equal(rnn(x, hx)[1], before)
     prune.remove(cell, "weight_hh")
     nn.utils.parametrizations.orthogonal(cell, "weight_hh")
     torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
@@ -337,6 +341,21 @@ def test_pruned_and_parametrized_weights_are_those_of_now() -> None:
     cell.parametrizations.weight_hh.original.data[0] += 1
     torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
     assert not torch.equal(rnn(x, hx)[1], before)
+
+
+@pytest.mark.parametrize("name", ["nbrc", "half_pbrc"])
+def test_a_pruned_layer_trains(name: str) -> None:
+    rnn = make_rnn(name, F, H)
+    prune.random_unstructured(rnn.cells[0], "weight_ih", 0.5)
+    optimizer = torch.optim.SGD(rnn.parameters(), lr=0.001)
+    x, losses = torch.randn(4, B, F), []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = rnn(x)[0].square().sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[2] < losses[1] < losses[0]
 
 
 def edit(rnn: RNN) -> None:

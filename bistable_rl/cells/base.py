@@ -11,6 +11,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
 from bistable_rl.kernels import reference
@@ -149,6 +152,7 @@ class Cell(nn.Module):
             RuntimeError: if the number of features or the shape of the state does not fit.
             ValueError: if the dtype or device of x or the state is not that of the weights, or resets does not fit x.
         """
+        self._recompute_weights()
         weight = self.weight_ih
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
@@ -213,10 +217,19 @@ class Cell(nn.Module):
         """
         if self.kernel is None or not kernels.has_short_step(self.kernel, x, state, self.hidden_size):
             return None
-        weights = kernels.fixed(self) or kernels.unpacked(self.kernel, self.kernel_weights())
+        weights = kernels.fixed(self)
+        if weights is None:
+            self._recompute_weights()
+            weights = kernels.unpacked(self.kernel, self.kernel_weights())
         if weights is None:
             return None
         return kernels.step(self.kernel, weights, x, state, resets, None if resets is None else self.restored_state())
+
+    def _recompute_weights(self) -> None:
+        """Let torch's pruning and its older norms set the weights: their hooks run with `forward` alone."""
+        for hook in self._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
+                hook(self, None)
 
     def extra_repr(self) -> str:
         """The sizes, for `print`."""
@@ -246,6 +259,7 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
     for cell in module.modules():
         if isinstance(cell, Cell) and cell.kernel is not None:
             with torch.no_grad():
+                cell._recompute_weights()
                 weights = kernels.pack(cell.kernel, cell.kernel_weights())
             if weights is not None:
                 packed[cell] = weights
