@@ -1,7 +1,7 @@
 """Scans over time: pure functions on tensors that know no cell.
 
 `choice` decides which backend runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`chunked`) or `reference`, the plain
-loop that the others are tested against. `operators.scan` is the door to the first three; `operators.step` a shorter way
+loop that the others are tested against (`plain` for the kernels' cells). `operators.scan` is the door to the first three; `operators.step` a shorter way
 to the first, for acting.
 """
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels import chunked, cpu, cpu_step
+from bistable_rl.kernels import chunked, cpu, cpu_step, plain
 from bistable_rl.kernels.choice import choose, note
+from bistable_rl.kernels.torch_state import is_batched_gradient, modes_active
 
 
 def scan(
@@ -47,8 +48,14 @@ def scan(
         The outputs (T, B, H), or (N, H) when packed, and each sequence's last state (B, S).
 
     Raises:
-        RuntimeError: from a second differentiation.
+        ValueError: if the backend asked for cannot serve this, see `choose`; from a backward pass, too.
+        RuntimeError: from a second differentiation of what `torch.compile` made.
     """
+    if choose(kind, x.device.type, x.dtype, weight_hh.shape[1]).backend == "reference":
+        note(kind, "reference")
+        return plain.scan(
+            kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, recompute=recompute
+        )
     tensors = (x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     arguments = (
@@ -102,7 +109,12 @@ def step(
 
 def _is_traced(x: Tensor) -> bool:
     """Whether something follows the operators on x, so that they have to go through torch's dispatcher."""
-    return torch.compiler.is_compiling() or type(x) is not Tensor or torch.jit.is_tracing()
+    return _is_watched() or type(x) is not Tensor or torch.jit.is_tracing()
+
+
+def _is_watched() -> bool:
+    """Whether torch.compile traces this, or a mode such as make_fx's or FlopCounterMode sees each operator."""
+    return torch.compiler.is_compiling() or modes_active()
 
 
 def _forward(
@@ -293,6 +305,24 @@ def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) 
     return (ctx.kind, grad_outputs, grad_last, *ctx.saved_tensors, ctx.recompute, ctx.needs_input_grad[1])
 
 
+def _plain_gradients(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...] | None:
+    """The gradients by the reference, where it has to compute them; None where a kernel can."""
+    x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, _, _ = ctx.saved_tensors
+    only_reference = None
+    if torch.is_grad_enabled():
+        only_reference = "only the reference has a second derivative"
+    elif any(g is not None and is_batched_gradient(g) for g in (grad_outputs, grad_last)):
+        only_reference = "only the reference has batched gradients"
+    H = weight_hh.shape[1]
+    if choose(ctx.kind, x.device.type, x.dtype, H, only_reference=only_reference).backend != "reference":
+        return None
+    note(ctx.kind, "reference")
+    return plain.backward(
+        ctx.kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh,
+        batch_sizes=batch_sizes, initial=initial, recompute=ctx.recompute,
+    )  # fmt: skip
+
+
 def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """The gradients in the places of the operator's arguments."""
     x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial = gradients
@@ -300,6 +330,10 @@ def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
 
 
 def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
+    if not _is_watched():
+        found = _plain_gradients(ctx, grad_outputs, grad_last)
+        if found is not None:
+            return _placed(found)
     gradients = torch.ops.bistable_rl.scan_backward(*_arguments(ctx, grad_outputs, grad_last))
     given = (1, 2, 4, 5, 6, 7, 8)
     return _placed(
@@ -308,9 +342,7 @@ def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor |
 
 
 def _refuse(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError(
-        "the kernels have no second derivative; differentiate twice inside bistable_rl.use_backend('reference')"
-    )
+    raise RuntimeError("what torch.compile made has no second derivative; differentiate twice without torch.compile")
 
 
 _scan.register_autograd(_through_operator, setup_context=_keep)
@@ -331,19 +363,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
-        arguments = _arguments(ctx, grad_outputs, grad_last)
-        return _placed(_ScanBackward.apply(*arguments) if torch.is_grad_enabled() else _backward(*arguments))
-
-
-class _ScanBackward(torch.autograd.Function):
-    """Gradients that know that they cannot be differentiated."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor | None, ...]:
-        return tuple(_backward(*arguments))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    backward = staticmethod(_refuse)
+        gradients = _plain_gradients(ctx, grad_outputs, grad_last)
+        if gradients is None:
+            gradients = _backward(*_arguments(ctx, grad_outputs, grad_last))
+        return _placed(gradients)
