@@ -96,7 +96,7 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     try:
         kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
         return RecurrentPolicy(env.observation_space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"policy: {one_sentence(error)}") from None
 
 

@@ -148,5 +148,5 @@ def make_network(benchmark: Benchmark, task: Task, device: torch.device) -> Netw
     try:
         kernels.choose(get_cell(config.cell).kernel, device.type, torch.float32, config.hidden_size)
         return Network(config, task).to(device)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"network: {one_sentence(error)}") from None

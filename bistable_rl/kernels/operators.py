@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bistable_rl.kernels import chunked, cpu, cpu_step, plain
 from bistable_rl.kernels.choice import choose, note
+from bistable_rl.kernels.packed import check_batch_sizes
 from bistable_rl.kernels.torch_state import is_batched_gradient, modes_active
 
 
@@ -132,6 +133,8 @@ def _forward(
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, last state, and what the backward pass needs."""
+    if batch_sizes is not None:
+        check_batch_sizes(batch_sizes, len(x))
     backend, x, state, initial = (
         _backend(kind, x, weight_hh.shape[1]),
         x.contiguous(),
@@ -166,6 +169,12 @@ def _backward(
     need_x: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and initial; None where there is none."""
+    if torch.is_autocast_enabled(x.device.type):  # which a backward pass may run under, though `Cell.scan` does not
+        with torch.autocast(x.device.type, enabled=False):
+            return _backward(
+                kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial,
+                batch_sizes, outputs, saved, recompute, need_x,
+            )  # fmt: skip
     return _backend(kind, x, weight_hh.shape[1]).backward(
         kind, _contiguous(grad_outputs), _contiguous(grad_last), x.contiguous(), state.contiguous(),
         _contiguous(resets), weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih),
@@ -305,7 +314,9 @@ def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) 
     return (ctx.kind, grad_outputs, grad_last, *ctx.saved_tensors, ctx.recompute, ctx.needs_input_grad[1])
 
 
-def _plain_gradients(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...] | None:
+def _plain_gradients(
+    ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None
+) -> tuple[Tensor | None, ...] | None:
     """The gradients by the reference, where it has to compute them; None where a kernel can."""
     x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, _, _ = ctx.saved_tensors
     only_reference = None
