@@ -138,7 +138,8 @@ class RNN(nn.Module):
         if isinstance(x, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = x
             check_batch_sizes(batch_sizes, len(data))
-            check_order(sorted_indices, unsorted_indices, int(batch_sizes[0]))
+            if not torch.compiler.is_compiling():  # there, index_select has checks of its own
+                check_order(sorted_indices, unsorted_indices, int(batch_sizes[0]))
             if hx is not None and sorted_indices is not None and hx.shape[1:2] == sorted_indices.shape:
                 hx = hx.index_select(1, sorted_indices)
             if resets is not None:

@@ -194,13 +194,6 @@ def test_a_step_can_be_compiled_exported_and_traced() -> None:
     torch.testing.assert_close(torch.export.export(rnn, (x, hx)).module()(x, hx), truth)
 
 
-@torch.no_grad()
-def test_a_mapped_step_is_refused() -> None:
-    rnn, hx = make_rnn("nbrc", F, H), torch.zeros(1, B, H)
-    with pytest.raises(RuntimeError):
-        torch.vmap(lambda x: rnn(x, hx)[0])(torch.randn(2, 1, B, F))
-
-
 FORK = """
 import os, sys, torch
 from bistable_rl import NBRC

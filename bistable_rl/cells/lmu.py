@@ -140,7 +140,7 @@ def legendre_delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     """Ā (d, d) and B̄ (d,), float64: the delay's state space (Eq. 2), discretised by zero-order hold at steps of 1.
 
     Raises:
-        ValueError: if θ is so small that 1/θ overflows.
+        ValueError: if θ is so small that (2i+1)/θ overflows.
     """
     i, j = np.arange(order)[:, None], np.arange(order)[None, :]
     with np.errstate(over="ignore"):
@@ -151,6 +151,6 @@ def legendre_delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     held[:order, :order], held[:order, order:] = A, B
     exponential = torch.linalg.matrix_exp(torch.from_numpy(held)).numpy()
     if not np.isfinite(exponential).all():
-        raise ValueError(f"theta must be a number of steps that 1 can be divided by, got {theta!r}")
+        raise ValueError(f"theta={theta!r} is too short a window: (2i+1)/theta overflows")
     exponential.setflags(write=False)  # it is kept
     return exponential[:order, :order], exponential[:order, order]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from bistable_rl.kernels import chunked, cpu, cpu_step, plain
 from bistable_rl.kernels.choice import choose, note
-from bistable_rl.kernels.packed import check_batch_sizes
 from bistable_rl.kernels.torch_state import is_batched_gradient, modes_active
 
 
@@ -42,7 +41,7 @@ def scan(
         bias_ih: (G·H,), or (2H,) for the bistable cells, or None.
         bias_hh: (G·H,) for GRU and LSTM, or None.
         initial: (S,), the state that a reset restores; None is zero.
-        batch_sizes: (T,) int64 on the CPU, when packed.
+        batch_sizes: (T,) int64 on the CPU, when packed, as `check_batch_sizes` allows.
         recompute: keep only the states for the backward pass.
 
     Returns:
@@ -52,8 +51,9 @@ def scan(
         ValueError: if the backend asked for cannot serve this, see `choose`; from a backward pass, too.
         RuntimeError: from a second differentiation of what `torch.compile` made.
     """
-    if choose(kind, x.device.type, x.dtype, weight_hh.shape[1]).backend == "reference":
-        note(kind, "reference")
+    backend = choose(kind, x.device.type, x.dtype, weight_hh.shape[1]).backend
+    if backend == "reference":
+        note(kind, backend)
         return plain.scan(
             kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, recompute=recompute
         )
@@ -67,7 +67,8 @@ def scan(
     # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for a short sequence.
     if save:
         return _Scan.apply(*arguments)[:2]
-    if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x, weight_hh.shape[1]) is cpu:
+    if batch_sizes is None and x.shape[0] == 1 and backend == "cpu":
+        note(kind, backend)
         parameters = (weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh))
         done = cpu_step.step(
             kind, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), parameters, _contiguous(initial)
@@ -133,8 +134,6 @@ def _forward(
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, last state, and what the backward pass needs."""
-    if batch_sizes is not None:
-        check_batch_sizes(batch_sizes, len(x))
     backend, x, state, initial = (
         _backend(kind, x, weight_hh.shape[1]),
         x.contiguous(),
@@ -315,22 +314,35 @@ def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) 
 
 
 def _plain_gradients(
-    ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None
-) -> tuple[Tensor | None, ...] | None:
+    kind: str,
+    grad_outputs: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    recompute: bool,
+    need_x: bool,
+) -> cpu.Gradients | None:
     """The gradients by the reference, where it has to compute them; None where a kernel can."""
-    x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, _, _ = ctx.saved_tensors
     only_reference = None
     if torch.is_grad_enabled():
         only_reference = "only the reference has a second derivative"
     elif any(g is not None and is_batched_gradient(g) for g in (grad_outputs, grad_last)):
         only_reference = "only the reference has batched gradients"
-    H = weight_hh.shape[1]
-    if choose(ctx.kind, x.device.type, x.dtype, H, only_reference=only_reference).backend != "reference":
+    if choose(kind, x.device.type, x.dtype, weight_hh.shape[1], only_reference=only_reference).backend != "reference":
         return None
-    note(ctx.kind, "reference")
+    note(kind, "reference")
     return plain.backward(
-        ctx.kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh,
-        batch_sizes=batch_sizes, initial=initial, recompute=ctx.recompute,
+        kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh,
+        batch_sizes=batch_sizes, initial=initial, recompute=recompute,
     )  # fmt: skip
 
 
@@ -341,11 +353,11 @@ def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
 
 
 def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
-    if not _is_watched():
-        found = _plain_gradients(ctx, grad_outputs, grad_last)
-        if found is not None:
-            return _placed(found)
-    gradients = torch.ops.bistable_rl.scan_backward(*_arguments(ctx, grad_outputs, grad_last))
+    arguments = _arguments(ctx, grad_outputs, grad_last)
+    found = None if _is_watched() else _plain_gradients(*arguments)
+    if found is not None:
+        return _placed(found)
+    gradients = torch.ops.bistable_rl.scan_backward(*arguments)
     given = (1, 2, 4, 5, 6, 7, 8)
     return _placed(
         tuple(gradient if ctx.needs_input_grad[i] else None for i, gradient in zip(given, gradients, strict=True))
@@ -374,7 +386,5 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
-        gradients = _plain_gradients(ctx, grad_outputs, grad_last)
-        if gradients is None:
-            gradients = _backward(*_arguments(ctx, grad_outputs, grad_last))
-        return _placed(gradients)
+        arguments = _arguments(ctx, grad_outputs, grad_last)
+        return _placed(_plain_gradients(*arguments) or _backward(*arguments))

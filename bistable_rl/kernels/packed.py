@@ -1,5 +1,8 @@
 """Whether packed sequences are what they say: a wrong size would be read as memory that nobody wrote."""
 
+import reprlib
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -29,10 +32,14 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int) -> None:
         )
     if not len(batch_sizes):
         raise ValueError("batch_sizes must have at least one step")
-    require(
-        (batch_sizes[1:] <= batch_sizes[:-1]).all() & (batch_sizes[-1] > 0) & (batch_sizes.sum() == rows),
-        "batch_sizes must be positive, never grow, and add up to the number of rows of the packed input",
-    )
+    problem = "batch_sizes must be positive, never grow, and add up to the number of rows of the packed input"
+    if torch.compiler.is_compiling():
+        right = (batch_sizes[1:] <= batch_sizes[:-1]).all() & (batch_sizes[-1] > 0) & (batch_sizes.sum() == rows)
+        require(right, problem)
+        return
+    sizes = batch_sizes.tolist()
+    if sizes[-1] < 1 or any(after > before for before, after in pairwise(sizes)) or sum(sizes) != rows:
+        raise ValueError(f"{problem}; got {reprlib.repr(sizes)} and {rows} rows")
 
 
 def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, batch_size: int) -> None:
