@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,7 +260,7 @@ def test_a_wrong_call_is_told_what_is_wrong(
         NBRC(F, H)(*arguments)
 
 
-MALFORMED: list[tuple[list[torch.Tensor | None], str]] = [
+MALFORMED: list[tuple[list[Any], str]] = [
     *(
         ([torch.tensor(sizes)], r"never grow, and add up to the number of rows.*and 4 rows")
         for sizes in ([1, 3], [3, -1, 2], [0, 4], [4, 1], [2, 1], [4, 0])
@@ -281,7 +282,7 @@ MALFORMED: list[tuple[list[torch.Tensor | None], str]] = [
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("name", ["nbrc", "plastic_gru"])
 def test_a_malformed_packed_sequence_is_refused(
-    name: str, bidirectional: bool, layout: list[torch.Tensor], message: str
+    name: str, bidirectional: bool, layout: list[Any], message: str
 ) -> None:
     rnn = make_rnn(name, F, H, bidirectional=bidirectional)
     packed = PackedSequence(torch.randn(4, F), *layout)
@@ -305,14 +306,14 @@ def test_on_the_meta_device_there_are_shapes(name: str, grad: bool) -> None:
     with torch.set_grad_enabled(grad):
         for arguments in ((x,), (x, hx, resets), (x[:, 0], hx[:, 0]), (x[:0],), (packed,), (packed, hx[:, :2])):
             expected, last = real(*arguments)
-            found, found_last = meta(*(argument.to("meta") for argument in arguments))
+            found, found_last = meta(*(argument.to(device="meta") for argument in arguments))
             found, expected = (o.data if isinstance(o, PackedSequence) else o for o in (found, expected))
             assert found.is_meta
             assert (found.shape, found_last.shape) == (expected.shape, last.shape)
         single = make_rnn(name, F, H, device="meta")
         assert single(x[:1].to("meta"), hx[:1].to("meta"))[0].shape == (1, B, H)
         with torch.device("meta"):
-            assert make_rnn(name, F, H, bidirectional=True)(packed.to("meta"))[0].data.shape == (6, 2 * H)
+            assert make_rnn(name, F, H, bidirectional=True)(packed.to(device="meta"))[0].data.shape == (6, 2 * H)
     if grad:
         meta(x.to("meta"))[0].sum().backward()
         assert [p.grad.shape for p in meta.parameters() if p.grad is not None] == [p.shape for p in real.parameters()]
@@ -365,7 +366,7 @@ def test_a_switch_is_true_or_false(name: str, switch: str, value: object) -> Non
     layers = getattr(rnn_module, cell.__name__.removesuffix("Cell"))
     for make in (layers, cell) if switch not in ("batch_first", "bidirectional") else (layers,):
         with pytest.raises(TypeError, match=f"^{switch} must be True or False; got {re.escape(repr(value))}$"):
-            make(F, H, **{switch: value})
+            make(F, H, **{switch: value})  # type: ignore[arg-type]
 
 
 WRONG_CONSTRUCTIONS = [

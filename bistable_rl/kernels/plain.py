@@ -101,7 +101,11 @@ def _brc(weight_hh: Tensor, _: Tensor | None) -> Step:
 
 
 def _nbrc(weight_hh: Tensor, _: Tensor | None) -> Step:
-    return lambda projected, h: _bistable(projected, *nn.functional.linear(h, weight_hh).chunk(2, -1), h)
+    def step(projected: Tensor, h: Tensor) -> Tensor:
+        w_a, w_c = nn.functional.linear(h, weight_hh).chunk(2, -1)
+        return _bistable(projected, w_a, w_c, h)
+
+    return step
 
 
 def _bistable(projected: Tensor, w_a: Tensor, w_c: Tensor, h: Tensor) -> Tensor:
