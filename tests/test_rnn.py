@@ -306,14 +306,15 @@ def test_on_the_meta_device_there_are_shapes(name: str, grad: bool) -> None:
     with torch.set_grad_enabled(grad):
         for arguments in ((x,), (x, hx, resets), (x[:, 0], hx[:, 0]), (x[:0],), (packed,), (packed, hx[:, :2])):
             expected, last = real(*arguments)
-            found, found_last = meta(*(argument.to(device="meta") for argument in arguments))
+            found, found_last = meta(*(argument.to("meta") for argument in arguments))  # type: ignore[arg-type]
             found, expected = (o.data if isinstance(o, PackedSequence) else o for o in (found, expected))
             assert found.is_meta
             assert (found.shape, found_last.shape) == (expected.shape, last.shape)
         single = make_rnn(name, F, H, device="meta")
         assert single(x[:1].to("meta"), hx[:1].to("meta"))[0].shape == (1, B, H)
+        elsewhere = packed.to("meta")  # type: ignore[arg-type]
         with torch.device("meta"):
-            assert make_rnn(name, F, H, bidirectional=True)(packed.to(device="meta"))[0].data.shape == (6, 2 * H)
+            assert make_rnn(name, F, H, bidirectional=True)(elsewhere)[0].data.shape == (6, 2 * H)
     if grad:
         meta(x.to("meta"))[0].sum().backward()
         assert [p.grad.shape for p in meta.parameters() if p.grad is not None] == [p.shape for p in real.parameters()]
