@@ -85,7 +85,9 @@ def save(model: RecurrentPPO, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data)  # a date of its own would make equal models unequal files
-    runs.write_bytes(_with_suffix(path), buffer.getvalue())
+    file = runs.named(_with_suffix(path))
+    runs.make_folder(file.parent)
+    runs.write_bytes(file, buffer.getvalue())
 
 
 def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 "what is seen longer before it is needed is not learned to be kept",
                 stacklevel=4,
             )
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self.started_at = time.monotonic()
+        return super()._setup_learn(*args, **kwargs)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the current logs; a clock that is set while training changes neither seconds nor fps."""
+        self.start_time = time.time_ns() - round(1e9 * (time.monotonic() - self.started_at))
+        super().dump_logs(iteration)
 
     def learn(
         self,

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 
+from bistable_rl import stopping
 from bistable_rl.commands.analyze import analyze
 from bistable_rl.commands.benchmark import benchmark
 from bistable_rl.commands.compare import compare
@@ -16,6 +17,7 @@ from bistable_rl.commands.doctor import doctor
 from bistable_rl.commands.evaluate import evaluate
 from bistable_rl.commands.figures import figures
 from bistable_rl.commands.list import list_names
+from bistable_rl.commands.parser import HelpShown
 from bistable_rl.commands.play import play
 from bistable_rl.commands.reproduce import reproduce
 from bistable_rl.commands.speed import speed
@@ -62,18 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # a sentence, without the line of code
     others, threading.excepthook = threading.excepthook, _thread_failed
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
-        return code
+        with stopping.raising():
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
+            return code
     except UserError as error:
         print(f"bistable-rl: {error}", file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"bistable-rl: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("bistable-rl: stopped", file=sys.stderr)
-        return 130
+        return stopping.exit_code(stopped.args[0] if stopped.args else None)
+    except SystemExit as error:
+        asked = "" if error.code is None else repr(error.code)
+        print(f"bistable-rl: an environment or a library called sys.exit({asked}), which ended this.", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `bistable-rl list envs | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -100,8 +107,8 @@ def _run(argv: list[str]) -> int:
         raise UserError(unknown("command", argv[0], COMMANDS))
     try:
         return COMMANDS[argv[0]](argv[1:])
-    except SystemExit as done:  # argparse leaves so, after its help
-        return int(done.code or 0)
+    except HelpShown:
+        return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +44,8 @@ class Progress:
         self.last = now
         if self.bar is not None:
             self.bar.set_postfix(facts(), refresh=False)
-            self.bar.update(min(steps, self.total) - self.steps)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.bar.update(min(steps, self.total) - self.steps)
             self.steps = min(steps, self.total)
         else:
             rate = (steps - self.start) / (now - self.began)
@@ -53,13 +55,15 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line beside the bar."""
-        if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            if self.bar is not None:
+                self.bar.write(line, file=sys.stderr)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self.bar is not None:
-            self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
-            self.bar.close()
+            with contextlib.suppress(OSError):
+                self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
+                self.bar.close()

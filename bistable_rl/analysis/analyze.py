@@ -39,6 +39,8 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
         gates_of(subject.rnn.cell)
     except ValueError as error:
         raise UserError(f"{run}: {one_sentence(error)}") from None
+    if out.is_relative_to(run):
+        runs.inside(run, *out.relative_to(run).parts)
     out = runs.make_folder(out)
     trace = gate_trace(subject.rnn, subject.x)
     page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]

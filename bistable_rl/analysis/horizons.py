@@ -56,7 +56,7 @@ def evaluate_horizons(
     played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION))
     for env in played.envs.values():
         agent.check_spaces(env)
-    with drawing(figure) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
+    with drawing(runs.named(figure)) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
         try:
             rows = _play(played, agent)
         finally:
@@ -68,7 +68,7 @@ def evaluate_horizons(
     if json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
         about = {"run": str(run), "steps": agent.steps, "env": env_config, "argument": name, "trained": trained}
-        runs.write_json(json, {**about, "horizons": rows})
+        runs.write_json(runs.named(json), {**about, "horizons": rows})
     return rows
 
 

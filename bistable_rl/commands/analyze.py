@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bistable_rl import runs
 from bistable_rl.commands.parser import Parser, count
 from bistable_rl.config import UserError
 
@@ -25,7 +26,7 @@ def analyze(argv: Sequence[str]) -> int:
 
     from bistable_rl.analysis.analyze import analyze
 
-    out = args.out or args.run / "analysis"
+    out = args.out or args.run / runs.ANALYSIS
     print("\n".join(analyze(args.run, out, episodes=args.episodes)))
     print(f"figures and tables: {out / 'analysis.md'}")
     return 0

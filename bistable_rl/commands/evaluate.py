@@ -71,7 +71,9 @@ def evaluate(argv: Sequence[str]) -> int:
     print_summary(summary)
     if args.json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
-        runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary})
+        runs.write_json(
+            runs.named(args.json), {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary}
+        )
     return 0
 
 

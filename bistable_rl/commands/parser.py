@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from bistable_rl import runs
 from bistable_rl.config import UserError, unknown
+
+
+class HelpShown(Exception):  # noqa: N818 - no error
+    """A command has shown its help, and is done; a SystemExit comes from an environment or another library."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +30,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
         raise UserError(f"{message}; see `{self.prog} --help`.")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the command after its help."""
+        raise HelpShown
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Parse the parser's own arguments; return the `--key value` overrides, wherever they stand, beside them."""
@@ -73,7 +82,8 @@ def seed(text: str) -> int:
 
 def check_parent(file: Path | None) -> None:
     """Refuse a file that cannot be written before the work that would fill it."""
-    if file is not None and not file.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {file.resolve().parent} to write {file.name} to.")
+    folder = None if file is None else runs.named(file).absolute().parent
+    if file is not None and folder is not None and not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to write {file.name} to.")
     if file is not None and file.is_dir():
         raise UserError(f"{file} is a folder; name a file to write.")

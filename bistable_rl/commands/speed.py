@@ -55,5 +55,5 @@ def speed(argv: Sequence[str]) -> int:
         raise UserError(f"speed: {one_sentence(error)}") from None
     if args.json is not None:
         rows = [dataclasses.asdict(row) for row in measured]
-        runs.write_json(args.json, {"environment": runs.environment(), "measured": rows})
+        runs.write_json(runs.named(args.json), {"environment": runs.environment(), "measured": rows})
     return 0

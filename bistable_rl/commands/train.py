@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bistable_rl import runs
 from bistable_rl.commands.evaluate import print_summary
 from bistable_rl.commands.parser import keys
-from bistable_rl.commands.training import TrainingParser, say_result
+from bistable_rl.commands.training import TrainingParser, exit_code, say_result
 from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Experiment, load_experiment
 
@@ -36,13 +36,11 @@ def train(argv: Sequence[str]) -> int:
         run = args.resume
         total_steps = runs.read_experiment(run, overrides).total_steps
 
-        from bistable_rl.agents.training import is_finished, resume
+        from bistable_rl.agents.training import resume
 
-        if is_finished(run, total_steps):
+        if runs.is_finished(run, total_steps):
             print(f"{run} has finished already; a larger --total_steps makes it go on.")
         resume(run, total_steps=total_steps)
-    result = say_result(run, "steps")
-    if result["evaluation"]:
-        print_summary(result["evaluation"])
+    result = say_result(run, "steps", print_summary)
     print(f"watch:    tensorboard --logdir {run.parent}\nevaluate: bistable-rl evaluate {run}")
-    return 130 if result["status"] == "interrupted" else 0
+    return exit_code(result)

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bistable_rl import runs
 from bistable_rl.compare.engine import POLL_SECONDS
 from bistable_rl.compare.jobs import Job
-from bistable_rl.compare.local import INTERRUPTED, LOG, Command, Process, command
+from bistable_rl.compare.local import INTERRUPTED, Command, Process, command
 from bistable_rl.config import UserError, one_sentence
 
 
@@ -84,7 +85,7 @@ class Task:
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
             return INTERRUPTED
         except ray.exceptions.RayError as error:
-            with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            with runs.inside(self._folder, runs.LOG).open("a", encoding="utf-8") as log:
                 print(f"the Ray task failed: {type(error).__name__}: {one_sentence(error)}", file=log)
             return 1
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +71,11 @@ def of_run(job: Job) -> Row | None:
         UserError: The run says that it finished, but its files are broken.
     """
     try:
-        result = json.loads((job.folder / runs.RESULT).read_text(encoding="utf-8"))
+        result = runs.read_json(runs.inside(job.folder, runs.RESULT))
         if result["status"] != "finished":
             return None
-        made = json.loads((job.folder / runs.ENVIRONMENT).read_text(encoding="utf-8"))
-        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
+        made = runs.read_json(runs.inside(job.folder, runs.ENVIRONMENT))
+        with runs.inside(job.folder, runs.METRICS).open(encoding="utf-8") as file:
             curve = [point for point in map(_point, csv.DictReader(file)) if point]
         facts = {
             "cell": job.config.cell,
@@ -94,7 +93,7 @@ def of_run(job: Job) -> Row | None:
             final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
     return Row(
         label=job.label,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -11,11 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from bistable_rl import runs
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import UserError
+from bistable_rl.lock import INHERITED, Lock, LockedError, take
+from bistable_rl.stopping import SIGNALS, exit_code
 
-LOG = "log.txt"
-INTERRUPTED = 130  # the exit code after Ctrl-C
+INTERRUPTED = exit_code(signal.SIGINT)
+STOPPED = {exit_code(number) for number in SIGNALS}  # the exit codes of a run that was stopped
 Command = Callable[[Job], Sequence[str]]
 
 
@@ -52,8 +54,8 @@ class LocalLauncher:
 class Process:
     """A job's process; its output goes to log.txt in the run folder.
 
-    While it lives it holds a lock beside the run folder. A grid that was killed and started again can so meet a run of
-    its former life: it waits until that one has ended, and never writes to the same folder.
+    While it lives it holds the run folder's lock, which this process takes for it. A grid that was killed and started
+    again can so meet a run of its former life: it waits until that one has ended, and never writes to the same folder.
 
     Args:
         folder: The run folder, which exists.
@@ -77,24 +79,29 @@ class Process:
             return INTERRUPTED
         folder = self._folder
         try:
-            with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with (folder / LOG).open("ab") as log:
-                    self._process = self._start(lock, log)
-        except BlockingIOError:
-            pass  # a run of a killed grid is still stopping
+            lock = take(folder)
+        except LockedError:  # a run of a killed grid is still stopping
+            return None
+        except FileNotFoundError:
+            raise UserError(f"the folder {folder} has been removed.") from None
+        try:
+            with runs.inside(folder, runs.LOG).open("ab") as log:
+                self._process = self._start(lock, log)
         except OSError as error:
+            lock.release()
             raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
+        lock.note(self._process.pid)
+        lock.hand_over()
         return None
 
-    def _start(self, lock: IO[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(self, lock: Lock, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self._command,
-            env=self._environment,
+            env={**self._environment, INHERITED: str(lock.descriptor)},
             stdin=subprocess.PIPE,  # closes when this process dies; see child.py
             stdout=log,
             stderr=log,
-            pass_fds=[lock.fileno()],
+            pass_fds=[lock.descriptor],
             start_new_session=True,  # Ctrl-C reaches it through `interrupt` alone, once
         )
 
