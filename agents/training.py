@@ -185,7 +185,7 @@ def _train_and_finish(
     except KeyboardInterrupt:
         status = "interrupted"
     except SystemExit as error:
-        failure = RuntimeError(_exited(experiment, error))
+        failure = runs.RunFailedError(_exited(experiment, error))
         failure.__cause__ = error
     except BaseException as error:  # whatever an environment does: the run folder must say how it ended
         failure = error

@@ -409,7 +409,8 @@ def finish(run: Path, result: Mapping[str, Any], failure: BaseException | None, 
         write_json(run / RESULT, result)
     if isinstance(failure, UserError):
         raise failure
-    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
+    plain = isinstance(failure, NonFiniteError | RunFailedError) or not str(failure).strip()
+    kind = "" if plain else f"{type(failure).__name__}: "
     raise RunFailedError(
         f"{run} stopped after {done}; {kind}{one_sentence(failure)} "
         f"The last good checkpoint is {result['checkpoint']}; {RESULT} tells more."
