@@ -267,7 +267,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
         return None
     for key, kinds in (("status", str), ("steps", int), ("seconds", (int, float)), ("evaluation", (dict, NoneType))):
         value = result.get(key, ...)
-        if not isinstance(value, kinds) or isinstance(value, bool) or non_finite(value):  # type: ignore[arg-type]
+        if not isinstance(value, kinds) or isinstance(value, bool) or non_finite(value):
             raise UserError(f"{path} is broken: {key} is {'missing' if value is ... else repr(value)[:80]}.")
     return result
 
@@ -411,9 +411,10 @@ def finish(run: Path, result: Mapping[str, Any], failure: BaseException | None, 
         raise failure
     plain = isinstance(failure, NonFiniteError | RunFailedError) or not str(failure).strip()
     kind = "" if plain else f"{type(failure).__name__}: "
+    last = result["checkpoint"]
+    left = "There is no checkpoint yet" if last is None else f"The last good checkpoint is {last}"
     raise RunFailedError(
-        f"{run} stopped after {done}; {kind}{one_sentence(failure)} "
-        f"The last good checkpoint is {result['checkpoint']}; {RESULT} tells more."
+        f"{run} stopped after {done}; {kind}{one_sentence(failure)} {left}; {RESULT} tells more."
     ) from failure
 
 

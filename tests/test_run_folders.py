@@ -472,7 +472,7 @@ class Breaking(gymnasium.Env):
         self.meet("close")
 
 
-gymnasium.register("Breaking-v0", Breaking)
+gymnasium.register("Breaking-v0", lambda **kwargs: Breaking(**kwargs))
 
 
 @pytest.fixture
@@ -632,7 +632,7 @@ def test_a_state_of_odd_content_is_one_sentence(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_result_that_is_not_finite_is_a_failed_run_with_its_key(value: float, tmp_path: Path) -> None:
     result = {"status": "finished", "steps": 3, "checkpoint": None, "evaluation": {"mse": value, "accuracy": 0.5}}
-    with pytest.raises(runs.RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. The last"):
+    with pytest.raises(runs.RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"):
         runs.finish(tmp_path, result, None, "3 updates")
     written = runs.read_json(tmp_path / "result.json")
     assert (written["status"], written["evaluation"]) == ("failed", {"mse": None, "accuracy": 0.5})
@@ -650,3 +650,18 @@ def test_returns_of_an_evaluation_that_are_not_finite_are_a_failed_run(
     with pytest.raises(runs.RunFailedError, match=f"return_mean became {kind} in the evaluation after 160 env"):
         train(experiment, tmp_path)
     assert runs.read_json(tmp_path / "small" / "nbrc-seed0" / "result.json")["status"] == "failed"
+
+
+def test_a_test_error_that_is_not_finite_is_the_same_sentence_at_every_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bistable_rl.benchmarks.trainer import Trainer
+
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: {"mse": float("inf")})
+    options = ["--network.hidden_size", "4", "--task.kwargs.length", "4", "--training.batch_size", "10000"]
+    options += ["--training.epochs", "1", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(["benchmark", "supervised/copy_first", *options]) == 1
+    for _ in range(2):
+        err = capsys.readouterr().err
+        assert "evaluation.mse is inf, which is no finite number. The last good checkpoint is" in err
+        assert main(["benchmark", "--resume", str(tmp_path / "copy_first" / "nbrc-seed0")]) == 1
