@@ -39,6 +39,9 @@ METRICS = "metrics.csv"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 
+_opened: set[Path] = set()
+"""The run folders that this process has read a configuration of."""
+
 
 class NonFiniteError(FloatingPointError):
     """A NaN or an infinity turned up in training; the message says where."""
@@ -201,7 +204,20 @@ def _config_file(run: Path) -> Path:
         inside = sorted(str(p.parent) for depth in ("*", "*/*") for p in run.glob(f"{depth}/{CONFIG}"))[:3]
         hint = f"did you mean {' or '.join(inside)}?" if inside else "give one such as runs/t_maze/nbrc-seed0."
         raise UserError(f"{run} is not a run folder (it holds no {CONFIG}); {hint}")
+    _opened.add(run.resolve())
     return run / CONFIG
+
+
+def run_folder_of(file: Path) -> Path | None:
+    """Return the run folder that a file lies in, however deep, None if it lies in none.
+
+    That is a folder that was opened as one, or one with a config.yaml and what only a training writes beside it.
+    """
+    for folder in (*file.absolute().parents, *file.resolve().parents):
+        written = any((folder / name).is_file() for name in (ENVIRONMENT, RESULT))
+        if folder in _opened or (written and (folder / CONFIG).is_file()):
+            return folder
+    return None
 
 
 def environment() -> dict[str, Any]:

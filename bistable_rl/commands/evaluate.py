@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bistable_rl import runs
-from bistable_rl.commands.parser import Parser, check_parent, count
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, count
 from bistable_rl.config import UserError
 
 
@@ -25,7 +25,8 @@ def evaluate(argv: Sequence[str]) -> int:
         "evaluate",
         "Play episodes with the last checkpoint of a run and report success and return.\n"
         "The environment can be changed: --env.kwargs.length 500\n"
-        "With --horizons, it is played at each of them, acting deterministically and sampling.",
+        "With --horizons, it is played at each of them, acting deterministically and sampling.\n"
+        f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
     parser.add_argument("--best", action="store_true", help="take the checkpoint that did best, not the last one")

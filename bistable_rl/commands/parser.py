@@ -11,6 +11,13 @@ from typing import NoReturn
 from bistable_rl.config import UserError, unknown
 
 
+OWN_ENVIRONMENT = (
+    "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
+    "my_env.py in {folders}; from a run folder, never."
+)
+"""For the help of every command that takes an id; with the folders that `bistable_rl.user_modules` searches there."""
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises, so that every error leaves the program by one way."""
 

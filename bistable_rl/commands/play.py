@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, check_parent, count, seed
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, count, seed
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.experiments import env_config
 
@@ -15,7 +15,8 @@ def play(argv: Sequence[str]) -> int:
     parser = Parser(
         "play",
         "Play an environment in the terminal, seeing what an agent sees; or watch the agent of a run.\n"
-        "The environment can be changed: --env.kwargs.length 10",
+        "The environment can be changed: --env.kwargs.length 10\n"
+        f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
     parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl import runs
+from bistable_rl import runs, user_modules
 from bistable_rl.commands.evaluate import print_summary
-from bistable_rl.commands.parser import keys
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, keys
 from bistable_rl.commands.training import TrainingParser, say_result
 from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Experiment, load_experiment
@@ -18,13 +18,16 @@ def train(argv: Sequence[str]) -> int:
         "train",
         "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
         "Any key of the config can be overridden: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
+        f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG, then in the current one')}\n"
         f"Shipped configs: {', '.join(shipped_configs())}",
         Experiment,
         resume="go on with the run of this folder, to --total_steps if given",
     )
     args, overrides = parser.parse_overrides(argv)
     if args.resume is None:
-        experiment = load_experiment(find_config(args.config), overrides)
+        config = find_config(args.config)
+        experiment = load_experiment(config, overrides)
+        user_modules.search([config.parent])
 
         from bistable_rl.agents.training import train
 

@@ -117,6 +117,18 @@ def run_grid(
         return _Grid(jobs, launcher, Ledger(folder, committed)).carry_out()
 
 
+def unfinished(jobs: Sequence[Job], book: Ledger) -> list[Job]:
+    """Return the jobs that `run_grid` would carry out: neither in the ledger nor finished in their run folder."""
+    return [job for job in jobs if book.row(job) is None and not _has_ended(job)]
+
+
+def _has_ended(job: Job) -> bool:
+    try:
+        return ledger.of_run(job) is not None
+    except UserError:  # broken files: named as a failed run, and not carried out again
+        return True
+
+
 class _Grid:
     """One call of `run_grid`."""
 

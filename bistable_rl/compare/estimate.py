@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 import tempfile
 import time
 from collections import deque
@@ -20,16 +21,20 @@ MEASURED_SECONDS = 5.0  # of training, behind the imports
 LONGEST_SECONDS = 120.0
 
 
-def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher) -> float:
+def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher, place: str) -> float:
     """Return how long a job takes: as others of its label took, or else measured; NaN if it does not get going.
 
     Args:
         job: The job.
         finished: Finished runs of any label.
         launcher: Runs the measurement.
+        place: Which of how many it is, for the line on stderr that says what is measured.
     """
     known = [row.number("seconds") for row in finished if row.label == job.label]
-    return float(np.mean(known)) if known else _measured(job, launcher)
+    if known:
+        return float(np.mean(known))
+    print(f"measuring {job.label} ({place}) ...", file=sys.stderr, flush=True)
+    return _measured(job, launcher)
 
 
 def _measured(job: Job, launcher: Launcher) -> float:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from bistable_rl import user_modules
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import UserError
 
@@ -19,9 +21,24 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 Command = Callable[[Job], Sequence[str]]
 
 
-def command(job: Job) -> list[str]:
-    """Return the command that starts a job's run folder, continues it, or says that it has finished."""
-    return [sys.executable, "-m", "bistable_rl.compare.child", job.config.COMMAND, "--resume", str(job.folder)]
+def child_command() -> Command:
+    """Return what gives the command that starts a job's run folder, continues it, or says that it has finished.
+
+    The child finds modules where this process does, and so not in the current folder, where `python -m` would look
+    first: a yaml.py may lie there, beside a comparison that somebody else has made.
+    """
+    return partial(_command, path=tuple(sys.path), folders=tuple(map(str, user_modules.folders())))
+
+
+def _command(job: Job, path: Sequence[str], folders: Sequence[str]) -> list[str]:
+    # `sys` is built in; nothing else is imported before the path is ours. Behind it comes what the interpreter itself
+    # brings, for a node of a cluster where things are installed elsewhere; `-c` puts "" in front, the current folder.
+    code = (
+        f"import sys; path = {list(path)!a}; sys.path[:] = path + [p for p in sys.path if p and p not in path]; "
+        f"from bistable_rl.compare.child import main; main({list(folders)!a})"
+    )
+    flags = ["-I"] if sys.flags.isolated else []
+    return [sys.executable, *flags, "-c", code, job.config.COMMAND, "--resume", str(job.folder)]
 
 
 class LocalLauncher:
@@ -32,17 +49,17 @@ class LocalLauncher:
 
     Args:
         workers: How many at once (default: one a core).
-        command: What runs a job.
+        command: What runs a job (default: `child_command`).
     """
 
-    def __init__(self, workers: int | None = None, command: Command = command) -> None:
+    def __init__(self, workers: int | None = None, command: Command | None = None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = workers or cores
         self.threads = max(1, cores // self.slots)
         most = os.environ.get("OMP_NUM_THREADS", "")
         if most.isdecimal() and int(most):
             self.threads = min(self.threads, int(most))
-        self._command = command
+        self._command = command or child_command()
 
     def start(self, job: Job) -> Process:
         """Start a job whose folder is prepared."""
@@ -59,11 +76,13 @@ class Process:
         folder: The run folder, which exists.
         command: What runs it.
         threads: Its OMP_NUM_THREADS.
+        cwd: Its current folder (default: this process's).
     """
 
-    def __init__(self, folder: Path, command: Sequence[str], threads: int) -> None:
+    def __init__(self, folder: Path, command: Sequence[str], threads: int, cwd: Path | None = None) -> None:
         self._folder = folder
         self._command = list(command)
+        self._cwd = cwd
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process: subprocess.Popen[bytes] | None = None
         self._unwanted = False
@@ -90,6 +109,7 @@ class Process:
     def _start(self, lock: IO[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self._command,
+            cwd=self._cwd,
             env=self._environment,
             stdin=subprocess.PIPE,  # closes when this process dies; see child.py
             stdout=log,

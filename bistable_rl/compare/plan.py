@@ -36,7 +36,7 @@ class MetricConfig:
     """What is compared.
 
     Args:
-        name: A metric of the evaluations, such as `success_rate` or `return_mean`.
+        name: A metric of the evaluations, such as `success_rate` or `mean_reward`.
         threshold: What counts as solved, for steps and seconds to threshold (null: not asked).
         better: Whether `higher` or `lower` is better.
     """
@@ -111,6 +111,16 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         jobs += [Job(label, replace(config, seed=seed), folder / f"seed{seed}", keys) for seed in comparison.seeds]
     _check_distinct(jobs, path)
     return comparison, jobs
+
+
+def folders(path: Path) -> list[Path]:
+    """Return the folders of the files that a comparison is written in: its own, and its base's.
+
+    Raises:
+        UserError: The file cannot be read, or there is no such base.
+    """
+    base = read_yaml(path).get("base")
+    return [path.parent, *([find_config(base).parent] if isinstance(base, str) else [])]
 
 
 def describe(keys: Mapping[str, Any]) -> str:
