@@ -422,6 +422,10 @@ def _check_kind(path: Path, wanted: type[Experiment] | type[Benchmark]) -> None:
         )
 
 
+MAX_NAME_BYTES = 255
+"""Of a file's or a folder's name, as file systems have it."""
+
+
 def check_name(name: str, source: str) -> None:
     """Check what is to name a folder.
 
@@ -431,6 +435,10 @@ def check_name(name: str, source: str) -> None:
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise UserError(
             f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."
+        )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise UserError(
+            f"{source}: name must have {MAX_NAME_BYTES} bytes at most since it names a folder, not {len(name.encode())}."
         )
 
 

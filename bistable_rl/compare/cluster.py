@@ -32,9 +32,7 @@ class RayLauncher:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(
-        self, workers: int | None = None, address: str | None = None, command: Command | None = None
-    ) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, command: Command | None = None) -> None:
         try:
             import ray
         except ImportError:

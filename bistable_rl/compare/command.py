@@ -20,9 +20,7 @@ from bistable_rl.compare.tensorboard import write_tensorboard
 from bistable_rl.experiments import Experiment
 
 
-def compare(
-    path: Path, out: Path, launcher: Launcher, check: Check, *, dry_run: bool = False, command: str
-) -> None:
+def compare(path: Path, out: Path, launcher: Launcher, check: Check, *, dry_run: bool = False, command: str) -> None:
     """Carry out what is not finished of a comparison, then write its report into `out/<name>`.
 
     Args:

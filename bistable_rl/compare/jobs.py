@@ -99,7 +99,7 @@ def prepare(job: Job) -> None:
 def _kept_hash(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / JOB).read_text(encoding="utf-8"))["hash"])
-    except (OSError, ValueError, LookupError, TypeError):  # the run of no grid
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # the run of no grid
         return None
 
 
