@@ -437,9 +437,7 @@ def check_name(name: str, source: str) -> None:
             f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."
         )
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise UserError(
-            f"{source}: name must have {MAX_NAME_BYTES} bytes at most since it names a folder, not {len(name.encode())}."
-        )
+        raise UserError(f"{source}: name must have {MAX_NAME_BYTES} bytes at most, since it names a folder.")
 
 
 def _check_device(device: str, source: str) -> None:

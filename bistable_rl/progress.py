@@ -10,6 +10,11 @@ from datetime import timedelta
 from tqdm import tqdm
 
 
+def say_measuring(what: str, number: int, total: int) -> None:
+    """Say on stderr what is measured next, the first of how many; a measurement itself prints nothing for long."""
+    print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
+
+
 class Progress:
     """A bar on a terminal, a line now and then elsewhere.
 

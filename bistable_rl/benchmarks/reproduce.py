@@ -10,8 +10,8 @@ import numpy as np
 
 from bistable_rl import runs, style
 from bistable_rl.benchmarks import fig3, presets, tables
-from bistable_rl.benchmarks.task import Which
 from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
+from bistable_rl.benchmarks.task import Which
 from bistable_rl.compare import ledger
 from bistable_rl.compare.check import check_jobs
 from bistable_rl.compare.engine import run_grid, unfinished
@@ -95,7 +95,7 @@ def _say_estimate(jobs: Sequence[Job], book: Ledger, launcher: LocalLauncher) ->
     seconds: dict[str, float] = {}
     of_label = {job.label: job for job in left}
     for i, (label, job) in enumerate(of_label.items(), 1):
-        seconds[label] = seconds_a_run(job, finished, launcher, f"{i} of {len(of_label)}")
+        seconds[label] = seconds_a_run(job, finished, launcher, i, len(of_label))
         print(f"{label}: {_duration(seconds[label])} a run", flush=True)
     total = sum(seconds[job.label] for job in left)
     print(

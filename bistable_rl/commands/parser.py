@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from bistable_rl.config import UserError, unknown
 
-
 OWN_ENVIRONMENT = (
     "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
     "my_env.py in {folders}; from a run folder, never."

@@ -71,8 +71,7 @@ def _say_plan(jobs: Sequence[Job], book: Ledger, launcher: Launcher) -> None:
     for label, job in {job.label: job for job in jobs}.items():
         line = f"{label:<{width}}  {done[label]} finished, {to_do[label]} to do"
         if to_do[label]:
-            place = f"{missing.index(label) + 1} of {len(missing)}"
-            seconds = seconds_a_run(job, finished, launcher, place)
+            seconds = seconds_a_run(job, finished, launcher, missing.index(label) + 1, len(missing))
             total += seconds * to_do[label]
             line += f", about {_duration(seconds)} each"
         print(line, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 import tempfile
 import time
 from collections import deque
@@ -16,24 +15,26 @@ from bistable_rl import runs
 from bistable_rl.compare.engine import POLL_SECONDS, Launcher, fraction_done
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.ledger import Row
+from bistable_rl.progress import say_measuring
 
 MEASURED_SECONDS = 5.0  # of training, behind the imports
 LONGEST_SECONDS = 120.0
 
 
-def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher, place: str) -> float:
+def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher, number: int, total: int) -> float:
     """Return how long a job takes: as others of its label took, or else measured; NaN if it does not get going.
 
     Args:
         job: The job.
         finished: Finished runs of any label.
         launcher: Runs the measurement.
-        place: Which of how many it is, for the line on stderr that says what is measured.
+        number: The first of how many to be asked for, as the line on stderr says that tells of a measurement.
+        total: How many.
     """
     known = [row.number("seconds") for row in finished if row.label == job.label]
     if known:
         return float(np.mean(known))
-    print(f"measuring {job.label} ({place}) ...", file=sys.stderr, flush=True)
+    say_measuring(job.label, number, total)
     return _measured(job, launcher)
 
 

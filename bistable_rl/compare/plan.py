@@ -143,9 +143,7 @@ def _folder_name(label: str, where: str) -> str:
     """
     name = re.sub(r"[^\w.+-]+|^\.+", "_", label)
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise UserError(
-            f"{where}: that is too long for the name of a folder, which has {MAX_NAME_BYTES} bytes at most."
-        )
+        raise UserError(f"{where}: the name of a folder has {MAX_NAME_BYTES} bytes at most, this one more.")
     if name in WRITTEN:
         raise UserError(f"{where}: {name} is what a comparison writes beside its variants; name the variant otherwise.")
     return name

@@ -26,8 +26,8 @@ FEW_SEEDS = (
     "four in 3%, five in 1%."
 )
 SURE = (
-    "These are shares of the pairs of runs that were seen. 1.00 (1.00 to 1.00) says that every run of the one was better "
-    "than every run of the other, not that the next one will be."
+    "These are shares of the pairs of runs that were seen. 1.00 (1.00 to 1.00) says that every run of the one ended "
+    "better than every run of the other, not that the next one will."
 )
 
 
