@@ -48,4 +48,5 @@ def check_jobs(jobs: Sequence[Job], check: Check, source: str, *, metric: str | 
             kind = type(error).__name__
             raise UserError(f"{source}, {job.label}: it cannot be built: {kind}: {one_sentence(error)}") from error
         if metric is not None and metric not in known:
-            raise UserError(f"{source}: metric.name: {job.label} reports none such: {unknown('metric', metric, known)}")
+            choices = unknown("metric", metric, known)
+            raise UserError(f"{source}: metric.name: not reported by {job.label}: {choices}")

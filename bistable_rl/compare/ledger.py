@@ -103,7 +103,7 @@ def of_run(job: Job) -> Row | None:
         seed=job.config.seed,
         hash=job.hash,
         facts={name: "" if value is None else str(value) for name, value in facts.items()},
-        keys={name: str(value) for name, value in job.keys.items()},
+        keys=_keys(job),
         final=final,
         curve=_thinned(curve),
     )
@@ -112,6 +112,11 @@ def of_run(job: Job) -> Row | None:
     except ValueError as error:
         raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
     return row
+
+
+def _keys(job: Job) -> dict[str, str]:
+    """Return the grid's keys and a job's values as text that a file can hold."""
+    return {name: str(value).encode(errors="replace").decode() for name, value in job.keys.items()}
 
 
 def _check_numbers(row: Row) -> None:
@@ -176,8 +181,7 @@ class Ledger:
         row = self._rows.get(job.hash)
         if row is None:
             return None
-        keys = {name: str(value) for name, value in job.keys.items()}
-        return Row(job.label, row.seed, row.hash, row.facts, keys, row.final, row.curve)
+        return Row(job.label, row.seed, row.hash, row.facts, _keys(job), row.final, row.curve)
 
     @property
     def seeds(self) -> list[int]:

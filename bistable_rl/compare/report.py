@@ -125,6 +125,8 @@ def _estimate_cells(series: Series) -> list[str]:
 
 
 def _interval(found: Estimate) -> str:
+    if not np.isfinite(found.value):
+        return ""
     return "too few seeds" if np.isnan(found.low) else f"{found.low:.3g} to {found.high:.3g}"
 
 

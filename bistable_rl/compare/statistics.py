@@ -24,7 +24,10 @@ lies the true median in 75% of all cases only, 1 - 2^(1-n), and two groups of th
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95% bootstrap interval; the bounds are NaN of fewer than `MIN_SEEDS` seeds."""
+    """A statistic with its 95% bootstrap interval; the bounds are NaN of fewer than `MIN_SEEDS` seeds.
+
+    They are NaN too where a value is infinite or NaN.
+    """
 
     value: float
     low: float
@@ -101,7 +104,7 @@ def _interval(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of a percentile bootstrap interval, the same ones for the same samples."""
-    if min(sample.shape[axis] for sample in samples) < MIN_SEEDS:
+    if min(sample.shape[axis] for sample in samples) < MIN_SEEDS or not all(np.isfinite(s).all() for s in samples):
         shape = np.asarray(statistic(*samples, axis=axis)).shape
         return np.full(shape, np.nan), np.full(shape, np.nan)
     found: Any = stats.bootstrap(
