@@ -63,7 +63,8 @@ class ExperimentCheck:
 
 def _reported(env: VecEnv) -> set[str]:
     """Return what an evaluation reports, by an episode of random actions."""
-    space, over, infos = env.action_space, False, [{}]
+    space, over = env.action_space, False
+    infos: list[dict[str, Any]] = [{}]
     try:
         env.reset()
         space.seed(0)
@@ -79,7 +80,7 @@ def _reported(env: VecEnv) -> set[str]:
             _, _, [over], infos = env.step(np.stack([space.sample()]))
     except Exception:  # a run meets it too, and says so better
         over = False
-    reported: dict[str, Any] = infos[0]
+    reported = infos[0]
     if not over or reported.get("is_success") is not None or reward_threshold(env) is not None:
         metrics.add("success_rate")
     if not over or reported.get("mse") is not None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL
+from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.check_experiment import ExperimentCheck
 from bistable_rl.cli import main
@@ -76,7 +77,12 @@ def test_an_environment_that_variants_share_is_built_once(monkeypatch: pytest.Mo
 
     built: list[EnvConfig] = []
     make = check_experiment.make_vec_env
-    monkeypatch.setattr(check_experiment, "make_vec_env", lambda env, n, seed: built.append(env) or make(env, n, seed))
+
+    def count(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
+        built.append(env)
+        return make(env, num_envs, seed)
+
+    monkeypatch.setattr(check_experiment, "make_vec_env", count)
     check = ExperimentCheck()
     env = EnvConfig("bistable_rl/CopyFirst-v0", {"length": 5})
     for cell in ("gru", "nbrc", "lstm"):

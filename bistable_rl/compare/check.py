@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import UserError, one_sentence, unknown
-from bistable_rl.experiments import Benchmark, Experiment
 
-Check = Callable[[Experiment | Benchmark], Collection[str]]
-"""Refuses a configuration that cannot be trained, with a UserError; returns the metrics of its evaluations."""
+Check = Callable[[Any], Collection[str]]
+"""Refuses an experiment or benchmark with a UserError, or returns the metrics that its evaluations report."""
 
 SILENT_SECONDS = 2.0
 

@@ -27,8 +27,10 @@ from bistable_rl.config import Seed, UserError, build, find_config, read_yaml, s
 from bistable_rl.experiments import MAX_NAME_BYTES, Benchmark, Experiment, check_name, kind_of
 
 VARIANT = "variant"
-WRITTEN = ("report", "report.md", "report.html", "summary.csv", "runs.csv", "curves.csv")
-WRITTEN += ("curves.png", "final.png", "horizons.png")
+WRITTEN = (
+    *("report", "report.md", "report.html", "summary.csv", "runs.csv", "curves.csv"),
+    *("curves.png", "final.png", "horizons.png"),
+)
 """What lies beside the folders of the variants."""
 TASK_SECTIONS = ("env", "task")
 """Keys in here change the question that is asked; runs are compared only with runs that were asked the same."""
