@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents import snapshot
 from bistable_rl.agents.checks import check_whole
+from bistable_rl.agents.features import saved_kinds, with_categories
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.spaces_json import from_json, to_json
 from bistable_rl.config import UserError, one_sentence
@@ -107,6 +108,9 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
             if env is not None and getattr(model, name) != saved:
                 raise ValueError(f"its {name.replace('_', ' ')} is {saved}, the environment's {getattr(model, name)}")
             setattr(model, name, saved)
+        # the weights tell what was read as categories, in archives too that were written before it could be said
+        kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
+        model.observation_space = with_categories(model.observation_space, kinds)
         model.n_envs = model.n_envs if env is not None else check_whole("n_envs", about["n_envs"], 1)
         model._setup_model()
     except UserError:

@@ -74,8 +74,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     """Actor and critic on recurrent layers of any cell; every argument is a plain JSON value.
 
     Args:
-        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them; images and MiniGrid's symbolic
-            views are recognised (see `bistable_rl.agents.features`).
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them; images are recognised, and
+            MiniGrid's symbolic views where the space is `Categories` (see `bistable_rl.agents.features`).
         action_space: Discrete, Box, MultiDiscrete or MultiBinary.
         lr_schedule: The learning rate by remaining progress, given by the algorithm.
         use_sde: Generalised state-dependent exploration, given by the algorithm.
@@ -94,6 +94,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         log_std_min: For Box actions, its lower bound, or None.
         state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
             parameter.
+        observation_kinds: How observations are read where their space does not say it, by key (`observation` where
+            there is no Dict): "categories", "pixels" or "numbers".
 
     Raises:
         ValueError: `critic` is none of the three, the cell, a size or its options are wrong, or a number isn't finite.
@@ -120,6 +122,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         log_std_init: float = 0.0,
         log_std_min: float | None = None,
         state_dependent_std: bool = False,
+        observation_kinds: dict[str, str] | None = None,
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
@@ -152,6 +155,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             ortho_init=ortho_init,
             log_std_init=log_std_init,
             features_extractor_class=Features,
+            features_extractor_kwargs={"observation_kinds": observation_kinds or {}},
             normalize_images=False,  # Features scales what is an image and leaves categories alone
             lstm_hidden_size=hidden_size,
             shared_lstm=critic == "shared",
@@ -170,6 +174,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "log_std_init": log_std_init,
             "log_std_min": log_std_min,
             "state_dependent_std": state_dependent_std,
+            "observation_kinds": dict(observation_kinds or {}),
         }
 
         def memory() -> Memory:

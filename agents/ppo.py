@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bistable_rl.agents import archive, returns
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
+from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
@@ -172,6 +173,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        if self.env is not None:
+            self.observation_space = with_categories(self.observation_space, declared_categories(self.env))
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl import checkpoint, runs
-from bistable_rl.agents.agent import make_policy, policy_kwargs
+from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_evaluation_env, make_vec_env
@@ -74,7 +75,7 @@ def resume(run: Path, *, total_steps: int | None = None) -> None:
     if is_finished(run, experiment.total_steps):
         return
     experiment = without_gate_options(experiment)
-    _train(experiment, run, _prepare(experiment))
+    _train(experiment, run, _prepare(experiment, checkpoint.folders(run)))
 
 
 def is_finished(run: Path, total_steps: int) -> bool:
@@ -101,14 +102,16 @@ class _Parts:
         self.horizons.close()
 
 
-def _prepare(experiment: Experiment) -> _Parts:
+def _prepare(experiment: Experiment, saved: Sequence[Path] = ()) -> _Parts:
+    """Make what trains, or goes on from the last of the saved checkpoints."""
     device = resolve_device(experiment.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # networks of this size run no faster on more
     env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
     seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
     eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
-    model = _make_model(experiment, env, device)
+    as_saved = with_saved_kinds(experiment, saved[-1], env) if saved else experiment
+    model = _make_model(as_saved, env, device)
     return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
 
 

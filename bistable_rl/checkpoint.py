@@ -173,6 +173,15 @@ def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
     return state
 
 
+def weight_names(folder: Folder) -> list[str]:
+    """Return the names of a checkpoint's weights.
+
+    Raises:
+        UserError: The file is missing, truncated or broken.
+    """
+    return list(_tensors(folder / WEIGHTS))
+
+
 def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Load weights into a network.
 

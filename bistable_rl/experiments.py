@@ -61,6 +61,8 @@ class PolicyConfig:
         log_std_init: For continuous actions, the logarithm of their standard deviation at first.
         log_std_min: For continuous actions, its lower bound (null: none).
         state_dependent_std: For continuous actions, whether their standard deviation depends on the memory.
+        observation_kinds: How an observation is read where its space does not say it, by its key (`observation` where
+            there is no Dict), e.g. `{image: categories}`; or `pixels` (a CNN), or `numbers` (flat).
     """
 
     cell: str = "nbrc"
@@ -75,6 +77,7 @@ class PolicyConfig:
     log_std_init: Finite = 0.0
     log_std_min: Finite | None = None
     state_dependent_std: bool = False
+    observation_kinds: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -31,6 +31,15 @@ VELOCITIES: dict[str, tuple[int, ...]] = {
 """Which entries of a classic-control observation are velocities."""
 
 
+class Categories(Box):
+    """A Box of bytes that are categories, not brightness, such as MiniGrid's view: equal to the plain Box otherwise.
+
+    A space's size cannot tell the one from the other, so who makes the observations says it. The class says it, not an
+    attribute of the environment, since whoever makes other observations of these (tiles drawn in colour, frames
+    stacked) makes a plain Box for them.
+    """
+
+
 def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return MiniGrid images (..., V, V, 3) as flat vectors (..., V·V·20) of zeros and ones."""
     cells = [np.eye(n, dtype=np.float32)[image[..., k]] for k, n in enumerate(CHANNELS)]
@@ -84,6 +93,8 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         assert isinstance(image, Box)
         if encoding == "one_hot":
             image = Box(0, 1, (image.shape[0] * image.shape[1] * sum(CHANNELS),), np.float32)
+        else:
+            image = Categories(image.low, image.high, dtype=np.uint8)
         self.observation_space = Dict({"image": image, "direction": space["direction"]})
         names = ACTIONS if actions is None else actions
         for name in names:
