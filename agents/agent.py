@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import checkpoint, kernels, runs
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
-from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
@@ -82,7 +82,7 @@ def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False
     try:
         policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
     finally:
-        env.close()
+        close(env)
     state = checkpoint.load_weights(chosen, policy)
     policy.set_training_mode(False)
     return Agent(policy, experiment, state["steps"])

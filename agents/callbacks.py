@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl import checkpoint, runs
-from bistable_rl.agents.evaluation import Evaluation, evaluate
+from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.snapshot import Snapshot, capture
@@ -179,14 +179,7 @@ class RunCallback(BaseCallback):
         self._between_updates()
 
     def _on_step(self) -> bool:
-        observation = self.locals["new_obs"]
-        for value in observation.values() if isinstance(observation, dict) else [observation]:
-            finite = np.isfinite(value).reshape(len(value), -1).all(1)
-            if not finite.all():
-                raise runs.NonFiniteError(
-                    f"the observation of environment copy {finite.argmin()} became NaN or infinite "
-                    f"after {self.num_timesteps} steps"
-                )
+        check_finite(self.locals["new_obs"], "observation", lambda _: f"after {self.num_timesteps} steps")
         self._progress.update(self.num_timesteps, self._facts)
         return not self.interrupted
 
@@ -247,7 +240,13 @@ class RunCallback(BaseCallback):
     def _evaluate(self, at_horizons: bool) -> None:
         self.eval_env.seed(self.eval_seed)
         episodes = self.experiment.evaluation.episodes
-        result = evaluate(self.model.policy, self.eval_env, episodes, stop=lambda: self.interrupted)
+        result = evaluate(
+            self.model.policy,
+            self.eval_env,
+            episodes,
+            stop=lambda: self.interrupted,
+            max_episode_steps=self.experiment.evaluation.max_episode_steps,
+        )
         if self.interrupted:
             return
         self.last_evaluation = result

@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor, nn
 
-from bistable_rl.envs.wrappers import Categories
+from bistable_rl.envs.wrappers import Categories, minigrid_view
 
 # NatureCNN's kernels and strides need at least this many pixels.
 SMALLEST_IMAGE = 36
@@ -58,10 +58,7 @@ def declared_categories(env: VecEnv) -> list[str]:
     environments, for as long as no wrapper has put another image in its place, the view is categories.
     """
     inner = parts_of(env.unwrapped.observation_space)
-    game = env.unwrapped.envs[0].unwrapped if isinstance(env.unwrapped, DummyVecEnv) else None
-    view = None
-    if any(kind.__module__ == "minigrid.minigrid_env" for kind in type(game).__mro__):
-        view = parts_of(game.observation_space).get("image")  # type: ignore[union-attr]
+    view = minigrid_view(env.unwrapped.envs[0].unwrapped) if isinstance(env.unwrapped, DummyVecEnv) else None
     return [
         key
         for key, part in parts_of(env.observation_space).items()

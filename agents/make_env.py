@@ -1,5 +1,6 @@
 """From the `env` section of a config to the vectorised environment that SB3 steps."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -65,6 +66,14 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
     return make_vec_env(env, min(most, episodes), seed)
+
+
+def close(env: VecEnv) -> None:
+    """Close copies of an environment that have done their work; if they cannot, warn, for nothing depends on it."""
+    try:
+        env.close()
+    except Exception as error:  # whatever somebody else's environment does
+        warnings.warn(f"env: close() fails: {type(error).__name__}: {one_sentence(error)}", stacklevel=2)
 
 
 def _is_batched(env: EnvConfig) -> bool:

@@ -334,15 +334,17 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Return actions and the next state; without a state, every copy starts an episode.
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
-        without them the agent has no memory, of which a warning tells.
+        without them the agent has no memory, of which a warning tells. Who says `episode_start` at the first call of an
+        episode, as an evaluation does, is never warned.
         """
-        if state is None and self._predicted_first:
+        first = state is None and not (episode_start is not None and np.all(episode_start))
+        if first and self._predicted_first:
             warnings.warn(
-                "predict was called again without a state, so the agent has forgotten what it saw: hand back the state "
-                "that the last call returned",
+                "predict was called twice in a row without a state, and has started an episode each time: within an "
+                "episode, hand back the state that the last call returned; at the start of one, say episode_start=True",
                 stacklevel=4,
             )
-        self._predicted_first = state is None
+        self._predicted_first = first
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
         seen, vectorized = self.obs_to_tensor(observation)

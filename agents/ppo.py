@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bistable_rl.agents import archive, returns
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
+from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.gradient import Gradient
 from bistable_rl.agents.policies import RecurrentPolicy
@@ -167,6 +168,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.bptt_length = bptt_length
         self.burn_in = burn_in
         self.refresh_states = refresh_states
+        self._warned_of_terminal_observation = False
         if _init_setup_model:
             self._setup_model()
 
@@ -196,10 +198,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _warn_of_horizons_beyond(self, reach: int) -> None:
         """Warn if cue and answer of an episode can lie further apart than gradient reaches."""
-        if self.env is None or not self.env.has_attr("horizon"):
-            return
-        horizon = self.env.get_attr("horizon")[0]
-        if horizon > reach:
+        horizon = None if self.env is None else declared_horizon(self.env)
+        if horizon is not None and horizon > reach:
             name = "n_steps" if reach == self.n_steps else "bptt_length"
             warnings.warn(
                 f"an episode can take {horizon} steps, but gradient reaches back {name} = {reach} steps at most: "
@@ -306,8 +306,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 return False
             ended = np.flatnonzero(dones)
             if len(ended):
+                for i in ended:
+                    success_of(infos[i])  # else SB3's means would be NaN, or fail
                 self._update_info_buffer([infos[i] for i in ended], dones[ended])
-                limited = np.array([i for i in ended if infos[i].get("TimeLimit.truncated", False)], np.int64)
+                limited = self._limited(ended, infos)
                 if len(limited):
                     last = [infos[i]["terminal_observation"] for i in limited]
                     cut.append((t, limited, last, state[:, torch.from_numpy(limited)]))
@@ -321,9 +323,23 @@ class RecurrentPPO(OnPolicyAlgorithm):
         seen = obs_as_tensor(observation, self.device)
         rollout.last_values[:] = self.policy.values(seen, self._restart(state, starts))
         self._evaluate_rollout()
+        self._check_scale_of_rewards()
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _limited(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+        """Return which of the copies whose episode has ended were cut by a time limit, and show what they saw last."""
+        limited = [i for i in ended if infos[i].get("TimeLimit.truncated", False)]
+        shown = [i for i in limited if infos[i].get("terminal_observation") is not None]
+        if len(shown) < len(limited) and not self._warned_of_terminal_observation:
+            self._warned_of_terminal_observation = True
+            warnings.warn(
+                "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is missing: "
+                "they count as ended, with nothing to come",
+                stacklevel=5,
+            )
+        return np.array(shown, np.int64)
 
     def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
         """Return the state with the initial state where an episode starts."""
@@ -358,6 +374,18 @@ class RecurrentPPO(OnPolicyAlgorithm):
             gae_lambda=self.gae_lambda,
         )
         rollout.returns = rollout.advantages + rollout.values
+
+    def _check_scale_of_rewards(self) -> None:
+        """Refuse finite rewards so large that their returns' squares, the value loss, are not."""
+        rollout = self.rollout_buffer
+        largest = rollout.rewards.abs().max()
+        given = torch.isfinite(largest) & torch.isfinite(rollout.values).all()  # else something else is wrong
+        if bool(given & ~torch.isfinite(rollout.returns.square().sum())):
+            raise NonFiniteError(
+                f"rewards of up to {float(largest):g} are too large for float32: the value loss squares returns, and "
+                f"became infinite in the rollout that ends at {self.num_timesteps} steps; scale rewards to about 1, "
+                "for example by stable_baselines3's VecNormalize or gymnasium's TransformReward"
+            )
 
     # --- learning from it ----------------------------------------------------------------------------------
 
@@ -460,6 +488,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
                     f"{what}{name} became NaN or infinite in the update at {self.num_timesteps} steps; "
                     "a smaller learning_rate or max_grad_norm usually cures this"
                 )
+        raise NonFiniteError(
+            f"{what}the network as a whole overflowed in the update at {self.num_timesteps} steps: rewards reach "
+            f"{float(self.rollout_buffer.rewards.abs().max()):g}; smaller rewards or a smaller learning_rate cure this"
+        )
 
     def _refresh(self) -> None:
         self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)

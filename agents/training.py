@@ -22,7 +22,7 @@ from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_evaluation_env, make_vec_env
+from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, close, derived_seed, make_evaluation_env, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
@@ -216,7 +216,7 @@ def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -
         try:
             episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
         finally:
-            env.close()
+            close(env)
         return episodes.features, episodes.lengths
 
     return warm_up_run(

@@ -135,12 +135,15 @@ class EvaluationConfig:
             many episodes again are played with sampled actions.
         horizons_every: Environment steps between two evaluations at the horizons, which may take long; the last one is
             at the end of training. Left out: at every evaluation.
+        max_episode_steps: Steps in which an episode must end, or the evaluation fails: the wrapper `time_limit` is for
+            environments without an end. Left out: 100,000, or the horizon of an environment of ours if it is more.
     """
 
     every: PositiveInt = 100_000
     episodes: PositiveInt = 100
     horizons: list[PositiveInt] = field(default_factory=list)
     horizons_every: PositiveInt | None = None
+    max_episode_steps: PositiveInt | None = None
 
 
 @dataclass

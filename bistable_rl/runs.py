@@ -323,7 +323,7 @@ def finish(run: Path, result: Mapping[str, Any], failure: Exception | None, done
         write_json(run / RESULT, {**result, "traceback": traceback.format_exception(failure)})
     if isinstance(failure, UserError):
         raise failure
-    kind = "" if isinstance(failure, NonFiniteError) else f"{type(failure).__name__}: "
+    kind = "" if isinstance(failure, NonFiniteError | RunFailedError) else f"{type(failure).__name__}: "
     raise RunFailedError(
         f"{run} stopped after {done}; {kind}{one_sentence(failure)} "
         f"The last good checkpoint is {result['checkpoint']}; {RESULT} tells more."

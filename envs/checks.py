@@ -1,7 +1,8 @@
 """What a user gave, checked: each function returns the value, or says in a sentence what would be right."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +57,27 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise unknown(name, value, choices)
     return value
+
+
+def told_success(info: Mapping[str, Any]) -> bool | None:
+    """Return whether the episode that ended with this info was a success, None where the info does not say.
+
+    Raises:
+        ValueError: It says something that is neither true nor false.
+    """
+    value = info.get("is_success")
+    if value is None or isinstance(value, bool):
+        return value
+    number = told_number(value)
+    if number not in (0.0, 1.0):
+        raise ValueError(f"info['is_success'] must be true or false, not {str(value)[:60]!r}")
+    return bool(number)
+
+
+def told_number(value: object) -> float | None:
+    """Return a number, or an array of one, as a float; None for anything else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a list of lists of several lengths
+        return None
+    return float(array.item()) if array.size == 1 and array.dtype.kind in "biuf" else None

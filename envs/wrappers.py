@@ -46,6 +46,14 @@ def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return np.concatenate(cells, axis=-1).reshape(*image.shape[:-3], -1)
 
 
+def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
+    """Return the space of the view in which an environment without its wrappers, if MiniGrid's, shows categories."""
+    if not any(kind.__module__ == "minigrid.minigrid_env" for kind in type(env).__mro__):
+        return None
+    space = env.observation_space
+    return space["image"] if isinstance(space, Dict) and "image" in space.spaces else None
+
+
 class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Leave the texts out of a Dict observation (MiniGrid's mission): no network here reads them.
 

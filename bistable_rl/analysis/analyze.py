@@ -11,7 +11,7 @@ from bistable_rl.analysis import plots
 from bistable_rl.analysis.align import Aligned, align, at, observations
 from bistable_rl.analysis.gates import GateTrace, gate_trace, gates_of
 from bistable_rl.analysis.memory import survival, time_constants
-from bistable_rl.analysis.subject import Subject, cue_and_noise, read_subject
+from bistable_rl.analysis.subject import LONGEST, Subject, cue_and_noise, read_subject
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.multistability import attractors
 
@@ -33,6 +33,7 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
 
     Raises:
         UserError: There is no run there, its cell has no gates, a checkpoint is missing, or `out` cannot be written.
+        RunFailedError: The environment fails while the agent plays.
     """
     subject = read_subject(run, episodes)
     try:
@@ -43,6 +44,10 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
     trace = gate_trace(subject.rnn, subject.x)
     page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]
     found: list[str] = []
+    if subject.cut:
+        note = f"{subject.cut} of {episodes} episodes had not ended after {LONGEST:,} steps and were cut there"
+        found.append(note)
+        page += [f"{note}.", ""]
     for title, part in (
         ("Gates", _gates(subject, trace, out)),
         ("Memory of a forced cue", _memory(subject, out)),

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
 from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed
 from bistable_rl.config import UserError
@@ -57,10 +58,11 @@ def evaluate_horizons(
     for env in played.envs.values():
         agent.check_spaces(env)
     with drawing(figure) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
-        try:
-            rows = _play(played, agent)
-        finally:
-            played.close()
+        with playing():
+            try:
+                rows = _play(played, agent)
+            finally:
+                played.close()
         if axes is not None:
             draw(axes, rows, experiment.policy.cell, name, trained)
     print(f"{run}, trained for {agent.steps:,} steps at {name} {trained}")

@@ -30,6 +30,12 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
     parser.add_argument("--best", action="store_true", help="take the checkpoint that did best, not the last one")
     parser.add_argument("--episodes", metavar="N", type=count, default=100, help="episodes to play (default: 100)")
+    parser.add_argument(
+        "--max-episode-steps",
+        metavar="N",
+        type=count,
+        help="steps in which an episode must end (default: the run's evaluation.max_episode_steps)",
+    )
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment to play at")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
     parser.add_argument("--figure", metavar="FILE", type=Path, help="with --horizons: draw the result into this PNG")
@@ -38,6 +44,8 @@ def evaluate(argv: Sequence[str]) -> int:
     check_parent(args.figure)
     if args.figure is not None and args.figure.suffix.lower() != ".png":
         raise UserError(f"evaluate: --figure writes a PNG, so its name must end in .png, not {args.figure.name}.")
+    if args.horizons is not None and args.max_episode_steps is not None:
+        raise UserError("evaluate: --max-episode-steps is not for --horizons, whose environments end by themselves.")
     if args.horizons is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 
@@ -56,22 +64,24 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_evaluation_env
+    from bistable_rl.agents.make_env import FINAL_EVALUATION, close, derived_seed, make_evaluation_env
 
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
     env = make_evaluation_env(experiment.env, args.episodes, seed)
     agent.check_spaces(env)
-    try:
-        summary = evaluation.evaluate(agent, env, args.episodes).summary()
-    finally:
-        env.close()
-    print(f"{args.run}, trained for {agent.steps:,} steps")
-    print_summary(summary)
-    if args.json is not None:
-        env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
-        runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary})
+    longest = args.max_episode_steps or experiment.evaluation.max_episode_steps
+    with evaluation.playing():
+        try:
+            summary = evaluation.evaluate(agent, env, args.episodes, max_episode_steps=longest).summary()
+            print(f"{args.run}, trained for {agent.steps:,} steps")
+            print_summary(summary)
+            if args.json is not None:
+                played = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
+                runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": played, **summary})
+        finally:
+            close(env)
     return 0
 
 
