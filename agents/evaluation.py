@@ -96,16 +96,20 @@ def evaluate(
     errors: list[float | None] = []
     total, length = np.zeros(n), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
+
+    def when(copy: int) -> str:
+        return f"in step {length[copy]} of an episode"
+
     observation: Any = env.reset()
-    check_finite(observation, "observation", lambda _: "at the start of an episode")
+    check_finite(observation, "observation", when)
     state, starts = None, np.ones(n, dtype=bool)
     while (done < share).any() and not stop():
         action, state = agent.predict(observation, state, starts, deterministic)
         observation, reward, starts, infos = env.step(action)
         total += reward
         length += 1
-        for name, values in (("observation", observation), ("reward", reward)):
-            check_finite(values, name, lambda copy: f"in step {length[copy]} of an episode")
+        check_finite(observation, "observation", when)
+        check_finite(reward, "reward", when)
         for i in np.flatnonzero(starts):
             if done[i] < share[i]:
                 returns.append(float(total[i]))
@@ -140,7 +144,9 @@ def playing() -> Iterator[None]:
     except NonFiniteError as error:
         raise RunFailedError(f"env: {one_sentence(error)}") from error
     except (Exception, SystemExit) as error:  # whatever somebody else's environment does
-        raise RunFailedError(f"env: it fails while it is played: {type(error).__name__}: {one_sentence(error)}") from error
+        raise RunFailedError(
+            f"env: it fails while it is played: {type(error).__name__}: {one_sentence(error)}"
+        ) from error
 
 
 def check_finite(values: Any, name: str, when: Callable[[int], str]) -> None:
@@ -203,8 +209,8 @@ def never_ends(longest: int) -> RunFailedError:
     """Return the error for an episode that does not end."""
     return RunFailedError(
         f"env: an episode has not ended after {longest:,} steps; cut episodes by the wrapper time_limit "
-        "(env.wrappers: [{name: time_limit, kwargs: {max_episode_steps: 1000}}]), or allow longer ones in evaluations by "
-        "evaluation.max_episode_steps."
+        "(env.wrappers: [{name: time_limit, kwargs: {max_episode_steps: 1000}}]), or allow longer ones in evaluations "
+        "by evaluation.max_episode_steps."
     )
 
 

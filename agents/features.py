@@ -70,7 +70,9 @@ def declared_categories(env: VecEnv) -> list[str]:
 def saved_kinds(names: Iterable[str], space: spaces.Space) -> dict[str, str]:
     """Return which observations a saved network reads as categories, told by the names of its weights."""
     keys = list(parts_of(space))
-    found = {int(part) for name in names for part in re.findall(r"^features_extractor\.parts\.(\d+)\.embeddings\.", name)}
+    found = {
+        int(part) for name in names for part in re.findall(r"^features_extractor\.parts\.(\d+)\.embeddings\.", name)
+    }
     return {keys[part]: "categories" for part in sorted(found) if part < len(keys)}
 
 
@@ -123,7 +125,7 @@ def _module(key: str, kind: str, space: spaces.Space) -> tuple[nn.Module, int]:
         if min(sorted(space.shape)[1:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"an image of {size} is too small for the CNN, which needs {SMALLEST_IMAGE} pixels a side; enlarge it, "
-                f"or say observation_kinds={{{key!r}: 'numbers'}} to read it flat (policy.observation_kinds in a config)"
+                f"or say observation_kinds={{{key!r}: 'numbers'}} to read it flat (policy.observation_kinds in a file)"
             )
         return Image(space, 256), 256
     flat = Scaled() if is_image_space(space) else nn.Flatten()
@@ -206,9 +208,7 @@ class Features(BaseFeaturesExtractor):
             picture or categories and nothing says which.
     """
 
-    def __init__(
-        self, observation_space: gymnasium.Space, observation_kinds: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, observation_space: gymnasium.Space, observation_kinds: Mapping[str, str] | None = None) -> None:
         kinds = _kinds(observation_space, observation_kinds or {})
         modules: dict[str, nn.Module] = {}
         width = 0

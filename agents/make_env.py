@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.capacity import check_memory
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.make import find_spec
@@ -33,6 +34,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
     Raises:
         UserError: The id, an argument or a wrapper is wrong, or the environment cannot be built.
     """
+    check_memory(f"env.num_envs {num_envs}: so many copies", 500 * num_envs)  # only what SB3 says of each in a step
 
     def one() -> gymnasium.Env:
         single = make_env(env.id, kwargs=env.kwargs, wrappers=env.wrappers)
@@ -65,6 +67,7 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
         most = BATCHED_COPIES if _is_batched(env) else COPIES
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
+    check_memory(f"evaluation.episodes {episodes}: what is kept of so many", 100 * episodes)
     return make_vec_env(env, min(most, episodes), seed)
 
 

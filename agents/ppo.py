@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -24,10 +25,12 @@ from bistable_rl.agents.checks import check_number, check_positive, check_schedu
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.gradient import Gradient
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policies import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.capacity import check_memory
+from bistable_rl.devices import warn_of_missing_kernels
 from bistable_rl.envs.make import find_spec
 from bistable_rl.runs import NonFiniteError
 
@@ -127,6 +130,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if target_kl is not None:
             check_positive("target_kl", target_kl)
         check_schedule("learning_rate", learning_rate, positive=True)
+        if isinstance(policy, str) and policy not in self.policy_aliases:
+            raise ValueError(f"unknown policy {policy!r}: choose from {', '.join(self.policy_aliases)}")
+        check_policy_kwargs(policy_kwargs)
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
         if env is None and _init_setup_model:
@@ -134,6 +140,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if env is not None:
             if isinstance(env, str):
                 find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
+            if isinstance(env, VectorEnv):
+                raise ValueError(
+                    "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
+                    "bistable_rl.agents.vec_env.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
+                )
             env = maybe_make_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
@@ -180,6 +191,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
+        count = sum(parameter.numel() for parameter in self.policy.parameters())
+        layers = self.policy.lstm_actor.rnn
+        if self.env is not None:  # without one it cannot train
+            warn_of_missing_kernels(self.policy.constructor_args["cell"], self.device.type, layers.hidden_size)
+        state = sum(memory.hidden_size for memory in self.policy._memories())
+        check_memory(
+            f"the state of {self.n_envs} copies, {state:,} numbers each,", 8 * self.n_envs * state, self.device
+        )
+        check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, self.device)
         self.rollout_buffer: Rollout = Rollout(  # type: ignore[assignment]
             n_steps=self.n_steps,
             n_envs=self.n_envs,
@@ -335,8 +355,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if len(shown) < len(limited) and not self._warned_of_terminal_observation:
             self._warned_of_terminal_observation = True
             warnings.warn(
-                "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is missing: "
-                "they count as ended, with nothing to come",
+                "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is "
+                "missing: they count as ended, with nothing to come",
                 stacklevel=5,
             )
         return np.array(shown, np.int64)

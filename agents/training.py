@@ -22,7 +22,15 @@ from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, close, derived_seed, make_evaluation_env, make_vec_env
+from bistable_rl.agents.make_env import (
+    EVALUATION,
+    TRAINING,
+    WARM_UP,
+    close,
+    derived_seed,
+    make_evaluation_env,
+    make_vec_env,
+)
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
@@ -195,6 +203,8 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         env.reset()
         env.action_space.seed(0)
         env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+    except UserError:
+        raise
     except MemoryError:
         raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
     except Exception as error:

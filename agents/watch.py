@@ -79,7 +79,6 @@ def _watch(
     observation: Any = env.reset()
     state, start, total, steps = None, np.ones(1, np.bool_), 0.0, 0
 
-
     def when(_: int) -> str:
         return f"in step {steps} of an episode"
 

@@ -20,8 +20,11 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
+# below what a 64-bit integer holds, as steps, sizes and indices are
+PositiveInt = restricted_number_type("PositiveInt64", int, [(">", 0), ("<", 2**63)])
+NonNegativeInt = restricted_number_type("NonNegativeInt64", int, [(">=", 0), ("<", 2**63)])
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
 Finite = restricted_number_type("Finite", float, [(">", -math.inf), ("<", math.inf)])
@@ -212,7 +215,9 @@ def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[
             raise UserError(f"{source}: {one_sentence(error)}") from None
         key = found.group(1)
         where, value = ("command line", given[key]) if key in given else (source, _value(data, key))
-        raise UserError(f"{where}: {prefix}{key} must be {_expected(kind, key)}, not {shown(value)}.") from None
+        large = any(len(digits) > 19 or int(digits) >= 2**63 for digits in re.findall(r"\d{19,}", str(value)))
+        below = " below 2^63" if large else ""
+        raise UserError(f"{where}: {prefix}{key} must be {_expected(kind, key)}{below}, not {shown(value)}.") from None
     made = parser.instantiate(namespace)
     config = kind(**{f.name: made[f.name] for f in dataclasses.fields(kind)})
     for (*sections, key), value in free.items():

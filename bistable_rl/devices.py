@@ -1,7 +1,9 @@
 """Where a network lives, and what runs it there."""
 
+import functools
 import resource
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -25,6 +27,23 @@ def resolve_device(name: str) -> torch.device:
         found = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
         raise UserError(f"device: {name} is not here ({found}); choose cpu or auto.")
     return device
+
+
+@functools.cache
+def warn_of_missing_kernels(cell: str, device: str, hidden_size: int) -> None:
+    """Warn, once, where a training does without the kernels that its cell has, and say why.
+
+    Args:
+        cell: A key of `CELLS`.
+        device: The type of the device, such as "cpu".
+        hidden_size: H.
+    """
+    choice = kernels.choose(get_cell(cell).kernel, device, torch.float32, hidden_size)
+    if choice.backend == "torch" and choice.why != "asked for":
+        warnings.warn(
+            f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
+            stacklevel=3,
+        )
 
 
 def hardware(device: torch.device, cell: str, hidden_size: int) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval
 
 from bistable_rl.config import (
     Finite,
     NonNegative,
+    NonNegativeInt,
     Positive,
+    PositiveInt,
     Seed,
     UserError,
     build,

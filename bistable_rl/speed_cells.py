@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bistable_rl import kernels
+from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.rnn import RNN, make_rnn
 
 Shape = tuple[int, int, int, int]
@@ -79,8 +80,15 @@ def measure(shape: Shape, *, device: str = "cpu", cells: Sequence[str] = kernels
 
     Returns:
         One `Speed` a layer: the cells in their order, then nn.GRU and nn.LSTM.
+
+    Raises:
+        UserError: There is not so much memory.
     """
     B, T, I, H = shape
+    weights = sum(layers_bytes(cell, I, H, 1) for cell in cells)
+    check_memory(
+        f"the shape {B},{T},{I},{H}", weights + 28 * H * (I + H) + 4 * T * B * (I + (2 if T > 1 else 1) * H), device
+    )
     x = torch.randn(T, B, I, device=device)
     layers: dict[str, nn.Module] = {cell: make_rnn(cell, I, H, device=device) for cell in cells}
     layers |= {name: make(I, H, device=device) for name, make in THEIRS.items()}

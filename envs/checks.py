@@ -6,21 +6,29 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 2**31 - 1
+"""No size, length or number here is larger, so that what is computed of two of them is still a 64-bit integer."""
 
-def unknown(kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None) -> ValueError:
+
+def unknown(
+    kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None, why: str | None = None
+) -> ValueError:
     """Return the error for a name that isn't one of `choices`: it lists them, and names the nearest.
 
-    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing.
+    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing; `why` is said
+    instead of the list.
     """
     near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(choices)}{hint}")
+    return ValueError(f"unknown {kind} {name!r}: {why or 'choose from ' + ', '.join(choices)}{hint}")
 
 
 def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
     """Return `value` if it is an integer of at least `minimum`; `why` ends the sentence that refuses it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}{why}, not {value!r}")
+    if value > LARGEST:
+        raise ValueError(f"{name} must be an integer from {minimum} to {LARGEST}, not {value!r}")
     return int(value)
 
 

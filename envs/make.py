@@ -1,6 +1,7 @@
 """Environments from a name and plain values, as a config file gives them."""
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,13 @@ def find_spec(env_id: str) -> EnvSpec:
             reason = f"{type(error).__name__}: {error}".split("\n")[0]
             raise ValueError(f"environment {env_id!r} needs the package {module!r}, which fails: {reason}") from error
     if name not in gymnasium.registry:
+        prefix = next((start for start in PROVIDERS if name.startswith(start)), None)
+        if prefix not in (None, "bistable_rl/"):
+            theirs = [known for known in gymnasium.registry if known.startswith(str(prefix))]
+            why = f"choose from the {len(theirs)} that {module} registers here"
+            if "Labyrinth" in name and importlib.util.find_spec("mazelib") is None:
+                why = f"{module} registers it only where the package mazelib is installed"
+            raise unknown("environment id", name, [], theirs, why)
         ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
         raise unknown("environment id", name, [*ours, "or any other that gymnasium has registered"], gymnasium.registry)
     return gymnasium.registry[name]

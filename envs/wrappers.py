@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Text
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
@@ -66,7 +66,9 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if isinstance(space, Dict):
-            kept = {key: value for key, value in space.items() if np.dtype(value.dtype).kind != "U"}
+            kept = {key: value for key, value in space.items() if not isinstance(value, Text)}
+            if not kept:
+                raise ValueError(f"the observations are texts only ({', '.join(space)}), which no network here reads")
             self.observation_space = Dict(kept)
 
     def observation(self, observation: Any) -> Any:

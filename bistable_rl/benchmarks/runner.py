@@ -15,11 +15,12 @@ from bistable_rl import checkpoint, kernels, runs
 from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.feed import Feed
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.task import Task
+from bistable_rl.benchmarks.task import DrawnTask, Task
 from bistable_rl.benchmarks.trainer import Trainer
+from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
-from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
+from bistable_rl.devices import hardware, peak_memory_mb, resolve_device, warn_of_missing_kernels
 from bistable_rl.experiments import Benchmark
 from bistable_rl.warmup import warm_up_run
 
@@ -61,6 +62,16 @@ def _prepare(benchmark: Benchmark) -> tuple[Feed, Network]:
         torch.set_num_threads(1)  # so that the numbers do not depend on the machine's cores
     task = make_task(benchmark.task)
     network = make_network(benchmark, task, device)
+    warn_of_missing_kernels(benchmark.cell, device.type, benchmark.network.hidden_size)
+    count, config = sum(p.numel() for p in network.parameters()), benchmark.network
+    check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, device)
+    batch = min(benchmark.training.batch_size, task.train_size) if isinstance(task, DrawnTask) else 1
+    check_memory(
+        f"a batch of {batch} sequences of {task.steps:,} steps (task.kwargs) in {config.num_layers} x "
+        f"{config.hidden_size} units",
+        4 * batch * task.steps * (task.input_size + config.num_layers * config.hidden_size),
+        device,
+    )
     feed = Feed(benchmark, task, device)
     feed.test_set()  # only to see that it can be made: a missing or broken file is not found out after hours
     return feed, network
@@ -147,6 +158,10 @@ def make_network(benchmark: Benchmark, task: Task, device: torch.device) -> Netw
     torch.manual_seed(benchmark.seed)
     try:
         kernels.choose(get_cell(config.cell).kernel, device.type, torch.float32, config.hidden_size)
+        sizes = f"hidden_size {config.hidden_size} with num_layers {config.num_layers}"
+        check_memory(
+            sizes, layers_bytes(config.cell, task.input_size, config.hidden_size, config.num_layers, config.cell_kwargs)
+        )
         return Network(config, task).to(device)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"network: {one_sentence(error)}") from None
