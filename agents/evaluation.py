@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -226,10 +227,9 @@ def declared_horizon(env: VecEnv) -> int | None:
 
 def reward_threshold(env: VecEnv) -> float | None:
     """Return the return that counts as solved, as the environment or else its registration declares it by a number."""
-    for holder in ("reward_threshold", "spec"):
+    for where in ("reward_threshold", "spec.reward_threshold"):
         try:
-            declared = getattr(env.get_attr("unwrapped")[0], holder)
-            declared = getattr(declared, "reward_threshold", declared)
+            declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
         except Exception:  # as above
             continue
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):

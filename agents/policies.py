@@ -227,7 +227,10 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         layers = layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs) + 16 * hidden_size**2
         widths = [hidden_size, *heads]
         dense = 4 * sum(a * b for a, b in zip(widths, heads, strict=False))
-        sizes = f"hidden_size {hidden_size}, num_layers {num_layers}" + (f", net_arch {heads}" if heads else "")
+        sizes = f"hidden_size {hidden_size}, num_layers {num_layers}"
+        sizes += "".join(
+            f", {name} {value}" for name, value in (("cell_kwargs", cell_kwargs), ("net_arch", heads)) if value
+        )
         check_memory(f"a network of {sizes}", memories * layers + 2 * dense)
 
     def _build(self, lr_schedule: Schedule) -> None:

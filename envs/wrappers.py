@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box, Dict, Discrete, Text
+from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
@@ -54,6 +54,11 @@ def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
     return space["image"] if isinstance(space, Dict) and "image" in space.spaces else None
 
 
+def is_text(space: gymnasium.Space[Any]) -> bool:
+    """Whether what a space holds are texts, as gymnasium's Text and MiniGrid's MissionSpace do."""
+    return space.dtype is not None and np.dtype(space.dtype).kind == "U"
+
+
 class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """Leave the texts out of a Dict observation (MiniGrid's mission): no network here reads them.
 
@@ -66,7 +71,7 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if isinstance(space, Dict):
-            kept = {key: value for key, value in space.items() if not isinstance(value, Text)}
+            kept = {key: value for key, value in space.items() if not is_text(value)}
             if not kept:
                 raise ValueError(f"the observations are texts only ({', '.join(space)}), which no network here reads")
             self.observation_space = Dict(kept)
