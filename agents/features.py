@@ -39,16 +39,16 @@ def with_categories(space: spaces.Space, keys: Collection[str]) -> spaces.Space:
         return space
     parts = parts_of(space)
     marked = {
-        key: Categories(part.low, part.high, dtype=part.dtype.type)  # type: ignore[arg-type]
+        key: Categories(part.low, part.high, dtype=part.dtype.type)
         if key in keys and isinstance(part, spaces.Box)
         else part
         for key, part in parts.items()
     }
     if not isinstance(space, spaces.Dict):
         return marked[ONLY]
-    space = copy.copy(space)  # a new one would sort its keys
-    space.spaces = marked
-    return space
+    copied = copy.copy(space)  # a new one would sort its keys
+    copied.spaces = marked
+    return copied
 
 
 def declared_categories(env: VecEnv) -> list[str]:

@@ -46,7 +46,7 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     return f"unknown {what} {name!r}; {hint} choices are {', '.join(options)}."
 
 
-def one_sentence(error: Exception) -> str:
+def one_sentence(error: BaseException) -> str:
     """Return an error's text in one line, with its full stop."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith((".", "?")) else text + "."

@@ -40,9 +40,9 @@ def find_spec(env_id: str) -> EnvSpec:
             reason = f"{type(error).__name__}: {error}".split("\n")[0]
             raise ValueError(f"environment {env_id!r} needs the package {module!r}, which fails: {reason}") from error
     if name not in gymnasium.registry:
-        prefix = next((start for start in PROVIDERS if name.startswith(start)), None)
-        if prefix not in (None, "bistable_rl/"):
-            theirs = [known for known in gymnasium.registry if known.startswith(str(prefix))]
+        owned = next((start for start in PROVIDERS if name.startswith(start)), "bistable_rl/")
+        if owned != "bistable_rl/":
+            theirs = [known for known in gymnasium.registry if known.startswith(owned)]
             why = f"choose from the {len(theirs)} that {module} registers here"
             if "Labyrinth" in name and importlib.util.find_spec("mazelib") is None:
                 why = f"{module} registers it only where the package mazelib is installed"

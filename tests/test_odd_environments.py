@@ -86,7 +86,7 @@ def model(env: Any, policy: dict[str, Any] | None = None, **kwargs: Any) -> Recu
 
 
 def modules(agent: RecurrentPPO) -> list[type]:
-    return [type(part) for part in agent.policy.features_extractor.parts]  # type: ignore[union-attr]
+    return [type(part) for part in agent.policy.features_extractor.parts]
 
 
 # --- what bytes mean ---------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_a_run_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path, mo
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("  observation_kinds:\n    observation: categories\n", ""))
     assert text != (run / "config.yaml").read_text()
-    assert isinstance(load(run).policy.features_extractor.parts[0], SymbolicView)  # type: ignore[union-attr]
+    assert isinstance(load(run).policy.features_extractor.parts[0], SymbolicView)
     assert main(["train", "--resume", str(run), "--total_steps", "64"]) == 0
 
 
@@ -297,7 +297,7 @@ def test_episodes_of_one_step_are_not_taken_for_a_forgotten_memory() -> None:
     agent, env = model(copies()), copies(length=1)
     for _ in range(3):
         evaluate(agent.policy, env, 2)
-        agent.predict(env.reset(), None, np.ones(2, bool))
+        agent.predict(env.reset(), None, np.ones(2, bool))  # type: ignore[arg-type]
 
 
 def test_rewards_too_large_for_the_loss_are_named() -> None:
@@ -443,6 +443,6 @@ def test_what_is_refused_names_what_would_be_right(call: Any, expected: str) -> 
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3], np.int32), spaces.Discrete(3, dtype=np.int32)], ids=str)
 def test_an_archive_knows_its_own_discrete_spaces_again(space: spaces.Space[Any], tmp_path: Path) -> None:
     env = Odd()
-    env.action_space = space  # type: ignore[assignment]
+    env.action_space = space
     model(env).save(tmp_path / "m.zip")
     assert RecurrentPPO.load(tmp_path / "m.zip", env=env).action_space == space
