@@ -131,7 +131,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             check_positive("target_kl", target_kl)
         check_schedule("learning_rate", learning_rate, positive=True)
         if isinstance(policy, str) and policy not in self.policy_aliases:
-            raise ValueError(f"unknown policy {policy!r}: choose from {', '.join(self.policy_aliases)}")
+            raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
         check_policy_kwargs(policy_kwargs)
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")

@@ -414,8 +414,7 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     devices.warn_of_missing_kernels.cache_clear()
     monkeypatch.setattr(choice, "_CPU", (False, "no compiler built them"))
     with pytest.warns(UserWarning, match="without its fast kernels, not cpu: no compiler built them") as warned:
-        model(copies())
-        model(copies())
+        _ = [model(copies()) for _ in range(2)]
     devices.warn_of_missing_kernels.cache_clear()
     assert sum("fast kernels" in str(w.message) for w in warned) == 1
 
