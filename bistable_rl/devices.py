@@ -9,14 +9,16 @@ import torch
 from bistable_rl import kernels
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError
+from bistable_rl.experiments import check_device
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: torch.device | str) -> torch.device:
     """Return the device behind `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: The device is not there.
+        UserError: There is no such device, or it is not here.
     """
+    check_device(str(name))
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -24,6 +26,21 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         found = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
         raise UserError(f"device: {name} is not here ({found}); choose cpu or auto.")
+    return device
+
+
+def check_torch_device(device: torch.device | str) -> torch.device | str:
+    """Return what is to be a device of torch's, where nothing would take its place in silence.
+
+    Stable-Baselines3 takes the CPU where there is no CUDA, and torch takes `cuda:256` for `cuda:0`.
+
+    Raises:
+        ValueError: A CUDA device is not here, or the device holds no numbers.
+    """
+    if str(device).lower().startswith("cuda"):
+        return resolve_device(device)
+    if str(device) == "meta":
+        raise ValueError("device: meta holds no numbers to act or learn with; choose cpu or auto.")
     return device
 
 

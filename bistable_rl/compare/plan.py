@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from bistable_rl.compare.jobs import Job
 from bistable_rl.config import Seed, UserError, build, find_config, read_yaml, shown, unknown
-from bistable_rl.experiments import Benchmark, Experiment, check_name, kind_of
+from bistable_rl.experiments import COMPARE, Benchmark, Experiment, check_command, check_name, kind_of
 
 VARIANT = "variant"
 TASK_SECTIONS = ("env", "task")
@@ -93,6 +93,7 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
     data = read_yaml(path)
+    check_command(data, path, COMPARE)
     if "base" not in data:
         raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
     base = data.pop("base")
