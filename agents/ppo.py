@@ -26,6 +26,7 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.devices import check_torch_device
 from bistable_rl.envs.make import find_spec
 from bistable_rl.runs import NonFiniteError
 
@@ -111,6 +112,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        device = check_torch_device(device)
         check_whole("n_steps", n_steps, 1)
         check_whole("batch_size", batch_size, 1)
         check_whole("n_epochs", n_epochs, 1)
@@ -213,7 +215,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> RecurrentPPO:
-        """Train for a number of environment steps, all copies together; the last update is completed."""
+        """Train for a number of environment steps, all copies together; the last update is completed.
+
+        Raises:
+            ValueError: It was loaded without a schedule that is a function.
+        """
+        archive.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
         return self
 
@@ -247,10 +254,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
             path: The file.
             env: The environment to go on training in, with new episodes; VecNormalize in it gets its statistics back.
             device: Where the networks go.
-            **settings: Arguments of the constructor in place of the saved ones: a schedule that is a function must be
-                given, and `policy` where it is a subclass of `RecurrentPolicy`.
+            **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
+                subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
+            TypeError: A setting is no argument of the constructor.
+            ValueError: A setting is out of range.
             UserError: There is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
         return archive.load(cls, Path(path), env, device, settings)
