@@ -75,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: The disk is full, or the folder cannot be written to.
     """
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file name may hold any bytes
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -228,7 +228,7 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

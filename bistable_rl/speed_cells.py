@@ -211,7 +211,7 @@ def _peak_memory(run: Callable[[], None], device: str) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     try:
         ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed and kept would be used again, uncounted
-        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # starts the peak anew
         before = _resident("VmRSS")
         run()
         return (_resident("VmHWM") - before) / 1e6
@@ -222,7 +222,7 @@ def _peak_memory(run: Callable[[], None], device: str) -> float | None:
 
 def _resident(field: str) -> int:
     """Bytes of this process in memory: now (VmRSS) or at most (VmHWM)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
     raise OSError(f"no {field} in /proc/self/status")

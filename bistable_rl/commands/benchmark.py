@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from bistable_rl.commands.parser import path
 from bistable_rl.commands.training import TrainingParser, say_result
 from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Benchmark, load_benchmark
@@ -21,7 +21,7 @@ def benchmark(argv: Sequence[str]) -> int:
         Benchmark,
         resume="go on with the run of this folder",
     )
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
     args, overrides = parser.parse_overrides(argv)
     if args.resume is not None and overrides:
         raise UserError(f"benchmark: a run goes on as its config.yaml says; {overrides[0]} cannot change it.")

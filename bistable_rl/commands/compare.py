@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, count
+from bistable_rl.commands.parser import Parser, count, path
 from bistable_rl.config import UserError, find_config, shipped_configs
 
 
@@ -20,7 +20,7 @@ def compare(argv: Sequence[str]) -> int:
         f"Shipped comparisons: {', '.join(name for name in shipped_configs() if name.startswith('compare/'))}",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped comparison")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
     parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
     parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="where (default: local)")
     parser.add_argument(

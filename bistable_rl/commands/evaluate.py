@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bistable_rl import runs
-from bistable_rl.commands.parser import Parser, check_parent, count
+from bistable_rl.commands.parser import MOST, Parser, check_parent, check_suffix, count, path
 from bistable_rl.config import UserError
 
 
@@ -16,7 +15,9 @@ def _counts(text: str) -> list[int]:
     try:
         return list(dict.fromkeys(count(part) for part in text.split(",")))
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers above 0, such as 50,500,5000") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers above 0, up to {MOST:,}, such as 50,500,5000"
+        ) from None
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -27,17 +28,16 @@ def evaluate(argv: Sequence[str]) -> int:
         "The environment can be changed: --env.kwargs.length 500\n"
         "With --horizons, it is played at each of them, acting deterministically and sampling.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
+    parser.add_argument("run", metavar="RUN_DIR", type=path, help="a run folder, of a finished run or a stopped one")
     parser.add_argument("--best", action="store_true", help="take the checkpoint that did best, not the last one")
     parser.add_argument("--episodes", metavar="N", type=count, default=100, help="episodes to play (default: 100)")
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment to play at")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
-    parser.add_argument("--figure", metavar="FILE", type=Path, help="with --horizons: draw the result into this PNG")
+    parser.add_argument("--json", metavar="FILE", type=path, help="write the result to this file too")
+    parser.add_argument("--figure", metavar="FILE", type=path, help="with --horizons: draw the result into this PNG")
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
-    if args.figure is not None and args.figure.suffix.lower() != ".png":
-        raise UserError(f"evaluate: --figure writes a PNG, so its name must end in .png, not {args.figure.name}.")
+    check_suffix("evaluate: --figure", args.figure, ".png")
     if args.horizons is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 

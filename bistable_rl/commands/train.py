@@ -18,7 +18,7 @@ def train(argv: Sequence[str]) -> int:
         "train",
         "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
         "Any key of the config can be overridden: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
-        f"Shipped configs: {', '.join(shipped_configs())}",
+        f"Shipped configs: {', '.join(name for name in shipped_configs() if name.startswith('rl/'))}",
         Experiment,
         resume="go on with the run of this folder, to --total_steps if given",
     )

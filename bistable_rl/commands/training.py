@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bistable_rl import runs
-from bistable_rl.commands.parser import Parser
+from bistable_rl.commands.parser import Parser, path
 from bistable_rl.config import UserError, help_of
 from bistable_rl.experiments import Benchmark, Experiment
 
@@ -21,11 +21,11 @@ class TrainingParser(Parser):
         super().__init__(command, description)
         self.command, self.kind = command, kind
         self.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
-        self.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: runs)")
+        self.add_argument("--out", metavar="DIR", type=path, help="output folder (default: runs)")
         self.add_argument(
             "--overwrite", action="store_true", help="replace the run that is there, instead of numbering"
         )
-        self.add_argument("--resume", metavar="RUN_DIR", type=Path, help=resume)
+        self.add_argument("--resume", metavar="RUN_DIR", type=path, help=resume)
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Parse as `Parser` does a config, or else a run to go on with; help shows the keys of the config too."""

@@ -50,7 +50,9 @@ def choose(kind: str | None, device: str, dtype: torch.dtype, hidden_size: int) 
         return Choice("reference", "this cell has no kernel of its own")
     if _asked is not None:
         if _asked not in BACKENDS:
-            raise ValueError(f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)}")
+            raise ValueError(
+                f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)} (asked for by BISTABLE_RL_BACKEND)"
+            )
         obstacle = _obstacle(_asked, kind, device, dtype, hidden_size)
         if obstacle:
             raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
