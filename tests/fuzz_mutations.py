@@ -148,7 +148,8 @@ def mutate_folder(rng: random.Random, run: Path, outside: Path) -> None:
     """Change a file of a run folder, or put another thing in the place of a file or folder, or one more beside it."""
     found = [path for path in run.rglob("*") if not path.is_symlink()]
     files = [path for path in found if path.is_file()]
-    target = rng.choice(files if files and rng.random() < 0.6 else found or [run])
+    folders = [path for path in found if path.is_dir()]
+    target = rng.choice((files if rng.random() < 0.6 else folders) or found or [run])
     how = rng.randrange(10)
     if target.is_file() and how < 6:
         target.write_bytes(mutate_file(rng, target.read_bytes(), target.name))
