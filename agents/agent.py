@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import checkpoint, kernels, runs
-from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
+from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.cells import get_cell
 from bistable_rl.config import UserError, one_sentence
@@ -41,6 +43,9 @@ class Agent:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
         """Return actions, and the memory to hand back at the next call.
+
+        It acts with the weights as they are. In a loop that does not change them it acts faster inside
+        `with bistable_rl.fixed_weights(agent.policy):`, which packs them for the CPU once instead of at every call.
 
         Args:
             observation: One observation, or a batch of n.
@@ -78,12 +83,22 @@ def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False
     chosen = checkpoint.best(folder) if best else checkpoint.latest(folder)
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
-        policy = make_policy(experiment, env, resolve_device(device))
+        policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
     finally:
-        env.close()
+        close(env)
     state = checkpoint.load_weights(chosen, policy)
     policy.set_training_mode(False)
     return Agent(policy, experiment, state["steps"])
+
+
+def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experiment:
+    """Return an experiment whose policy reads its observations as a saved one does, where the experiment leaves it out.
+
+    Raises:
+        UserError: The checkpoint is broken.
+    """
+    kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
+    return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 
 
 def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPolicy:
@@ -95,8 +110,9 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     policy = experiment.policy
     try:
         kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
-        return RecurrentPolicy(env.observation_space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
-    except (ValueError, NotImplementedError) as error:
+        space = with_categories(env.observation_space, declared_categories(env))
+        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"policy: {one_sentence(error)}") from None
 
 

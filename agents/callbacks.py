@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
+import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl import checkpoint, runs
-from bistable_rl.agents.evaluation import Evaluation, evaluate
+from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.snapshot import Snapshot, capture
@@ -114,8 +113,8 @@ class RunCallback(BaseCallback):
     """Keeps the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
 
     Everything happens between two updates, when weights and counters belong together, and a checkpoint is written
-    before the evaluation and the row of its update: a run that goes on from it makes both anew. Ctrl-C ends the
-    training at the next environment step, and leaves a checkpoint of the last update; a second one ends it at once.
+    before the evaluation and the row of its update: a run that goes on from it makes both anew. A training that is
+    stopped ends at the next environment step, and leaves a checkpoint of the last update.
 
     Args:
         experiment: The experiment.
@@ -124,6 +123,7 @@ class RunCallback(BaseCallback):
         eval_seed: Seeds them anew for every evaluation, so that all of them play the same episodes.
         horizons: The further horizons to evaluate at.
         start: The checkpoint that the run goes on from, or None.
+        stop: Stops the training once it is set.
 
     Raises:
         KeyError, TypeError, ValueError: That checkpoint is broken.
@@ -137,6 +137,7 @@ class RunCallback(BaseCallback):
         eval_seed: int,
         horizons: Horizons,
         start: Snapshot | None,
+        stop: threading.Event,
     ) -> None:
         super().__init__()
         self.experiment = experiment
@@ -144,7 +145,7 @@ class RunCallback(BaseCallback):
         self.eval_env = eval_env
         self.eval_seed = eval_seed
         self.horizons = horizons
-        self.interrupted = False
+        self.stop = stop
         self.last_evaluation: Evaluation | None = None
         self.last_horizons: list[dict[str, Any]] = []
         before: dict[str, Any] = {"evaluated_at": 0, "best": None, "seconds": 0.0}
@@ -170,25 +171,17 @@ class RunCallback(BaseCallback):
         return self.num_timesteps if self._snapshot is None else self._snapshot.steps
 
     def _on_training_start(self) -> None:
-        self._handler = signal.signal(signal.SIGINT, self._interrupt)
         assert isinstance(self.model, RecurrentPPO)
-        self.model.start_time -= int(self._seconds_before * 1e9)
+        self.model.started_at -= self._seconds_before
         self.model._num_timesteps_at_start = 0
 
     def _on_rollout_start(self) -> None:
         self._between_updates()
 
     def _on_step(self) -> bool:
-        observation = self.locals["new_obs"]
-        for value in observation.values() if isinstance(observation, dict) else [observation]:
-            finite = np.isfinite(value).reshape(len(value), -1).all(1)
-            if not finite.all():
-                raise runs.NonFiniteError(
-                    f"the observation of environment copy {finite.argmin()} became NaN or infinite "
-                    f"after {self.num_timesteps} steps"
-                )
+        check_finite(self.locals["new_obs"], "observation", lambda _: f"after {self.num_timesteps} steps")
         self._progress.update(self.num_timesteps, self._facts)
-        return not self.interrupted
+        return not self.stop.is_set()
 
     def _facts(self) -> dict[str, str]:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
@@ -211,21 +204,17 @@ class RunCallback(BaseCallback):
                 )
 
     def _on_training_end(self) -> None:
-        if not self.interrupted:
+        if not self.stop.is_set():
             self._between_updates(last=True)
         elif self._saved_at != self.steps:
             self._save()  # stopped within a rollout: these are the weights of the last update
 
     def close(self) -> None:
-        """Give the terminal and Ctrl-C back."""
+        """Give the terminal back."""
         self._progress.close()
-        if hasattr(self, "_handler"):
-            signal.signal(signal.SIGINT, self._handler)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+    def say_stopping(self) -> None:
+        """Say that a signal has come."""
         self._progress.say("stopping at the next step; press Ctrl-C again to stop at once")
 
     def _between_updates(self, last: bool = False) -> None:
@@ -247,11 +236,22 @@ class RunCallback(BaseCallback):
     def _evaluate(self, at_horizons: bool) -> None:
         self.eval_env.seed(self.eval_seed)
         episodes = self.experiment.evaluation.episodes
-        result = evaluate(self.model.policy, self.eval_env, episodes, stop=lambda: self.interrupted)
-        if self.interrupted:
+        result = evaluate(
+            self.model.policy,
+            self.eval_env,
+            episodes,
+            stop=self.stop.is_set,
+            max_episode_steps=self.experiment.evaluation.max_episode_steps,
+        )
+        if self.stop.is_set():
             return
+        summary = result.summary()
+        for key, value in runs.non_finite(summary).items():
+            raise runs.NonFiniteError(
+                f"{key} became {value} in the evaluation after {self.num_timesteps} environment steps"
+            )
         self.last_evaluation = result
-        self._keep_best(result.summary())
+        self._keep_best(summary)
         self.logger.record("eval/mean_reward", float(result.returns.mean()))
         self.logger.record("eval/mean_ep_length", float(result.lengths.mean()))
         text = f"evaluation: return {result.returns.mean():.3f}"
@@ -266,7 +266,7 @@ class RunCallback(BaseCallback):
             self._evaluate_horizons()
 
     def _evaluate_horizons(self) -> None:
-        rows = self.horizons.evaluate(self.model.policy, stop=lambda: self.interrupted)
+        rows = self.horizons.evaluate(self.model.policy, stop=self.stop.is_set)
         for row in rows:
             values = [way[name] for way in (row, row["sampled"]) for name in FIGURES]
             for tag, value in zip(horizon_tags(row["horizon"]), values, strict=True):

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from bistable_rl.cells.base import fixed_weights
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.checks import told_number, told_success
+from bistable_rl.envs.single import SingleEnv
+from bistable_rl.runs import NonFiniteError, RunFailedError
+
+LONGEST_EPISODE = 100_000
+"""Steps after which an episode counts as one that never ends, unless told otherwise."""
 
 
 class Predicts(Protocol):
@@ -56,10 +70,12 @@ def evaluate(
     *,
     deterministic: bool = True,
     stop: Callable[[], bool] = lambda: False,
+    max_episode_steps: int | None = None,
 ) -> Evaluation:
     """Play exactly `episodes` episodes on the copies of `env`.
 
-    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones.
+    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones. A network
+    acts with the weights that it has at first, see `fixed_weights`.
 
     Args:
         agent: Has SB3's recurrent `predict`.
@@ -67,7 +83,28 @@ def evaluate(
         episodes: How many episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one.
         stop: Asked at every step; true ends the evaluation with the episodes that are over.
+        max_episode_steps: Steps in which every episode must end; None for `LONGEST_EPISODE`, or the `horizon`
+            of an environment of ours where that is more.
+
+    Raises:
+        RunFailedError: An episode does not end, or an info says nothing sensible of a success or an error.
+        NonFiniteError: A reward or an observation is NaN or infinite.
     """
+    with fixed_weights(_network(agent)):
+        return _play(agent, env, episodes, deterministic, stop, longest_episode(env, max_episode_steps))
+
+
+def _network(agent: Predicts) -> nn.Module:
+    """Return what an agent acts with; where that cannot be known, a module without cells."""
+    for found in (agent, getattr(agent, "policy", None)):
+        if isinstance(found, nn.Module):
+            return found
+    return nn.Module()
+
+
+def _play(
+    agent: Predicts, env: VecEnv, episodes: int, deterministic: bool, stop: Callable[[], bool], longest: int
+) -> Evaluation:
     n = env.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     done = np.zeros(n, dtype=int)
@@ -77,23 +114,32 @@ def evaluate(
     errors: list[float | None] = []
     total, length = np.zeros(n), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
+
+    def when(copy: int) -> str:
+        return f"in step {length[copy]} of an episode"
+
     observation: Any = env.reset()
+    check_finite(observation, "observation", when)
     state, starts = None, np.ones(n, dtype=bool)
     while (done < share).any() and not stop():
         action, state = agent.predict(observation, state, starts, deterministic)
         observation, reward, starts, infos = env.step(action)
         total += reward
         length += 1
+        check_finite(observation, "observation", when)
+        check_finite(reward, "reward", when)
         for i in np.flatnonzero(starts):
             if done[i] < share[i]:
                 returns.append(float(total[i]))
                 lengths.append(int(length[i]))
-                reached = None if threshold is None else total[i] >= threshold
-                success = infos[i].get("is_success", reached)
-                successes.append(None if success is None else bool(success))
-                errors.append(infos[i].get("mse"))
+                success = success_of(infos[i])
+                reached = None if threshold is None else bool(total[i] >= threshold)
+                successes.append(reached if success is None else success)
+                errors.append(error_of(infos[i]))
             done[i] += 1
             total[i], length[i] = 0.0, 0
+        if (length[done < share] >= longest).any():
+            raise never_ends(longest)
     return Evaluation(np.array(returns), np.array(lengths), _known(successes), _known(errors))
 
 
@@ -102,8 +148,107 @@ def _known(values: list[Any]) -> np.ndarray | None:
     return None if any(value is None for value in values) else np.array(values)
 
 
+@contextlib.contextmanager
+def playing() -> Iterator[None]:
+    """Turn whatever an environment does while an agent plays it into one sentence.
+
+    Raises:
+        RunFailedError: It raised something, or gave what is no number.
+    """
+    try:
+        yield
+    except (UserError, RunFailedError, BrokenPipeError):  # the last: who reads our output has gone away
+        raise
+    except NonFiniteError as error:
+        raise RunFailedError(f"env: {one_sentence(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever somebody else's environment does
+        raise RunFailedError(
+            f"env: it fails while it is played: {type(error).__name__}: {one_sentence(error)}"
+        ) from error
+
+
+def check_finite(values: Any, name: str, when: Callable[[int], str]) -> None:
+    """Check what the copies of an environment show, an array (n, ...) or a dict of them.
+
+    Args:
+        values: What they show.
+        name: What it is called.
+        when: Takes the number of a copy, and says when it was shown.
+
+    Raises:
+        NonFiniteError: A number is NaN or infinite.
+    """
+    for part in values.values() if isinstance(values, dict) else [values]:
+        finite = np.isfinite(part).reshape(len(part), -1).all(1)
+        if not finite.all():
+            copy = int(finite.argmin())
+            raise NonFiniteError(f"the {name} of environment copy {copy} became NaN or infinite {when(copy)}")
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """Return whether the episode that ended with this info was a success, None where the info does not say.
+
+    Raises:
+        RunFailedError: It says something that is neither true nor false.
+    """
+    try:
+        return told_success(info)
+    except ValueError as error:
+        raise RunFailedError(f"env: {one_sentence(error)}") from None
+
+
+def error_of(info: Mapping[str, Any]) -> float | None:
+    """Return the mean squared error that the info of an episode's end tells, None where it tells none.
+
+    Raises:
+        RunFailedError: It is no finite number.
+    """
+    value = info.get("mse")
+    if value is None:
+        return None
+    number = told_number(value)
+    if number is None or not math.isfinite(number):
+        raise RunFailedError(f"env: info['mse'] must be a finite number, not {str(value)[:60]!r}.")
+    return number
+
+
+def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
+    """Return the steps in which an episode must end: as given, or `LONGEST_EPISODE`, or our own `horizon` if more."""
+    if max_episode_steps is not None:
+        return max_episode_steps
+    try:
+        ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # which keep what they declare
+    except Exception:  # somebody else's copies
+        ours = False
+    return max(LONGEST_EPISODE, declared_horizon(env) or 0) if ours else LONGEST_EPISODE
+
+
+def never_ends(longest: int) -> RunFailedError:
+    """Return the error for an episode that does not end."""
+    return RunFailedError(
+        f"env: an episode has not ended after {longest:,} steps; cut episodes by the wrapper time_limit "
+        "(env.wrappers: [{name: time_limit, kwargs: {max_episode_steps: 1000}}]), or allow longer ones in evaluations "
+        "by evaluation.max_episode_steps."
+    )
+
+
+def declared_horizon(env: VecEnv) -> int | None:
+    """Return the most steps that an episode takes, if the environment declares it by a whole number."""
+    try:
+        horizon = env.get_attr("horizon")[0]
+    except Exception:  # no such attribute, or one that is somebody else's and raises
+        return None
+    whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
+    return int(horizon) if whole and horizon > 0 else None
+
+
 def reward_threshold(env: VecEnv) -> float | None:
-    """Return the return that counts as solved, as the environment or else its registration declares it."""
-    inner = env.get_attr("unwrapped")[0]
-    declared = getattr(inner, "reward_threshold", None)
-    return getattr(inner.spec, "reward_threshold", None) if declared is None else declared
+    """Return the return that counts as solved, as the environment or else its registration declares it by a number."""
+    for where in ("reward_threshold", "spec.reward_threshold"):
+        try:
+            declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
+        except Exception:  # as above
+            continue
+        if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
+            return float(declared)
+    return None

@@ -13,7 +13,7 @@ from scipy import stats
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
-from bistable_rl.agents.make_env import make_evaluation_env
+from bistable_rl.agents.make_env import close, make_evaluation_env
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.make import find_spec
@@ -75,7 +75,7 @@ class Horizons:
     def close(self) -> None:
         """Close the copies."""
         for env in self.envs.values():
-            env.close()
+            close(env)
 
 
 def horizon_argument(env: EnvConfig) -> tuple[str, Any]:

@@ -1,5 +1,6 @@
 """From the `env` section of a config to the vectorised environment that SB3 steps."""
 
+import warnings
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.capacity import check_memory
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.make import find_spec
@@ -32,6 +34,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
     Raises:
         UserError: The id, an argument or a wrapper is wrong, or the environment cannot be built.
     """
+    check_memory(f"env.num_envs {num_envs}: so many copies", 500 * num_envs)  # only what SB3 says of each in a step
 
     def one() -> gymnasium.Env:
         single = make_env(env.id, kwargs=env.kwargs, wrappers=env.wrappers)
@@ -64,7 +67,18 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
         most = BATCHED_COPIES if _is_batched(env) else COPIES
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
+    check_memory(f"evaluation.episodes {episodes}: what is kept of so many", 100 * episodes)
     return make_vec_env(env, min(most, episodes), seed)
+
+
+def close(env: VecEnv) -> None:
+    """Close copies of an environment that have done their work; if they cannot, warn, for nothing depends on it."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:  # whatever somebody else's environment does
+        warnings.warn(
+            f"the environment could not be closed: {type(error).__name__}: {one_sentence(error)}", stacklevel=2
+        )
 
 
 def _is_batched(env: EnvConfig) -> bool:

@@ -6,6 +6,7 @@ first of the two (the second is a dummy), and runs a sequence in one call whatev
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.agents.distributions import Categorical, DiagGaussian
 from bistable_rl.agents.features import Features
+from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.cells import Cell
 from bistable_rl.cells.base import check_size
 from bistable_rl.rnn import RNN, make_rnn
@@ -34,6 +36,27 @@ PARTS = {
     "actor": ("mlp_extractor.policy_net.", "action_net.", "log_std"),
     "critic": ("mlp_extractor.value_net.", "value_net."),
 }
+
+
+THEIR_NAMES = {
+    "lstm_hidden_size": "hidden_size",
+    "n_lstm_layers": "num_layers",
+    "shared_lstm": "critic='shared'",
+    "enable_critic_lstm": "critic='separate' (or 'feedforward' where it is False)",
+    "lstm_kwargs": "cell_kwargs",
+}
+"""Arguments of sb3-contrib's recurrent policies, and what says the same here."""
+
+
+def check_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> None:
+    """Refuse the names of sb3-contrib's recurrent policies.
+
+    Raises:
+        ValueError: Names ours.
+    """
+    for name in policy_kwargs or {}:
+        if name in THEIR_NAMES:
+            raise ValueError(f"policy_kwargs: {name} is sb3-contrib's name; here it is {THEIR_NAMES[name]}")
 
 
 class Memory(nn.Module):
@@ -74,8 +97,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     """Actor and critic on recurrent layers of any cell; every argument is a plain JSON value.
 
     Args:
-        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them; images and MiniGrid's symbolic
-            views are recognised (see `bistable_rl.agents.features`).
+        observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them; images are recognised, and
+            MiniGrid's symbolic views where the space is `Categories` (see `bistable_rl.agents.features`).
         action_space: Discrete, Box, MultiDiscrete or MultiBinary.
         lr_schedule: The learning rate by remaining progress, given by the algorithm.
         use_sde: Generalised state-dependent exploration, given by the algorithm.
@@ -94,6 +117,8 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         log_std_min: For Box actions, its lower bound, or None.
         state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
             parameter.
+        observation_kinds: How observations are read where their space does not say it, by key (`observation` where
+            there is no Dict): "categories", "pixels" or "numbers".
 
     Raises:
         ValueError: `critic` is none of the three, the cell, a size or its options are wrong, or a number isn't finite.
@@ -120,9 +145,14 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         log_std_init: float = 0.0,
         log_std_min: float | None = None,
         state_dependent_std: bool = False,
+        observation_kinds: dict[str, str] | None = None,
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
+        if isinstance(net_arch, dict) or any(isinstance(width, dict | list) for width in net_arch or ()):
+            raise ValueError(
+                f"net_arch must be a list of widths, the same for both heads, such as [64, 64], got {net_arch!r}"
+            )
         heads = list(net_arch or [])
         for name, size in [("hidden_size", hidden_size), ("num_layers", num_layers), *(("net_arch", w) for w in heads)]:
             check_size(name, size)
@@ -138,6 +168,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
         if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
             raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
+        self._check_memory(cell, hidden_size, num_layers, cell_kwargs, heads, 2 if critic == "separate" else 1)
         self.action_bias = list(action_bias or [])
         self.critic_gradient = critic_gradient
         self.log_std_min = log_std_min
@@ -152,6 +183,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             ortho_init=ortho_init,
             log_std_init=log_std_init,
             features_extractor_class=Features,
+            features_extractor_kwargs={"observation_kinds": observation_kinds or {}},
             normalize_images=False,  # Features scales what is an image and leaves categories alone
             lstm_hidden_size=hidden_size,
             shared_lstm=critic == "shared",
@@ -170,6 +202,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "log_std_init": log_std_init,
             "log_std_min": log_std_min,
             "state_dependent_std": state_dependent_std,
+            "observation_kinds": dict(observation_kinds or {}),
         }
 
         def memory() -> Memory:
@@ -180,6 +213,25 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self.lstm_critic = memory() if critic == "separate" else None
         self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), fused=True, **self.optimizer_kwargs)
+
+    @staticmethod
+    def _check_memory(
+        cell: str,
+        hidden_size: int,
+        num_layers: int,
+        cell_kwargs: dict[str, Any] | None,
+        heads: list[int],
+        memories: int,
+    ) -> None:
+        """Check that there is memory for the network, features aside, and for the LSTMs that the base class builds."""
+        layers = layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs) + 16 * hidden_size**2
+        widths = [hidden_size, *heads]
+        dense = 4 * sum(a * b for a, b in zip(widths, heads, strict=False))
+        sizes = f"hidden_size {hidden_size}, num_layers {num_layers}"
+        sizes += "".join(
+            f", {name} {value}" for name, value in (("cell_kwargs", cell_kwargs), ("net_arch", heads)) if value
+        )
+        check_memory(f"a network of {sizes}", memories * layers + 2 * dense)
 
     def _build(self, lr_schedule: Schedule) -> None:
         if isinstance(self.action_dist, CategoricalDistribution):
@@ -329,15 +381,17 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Return actions and the next state; without a state, every copy starts an episode.
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
-        without them the agent has no memory, of which a warning tells.
+        without them the agent has no memory, of which a warning tells. Who says `episode_start` at the first call of an
+        episode, as an evaluation does, is never warned.
         """
-        if state is None and self._predicted_first:
+        first = state is None and not (episode_start is not None and np.all(episode_start))
+        if first and self._predicted_first:
             warnings.warn(
-                "predict was called again without a state, so the agent has forgotten what it saw: hand back the state "
-                "that the last call returned",
+                "predict was called twice in a row without a state, and has started an episode each time: within an "
+                "episode, hand back the state that the last call returned; at the start of one, say episode_start=True",
                 stacklevel=4,
             )
-        self._predicted_first = state is None
+        self._predicted_first = first
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
         seen, vectorized = self.obs_to_tensor(observation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -21,11 +23,16 @@ from torch import Tensor
 
 from bistable_rl.agents import archive, returns
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
+from bistable_rl.agents.evaluation import declared_horizon, success_of
+from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.gradient import Gradient
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policies import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.capacity import check_memory
+from bistable_rl.cells.base import fixed_weights
+from bistable_rl.devices import check_torch_device, warn_of_missing_kernels
 from bistable_rl.envs.make import find_spec
 from bistable_rl.runs import NonFiniteError
 
@@ -111,6 +118,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        device = check_torch_device(device)
         check_whole("n_steps", n_steps, 1)
         check_whole("batch_size", batch_size, 1)
         check_whole("n_epochs", n_epochs, 1)
@@ -125,6 +133,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if target_kl is not None:
             check_positive("target_kl", target_kl)
         check_schedule("learning_rate", learning_rate, positive=True)
+        if isinstance(policy, str) and policy not in self.policy_aliases:
+            raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
+        check_policy_kwargs(policy_kwargs)
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
         if env is None and _init_setup_model:
@@ -132,6 +143,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if env is not None:
             if isinstance(env, str):
                 find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
+            if isinstance(env, VectorEnv):
+                raise ValueError(
+                    "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
+                    "bistable_rl.agents.vec_env.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
+                )
             env = maybe_make_env(env, verbose)
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
@@ -166,15 +182,27 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.bptt_length = bptt_length
         self.burn_in = burn_in
         self.refresh_states = refresh_states
+        self._warned_of_terminal_observation = False
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        if self.env is not None:
+            self.observation_space = with_categories(self.observation_space, declared_categories(self.env))
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
+        count = sum(parameter.numel() for parameter in self.policy.parameters())
+        layers = self.policy.lstm_actor.rnn
+        if self.env is not None:  # without one it cannot train
+            warn_of_missing_kernels(self.policy.constructor_args["cell"], self.device.type, layers.hidden_size)
+        state = sum(memory.hidden_size for memory in self.policy._memories())
+        check_memory(
+            f"the state of {self.n_envs} copies, {state:,} numbers each,", 8 * self.n_envs * state, self.device
+        )
+        check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, self.device)
         self.rollout_buffer: Rollout = Rollout(  # type: ignore[assignment]
             n_steps=self.n_steps,
             n_envs=self.n_envs,
@@ -193,16 +221,23 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _warn_of_horizons_beyond(self, reach: int) -> None:
         """Warn if cue and answer of an episode can lie further apart than gradient reaches."""
-        if self.env is None or not self.env.has_attr("horizon"):
-            return
-        horizon = self.env.get_attr("horizon")[0]
-        if horizon > reach:
+        horizon = None if self.env is None else declared_horizon(self.env)
+        if horizon is not None and horizon > reach:
             name = "n_steps" if reach == self.n_steps else "bptt_length"
             warnings.warn(
                 f"an episode can take {horizon} steps, but gradient reaches back {name} = {reach} steps at most: "
                 "what is seen longer before it is needed is not learned to be kept",
                 stacklevel=4,
             )
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self.started_at = time.monotonic()
+        return super()._setup_learn(*args, **kwargs)
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the current logs; a clock that is set while training changes neither seconds nor fps."""
+        self.start_time = time.time_ns() - round(1e9 * (time.monotonic() - self.started_at))
+        super().dump_logs(iteration)
 
     def learn(
         self,
@@ -213,7 +248,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> RecurrentPPO:
-        """Train for a number of environment steps, all copies together; the last update is completed."""
+        """Train for a number of environment steps, all copies together; the last update is completed.
+
+        Raises:
+            ValueError: It was loaded without a schedule that is a function.
+        """
+        archive.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
         return self
 
@@ -247,10 +287,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
             path: The file.
             env: The environment to go on training in, with new episodes; VecNormalize in it gets its statistics back.
             device: Where the networks go.
-            **settings: Arguments of the constructor in place of the saved ones: a schedule that is a function must be
-                given, and `policy` where it is a subclass of `RecurrentPolicy`.
+            **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
+                subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
+            TypeError: A setting is no argument of the constructor.
+            ValueError: A setting is out of range.
             UserError: There is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
         return archive.load(cls, Path(path), env, device, settings)
@@ -277,10 +319,33 @@ class RecurrentPPO(OnPolicyAlgorithm):
     ) -> bool:
         """Step all copies `n_rollout_steps` times and find the advantages; return False if the callback stops it.
 
-        A rollout that was stopped is thrown away, and the next one starts with new episodes.
+        A rollout that was stopped is thrown away, and the next one starts with new episodes. All its steps act with the
+        weights that the policy had after `on_rollout_start`: what a callback edits meanwhile shows after the last.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        with fixed_weights(self.policy):
+            cut = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
+        if cut is None:
+            return False
+        for t, limited, last, states in cut:
+            rollout_buffer.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
+        assert self._last_obs is not None
+        assert self._last_episode_starts is not None
+        seen = obs_as_tensor(self._last_obs, self.device)
+        rollout_buffer.last_values[:] = self.policy.values(
+            seen, self._restart(self._last_state, self._last_episode_starts)
+        )
+        self._evaluate_rollout()
+        self._check_scale_of_rewards()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _step_copies(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout, n_rollout_steps: int
+    ) -> list[tuple[int, np.ndarray, list[Any], Tensor]] | None:
+        """Fill the rollout; return what time limits have cut, or None if the callback stops it."""
         rollout, state = rollout_buffer, self._last_state
         rollout.begin(state)
         observation: Any = self._last_obs
@@ -300,11 +365,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
             callback.update_locals(locals())
             if not callback.on_step():
                 self._last_obs = None
-                return False
+                return None
             ended = np.flatnonzero(dones)
             if len(ended):
+                for i in ended:
+                    success_of(infos[i])  # else SB3's means would be NaN, or fail
                 self._update_info_buffer([infos[i] for i in ended], dones[ended])
-                limited = np.array([i for i in ended if infos[i].get("TimeLimit.truncated", False)], np.int64)
+                limited = self._limited(ended, infos)
                 if len(limited):
                     last = [infos[i]["terminal_observation"] for i in limited]
                     cut.append((t, limited, last, state[:, torch.from_numpy(limited)]))
@@ -312,15 +379,20 @@ class RecurrentPPO(OnPolicyAlgorithm):
             observation, starts = new_obs, dones
         rollout.end(state)
         self._last_obs, self._last_episode_starts, self._last_state = observation, starts, state
+        return cut
 
-        for t, limited, last, states in cut:
-            rollout.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
-        seen = obs_as_tensor(observation, self.device)
-        rollout.last_values[:] = self.policy.values(seen, self._restart(state, starts))
-        self._evaluate_rollout()
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
+    def _limited(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+        """Return which of the copies whose episode has ended were cut by a time limit, and show what they saw last."""
+        limited = [i for i in ended if infos[i].get("TimeLimit.truncated", False)]
+        shown = [i for i in limited if infos[i].get("terminal_observation") is not None]
+        if len(shown) < len(limited) and not self._warned_of_terminal_observation:
+            self._warned_of_terminal_observation = True
+            warnings.warn(
+                "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is "
+                "missing: they count as ended, with nothing to come",
+                stacklevel=5,
+            )
+        return np.array(shown, np.int64)
 
     def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
         """Return the state with the initial state where an episode starts."""
@@ -355,6 +427,18 @@ class RecurrentPPO(OnPolicyAlgorithm):
             gae_lambda=self.gae_lambda,
         )
         rollout.returns = rollout.advantages + rollout.values
+
+    def _check_scale_of_rewards(self) -> None:
+        """Refuse finite rewards so large that their returns' squares, the value loss, are not."""
+        rollout = self.rollout_buffer
+        largest = rollout.rewards.abs().max()
+        given = torch.isfinite(largest) & torch.isfinite(rollout.values).all()  # else something else is wrong
+        if bool(given & ~torch.isfinite(rollout.returns.square().sum())):
+            raise NonFiniteError(
+                f"rewards of up to {float(largest):g} are too large for float32: the value loss squares returns, and "
+                f"became infinite in the rollout that ends at {self.num_timesteps} steps; scale rewards to about 1, "
+                "for example by stable_baselines3's VecNormalize or gymnasium's TransformReward"
+            )
 
     # --- learning from it ----------------------------------------------------------------------------------
 
@@ -457,6 +541,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
                     f"{what}{name} became NaN or infinite in the update at {self.num_timesteps} steps; "
                     "a smaller learning_rate or max_grad_norm usually cures this"
                 )
+        raise NonFiniteError(
+            f"{what}the network as a whole overflowed in the update at {self.num_timesteps} steps: rewards reach "
+            f"{float(self.rollout_buffer.rewards.abs().max()):g}; smaller rewards or a smaller learning_rate cure this"
+        )
 
     def _refresh(self) -> None:
         self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)

@@ -1,5 +1,6 @@
 """Where the time of recurrent PPO goes: its parts are watched from outside, so that the algorithm holds no clock."""
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.sequences import Sequences
 from bistable_rl.agents.speed_ppo import N_STEPS, SETTINGS, Setting, make_algorithm
 from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.progress import say_measuring
 
 # The phases of an iteration, and the parts within; the time of a part is its own, without that of parts it calls.
 PHASES = ("acting", "advantages", "learning")
@@ -119,7 +121,10 @@ def profile_ppo(*, cells: Sequence[str] = ("nbrc",), settings: Sequence[Setting]
         cells: The cells.
         settings: The settings.
     """
-    columns = {(cell, setting): profile(cell, setting) for cell in cells for setting in settings}
+    columns = {}
+    for i, (cell, setting) in enumerate(itertools.product(cells, settings), 1):
+        say_measuring(f"{cell}, {setting.num_envs} copies", i, len(cells) * len(settings))
+        columns[cell, setting] = profile(cell, setting)
     table = Table(title="% of the time of training, by copies, batch, epochs", box=None, padding=(0, 1, 0, 0))
     for column in ("phase", "part"):
         table.add_column(column, no_wrap=True)

@@ -11,7 +11,9 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from bistable_rl.agents.evaluation import check_finite, success_of
 from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.cells.base import fixed_weights
 
 
 @dataclass(frozen=True)
@@ -22,25 +24,37 @@ class Episodes:
         features: (T, n, F) what the recurrent layers were given, zeros after an episode's end.
         lengths: (n,) steps of each episode.
         successes: (n,) whether each succeeded; None where the environment does not say, or an episode was cut.
+        cut: How many episodes were cut, not having ended.
     """
 
     features: Tensor
     lengths: Tensor
     successes: np.ndarray | None
+    cut: int = 0
 
 
-@torch.no_grad()
 def record(
     env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
 ) -> Episodes:
-    """Play one episode in every copy of an environment.
+    """Play one episode in every copy of an environment, with the weights that the policy has at first.
 
     Args:
         env: The copies, seeded; is reset first.
         policy: Whose features are recorded.
         choose: Takes the observations and where an episode has just begun, and returns the actions.
         longest: Steps after which an episode is cut.
+
+    Raises:
+        NonFiniteError: An observation is NaN or infinite.
+        RunFailedError: An info says nothing sensible of a success.
     """
+    with torch.no_grad(), fixed_weights(policy):
+        return _record(env, policy, choose, longest)
+
+
+def _record(
+    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
+) -> Episodes:
     n = env.num_envs
     observation: Any = env.reset()
     starts = np.ones(n, np.bool_)
@@ -49,15 +63,16 @@ def record(
     successes: list[Any] = [None] * n
     features: list[Tensor] = []
     while going.any() and len(features) < longest:
+        check_finite(observation, "observation", lambda _: f"in step {len(features)} of an episode")
         seen = policy.extract_features(policy.obs_to_tensor(observation)[0])
         features.append(torch.where(torch.from_numpy(going).to(seen.device).unsqueeze(1), seen, 0.0))
         lengths[going] += 1
         observation, _, starts, infos = env.step(choose(observation, starts))
         for i in np.flatnonzero(starts & going):
-            successes[i] = infos[i].get("is_success")
+            successes[i] = success_of(infos[i])
         going &= ~starts
     known = None if any(success is None for success in successes) else np.array(successes, np.bool_)
-    return Episodes(torch.stack(features), torch.from_numpy(lengths), known)
+    return Episodes(torch.stack(features), torch.from_numpy(lengths), known, int(going.sum()))
 
 
 def random_actions(env: VecEnv, seed: int) -> Callable[[Any, np.ndarray], np.ndarray]:

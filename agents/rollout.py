@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.sequences import Packed, Sequences
+from bistable_rl.capacity import check_memory
 
 Observations = Tensor | dict[str, Tensor]
 
@@ -33,6 +34,9 @@ class Rollout:
         bptt_length: The longest sequence, in steps; None for no limit.
         burn_in: Steps run without gradient before a sequence that begins within an episode, at most `bptt_length`.
         refresh: Whether `refresh` will be called; the rollout before is then kept too.
+
+    Raises:
+        UserError: There is not so much memory.
 
     Attributes:
         actions: (T, n, ...).
@@ -64,6 +68,15 @@ class Rollout:
         C = T if refresh else burn_in
         self.n_steps, self.n_envs, self.context = T, n, C
         self.bptt_length, self.burn_in = bptt_length, burn_in
+
+        parts = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+        seen = sum(int(np.prod(part.shape or ())) * np.dtype(part.dtype).itemsize for part in parts)
+        done = int(np.prod(action_space.shape or ())) * np.dtype(action_space.dtype).itemsize
+        check_memory(
+            f"a rollout of n_steps {T} in {n} copies (num_envs)",
+            n * ((C + T) * (seen + done + 1) + T * 25),  # below: six float32 and a byte for each step
+            device,
+        )
 
         def empty(space: spaces.Space) -> Tensor:
             assert space.shape is not None

@@ -125,8 +125,12 @@ def restore_counters(model: RecurrentPPO, snapshot: Snapshot) -> None:
         normalize.returns = statistics["returns"]
     for name, moments in here.items():
         if f"{name}/mean" in statistics:
-            moments.mean, moments.var = statistics[f"{name}/mean"], statistics[f"{name}/var"]
-            moments.count = float(statistics[f"{name}/count"])
+            mean, var = statistics[f"{name}/mean"], statistics[f"{name}/var"]
+            if mean.shape != moments.mean.shape or var.shape != moments.var.shape:
+                raise ValueError(f"normalize/{name} must have shape {moments.mean.shape}, not {mean.shape}")
+            if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all()):
+                raise ValueError(f"normalize/{name} holds NaN, infinity or a negative variance")
+            moments.mean, moments.var, moments.count = mean, var, float(statistics[f"{name}/count"])
 
 
 def _resumable(model: RecurrentPPO) -> BatchedVecEnv | None:

@@ -4,6 +4,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from bistable_rl.envs.wrappers import is_text
+
 
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
     """Check that the policies can read an environment's observations and give it actions.
@@ -12,10 +14,15 @@ def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Spa
         ValueError: They cannot; names the space.
     """
     seen = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
+    if not seen:
+        raise ValueError("its observation space is a Dict that holds nothing a policy reads; texts are left out")
     for key, space in seen.items():
         where = f"its observation space{f' {key!r}' if key else ''} is {_shown(space)}"
         if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            raise ValueError(f"{where}, but a policy reads Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them")
+            raise ValueError(
+                f"{where}, but a policy reads Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
+                + ("; bistable_rl.envs.make_env leaves a Dict's texts out" if key and is_text(space) else "")
+            )
         if isinstance(space, spaces.Box) and (space.shape == () or 0 in space.shape):
             raise ValueError(f"{where}, which holds no numbers along an axis")
         if isinstance(space, spaces.MultiDiscrete) and len(space.shape) > 1:

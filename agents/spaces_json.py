@@ -16,9 +16,10 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
         bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
         return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     if isinstance(space, spaces.Discrete):
-        return {"space": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"space": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"space": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        start = {"start": space.start.tolist()} if space.start.any() else {}
+        return {"space": "MultiDiscrete", "nvec": space.nvec.tolist(), "dtype": str(space.dtype), **start}
     if isinstance(space, spaces.MultiBinary):
         return {"space": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Dict):
@@ -40,9 +41,9 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
         low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
         return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
+        return spaces.Discrete(data["n"], start=data["start"], dtype=np.dtype(data.get("dtype", "int64")).type)
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(data["nvec"])
+        return spaces.MultiDiscrete(data["nvec"], np.dtype(data.get("dtype", "int64")).type, start=data.get("start"))
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":

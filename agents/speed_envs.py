@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.checks import unknown
+from bistable_rl.progress import say_measuring
 
 SIZES = (1, 64, 1024)
 
@@ -112,7 +113,9 @@ def speed_envs(env_ids: Sequence[str] = (), *, sizes: Sequence[int] = SIZES, sec
     for column in ("copies", "batched", "in SB3", "singly", "", "original", ""):
         table.add_column(column, justify="right", no_wrap=True)
     speeds: list[Speed] = []
-    for env_id in env_ids or ENVIRONMENTS:
+    asked = list(env_ids or ENVIRONMENTS)
+    for i, env_id in enumerate(asked, 1):
+        say_measuring(env_id, i, len(asked))
         try:
             speeds += [measure(env_id, num_envs, seconds=seconds) for num_envs in sizes]
         except ValueError as error:

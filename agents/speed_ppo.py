@@ -22,6 +22,7 @@ from bistable_rl.agents.rollout import Rollout
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.envs import draws
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.progress import say_measuring
 
 N_STEPS, HIDDEN_SIZE = 128, 128
 CELLS = ("nbrc", "brc", "gru", "lstm")
@@ -188,7 +189,8 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> lis
     for column in ("env steps/s", "of stock", "of one call", "rollout MB", "of stock"):
         table.add_column(column, justify="right", no_wrap=True)
     speeds: list[Speed] = []
-    for setting in settings:
+    for i, setting in enumerate(settings, 1):
+        say_measuring(f"{setting.num_envs} copies", i, len(settings))
         measured = measure(setting, rounds=rounds)
         speeds += measured
         stock, one_call = measured[:2]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,18 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl import checkpoint, runs
-from bistable_rl.agents.agent import make_policy, policy_kwargs
+from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import EVALUATION, TRAINING, WARM_UP, derived_seed, make_evaluation_env, make_vec_env
+from bistable_rl.agents.make_env import (
+    EVALUATION,
+    TRAINING,
+    WARM_UP,
+    close,
+    derived_seed,
+    make_evaluation_env,
+    make_vec_env,
+)
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
@@ -30,18 +39,20 @@ from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence, to_yaml
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.experiments import AlgorithmConfig, Experiment
+from bistable_rl.stopping import Stopper
 from bistable_rl.warmup import warm_up_run
 
 WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
 
 
-def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path:
+def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: threading.Event | None = None) -> Path:
     """Train in a new run folder and return it; `result.json` in it says how the run ended.
 
     Args:
         experiment: What to train.
         out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
         overwrite: Replace a run that is there already, instead of numbering the new one.
+        stop: Set by another thread, it stops the training as Ctrl-C does: at the next step, with a checkpoint.
 
     Raises:
         UserError: Something in the experiment is wrong (nothing has been written then), or the disk is full.
@@ -49,12 +60,12 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False) -> Path
     """
     experiment = without_gate_options(experiment)
     parts = _prepare(experiment)
-    run = runs.create(experiment, out, overwrite=overwrite)
-    _train(experiment, run, parts)
+    with runs.created(experiment, out, overwrite=overwrite) as run:
+        _train(experiment, run, parts, stop)
     return run
 
 
-def resume(run: Path, *, total_steps: int | None = None) -> None:
+def resume(run: Path, *, total_steps: int | None = None, stop: threading.Event | None = None) -> None:
     """Train in a run folder, from its last checkpoint on, or from the beginning where there is none.
 
     On an environment of ours the weights and the metrics, time and memory aside, become those of a run that was never
@@ -63,27 +74,27 @@ def resume(run: Path, *, total_steps: int | None = None) -> None:
     Args:
         run: The run folder; a `config.yaml` in it is enough.
         total_steps: Environment steps to train for, in place of those of the experiment.
+        stop: As of `train`.
 
     Raises:
-        UserError: Something in the folder is wrong, or the disk is full.
+        UserError: Something in the folder is wrong, another process trains in it, or the disk is full.
         RunFailedError: A NaN, or an error of the environment, stopped the training.
     """
+    if _to_do(run, total_steps) is None:
+        return
+    with runs.locked(run):
+        experiment = _to_do(run, total_steps)
+        if experiment is not None:  # else another process has ended it meanwhile
+            experiment = without_gate_options(experiment)
+            _train(experiment, run, _prepare(experiment, checkpoint.folders(run)), stop)
+
+
+def _to_do(run: Path, total_steps: int | None) -> Experiment | None:
+    """Return the experiment of a run folder, None if it has finished."""
     experiment = runs.read_experiment(run)
     if total_steps is not None:
         experiment = replace(experiment, total_steps=total_steps)
-    if is_finished(run, experiment.total_steps):
-        return
-    experiment = without_gate_options(experiment)
-    _train(experiment, run, _prepare(experiment))
-
-
-def is_finished(run: Path, total_steps: int) -> bool:
-    """Return whether a run's result says that it came to its end, after so many steps or more."""
-    try:
-        result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
-        return bool(result["status"] == "finished" and result["steps"] >= total_steps)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return None if runs.is_finished(run, experiment.total_steps) else experiment
 
 
 @dataclass(frozen=True)
@@ -96,74 +107,113 @@ class _Parts:
     horizons: Horizons
 
     def close(self) -> None:
-        self.env.close()
-        self.eval_env.close()
+        """Close the environments; one that fails at it, when all is done, is only named."""
+        close(self.env)
+        close(self.eval_env)
         self.horizons.close()
 
 
-def _prepare(experiment: Experiment) -> _Parts:
+def _prepare(experiment: Experiment, saved: Sequence[Path] = ()) -> _Parts:
+    """Make what trains, or goes on from the last of the saved checkpoints."""
+    try:
+        return _parts(experiment, saved)
+    except SystemExit as error:
+        raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
+
+
+def _exited(experiment: Experiment, error: SystemExit) -> str:
+    return f"the environment {experiment.env.id} called sys.exit({'' if error.code is None else repr(error.code)})"
+
+
+def _parts(experiment: Experiment, saved: Sequence[Path]) -> _Parts:
     device = resolve_device(experiment.device)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # networks of this size run no faster on more
     env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
     seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
     eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
-    model = _make_model(experiment, env, device)
+    as_saved = with_saved_kinds(experiment, saved[-1], env) if saved else experiment
+    model = _make_model(as_saved, env, device)
     return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
 
 
-def _train(experiment: Experiment, run: Path, parts: _Parts) -> None:
+def _train(experiment: Experiment, run: Path, parts: _Parts, stop: threading.Event | None) -> None:
     """Train from the last checkpoint of a run on, if there is one, and write result.json."""
     model = parts.model
     saved = checkpoint.folders(run)
     start = _load(saved[-1], model) if saved else None
     model.set_logger(Logger(str(run), []))
+    stopper = Stopper(stop)
     try:
         seed = derived_seed(experiment.seed, EVALUATION)
-        callback = RunCallback(experiment, run, parts.eval_env, seed, parts.horizons, start)
+        callback = RunCallback(experiment, run, parts.eval_env, seed, parts.horizons, start, stopper.event)
         if start is not None:
             parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
             restore(model, start)
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError, RuntimeError) as error:
+    except Exception as error:  # whatever a file from somebody else makes it stumble over
+        if start is None:
+            raise
         raise UserError(
             f"the checkpoint {saved[-1]} does not fit {run / runs.CONFIG} ({type(error).__name__}: {error})."
         ) from None
     # what cannot go on has been refused by now; from here on the folder changes
     model.logger.output_formats += open_outputs(run, experiment, start.steps if start else 0)
+    runs.clean(run)
     runs.write_text(run / runs.CONFIG, to_yaml(experiment))
     runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
     runs.remove_file(run / runs.RESULT)
     if start is not None:
         checkpoint.forget_best(run, start.steps)
-    status, failure, warmup = "failed", None, None
+    with stopper.listening():
+        try:
+            _train_and_finish(experiment, run, parts, callback, stopper, start)
+        finally:
+            parts.close()
+
+
+def _train_and_finish(
+    experiment: Experiment,
+    run: Path,
+    parts: _Parts,
+    callback: RunCallback,
+    stopper: Stopper,
+    start: Snapshot | None,
+) -> None:
+    model = parts.model
+    status, warmup = "failed", None
+    failure: BaseException | None = None
     try:
         warmup = warm_up_memory(experiment, model.policy, run)
         steps = experiment.total_steps - model.num_timesteps
-        model.learn(steps, callback, log_interval=None, reset_num_timesteps=start is None)
-        status = "interrupted" if callback.interrupted else "finished"
+        with stopper.holding(callback.say_stopping):
+            model.learn(steps, callback, log_interval=None, reset_num_timesteps=start is None)
+        status = "interrupted" if stopper.event.is_set() else "finished"
     except KeyboardInterrupt:
         status = "interrupted"
-    except Exception as error:  # whatever an environment does: the run folder must say how it ended
+    except SystemExit as error:
+        failure = runs.RunFailedError(_exited(experiment, error))
+        failure.__cause__ = error
+    except BaseException as error:  # whatever an environment does: the run folder must say how it ended
         failure = error
-    finally:
+    with stopper.holding(lambda: None):  # it ends now in any case
         callback.close()
         with contextlib.suppress(OSError):  # a full disk, which something has met before
             model.logger.close()
-        parts.close()
-    saved = checkpoint.folders(run)
-    last = str(saved[-1].relative_to(run)) if saved else None
-    result: dict[str, Any] = {
-        "status": status,
-        "steps": callback.steps,
-        "seconds": round(callback.seconds, 1),
-        "steps_per_second": round(callback.steps / callback.seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(model.device), 1),
-        "checkpoint": last,
-        "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
-        "horizons": callback.last_horizons,
-        "warmup": warmup,
-    }
-    runs.finish(run, result, failure, f"{model.num_timesteps} steps")
+        saved = checkpoint.folders(run)
+        last = str(saved[-1].relative_to(run)) if saved else None
+        result: dict[str, Any] = {
+            "status": status,
+            "signal": stopper.signal,
+            "steps": callback.steps,
+            "seconds": round(callback.seconds, 1),
+            "steps_per_second": round(callback.steps / callback.seconds, 1),
+            "peak_memory_mb": round(peak_memory_mb(model.device), 1),
+            "checkpoint": last,
+            "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
+            "horizons": callback.last_horizons,
+            "warmup": warmup,
+        }
+        runs.finish(run, result, failure, f"{model.num_timesteps} steps")
 
 
 def _load(folder: Path, model: RecurrentPPO) -> Snapshot:
@@ -192,6 +242,8 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         env.reset()
         env.action_space.seed(0)
         env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+    except UserError:
+        raise
     except MemoryError:
         raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
     except Exception as error:
@@ -213,7 +265,7 @@ def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -
         try:
             episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
         finally:
-            env.close()
+            close(env)
         return episodes.features, episodes.lengths
 
     return warm_up_run(

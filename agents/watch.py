@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
-from bistable_rl.agents.make_env import WATCHING, derived_seed, make_vec_env
+from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
+from bistable_rl.agents.make_env import WATCHING, close, derived_seed, make_vec_env
 from bistable_rl.envs.make import find_spec
 from bistable_rl.envs.play import describe
 from bistable_rl.envs.render import save_gif
@@ -45,6 +46,7 @@ def watch(
     Raises:
         UserError: If there is no run, or its agent doesn't fit the environment.
         ValueError: If the environment has no pictures to save.
+        RunFailedError: If the environment fails while it is played, or an episode never ends.
     """
     experiment = runs.read_experiment(run, overrides)
     agent = load(run)
@@ -56,31 +58,49 @@ def watch(
         agent.check_spaces(env)
         if save and env.render_mode != "rgb_array":
             raise ValueError(f"{find_spec(config.id).id} has no pictures to save")
-        return _watch(agent, env, episodes, save, delay, show)
+        with playing():
+            return _watch(agent, env, episodes, save, delay, show, experiment.evaluation.max_episode_steps)
     finally:
-        env.close()
+        close(env)
 
 
 def _watch(
-    agent: Agent, env: VecEnv, episodes: int, save: Path | None, delay: float, show: Callable[[str], object]
+    agent: Agent,
+    env: VecEnv,
+    episodes: int,
+    save: Path | None,
+    delay: float,
+    show: Callable[[str], object],
+    longest: int | None,
 ) -> list[float]:
     frames: list[npt.NDArray[np.uint8]] = []
     returns: list[float] = []
+    longest = longest_episode(env, longest)
     observation: Any = env.reset()
-    state, start, total = None, np.ones(1, np.bool_), 0.0
+    state, start, total, steps = None, np.ones(1, np.bool_), 0.0, 0
+
+    def when(_: int) -> str:
+        return f"in step {steps} of an episode"
+
     while len(returns) < episodes:
+        check_finite(observation, "observation", when)
         if save:
             frames.append(env.render())  # type: ignore[arg-type]
         seen = describe(env.get_attr("unwrapped")[0], _first(observation))
         action, state = agent.predict(observation, state, start)
         observation, rewards, start, infos = env.step(action)
+        steps += 1
+        check_finite(rewards, "reward", when)
         total += float(rewards[0])
         show(f"{seen}  action: {action[0]}" + (f"  reward: {rewards[0]:g}" if rewards[0] else ""))
         if start[0]:
-            verdict = "" if "is_success" not in infos[0] else ", success" if infos[0]["is_success"] else ", no success"
-            show(f"return {total:g} in {infos[0]['episode']['l']} steps{verdict}")
+            success = success_of(infos[0])
+            verdict = "" if success is None else ", success" if success else ", no success"
+            show(f"return {total:g} in {steps} steps{verdict}")
             returns.append(total)
-            total = 0.0
+            total, steps = 0.0, 0
+        elif steps >= longest:
+            raise never_ends(longest)
         time.sleep(delay)
     if save:
         save_gif(frames, save, max(delay, 0.05))

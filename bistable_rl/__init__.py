@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bistable_rl.analysis.gates import gate_trace
     from bistable_rl.analysis.memory import survival, time_constants
     from bistable_rl.cells import CELLS
+    from bistable_rl.cells.base import fixed_weights
     from bistable_rl.kernels import use_backend
     from bistable_rl.multistability import attractors
     from bistable_rl.rnn import (
@@ -36,6 +37,7 @@ _HOMES = {
     "bistable_rl.analysis.gates": ("gate_trace",),
     "bistable_rl.analysis.memory": ("survival", "time_constants"),
     "bistable_rl.cells": ("CELLS",),
+    "bistable_rl.cells.base": ("fixed_weights",),
     "bistable_rl.kernels": ("use_backend",),
     "bistable_rl.multistability": ("attractors",),
     "bistable_rl.warmup": ("warm_up",),
@@ -61,6 +63,7 @@ __all__ = [
     "PlasticGRU",
     "attractors",
     "bifurcation",
+    "fixed_weights",
     "from_torch",
     "gate_trace",
     "load",

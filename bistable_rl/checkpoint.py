@@ -11,7 +11,6 @@ The same files in one uncompressed zip are what `RecurrentPPO.save` writes. Noth
 
 import json
 import re
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +63,7 @@ def save(
     folder = run / runs.CHECKPOINTS / f"{steps:012d}"
     _write(folder, pack(network, {"steps": steps, **state}, optimizer=optimizer, arrays=arrays))
     for old in folders(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        runs.remove_folder(old)
     return folder
 
 
@@ -84,7 +83,7 @@ def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str
     _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
     for old in _bests(run):
         if old not in kept:
-            shutil.rmtree(old, ignore_errors=True)
+            runs.remove_folder(old)
 
 
 def pack(
@@ -118,8 +117,17 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def folders(run: Path) -> list[Path]:
-    """Return the checkpoints of a run, the oldest first."""
-    return sorted(p for p in (run / runs.CHECKPOINTS).glob("*") if re.fullmatch("[0-9]{12,}", p.name))
+    """Return the checkpoints of a run, the oldest first.
+
+    Raises:
+        UserError: One of them, or the folder that holds them, is a link.
+    """
+    return _named(run, "[0-9]{12,}")
+
+
+def _named(run: Path, pattern: str) -> list[Path]:
+    found = runs.inside(run, runs.CHECKPOINTS).glob("*")
+    return sorted(runs.inside(run, runs.CHECKPOINTS, p.name) for p in found if re.fullmatch(pattern, p.name))
 
 
 def latest(run: Path) -> Path:
@@ -150,7 +158,7 @@ def forget_best(run: Path, steps: int) -> None:
     """Drop the best checkpoint if it is from after a number of steps, where the run goes on from."""
     for folder in _bests(run):
         if _steps_of(folder) > steps:
-            shutil.rmtree(folder, ignore_errors=True)
+            runs.remove_folder(folder)
 
 
 def _steps_of(folder: Path) -> int:
@@ -158,7 +166,7 @@ def _steps_of(folder: Path) -> int:
 
 
 def _bests(run: Path) -> list[Path]:
-    return sorted(p for p in (run / runs.CHECKPOINTS).glob(f"{BEST}*") if re.fullmatch(f"{BEST}[0-9]{{12,}}", p.name))
+    return _named(run, f"{BEST}[0-9]{{12,}}")
 
 
 def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
@@ -171,6 +179,15 @@ def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
     state = load_state(folder)
     fill(network, tensors, f"the checkpoint {folder}")
     return state
+
+
+def weight_names(folder: Folder) -> list[str]:
+    """Return the names of a checkpoint's weights.
+
+    Raises:
+        UserError: The file is missing, truncated or broken.
+    """
+    return list(_tensors(folder / WEIGHTS))
 
 
 def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -222,8 +239,13 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
     try:
         for key, tensor in _tensors(file).items():
             index, _, name = key.partition(".")
-            if tensor.dim() and tensor.shape != parameters[int(index)].shape:
+            if not index.isdecimal():
+                raise ValueError(f"{key} belongs to no parameter")
+            parameter = parameters[int(index)]
+            if tensor.dim() and tensor.shape != parameter.shape:
                 raise ValueError(f"{key} has another shape")
+            if tensor.dtype not in (parameter.dtype, torch.float32):
+                raise ValueError(f"{key} has another type of numbers")
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{key} holds NaN or infinity")
             state.setdefault(int(index), {})[name] = tensor
@@ -248,8 +270,8 @@ def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
     data = read(file)
     try:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    except Exception as error:  # KeyError for a type of numbers that numpy does not have
+        raise _broken(file, error) from None
     return arrays
 
 
@@ -260,8 +282,12 @@ def read(file: Folder) -> bytes:
         UserError: It is missing or cannot be read.
     """
     try:
+        if isinstance(file, Path):
+            file = runs.inside(file.parent, file.name)
         data: bytes = file.read_bytes()
     except (FileNotFoundError, KeyError):
+        if isinstance(file, Path) and not file.parent.exists():
+            raise UserError(f"the checkpoint {file.parent} was removed while it was read; try again.") from None
         raise UserError(f"the checkpoint {file.parent} is incomplete: {file.name} is missing.") from None
     except zipfile.BadZipFile as error:
         raise UserError(f"the checkpoint {file.parent} is truncated or broken ({error}).") from None
@@ -274,9 +300,14 @@ def _tensors(file: Folder) -> dict[str, Tensor]:
     data = read(file)
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
+    except Exception as error:  # KeyError for a type of numbers that torch does not have
+        raise _broken(file, error) from None
     return tensors
+
+
+def _broken(file: Folder, error: Exception) -> UserError:
+    reason = str(error) if isinstance(error, SafetensorError) else f"{type(error).__name__}: {error}"
+    return UserError(f"the checkpoint {file} is truncated or broken ({' '.join(reason.split())[:200]}).")
 
 
 def _shown(tensor: Tensor | None) -> str:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Sequence
 
-from bistable_rl.commands.analyze import analyze
-from bistable_rl.commands.benchmark import benchmark
-from bistable_rl.commands.compare import compare
-from bistable_rl.commands.data import data
-from bistable_rl.commands.doctor import doctor
-from bistable_rl.commands.evaluate import evaluate
-from bistable_rl.commands.figures import figures
-from bistable_rl.commands.list import list_names
-from bistable_rl.commands.play import play
-from bistable_rl.commands.reproduce import reproduce
-from bistable_rl.commands.speed import speed
-from bistable_rl.commands.tensorboard import tensorboard
-from bistable_rl.commands.train import train
-from bistable_rl.config import UserError, unknown
-from bistable_rl.runs import RunFailedError
+try:  # Ctrl-C is a sentence from the first import on
+    import errno
+    import threading
+    import warnings
+    from collections.abc import Callable, Sequence
+
+    from bistable_rl import stopping
+    from bistable_rl.commands import streams
+    from bistable_rl.commands.analyze import analyze
+    from bistable_rl.commands.benchmark import benchmark
+    from bistable_rl.commands.compare import compare
+    from bistable_rl.commands.data import data
+    from bistable_rl.commands.doctor import doctor
+    from bistable_rl.commands.evaluate import evaluate
+    from bistable_rl.commands.figures import figures
+    from bistable_rl.commands.list import list_names
+    from bistable_rl.commands.parser import HelpShown
+    from bistable_rl.commands.play import play
+    from bistable_rl.commands.reproduce import reproduce
+    from bistable_rl.commands.speed import speed
+    from bistable_rl.commands.tensorboard import tensorboard
+    from bistable_rl.commands.train import train
+    from bistable_rl.config import UserError, shown, unknown
+    from bistable_rl.runs import RunFailedError
+except KeyboardInterrupt:
+    print("bistable-rl: stopped", file=sys.stderr)
+    raise SystemExit(130) from None
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
@@ -42,7 +50,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 
 def _help() -> str:
-    lines = [f"  {name:<11} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: bistable-rl COMMAND ...",
@@ -58,27 +66,67 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; a user's error becomes one sentence and exit code 2, a failed run exit code 1."""
+    """Run a command; what was asked wrongly becomes one sentence and exit code 2, what failed exit code 1.
+
+    An exception that nobody foresaw is a bug of ours, and leaves with its traceback.
+    """
     warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # a sentence, without the line of code
     others, threading.excepthook = threading.excepthook, _thread_failed
+    code = 0
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # a reader that has gone away is met here, not when Python ends
-        return code
+        streams.prepare()
+        with stopping.raising():
+            code = _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        print(f"bistable-rl: {error}", file=sys.stderr)
-        return 2
+        streams.say(error)
+        code = 2
     except RunFailedError as error:
-        print(f"bistable-rl: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bistable-rl: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `bistable-rl list envs | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        streams.say(error)
+        code = 1
+    except KeyboardInterrupt as stopped:
+        streams.say("stopped")
+        code = stopping.exit_code(stopped.args[0] if stopped.args else None)
+    except SystemExit as left:  # none of ours: an environment's, say
+        streams.say(f"stopped: code that is not part of bistable-rl called sys.exit({shown(left.code)}).")
+        code = 1
+    except MemoryError as error:
+        streams.say(f"out of memory{f' ({error})' if str(error) else ''}; ask for something smaller.")
+        code = 1
+    except RecursionError:
+        streams.say("stopped: what it was given is nested too deeply.")
+        code = 1
+    except OSError as error:
+        code = _system_failed(error)
     finally:
         threading.excepthook = others
+        if _output_is_lost():
+            code = code or 1
+        streams.settle(sys.stderr)
+    return code
+
+
+def _system_failed(error: OSError) -> int:
+    """Say what the operating system refused."""
+    if error.errno == errno.EPIPE and any(map(streams.has_no_reader, (sys.stdout, sys.stderr))):
+        return 0  # `bistable-rl list envs | head -1`
+    if error.filename is not None:
+        streams.say(f"{shown(str(error.filename))}: {error.strerror}.")
+        return 2
+    if error.errno is None:
+        raise error
+    if not _output_is_lost():
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        streams.say(("a file or the standard output cannot be written: " if full else "") + f"{error.strerror}.")
+    return 1
+
+
+def _output_is_lost() -> bool:
+    """Flush the standard output; say and return whether it cannot be written; a reader that has gone is no loss."""
+    error = streams.settle(sys.stdout)
+    if error is None or error.errno == errno.EPIPE:
+        return False
+    streams.say(f"the standard output cannot be written: {error.strerror}.")
+    return True
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -100,8 +148,8 @@ def _run(argv: list[str]) -> int:
         raise UserError(unknown("command", argv[0], COMMANDS))
     try:
         return COMMANDS[argv[0]](argv[1:])
-    except SystemExit as done:  # argparse leaves so, after its help
-        return int(done.code or 0)
+    except HelpShown:
+        return 0
 
 
 if __name__ == "__main__":

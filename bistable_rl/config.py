@@ -20,12 +20,22 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
+from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
+# below what a 64-bit integer holds, as steps, sizes and indices are
+PositiveInt = restricted_number_type("PositiveInt64", int, [(">", 0), ("<", 2**63)])
+NonNegativeInt = restricted_number_type("NonNegativeInt64", int, [(">=", 0), ("<", 2**63)])
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", math.inf)])
 Finite = restricted_number_type("Finite", float, [(">", -math.inf), ("<", math.inf)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+
+NAME_BYTES = 255
+"""The longest name of a file or a folder on every common file system."""
+
+CONFIG_BYTES = 2**20
+"""The largest config file; whatever is larger was not meant."""
 
 
 class UserError(ValueError):
@@ -40,10 +50,11 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     options = sorted(choices)
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
-    return f"unknown {what} {name!r}; {hint} choices are {', '.join(options)}."
+    given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
+    return f"unknown {what} {given!r}; {hint} choices are {', '.join(options)}."
 
 
-def one_sentence(error: Exception) -> str:
+def one_sentence(error: BaseException) -> str:
     """Return an error's text in one line, with its full stop."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith((".", "?")) else text + "."
@@ -97,19 +108,29 @@ _CheckingLoader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a mapping from a YAML file; nothing in the file is executed.
+    """Read a mapping from a YAML file or a pipe, once; nothing in it is executed.
 
     Raises:
-        UserError: The file cannot be read, is empty or broken, holds a tag, a key twice, or no mapping.
+        UserError: It cannot be read, is empty, broken or larger than a config, holds a tag, a key twice, or no mapping.
     """
     try:
-        data = _read_data(path.read_bytes().decode("utf-8"), str(path))
+        with path.open("rb") as file:
+            content = file.read(CONFIG_BYTES + 1)
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give a YAML file.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file; give a YAML file.") from None
+    if len(content) > CONFIG_BYTES:
+        raise UserError(f"{path} is larger than {CONFIG_BYTES:,} bytes, as no config is; give a YAML file.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path} is not a text file in UTF-8 (byte 0x{content[error.start]:02x} in line {line}); "
+            "give a YAML file, saved as UTF-8."
+        ) from None
+    data = _read_data(text, str(path))
     if data is None:
         raise UserError(f"{path} is empty; `bistable-rl list configs` names working ones.")
     if not isinstance(data, dict):
@@ -123,7 +144,13 @@ def _read_data(text: str, source: str) -> Any:
     except RecursionError:
         raise UserError(f"{source} is nested too deeply for a configuration.") from None
     except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+        if isinstance(error, yaml.reader.ReaderError):
+            line = 1 + text.count("\n", 0, error.position)
+            raise UserError(
+                f"{source}, line {line} is not valid YAML here: the character U+{error.character:04X} is not allowed."
+            ) from None
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        problem = problem.replace(r"'\x00'", "the end")
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         raise UserError(f"{source}{where} is not valid YAML here: {problem}.") from None
@@ -173,15 +200,6 @@ class Checked(Protocol):
 C = TypeVar("C", bound=Checked)
 
 
-def load_config(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """Read a dataclass from a YAML file and lay command-line overrides (`--seed`, `1`) over it.
-
-    Raises:
-        UserError: The first thing that is wrong, in one sentence that names the file and the key.
-    """
-    return build(kind, read_yaml(path), str(path), overrides)
-
-
 def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[str] = (), *, prefix: str = "") -> C:
     """Make a dataclass of plain data, with command-line overrides laid over it.
 
@@ -196,9 +214,10 @@ def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[
         UserError: The first thing that is wrong, in one sentence that names the source and the key.
     """
     _check_keys(data, kind, source, prefix)
-    given = dict(_flags(kind, overrides))
-    for key, text in given.items():
+    flags = _flags(kind, overrides)
+    for key, text in flags:  # in their order: of two that set the same key, the last one holds
         _lay(kind, data, key, text)
+    given = dict(flags)
     if given:
         _check_keys(data, kind, "command line", prefix)
     parser = ArgumentParser(exit_on_error=False)
@@ -212,7 +231,9 @@ def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[
             raise UserError(f"{source}: {one_sentence(error)}") from None
         key = found.group(1)
         where, value = ("command line", given[key]) if key in given else (source, _value(data, key))
-        raise UserError(f"{where}: {prefix}{key} must be {_expected(kind, key)}, not {shown(value)}.") from None
+        large = any(len(digits) > 19 or int(digits) >= 2**63 for digits in re.findall(r"\d{19,}", str(value)))
+        below = " below 2^63" if large else ""
+        raise UserError(f"{where}: {prefix}{key} must be {_expected(kind, key)}{below}, not {shown(value)}.") from None
     made = parser.instantiate(namespace)
     config = kind(**{f.name: made[f.name] for f in dataclasses.fields(kind)})
     for (*sections, key), value in free.items():

@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval
 
 from bistable_rl.config import (
+    NAME_BYTES,
     Finite,
     NonNegative,
+    NonNegativeInt,
     Positive,
+    PositiveInt,
     Seed,
     UserError,
     build,
-    load_config,
     read_yaml,
     shown,
 )
+
+MAX_CUDA = 127
+"""The highest index of a CUDA device: torch keeps 8 bits of it, and would take cuda:256 for cuda:0."""
 
 
 @dataclass
@@ -61,6 +66,8 @@ class PolicyConfig:
         log_std_init: For continuous actions, the logarithm of their standard deviation at first.
         log_std_min: For continuous actions, its lower bound (null: none).
         state_dependent_std: For continuous actions, whether their standard deviation depends on the memory.
+        observation_kinds: How an observation is read where its space does not say it, by its key (`observation` where
+            there is no Dict), e.g. `{image: categories}`; or `pixels` (a CNN), or `numbers` (flat).
     """
 
     cell: str = "nbrc"
@@ -75,6 +82,7 @@ class PolicyConfig:
     log_std_init: Finite = 0.0
     log_std_min: Finite | None = None
     state_dependent_std: bool = False
+    observation_kinds: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,12 +140,15 @@ class EvaluationConfig:
             many episodes again are played with sampled actions.
         horizons_every: Environment steps between two evaluations at the horizons, which may take long; the last one is
             at the end of training. Left out: at every evaluation.
+        max_episode_steps: Steps in which an episode must end, or the evaluation fails: the wrapper `time_limit` is for
+            environments without an end. Left out: 100,000, or the horizon of an environment of ours if it is more.
     """
 
     every: PositiveInt = 100_000
     episodes: PositiveInt = 100
     horizons: list[PositiveInt] = field(default_factory=list)
     horizons_every: PositiveInt | None = None
+    max_episode_steps: PositiveInt | None = None
 
 
 @dataclass
@@ -230,7 +241,7 @@ class Experiment:
                 f"{source}: policy.log_std_min {self.policy.log_std_min:g} is above policy.log_std_init "
                 f"{self.policy.log_std_init:g}."
             )
-        _check_device(self.device, source)
+        check_device(self.device, f"{source}: ")
 
 
 # --- supervised benchmarks ---------------------------------------------------------------------------------
@@ -358,13 +369,15 @@ class Benchmark:
             raise UserError(
                 f"{source}: training.validation_size must be 0 with fresh data: every batch is new to the network."
             )
-        _check_device(self.device, source)
+        check_device(self.device, f"{source}: ")
 
 
 # --- reading -----------------------------------------------------------------------------------------------
 
 KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
 """What a config file is, by the section that only it has."""
+
+COMPARE = "compare"
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -373,8 +386,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
-    _check_kind(path, Experiment)
-    return load_config(Experiment, path, overrides)
+    data = read_yaml(path)
+    check_command(data, path, Experiment.COMMAND)
+    return build(Experiment, data, str(path), overrides)
 
 
 def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> Benchmark:
@@ -383,8 +397,9 @@ def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> Benchmark:
     Raises:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
-    _check_kind(path, Benchmark)
-    return load_config(Benchmark, path, overrides)
+    data = read_yaml(path)
+    check_command(data, path, Benchmark.COMMAND)
+    return build(Benchmark, data, str(path), overrides)
 
 
 def load_either(path: Path) -> Experiment | Benchmark:
@@ -393,16 +408,28 @@ def load_either(path: Path) -> Experiment | Benchmark:
     Raises:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
-    kind = kind_of(read_yaml(path))
+    data = read_yaml(path)
+    kind = kind_of(data)
     if kind is None:
         raise UserError(f"{path}: a section is missing: env, for an agent's training, or task, for a supervised one.")
-    return load_config(kind, path)
+    return build(kind, data, str(path))
 
 
 def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
     """Return what a file's keys belong to, None if they belong to neither or to both."""
     found = [kind for section, kind in KINDS.items() if section in data]
     return found[0] if len(found) == 1 else None
+
+
+def check_command(data: dict[str, Any], path: Path, command: str) -> None:
+    """Check that a file's keys are not those of another command's config.
+
+    Raises:
+        UserError: They are; the sentence names that command.
+    """
+    owners = [kind.COMMAND for section, kind in KINDS.items() if section in data] + [COMPARE] * ("base" in data)
+    if len(owners) == 1 and owners[0] != command:
+        raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")
 
 
 def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
@@ -412,14 +439,6 @@ def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
         UserError: An override is wrong.
     """
     return build(Experiment, {"name": "play", "env": {"id": env_id}}, "command line", overrides).env
-
-
-def _check_kind(path: Path, wanted: type[Experiment] | type[Benchmark]) -> None:
-    kind = kind_of(read_yaml(path))
-    if kind not in (wanted, None):
-        raise UserError(
-            f"{path} is no config for `bistable-rl {wanted.COMMAND}`; run `bistable-rl {kind.COMMAND}` on it."
-        )
 
 
 def check_name(name: str, source: str) -> None:
@@ -432,8 +451,21 @@ def check_name(name: str, source: str) -> None:
         raise UserError(
             f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."
         )
+    if len(name.encode("utf-8")) > NAME_BYTES:
+        raise UserError(
+            f"{source}: name must have at most {NAME_BYTES} bytes since it names a folder, not "
+            f"{len(name.encode('utf-8'))}."
+        )
 
 
-def _check_device(device: str, source: str) -> None:
-    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", device):
-        raise UserError(f"{source}: device must be auto, cpu, cuda or cuda:N, not {shown(device)}.")
+def check_device(device: str, where: str = "") -> None:
+    """Check the name of a device; whether it is here is seen when it is used.
+
+    Raises:
+        UserError: It is none of `auto`, `cpu`, `cuda`, `cuda:N`; the sentence starts with `where`.
+    """
+    number = re.fullmatch(r"(?:auto|cpu|cuda(?::(0|[1-9][0-9]*))?)", device)
+    if number is None:
+        raise UserError(f"{where}device must be auto, cpu, cuda or cuda:N, not {shown(device)}.")
+    if len(number[1] or "") > 3 or int(number[1] or 0) > MAX_CUDA:
+        raise UserError(f"{where}device must be cuda:N with N from 0 to {MAX_CUDA}, not {shown(device)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +11,13 @@ from datetime import timedelta
 from tqdm import tqdm
 
 
+def say_measuring(what: str, number: int, total: int) -> None:
+    """Say on stderr what is measured next, the first of how many; a measurement itself prints nothing for long."""
+    print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
+
+
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere.
+    """A bar on a terminal, a line now and then elsewhere; a training goes on where nobody can read them.
 
     Args:
         total: Steps to go.
@@ -27,7 +33,8 @@ class Progress:
         self.unit = unit
         self.began = self.last = time.monotonic()
         self.start = self.steps = start
-        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if sys.stderr.isatty() else None
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if on_terminal else None
         self.say(title)
 
     def update(self, steps: int, facts: Callable[[], dict[str, str]]) -> None:
@@ -43,7 +50,8 @@ class Progress:
         self.last = now
         if self.bar is not None:
             self.bar.set_postfix(facts(), refresh=False)
-            self.bar.update(min(steps, self.total) - self.steps)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.bar.update(min(steps, self.total) - self.steps)
             self.steps = min(steps, self.total)
         else:
             rate = (steps - self.start) / (now - self.began)
@@ -53,13 +61,15 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line beside the bar."""
-        if self.bar is not None:
-            self.bar.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            if self.bar is not None:
+                self.bar.write(line, file=sys.stderr)
+            elif sys.stderr is not None:
+                print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self.bar is not None:
-            self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
-            self.bar.close()
+            with contextlib.suppress(OSError):
+                self.bar.update(self.total - self.steps if self.steps >= 0.99 * self.total else 0)
+                self.bar.close()

@@ -4,6 +4,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bistable_rl import kernels
+from bistable_rl.capacity import check_memory, layers_bytes
+from bistable_rl.cells import get_cell
+from bistable_rl.cells.base import fixed_weights
 from bistable_rl.rnn import RNN, make_rnn
 
 Shape = tuple[int, int, int, int]
@@ -45,6 +49,8 @@ class Speed:
     """Of forward and backward, or of a step where T = 1."""
     memory: float | None
     """The most memory in use at once beyond what was in use before, in MB; None where it cannot be measured."""
+    fixed_weights: bool = False
+    """Whether it ran inside `bistable_rl.fixed_weights`, as agents do; only for steps."""
 
 
 def parse_shape(text: str) -> Shape:
@@ -78,27 +84,47 @@ def measure(shape: Shape, *, device: str = "cpu", cells: Sequence[str] = kernels
         rounds: how often each is timed.
 
     Returns:
-        One `Speed` a layer: the cells in their order, then nn.GRU and nn.LSTM.
+        One `Speed` per layer: the cells in their order, then nn.GRU and nn.LSTM. Steps of cells with CPU kernels are
+        measured twice, with weights that may change and with fixed ones.
+
+    Raises:
+        UserError: There is not so much memory.
     """
     B, T, I, H = shape
+    weights = sum(layers_bytes(cell, I, H, 1) for cell in cells)
+    check_memory(
+        f"the shape {B},{T},{I},{H}", weights + 28 * H * (I + H) + 4 * T * B * (I + (2 if T > 1 else 1) * H), device
+    )
     x = torch.randn(T, B, I, device=device)
     layers: dict[str, nn.Module] = {cell: make_rnn(cell, I, H, device=device) for cell in cells}
     layers |= {name: make(I, H, device=device) for name, make in THEIRS.items()}
+    ways = [(name, False) for name in layers]
+    if T == 1 and device == "cpu":
+        ways = [(name, fixed) for name in layers for fixed in (False, True) if not fixed or _has_kernel(name)]
     runs = {name: _step(layer, x, H) if T == 1 else _train(layer, x, H) for name, layer in layers.items()}
     for layer in (make_rnn("brc", 1, 1, device=device), nn.GRU(1, 1, device=device)):
         _train(layer, x[:1, :1, :1], 1)()  # what is loaded at the first use is nobody's memory
-    memory, backends = {}, {}
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    memory, backends, repeats = {}, {}, {}
+    times: dict[tuple[str, bool], list[float]] = {way: [] for way in ways}
     with torch.set_grad_enabled(T > 1):
-        for name, run in runs.items():
-            with kernels.watch() as ran:
-                memory[name] = _peak_memory(run, device)
-            backends[name] = "+".join(sorted(backend for _, backend in ran)) or "torch"
-        repeats = {name: _repeats(run, device) for name, run in runs.items()}
+        for way in ways:
+            name, fixed = way
+            with kernels.watch() as ran, fixed_weights(layers[name]) if fixed else nullcontext():
+                memory[way] = _peak_memory(runs[name], device)
+                repeats[way] = _repeats(runs[name], device)
+            backends[way] = "+".join(sorted(backend for _, backend in ran)) or "torch"
         for _ in range(rounds):
-            for name, run in runs.items():
-                times[name].append(_time(run, repeats[name], device))
-    return [Speed(name, backends[name], shape, 1e3 * statistics.median(times[name]), memory[name]) for name in runs]
+            for way in ways:
+                name, fixed = way
+                with fixed_weights(layers[name]) if fixed else nullcontext():
+                    times[way].append(_time(runs[name], repeats[way], device))
+    return [
+        Speed(way[0], backends[way], shape, 1e3 * statistics.median(times[way]), memory[way], way[1]) for way in ways
+    ]
+
+
+def _has_kernel(name: str) -> bool:
+    return name not in THEIRS and get_cell(name).kernel is not None
 
 
 def speed_cells(
@@ -142,7 +168,7 @@ def speed_cells(
         for speed in measured:
             table.add_row(
                 ",".join(map(str, shape)),
-                speed.layer,
+                speed.layer + (", fixed weights" if speed.fixed_weights else ""),
                 speed.backend,
                 f"{speed.milliseconds:.3f}",
                 f"{gru.milliseconds / speed.milliseconds:.2f}",
@@ -211,7 +237,7 @@ def _peak_memory(run: Callable[[], None], device: str) -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     try:
         ctypes.CDLL(None).malloc_trim(0)  # else memory that was freed and kept would be used again, uncounted
-        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # starts the peak anew
         before = _resident("VmRSS")
         run()
         return (_resident("VmHWM") - before) / 1e6
@@ -222,7 +248,7 @@ def _peak_memory(run: Callable[[], None], device: str) -> float | None:
 
 def _resident(field: str) -> int:
     """Bytes of this process in memory: now (VmRSS) or at most (VmHWM)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
     raise OSError(f"no {field} in /proc/self/status")

@@ -1,13 +1,15 @@
 """What stacks the layers of any cell, with the interface of torch.nn.GRU, plus `resets`."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.cells import Cell, check_options, get_cell
-from bistable_rl.cells.base import check_size
+from bistable_rl.cells.base import check_size, check_switch
+from bistable_rl.kernels.packed import check_batch_sizes, check_order, require
 
 
 class RNN(nn.Module):
@@ -47,6 +49,7 @@ class RNN(nn.Module):
 
     Raises:
         ValueError: at construction, if an argument is out of range or the cell has no such option.
+        TypeError: at construction, if a switch (`bias`, `batch_first`, ...) is neither True nor False.
 
     Example:
         >>> rnn = RNN("nbrc", 10, 20, num_layers=2)
@@ -74,6 +77,8 @@ class RNN(nn.Module):
         make, options = get_cell(cell), dict(cell_kwargs or {})
         check_options(cell, options)
         check_size("num_layers", num_layers)
+        for name, switch in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            check_switch(name, switch)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:
@@ -121,8 +126,8 @@ class RNN(nn.Module):
         """Run all layers over time; see the class for the shapes.
 
         Raises:
-            ValueError: if hx is a tuple, x has a wrong number of dimensions, x or hx is not of the weights' dtype and
-                device, or resets does not fit.
+            ValueError: if hx is a tuple, x has a wrong number of dimensions or is packed wrongly, x or hx is not of the
+                weights' dtype and device, or resets does not fit.
             RuntimeError: if the number of features or the shape of hx does not fit.
         """
         if hx is not None and not torch.is_grad_enabled():
@@ -133,6 +138,9 @@ class RNN(nn.Module):
             raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
         if isinstance(x, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = x
+            check_batch_sizes(batch_sizes, len(data))
+            if not torch.compiler.is_compiling():  # there, index_select has checks of its own
+                check_order(sorted_indices, unsorted_indices, int(batch_sizes[0]))
             if hx is not None and sorted_indices is not None and hx.shape[1:2] == sorted_indices.shape:
                 hx = hx.index_select(1, sorted_indices)
             if resets is not None:
@@ -171,13 +179,26 @@ class RNN(nn.Module):
     def _act(
         self, x: Tensor | PackedSequence, hx: Tensor, resets: Tensor | PackedSequence | None
     ) -> tuple[Tensor, Tensor] | None:
-        """A single layer's single step without gradients, by its shortest way; None where `forward` has to do it."""
-        if self.num_layers > 1 or self.bidirectional or self.batch_first or isinstance(x, PackedSequence):
+        """A single step without gradients, by the layers' shortest way; None where `forward` has to do it."""
+        if self.bidirectional or self.batch_first or (self.dropout and self.training):
             return None
-        if isinstance(resets, PackedSequence):
+        if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence):
             return None
-        (cell,) = self.cells
-        return cell.act(x, hx, resets)  # type: ignore[operator]
+        cells: Any = self._modules["cells"]  # `self.cells` and its iterator cost a tenth of a step
+        if self.num_layers == 1:
+            (cell,) = cells._modules.values()
+            acted: tuple[Tensor, Tensor] | None = cell.act(x, hx, resets)
+            return acted
+        if type(hx) is not Tensor or hx.dim() != 3 or len(hx) != self.num_layers:
+            return None
+        output, last = x, []
+        for cell, state in zip(cells._modules.values(), hx.split(1), strict=True):
+            acted = cell.act(output, state, resets)
+            if acted is None:
+                return None
+            output, h_n = acted
+            last.append(h_n)
+        return output, torch.cat(last)
 
     def _layers(
         self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
@@ -220,11 +241,7 @@ def _check_packed(resets: Tensor | PackedSequence, batch_sizes: Tensor) -> None:
     problem = "resets must be a PackedSequence of the same lengths as the packed input"
     if not isinstance(resets, PackedSequence) or resets.batch_sizes.shape != batch_sizes.shape:
         raise ValueError(problem)
-    equal = (resets.batch_sizes == batch_sizes).all()
-    if torch.compiler.is_compiling():  # the graph cannot branch on data, but it can stop
-        torch._assert_async(equal, problem)
-    elif not equal:
-        raise ValueError(problem)
+    require((resets.batch_sizes == batch_sizes).all(), problem)
 
 
 def _scan_backwards(
@@ -253,7 +270,8 @@ def _packed_indices(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     T, B, N = len(batch_sizes), int(batch_sizes[0]), int(batch_sizes.sum())
     offsets = batch_sizes.cumsum(0) - batch_sizes
-    t = torch.repeat_interleave(torch.arange(T), batch_sizes, output_size=N)
-    b = torch.arange(N) - offsets[t]
-    lengths = (batch_sizes > torch.arange(B).unsqueeze(1)).sum(1)
+    steps, rows, sequences = (torch.arange(n, device="cpu") for n in (T, N, B))
+    t = torch.repeat_interleave(steps, batch_sizes, output_size=N)
+    b = rows - offsets[t]
+    lengths = (batch_sizes > sequences.unsqueeze(1)).sum(1)
     return offsets[lengths[b] - 1 - t] + b, offsets[(t - 1).clamp(min=0)] + b, t == 0

@@ -7,6 +7,8 @@ TensorBoard's dark page. Lies below everything that draws; matplotlib, the extra
 from __future__ import annotations
 
 import io
+import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +57,7 @@ DEFAULTS: Any = {
     "axes.spines.right": False,
 }
 DPI = 150
+NAME_WIDTH = 60
 
 
 def cell_colour(cell: str) -> str:
@@ -106,13 +109,23 @@ def drawing(
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(DEFAULTS):  # a Figure of its own: no pyplot, no display, nothing to close
+    with matplotlib.rc_context(DEFAULTS), warnings.catch_warnings():  # no pyplot, no display, nothing to close
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name is drawn as a box
         figure = Figure(figsize=size, layout="constrained")
         axes: np.ndarray = figure.subplots(rows, columns, squeeze=False, **subplots)
         yield figure, axes
         picture = io.BytesIO()
         figure.savefig(picture, dpi=DPI, format="png", metadata={"Software": None})
     runs.write_bytes(path, picture.getvalue())
+
+
+def plain(text: str) -> str:
+    """Return a name of a user's as matplotlib draws it as it is: no formula, lines of `NAME_WIDTH` characters at most.
+
+    A legend leaves out what begins with an underscore, so a space stands before one.
+    """
+    lines = textwrap.wrap(text, NAME_WIDTH) or [""]
+    return (" " * text.startswith("_") + "\n".join(lines)).replace("$", "\\$")
 
 
 def mark_steps(axes: Axes) -> None:

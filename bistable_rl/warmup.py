@@ -7,7 +7,6 @@ its equation, at the price of weights that were moved away from their initialisa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,6 @@ from bistable_rl.stack import RNN
 
 TARGET = 0.95
 """The VAA* that is aimed at; 1 would push states apart for ever."""
-FILE = "warmup.json"
-"""Where a run folder keeps what its warm-up did."""
 GROWTH, LONGEST = 10, 200
 """The settling time is at most 1 + GROWTH · step, and never above LONGEST."""
 
@@ -160,11 +157,11 @@ def warm_up_run(
     """
     if not config.steps:
         return None
-    file = run / FILE
+    file = runs.inside(run, runs.WARMUP)
     if checkpoint.folders(run):
         try:
-            kept: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["warmup"]
-        except (OSError, ValueError, KeyError, TypeError):
+            kept: list[dict[str, Any]] = runs.read_json(file)["warmup"]
+        except (OSError, UserError, KeyError):
             raise UserError(f"{file} is missing or broken, though the run began with a warm-up.") from None
         return kept
     x, lengths = sequences()

@@ -1,25 +1,34 @@
 """What a user gave, checked: each function returns the value, or says in a sentence what would be right."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
+LARGEST = 2**31 - 1
+"""No size, length or number here is larger, so that what is computed of two of them is still a 64-bit integer."""
 
-def unknown(kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None) -> ValueError:
+
+def unknown(
+    kind: str, name: object, choices: Collection[str], nearest: Collection[str] | None = None, why: str | None = None
+) -> ValueError:
     """Return the error for a name that isn't one of `choices`: it lists them, and names the nearest.
 
-    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing.
+    `nearest` is what the nearest is looked for in, where that is more than the choices worth listing; `why` is said
+    instead of the list.
     """
     near = difflib.get_close_matches(str(name), choices if nearest is None else nearest, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}: choose from {', '.join(choices)}{hint}")
+    return ValueError(f"unknown {kind} {name!r}: {why or 'choose from ' + ', '.join(choices)}{hint}")
 
 
 def check_int(name: str, value: object, minimum: int, why: str = "") -> int:
     """Return `value` if it is an integer of at least `minimum`; `why` ends the sentence that refuses it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}{why}, not {value!r}")
+    if value > LARGEST:
+        raise ValueError(f"{name} must be an integer from {minimum} to {LARGEST}, not {value!r}")
     return int(value)
 
 
@@ -56,3 +65,27 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise unknown(name, value, choices)
     return value
+
+
+def told_success(info: Mapping[str, Any]) -> bool | None:
+    """Return whether the episode that ended with this info was a success, None where the info does not say.
+
+    Raises:
+        ValueError: It says something that is neither true nor false.
+    """
+    value = info.get("is_success")
+    if value is None or isinstance(value, bool):
+        return value
+    number = told_number(value)
+    if number not in (0.0, 1.0):
+        raise ValueError(f"info['is_success'] must be true or false, not {str(value)[:60]!r}")
+    return bool(number)
+
+
+def told_number(value: object) -> float | None:
+    """Return a number, or an array of one, as a float; None for anything else."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a list of lists of several lengths
+        return None
+    return float(array.item()) if array.size == 1 and array.dtype.kind in "biuf" else None

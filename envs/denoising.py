@@ -18,17 +18,22 @@ from bistable_rl.envs.single import single
 MARKS = 5
 """How many values are marked, and how many answers are asked for."""
 
+WINDOW = 40
+"""From how many of the first steps the marks are drawn, where an episode has so many and nothing else is said."""
+
 FLAGS = {1: "  MARKED", 0: "  ANSWER FROM NOW ON"}
 """What the flag says, in words."""
 
 
-def check_window(length: int, window: int) -> int:
-    """Return how many steps the marks are drawn from, if `length` and `window` go together."""
+def check_window(length: int, window: int | None) -> tuple[int, int]:
+    """Return the window, and how many steps the marks are drawn from, if `length` and `window` go together."""
     check_int("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
+    if window is None:
+        window = min(WINDOW, length)
     check_int("window", window, MARKS, f", a step for each mark (so N = length - window is at most {length - MARKS})")
     if window > length:
         raise ValueError(f"window must be at most length ({length}), not {window}")
-    return min(window, length - MARKS)
+    return window, min(window, length - MARKS)
 
 
 def draw_marks(keys: draws.Keys, steps: int) -> npt.NDArray[np.int64]:
@@ -82,8 +87,8 @@ class DenoisingVectorEnv(BatchedEnv):
 
     ## Arguments
     - `length`: T, steps in an episode, at least 10.
-    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5. With `window` kept, a
-      greater `length` is a longer forgetting period N = T - `window`.
+    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5; by default 40, or `length` if
+      that is less. With `window` kept, a greater `length` is a longer forgetting period N = T - `window`.
 
     ## Version History
     - v0: first version.
@@ -97,13 +102,12 @@ class DenoisingVectorEnv(BatchedEnv):
         *,
         num_envs: int = 1,
         length: int = 50,
-        window: int = 40,
+        window: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.markable = check_window(length, window)
+        self.window, self.markable = check_window(length, window)
         self.length = length
-        self.window = window
         low, high = np.array([-LIMIT, -1], np.float32), np.array([LIMIT, 1], np.float32)
         super().__init__(
             num_envs=num_envs,

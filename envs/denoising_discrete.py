@@ -41,8 +41,8 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     ## Arguments
     - `length`: T, steps in an episode, at least 10.
-    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5. With `window` kept, a
-      greater `length` is a longer forgetting period N = T - `window`.
+    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5; by default 40, or `length` if
+      that is less. With `window` kept, a greater `length` is a longer forgetting period N = T - `window`.
     - `num_symbols`: K, at least 2.
 
     ## Version History
@@ -57,14 +57,13 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         *,
         num_envs: int = 1,
         length: int = 50,
-        window: int = 40,
+        window: int | None = None,
         num_symbols: int = 8,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.markable = check_window(length, window)
+        self.window, self.markable = check_window(length, window)
         self.length = length
-        self.window = window
         self.num_symbols = check_int("num_symbols", num_symbols, 2)
         low = np.zeros(num_symbols + 1, np.float32)
         low[-1] = -1

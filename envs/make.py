@@ -1,6 +1,7 @@
 """Environments from a name and plain values, as a config file gives them."""
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from bistable_rl import user_modules
 from bistable_rl.envs.checks import check_choice, check_int, unknown
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
 
@@ -23,25 +25,43 @@ def find_spec(env_id: str) -> EnvSpec:
     """Return what gymnasium knows of an environment, after importing the package that registers it.
 
     Args:
-        env_id: A registered id, or "package:id".
+        env_id: A registered id, or "package:id"; where a package that is not installed is looked for, and when it is
+            refused, says `bistable_rl.user_modules`.
 
     Raises:
         ValueError: If there is no such environment or no such package.
     """
     module, _, name = env_id.rpartition(":")
+    if module:
+        _import(module, env_id, user_modules.load)
     for prefix, provider in PROVIDERS.items():
         if not module and name.startswith(prefix):
-            module = provider
-    if module:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever somebody else's module does
-            reason = f"{type(error).__name__}: {error}".split("\n")[0]
-            raise ValueError(f"environment {env_id!r} needs the package {module!r}, which fails: {reason}") from error
+            _import(provider, env_id, importlib.import_module)
     if name not in gymnasium.registry:
+        owned = next((start for start in PROVIDERS if name.startswith(start)), "bistable_rl/")
+        if owned != "bistable_rl/":
+            theirs, provider = [known for known in gymnasium.registry if known.startswith(owned)], PROVIDERS[owned]
+            why = f"choose from the {len(theirs)} that {provider} registers here"
+            if "Labyrinth" in name and importlib.util.find_spec("mazelib") is None:
+                why = f"{provider} registers it only where the package mazelib is installed"
+            raise unknown("environment id", name, [], theirs, why)
         ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
         raise unknown("environment id", name, [*ours, "or any other that gymnasium has registered"], gymnasium.registry)
-    return gymnasium.registry[name]
+    spec = gymnasium.registry[name]
+    for entry in (spec.entry_point, spec.vector_entry_point) if module else ():
+        if isinstance(entry, str):  # as "package.module:Class", imported while its folder is searched
+            _import(entry.partition(":")[0], env_id, user_modules.load)
+    return spec
+
+
+def _import(module: str, env_id: str, load: Callable[[str], object]) -> None:
+    try:
+        load(module)
+    except user_modules.RefusedError as error:
+        raise ValueError(f"environment {env_id!r} needs the package {module!r}, {error}") from None
+    except (Exception, SystemExit) as error:  # whatever somebody else's module does
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(f"environment {env_id!r} needs the package {module!r}, which fails: {reason}") from error
 
 
 def make_env(

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_symbol
 from bistable_rl.envs.single import single
-from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, one_hot_cells
+from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, Categories, one_hot_cells
 
 LEFT, RIGHT, FORWARD = range(3)
 EAST, SOUTH, WEST, NORTH = range(4)  # facing right, down, left, up
@@ -257,7 +257,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         self.random_length = check_bool("random_length", random_length)
         self.encoding = check_choice("encoding", encoding, ENCODINGS)
         self.world = _world(size, self.random_length, view)
-        image: Box[Any] = Box(0, 255, (view, view, 3), np.uint8)
+        image: Box[Any] = Categories(0, 255, (view, view, 3), np.uint8)
         if encoding == "one_hot":
             image = Box(0, 1, (view * view * sum(CHANNELS),), np.float32)
         super().__init__(

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 
 from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.checks import told_success
 from bistable_rl.envs.make import make_env
 from bistable_rl.envs.render import save_gif
 from bistable_rl.envs.single import SingleEnv
+from bistable_rl.envs.wrappers import minigrid_view
 
 OBJECTS = np.array(list("? #.DkbxGL@"))
 """How MiniGrid's objects are drawn in text; the first is what can't be seen."""
@@ -29,7 +31,8 @@ def describe(env: Any, observation: Any) -> str:
         env = env.batch
     if isinstance(env, BatchedEnv):
         return env.seen(0)
-    if isinstance(observation, dict) and "image" in observation and np.shape(observation["image"])[-1:] == (3,):
+    view = minigrid_view(env)
+    if view is not None and isinstance(observation, dict) and np.shape(observation.get("image", 0)) == view.shape:
         rows = OBJECTS[np.minimum(observation["image"][..., 0], len(OBJECTS) - 1)].T
         return "\n".join("".join(row) for row in rows)
     return str(observation)
@@ -90,7 +93,7 @@ def play(
     env = make_env(env_id, kwargs={**(kwargs or {}), **mode}, wrappers=wrappers)
     if not isinstance(env.action_space, Discrete | Box):
         raise ValueError(f"{env_id} can't be played by typing: its actions are {env.action_space}")
-    if save and "rgb_array" not in env.metadata["render_modes"]:
+    if save and "rgb_array" not in ((env.metadata or {}).get("render_modes") or ()):
         raise ValueError(f"{env_id} has no pictures to save")
     frames: list[npt.NDArray[np.uint8]] = []
     returns: list[float] = []
@@ -147,8 +150,9 @@ def _episode(
 def _verdict(env: Any, info: dict[str, Any]) -> str:
     """Return what there is to say of a finished episode."""
     words = ""
-    if "is_success" in info:
-        words += ", success" if info["is_success"] else ", no success"
+    success = told_success(info)
+    if success is not None:
+        words += ", success" if success else ", no success"
     if isinstance(env, SingleEnv):
         words += f" (best {env.optimal_return:.3g}, best without memory {env.memoryless_return:.3g}, on average)"
     return words

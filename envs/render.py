@@ -1,10 +1,13 @@
 """Small pictures of numbers, for environments that have nothing else to show, and films of pictures."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from bistable_rl import runs
 
 _NEGATIVE = np.array([60, 110, 255])
 _ZERO = np.array([40, 40, 40])
@@ -29,8 +32,14 @@ def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def save_gif(frames: Sequence[npt.NDArray[np.uint8]], path: Path, seconds: float) -> None:
-    """Write pictures of one size as a GIF that shows each for so many seconds, over and over."""
+    """Write pictures of one size as a GIF that shows each for so many seconds, over and over.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     from PIL import Image
 
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0)
+    film = io.BytesIO()
+    first.save(film, format="GIF", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0)
+    runs.write_bytes(runs.named(path), film.getvalue())

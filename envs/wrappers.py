@@ -31,10 +31,32 @@ VELOCITIES: dict[str, tuple[int, ...]] = {
 """Which entries of a classic-control observation are velocities."""
 
 
+class Categories(Box):
+    """A Box of bytes that are categories, not brightness, such as MiniGrid's view: equal to the plain Box otherwise.
+
+    A space's size cannot tell the one from the other, so who makes the observations says it. The class says it, not an
+    attribute of the environment, since whoever makes other observations of these (tiles drawn in colour, frames
+    stacked) makes a plain Box for them.
+    """
+
+
 def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return MiniGrid images (..., V, V, 3) as flat vectors (..., V·V·20) of zeros and ones."""
     cells = [np.eye(n, dtype=np.float32)[image[..., k]] for k, n in enumerate(CHANNELS)]
     return np.concatenate(cells, axis=-1).reshape(*image.shape[:-3], -1)
+
+
+def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
+    """Return the space of the view in which an environment without its wrappers, if MiniGrid's, shows categories."""
+    if not any(kind.__module__ == "minigrid.minigrid_env" for kind in type(env).__mro__):
+        return None
+    space = env.observation_space
+    return space["image"] if isinstance(space, Dict) and "image" in space.spaces else None
+
+
+def is_text(space: gymnasium.Space[Any]) -> bool:
+    """Whether what a space holds are texts, as gymnasium's Text and MiniGrid's MissionSpace do."""
+    return space.dtype is not None and np.dtype(space.dtype).kind == "U"
 
 
 class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -49,7 +71,9 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
         gymnasium.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if isinstance(space, Dict):
-            kept = {key: value for key, value in space.items() if np.dtype(value.dtype).kind != "U"}
+            kept = {key: value for key, value in space.items() if not is_text(value)}
+            if not kept:
+                raise ValueError(f"the observations are texts only ({', '.join(space)}), which no network here reads")
             self.observation_space = Dict(kept)
 
     def observation(self, observation: Any) -> Any:
@@ -84,6 +108,8 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         assert isinstance(image, Box)
         if encoding == "one_hot":
             image = Box(0, 1, (image.shape[0] * image.shape[1] * sum(CHANNELS),), np.float32)
+        else:
+            image = Categories(image.low, image.high, dtype=np.uint8)
         self.observation_space = Dict({"image": image, "direction": space["direction"]})
         names = ACTIONS if actions is None else actions
         for name in names:

@@ -1,15 +1,24 @@
-"""A single step without gradients: the short way gives what the plain loop gives, or leaves it to the long way."""
+"""A single step without gradients: the short way gives what the plain loop gives, or leaves it to the long way.
+
+Outside `fixed_weights` it sees every edit of the weights, by whatever road; inside, it does not look.
+"""
 
 import copy
 import os
+import pickle
+import random
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
-from bistable_rl import kernels
+from bistable_rl import fixed_weights, kernels
 from bistable_rl.kernels import cpu
 from bistable_rl.rnn import RNN, make_rnn
 
@@ -139,7 +148,28 @@ def test_what_is_not_just_so_takes_the_long_way_to_the_same(short_steps: list[RN
     wide = make_rnn("brc", F, H, 2, bidirectional=True)
     hx = torch.randn(4, B, H)
     torch.testing.assert_close(wide(x, hx), expected(wide, x, hx))
+    dropped = make_rnn("brc", F, H, 2, dropout=0.5)
+    torch.manual_seed(1)
+    truth = expected(dropped, x, hx[:2])
+    torch.manual_seed(1)
+    torch.testing.assert_close(dropped(x, hx[:2]), truth)
     assert not short_steps
+
+
+@torch.no_grad()
+def test_all_layers_take_the_short_way(short_steps: list[RNN]) -> None:
+    x, resets = torch.randn(1, B, F), torch.tensor([[1, 0, 1, 0, 0]])
+    for name in kernels.KINDS:
+        rnn = make_rnn(name, F, H, 3, dropout=0.5).eval()
+        hx = torch.randn(3, B, rnn.state_size)
+        truth = expected(rnn, x, hx, resets)
+        torch.testing.assert_close(rnn(x, hx, resets), truth)
+        with fixed_weights(rnn):
+            torch.testing.assert_close(rnn(x, hx, resets), truth)
+        for wrong in (hx[:2], hx.repeat(2, 1, 1), hx[0]):
+            with pytest.raises(RuntimeError, match=r"hidden size|hx should also be 3-D"):
+                rnn(x, wrong)
+    assert len(short_steps) == 2 * len(kernels.KINDS)
 
 
 @torch.no_grad()
@@ -194,13 +224,6 @@ def test_a_step_can_be_compiled_exported_and_traced() -> None:
     torch.testing.assert_close(torch.export.export(rnn, (x, hx)).module()(x, hx), truth)
 
 
-@torch.no_grad()
-def test_a_mapped_step_is_refused() -> None:
-    rnn, hx = make_rnn("nbrc", F, H), torch.zeros(1, B, H)
-    with pytest.raises(RuntimeError):
-        torch.vmap(lambda x: rnn(x, hx)[0])(torch.randn(2, 1, B, F))
-
-
 FORK = """
 import os, sys, torch
 from bistable_rl import NBRC
@@ -243,3 +266,256 @@ def test_weights_that_lie_the_other_way_are_read_in_their_own_order() -> None:
         torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
         cell.weight_ih.data.add_(0.5)
         torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+
+
+# Roads to a parameter's numbers: each gives an array or tensor that writes where the parameter lies.
+ROADS: dict[str, Callable[[nn.Parameter], Any]] = {
+    "in place": lambda p: p,
+    ".data": lambda p: p.data,
+    "detach().numpy()": lambda p: p.detach().numpy(),
+    "a view": lambda p: p.detach().view(-1).view_as(p),
+    "shared storage": lambda p: torch.empty(0, dtype=p.dtype).set_(p.untyped_storage(), 0, p.shape, p.stride()),
+    "dlpack": lambda p: torch.from_dlpack(p.detach()),
+}
+
+
+def partial(shape: tuple[int, ...], generator: random.Random) -> tuple[Any, ...]:
+    """A part of a parameter: one number, a row, a column, a unit, a block, every other number, all of it."""
+    parts: list[tuple[Any, ...]] = [
+        tuple(generator.randrange(n) for n in shape),
+        (generator.randrange(shape[0]),),
+        (..., generator.randrange(shape[-1])),
+        (slice(generator.randrange(shape[0]), None),),
+        (..., slice(None, None, 2)),
+        (...,),
+    ]
+    return generator.choice(parts)
+
+
+@pytest.mark.parametrize("name", kernels.KINDS)
+@torch.no_grad()
+def test_every_edit_by_every_road_shows_in_the_next_step(name: str) -> None:
+    generator = random.Random(0)
+    for size in (7, 16, 20, 64):
+        cell_kwargs: dict[str, object] = {"candidate_bias": True} if name in ("brc", "nbrc") else {}
+        rnn = make_rnn(name, F, size, cell_kwargs=cell_kwargs)
+        x, hx = torch.randn(1, B, F), torch.rand(1, B, rnn.state_size)
+        last = rnn(x, hx)[1]
+        for road, open_road in ROADS.items():
+            for parameter in rnn.parameters():
+                original = parameter.clone()
+                for _ in range(4):
+                    part = partial(tuple(parameter.shape), generator)
+                    open_road(parameter)[part] += generator.choice([-1, 1]) * generator.uniform(0.5, 2)
+                    found = rnn(x, hx)
+                    torch.testing.assert_close(found, expected(rnn, x, hx), msg=f"{road}, {part}")
+                    assert not torch.equal(found[1], last), f"{road}, {part}"
+                    parameter.copy_(original)
+                    assert torch.equal(rnn(x, hx)[1], last)
+
+
+@torch.no_grad()
+def test_pruned_and_parametrized_weights_are_those_of_now() -> None:
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, H)
+    rnn = make_rnn("nbrc", F, H)
+    cell: Any = rnn.cells[0]
+    rnn(x, hx)
+    prune.random_unstructured(cell, "weight_hh", 0.5)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    assert (cell.weight_hh == 0).any()
+    before = rnn(x, hx)[1]
+    cell.weight_hh_orig.data.mul_(3)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    assert not torch.equal(rnn(x, hx)[1], before)
+    prune.remove(cell, "weight_hh")
+    nn.utils.parametrizations.orthogonal(cell, "weight_hh")
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    before = rnn(x, hx)[1]
+    cell.parametrizations.weight_hh.original.data[0] += 1
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    assert not torch.equal(rnn(x, hx)[1], before)
+
+
+@pytest.mark.parametrize("name", ["nbrc", "half_pbrc"])
+def test_a_pruned_layer_trains(name: str) -> None:
+    rnn = make_rnn(name, F, H)
+    prune.random_unstructured(rnn.cells[0], "weight_ih", 0.5)
+    optimizer = torch.optim.SGD(rnn.parameters(), lr=0.001)
+    x, losses = torch.randn(4, B, F), []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = rnn(x)[0].square().sum()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[2] < losses[1] < losses[0]
+
+
+def edit(rnn: RNN) -> None:
+    for parameter in rnn.parameters():
+        parameter.data.add_(0.3)
+
+
+@pytest.mark.parametrize("name", kernels.KINDS)
+@torch.no_grad()
+def test_in_a_scope_steps_keep_the_weights_of_its_entry(name: str) -> None:
+    rnn = make_rnn(name, F, H)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, rnn.state_size)
+    first = rnn(x, hx)
+    with fixed_weights(nn.ModuleDict({"memory": rnn, "head": nn.Linear(H, 2)})):
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+        edit(rnn)
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+        second = expected(rnn, x, hx)  # the reference reads what is there
+        with fixed_weights(rnn):
+            torch.testing.assert_close(rnn(x, hx), second)
+            edit(rnn)
+            torch.testing.assert_close(rnn(x, hx), second)
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    assert not torch.equal(rnn(x, hx)[1], second[1])
+
+
+@torch.no_grad()
+def test_a_scope_ends_with_an_exception_and_scopes_of_generators_in_any_order() -> None:
+    rnn, other = make_rnn("gru", F, H), make_rnn("gru", F, H)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, H)
+
+    def inside(module: nn.Module) -> Iterator[None]:
+        with fixed_weights(module):
+            yield
+
+    with pytest.raises(KeyError), fixed_weights(rnn):
+        raise KeyError
+    edit(rnn)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    one, two, three = inside(rnn), inside(other), inside(rnn)
+    for generator in (one, two, three):
+        next(generator)
+    three_thread = threading.Thread(target=list, args=(three,))
+    list(one)
+    three_thread.start()
+    three_thread.join()
+    edit(rnn)
+    torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+    before = other(x, hx)
+    edit(other)
+    torch.testing.assert_close(other(x, hx), before, rtol=0, atol=0)
+    list(two)
+    torch.testing.assert_close(other(x, hx), expected(other, x, hx))
+
+
+@torch.no_grad()
+def test_what_packed_weights_cannot_serve_takes_the_long_way() -> None:
+    rnn = make_rnn("lstm", F, H)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, 2 * H)
+    with fixed_weights(rnn):
+        first = rnn(x, hx)
+        for copied in (copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
+            edit(copied)
+            torch.testing.assert_close(copied(x, hx), expected(copied, x, hx))
+        rnn.load_state_dict(rnn.state_dict())
+        rnn.double()
+        torch.testing.assert_close(rnn(x.double(), hx.double()), expected(rnn, x.double(), hx.double()))
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+        torch.testing.assert_close(rnn(x.double().float(), hx), first, rtol=0, atol=0)
+        with kernels.use_backend("torch"):
+            torch.testing.assert_close(rnn(x.double(), hx.double())[0].float(), first[0])
+        rnn.to("meta")
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+        rnn.cells[0].weight_hh = nn.Parameter(torch.zeros(1))
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+        del rnn.cells[0].weight_hh
+        torch.testing.assert_close(rnn(x, hx), first, rtol=0, atol=0)
+    for strange in (make_rnn("gru", F, H, device="meta"), make_rnn("gru", F, H, dtype=torch.bfloat16), nn.Linear(2, 2)):
+        with fixed_weights(strange):
+            pass
+    broken = make_rnn("gru", F, H)
+    broken.cells[0].weight_hh = nn.Parameter(torch.zeros(3 * H, H - 1))
+    with fixed_weights(broken), pytest.raises(ValueError, match="must be"):
+        broken(torch.randn(1, B, F), torch.randn(1, B, H))
+
+
+def test_gradients_and_sequences_in_a_scope_are_those_of_the_weights_as_they_are() -> None:
+    rnn = make_rnn("nbrc", F, H)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, H)
+    with fixed_weights(rnn):
+        edit(rnn)
+        torch.testing.assert_close(rnn(x, hx), expected(rnn, x, hx))
+        with torch.no_grad():
+            long = torch.randn(4, B, F)
+            torch.testing.assert_close(rnn(long, hx), expected(rnn, long, hx))
+
+
+@torch.no_grad()
+def test_a_step_in_a_scope_can_be_compiled() -> None:
+    torch._dynamo.reset()
+    rnn = make_rnn("gru", F, H)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, H)
+    compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
+    with fixed_weights(rnn):
+        torch.testing.assert_close(compiled(x, hx), rnn(x, hx))
+    edit(rnn)
+    torch.testing.assert_close(compiled(x, hx), expected(rnn, x, hx))
+
+
+@pytest.mark.parametrize("name", kernels.KINDS)
+def test_one_thread_acts_while_another_trains_the_same_module(name: str) -> None:
+    rnn = make_rnn(name, F, H)
+    optimizer = torch.optim.SGD(rnn.parameters(), lr=0.01)
+    x, hx = torch.randn(1, B, F), torch.randn(1, B, rnn.state_size)
+    failures: list[BaseException] = []
+    trained = threading.Event()
+
+    def act() -> None:
+        try:
+            with torch.no_grad():
+                while not trained.is_set():
+                    assert rnn(x, hx)[0].isfinite().all()
+        except BaseException as error:
+            failures.append(error)
+
+    actors = [threading.Thread(target=act) for _ in range(2)]
+    for actor in actors:
+        actor.start()
+    with torch.no_grad(), fixed_weights(rnn):
+        mine = rnn(x, hx)
+        for _ in range(60):
+            with torch.enable_grad():
+                optimizer.zero_grad()
+                rnn(torch.randn(4, B, F))[0].square().sum().backward()
+            optimizer.step()
+            torch.testing.assert_close(rnn(x, hx), mine, rtol=0, atol=0)
+        now = expected(rnn, x, hx)
+        elsewhere: list[tuple[Tensor, Tensor]] = []
+        with torch.no_grad():
+            other = threading.Thread(target=lambda: elsewhere.append(torch.no_grad()(rnn)(x, hx)))
+            other.start()
+            other.join()
+    trained.set()
+    for actor in actors:
+        actor.join()
+    assert not failures
+    torch.testing.assert_close(elsewhere[0], now)  # another thread is not in the scope
+    with torch.no_grad():
+        torch.testing.assert_close(rnn(x, hx), now)
+
+
+FORK_IN_SCOPE = """
+import os, sys, torch
+from bistable_rl import NBRC, fixed_weights
+torch.set_grad_enabled(False)
+rnn, x, h = NBRC(3, 8), torch.randn(1, 2, 3), torch.zeros(1, 2, 8)
+with fixed_weights(rnn):
+    before = rnn(x, h)[1]
+    child = os.fork()
+    if child == 0:
+        rnn.cells[0].bias.data.add_(1)
+        os._exit(1 if torch.equal(rnn(x, h)[1], before) else 0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_in_a_scope_is_not_in_it() -> None:
+    subprocess.run([sys.executable, "-c", FORK_IN_SCOPE], check=True, timeout=60)

@@ -1,5 +1,6 @@
 """RecurrentPPO.save and load: one file of data, which is never unpickled."""
 
+import io
 import json
 import pickle
 import zipfile
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import sb3_contrib
 import torch
 from gymnasium import spaces
@@ -97,10 +99,23 @@ def test_statistics_that_the_environment_does_not_use_are_named(tmp_path: Path) 
     RecurrentPPO.load(tmp_path / "both.zip", device="cpu")  # no environment, nothing to compare with
 
 
-def test_a_schedule_that_is_a_function_must_be_given_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef"])
+def test_a_schedule_that_is_a_function_must_be_given_again_to_train_but_not_to_act(tmp_path: Path, name: str) -> None:
+    schedules: dict[str, Any] = {name: lambda left: 0.1 + 0.1 * left}
+    learned(copy_first(), **schedules).save(tmp_path / "model")
+    model = RecurrentPPO.load(tmp_path / "model", copy_first(), device="cpu")
+    assert model.predict(np.zeros(4, np.float32))[0] in (0, 1)
+    model.save(tmp_path / "again")
+    for path in ("model", "again"):
+        lacking = RecurrentPPO.load(tmp_path / path, copy_first(), device="cpu")
+        with pytest.raises(ValueError, match=rf"its {name} was a function.*give it: load\(path, {name}="):
+            lacking.learn(32)
+        assert lacking.num_timesteps == 64
+        RecurrentPPO.load(tmp_path / path, copy_first(), device="cpu", **schedules).learn(32)
+
+
+def test_a_given_schedule_takes_the_place_of_the_saved_one(tmp_path: Path) -> None:
     learned(copy_first(), clip_range=lambda left: 0.1 + 0.1 * left).save(tmp_path / "model")
-    with pytest.raises(UserError, match=r"its clip_range was a function.*give it: load\(path, clip_range="):
-        RecurrentPPO.load(tmp_path / "model")
     assert RecurrentPPO.load(tmp_path / "model", clip_range=0.3).clip_range(1.0) == 0.3
 
 
@@ -118,6 +133,33 @@ def _about(**changes: Any) -> Callable[[dict[str, bytes]], None]:
         files["model.json"] = json.dumps(json.loads(files["model.json"]) | changes).encode()
 
     return change
+
+
+def _settings(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        about = json.loads(files["model.json"])
+        about["settings"] |= changes
+        files["model.json"] = json.dumps(about).encode()
+
+    return change
+
+
+def _flagged(path: Path, flag: int) -> None:
+    """Set a flag of every member, such as the one that says that it is encrypted."""
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        place = data.find(signature)
+        while place >= 0:
+            data[place + offset] |= flag
+            place = data.find(signature, place + 4)
+    path.write_bytes(data)
+
+
+def _twice(path: Path, name: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        data = archive.read(name)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr(name, data)
 
 
 def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
@@ -140,6 +182,24 @@ def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
         (lambda path: _rewritten(path, lambda files: files.pop("state.json")), "it must hold"),
         (lambda path: _rewritten(path, lambda files: files.update({"weights.safetensors": b"x"})), "truncated or brok"),
         (lambda path: _rewritten(path, lambda files: files.update({"model.json": b"[]"})), "no algorithm that can be"),
+        (lambda path: _rewritten(path, _about(n_envs=True)), "n_envs must be a whole number"),
+        (lambda path: _rewritten(path, _settings(verbose="x")), "verbose must be a whole number"),
+        (lambda path: _rewritten(path, _settings(seed=-1)), "seed must be within 0 and 4294967295"),
+        (lambda path: _rewritten(path, _settings(gamma=float("nan"))), "gamma must be"),
+        (lambda path: _rewritten(path, _settings(policy_kwargs=[])), "policy_kwargs must be a mapping"),
+        (lambda path: _rewritten(path, _settings(policy_kwargs={"hiden_size": 3})), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, _settings(refresh_states="no")), "refresh_states must be true or false"),
+        (lambda path: _rewritten(path, _settings(callback="x")), "its setting 'callback' is unknown here"),
+        (lambda path: _rewritten(path, _about(settings=None)), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, _about(observation_space={"n": 3})), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, _about(schedules={})), "no algorithm that can be loaded"),
+        (lambda path: _rewritten(path, lambda files: files.update({"model.json": b"[" * 100_000})), "RecursionError"),
+        (
+            lambda path: _rewritten(path, lambda files: files.update({"model.json": b"\xff"})),
+            "no algorithm that can be",
+        ),
+        (lambda path: _flagged(path, 0x1), "is no archive of RecurrentPPO.save"),
+        (lambda path: _twice(path, "model.json"), "is no archive of RecurrentPPO.save"),
         (lambda path: _rewritten(path, _about(policy="Mine")), "its policy is a Mine"),
         (lambda path: _rewritten(path, _about(settings={"rm": "-rf"})), "no algorithm that can be loaded"),
         (lambda path: _rewritten(path, _about(n_envs=0)), "n_envs must be at least 1, got 0"),
@@ -157,6 +217,56 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
     doctor(path)
     with pytest.raises(UserError, match=expected):
         RecurrentPPO.load(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "expected"),
+    [
+        ({"lerning_rate": 1e-4}, TypeError, "unknown argument of load 'lerning_rate'; did you mean 'learning_rate'"),
+        ({"custom_objects": {}}, TypeError, "custom_objects.*Stable-Baselines3's.*give a setting by its name"),
+        ({"print_system_info": True}, TypeError, "print_system_info.*bistable-rl doctor"),
+        ({"force_reset": True}, TypeError, "force_reset.*always goes on with new episodes"),
+        ({"_init_setup_model": False}, TypeError, "unknown argument of load"),
+        ({"n_steps": "8"}, ValueError, "^n_steps must be a whole number"),
+        ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),
+        ({"device": "meta"}, ValueError, "^device: meta holds no numbers"),
+        ({"policy_kwargs": {"hiden_size": 8}}, TypeError, "^(?!.*model.zip).*hiden_size"),
+    ],
+)
+def test_a_wrong_argument_of_load_is_blamed_and_not_the_file(
+    saved: Path, given: dict[str, Any], kind: type[Exception], expected: str
+) -> None:
+    with pytest.raises(kind, match=expected) as caught:
+        RecurrentPPO.load(saved, **{"device": "cpu", **given})
+    assert "model.zip" not in str(caught.value)
+
+
+def test_an_archive_does_not_say_where_to_log(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(saved.read_bytes())
+    _rewritten(path, _settings(tensorboard_log=str(tmp_path / "theirs")))
+    with pytest.warns(UserWarning, match="give tensorboard_log="):
+        model = RecurrentPPO.load(path, copy_first(), device="cpu")
+    model.learn(32)
+    assert not (tmp_path / "theirs").exists()
+    model = RecurrentPPO.load(saved, copy_first(), device="cpu", tensorboard_log=str(tmp_path / "ours"))
+    assert model.tensorboard_log == str(tmp_path / "ours")
+    model.save(tmp_path / "again")
+    assert RecurrentPPO.load(tmp_path / "again", device="cpu").tensorboard_log is None
+
+
+def test_statistics_of_another_shape_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    learned(VecNormalize(copy_first())).save(path)
+
+    def change(files: dict[str, bytes]) -> None:
+        arrays = safetensors.numpy.load(files["training.safetensors"])
+        arrays["normalize/observation/mean"] = np.zeros(3)
+        files["training.safetensors"] = safetensors.numpy.save(arrays)
+
+    _rewritten(path, change)
+    with pytest.raises(UserError, match=r"counters in .* are broken .*normalize/observation must have shape"):
+        RecurrentPPO.load(path, VecNormalize(copy_first()), device="cpu")
 
 
 def test_an_environment_of_other_spaces_is_refused(saved: Path) -> None:
@@ -185,6 +295,40 @@ def test_the_weights_of_sb3s_archives_are_imported_and_nothing_else(tmp_path: Pa
     small = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
     with pytest.raises(UserError, match="belongs to another architecture"):
         small.import_sb3(tmp_path / "theirs.zip")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda w: w.to_sparse(),
+        lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+        lambda w: w.to("meta"),
+        lambda w: w.to(torch.complex64),
+        lambda w: w.to(torch.int64),
+        lambda w: w.double(),
+        lambda w: "text",
+        lambda w: torch.nested.nested_tensor([w[0], w[0, :2]]),
+    ],
+)
+def test_odd_tensors_in_sb3s_archive_are_one_sentence(odd: Callable[[torch.Tensor], Any], tmp_path: Path) -> None:
+    model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
+    weights = model.policy.state_dict()
+    name = "lstm_actor.rnn.cells.0.weight_ih"
+    for key in (name, 3):
+        buffer = io.BytesIO()
+        torch.save({**weights, key: odd(weights[name])}, buffer)
+        with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+            archive.writestr("policy.pth", buffer.getvalue())
+        with pytest.raises(UserError, match=r"weights can be read|another architecture"):
+            model.import_sb3(tmp_path / "odd.zip")
+
+
+def test_a_compressed_archive_of_sb3_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("policy.pth", bytes(10**7))
+    model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
+    with pytest.raises(UserError, match="compressed or encrypted"):
+        model.import_sb3(tmp_path / "bomb.zip")
 
 
 class Evil:

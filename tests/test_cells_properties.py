@@ -226,3 +226,9 @@ def test_the_trace_records_which_units_fire_together(
 
 def trace(cell: Cell, state: Tensor) -> Tensor:
     return state[:, cell.hidden_size :].unflatten(1, (cell.hidden_size, -1)).detach()
+
+
+def test_the_delays_matrices_lose_nothing_on_their_way_through_dtypes() -> None:
+    exact, cell = legendre_delay(8, 20.0)[0], LMUCell(2, 3, memory_size=8, theta=20.0)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float64):
+        assert torch.equal(cell.to(dtype).transition, torch.tensor(exact, dtype=dtype))

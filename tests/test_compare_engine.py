@@ -168,6 +168,55 @@ def test_a_ledger_with_a_broken_line_is_one_sentence(file: str, old: bytes, new:
             ledger.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("runs.csv", b",9,2,", b",inf,2,"),  # seconds
+        ("runs.csv", b",9,2,", b",-1,2,"),
+        ("runs.csv", b",9,2,", b",,2,"),
+        ("runs.csv", b"success@5", b"success@five"),
+        ("runs.csv", b"a,0,h", b'"' + b"a" * 200_000 + b'",0,h'),
+        ("runs.csv", b"a,1,i", b"a,1,h"),  # a hash twice
+        ("curves.csv", b"a,1,i", b"a,1,h"),
+        ("curves.csv", b",1,", b",nan,"),
+        ("curves.csv", b",1,", b",inf,"),
+        ("curves.csv", b",1,", b",,"),
+    ],
+)
+def test_a_ledger_with_odd_numbers_is_one_sentence(file: str, old: bytes, new: bytes, tmp_path: Path) -> None:
+    facts = dict.fromkeys(ledger.FACTS[3:], "2") | {"seconds": "9"}
+    curve = ({"steps": 1.0, "seconds": 3.0, "train_loss": 0.5},)
+    rows = [ledger.Row("a", k, name, facts, {}, {"success@5": float("nan")}, curve) for k, name in enumerate("hi")]
+    ledger.write(tmp_path, rows)
+    assert len(ledger.read(tmp_path)) == 2
+    content = (tmp_path / file).read_bytes()
+    assert old in content
+    (tmp_path / file).write_bytes(content.replace(old, new))
+    with pytest.raises(UserError, match=r"runs.csv or curves.csv is broken") as error:
+        ledger.read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("result.json", "[" * 100_000),
+        ("result.json", '{"status": "finished", "seconds": "soon", "steps": 400, "evaluation": {}}'),
+        ("result.json", '{"status": "finished", "seconds": NaN, "steps": 400, "evaluation": {}}'),
+        ("metrics.csv", "time/total_timesteps,time/time_elapsed,eval/x\n1,1,1\n1,1,1\n"),
+        ("metrics.csv", "time/total_timesteps,time/time_elapsed,eval/x\n1,1," + "1" * 200_000 + "\n"),
+    ],
+)
+def test_a_finished_run_of_odd_content_is_named(file: str, text: str, experiment: Experiment, tmp_path: Path) -> None:
+    jobs = grid(experiment, tmp_path, cells=("nbrc",), seeds=1)
+    run(jobs, tmp_path)
+    (tmp_path / "runs.csv").unlink()
+    (jobs[0].folder / file).write_text(text)
+    (jobs[0].folder / "job.json").write_text("[" * 100_000)
+    outcome = run(jobs, tmp_path)
+    assert "nbrc/seed0: its files are broken" in outcome.failed["nbrc, seed 0"]
+
+
 # --- stopped, killed ---------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import SMALL
 
-from bistable_rl.compare import plan
+from bistable_rl.compare import ledger, plan, report, tensorboard
 from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Benchmark, Experiment
 
@@ -95,6 +95,12 @@ def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
         ({"variants": {"gru": "gru"}}, r"cells.yaml: variants.gru must map keys to values"),
         ({"variants": {"a": {}, "b": {"policy.cell": "nbrc"}}}, r"cells.yaml: 'a, length 5' and 'b, length 5' are the"),
         ({"variants": {"a b": {}, "a_b": {"policy.cell": "gru"}}}, r"'a b, length 5' and 'a_b, length 5' need differ"),
+        ({"variants": {"..": {}}}, r"cells.yaml: variants.\"..\": a variant's name must hold a letter or a digit\."),
+        ({"variants": {"": {}}}, r"a variant's name must hold a letter or a digit\."),
+        ({"variants": {"a" * 250: {}}}, r"a, length 5: the name of a folder has 255 bytes at most, this one more\."),
+        ({"variants": {".a": {}, "_a": {"policy.cell": "gru"}}}, r"'.a, length 5' and '_a, length 5' need different"),
+        ({"variants": {"report": {}}, "grid": {}}, r"report is what a comparison writes beside its variants"),
+        ({"name": "a" * 256}, r"cells.yaml: name must have at most 255 bytes since it names a folder, not 256\."),
         ({"metric": {"better": "more"}}, r"cells.yaml: metric.better must be one of higher, lower, not \"more\"\."),
     ],
 )
@@ -136,3 +142,13 @@ def test_a_shipped_comparison_runs_four_cells_with_help_and_without(name: str, t
         assert isinstance(job.config, Experiment)
         assert job.config.policy.cell == job.label.split()[0]
         assert (job.config.policy.cell_kwargs == {}) == (job.label == job.config.policy.cell)
+
+
+def test_a_variant_s_folder_is_not_hidden_and_its_label_is_one_printable_line(tmp_path: Path) -> None:
+    _, jobs = plan.read(write(tmp_path, variants={".a\nb\x1b": {}}, grid={}), tmp_path)
+    assert (jobs[0].label, jobs[0].folder.parent.name) == (".a b", "_a_b")
+
+
+def test_what_a_comparison_writes_is_no_name_of_a_variant() -> None:
+    files = {report.REPORT, report.PAGE, report.SUMMARY, report.CURVES, report.FINAL, report.HORIZONS}
+    assert set(plan.WRITTEN) == files | {ledger.RUNS, ledger.CURVES, tensorboard.REPORT}

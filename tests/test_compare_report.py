@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.plan import Comparison, MetricConfig
 from bistable_rl.compare.report import write_report
 from bistable_rl.config import UserError
-from bistable_rl.style import drawing
+from bistable_rl.style import drawing, plain
 
 FACTS = {"date": "2026-01-02T00:00:00", "commit": "0123456789abcdef+", "hardware": "P, 2 cores, cpu", "threads": "1"}
 
@@ -124,7 +125,7 @@ def test_lower_can_be_better(tmp_path: Path) -> None:
     assert [line[1:] for line in better] == [["", "1.00"], ["0.00", ""]]
     reached = cells(text, "Until success rate (lower is better) 0.15")
     assert [line[-1] for line in reached] == ["100", "100"]  # 0.01 and 0.1: both begin below it
-    assert "one seed" in text
+    assert "too few seeds" in text
 
 
 def test_a_metric_that_runs_do_not_report_is_one_sentence(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_what_a_page_says_cannot_become_markup(tmp_path: Path) -> None:
     text = page(blocks)
     assert "<script>" not in text
     assert "<b>" not in text
-    assert "| /<script> |" in markdown(blocks)
+    assert "| \\|\\<script\\> |" in markdown(blocks)
     (tmp_path / "x.png").write_bytes(b"x")
     assert 'alt="&quot;&gt;"' in page([*blocks, Figure(tmp_path / "x.png", '">')])
 
@@ -157,3 +158,65 @@ def test_a_legend_lies_within_its_figure(words: str, tmp_path: Path) -> None:
     shown = legend.get_window_extent()
     assert shown.x0 >= 0
     assert shown.x1 <= figure.bbox.width
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "$x^{2$",
+        r"\$\frac{",
+        "a|b",
+        "<b>&amp;",
+        "**b** [x](y)",
+        "🚀",
+        "עברית",
+        "_hidden",
+        "x" * 250,
+        "word " * 50,
+        "%s {0}",
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_any_name_of_a_variant_is_reported(name: str, tmp_path: Path) -> None:
+    rows = [row(label, "gru", seed, 0.1) for label in (name, "other") for seed in range(4)]
+    text = report(tmp_path, rows, threshold=0.5)
+    table = cells(text.replace(r"\|", "/"), "At the end of training")
+    assert len(table) == 2
+    assert all(len(line) == 5 for line in table)
+    assert "<b>" not in text
+    assert "<b>" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_legend_names_a_series_that_begins_with_an_underscore(tmp_path: Path) -> None:
+    assert plain("_hidden") == " _hidden"
+    assert plain("$x^{2$") == r"\$x^{2\$"
+    assert max(map(len, plain("x" * 200).split("\n"))) == 60
+
+
+def test_too_few_seeds_have_no_interval_and_the_report_says_why(tmp_path: Path) -> None:
+    for seeds in (2, 3):
+        rows = [row(cell, cell, seed, slope) for cell, slope in (("nbrc", 0.1), ("gru", 0.01)) for seed in range(seeds)]
+        text = report(tmp_path, rows)
+        assert cells(text, "At the end of training")[0][3] == "too few seeds"
+        assert cells(text, "Probability that a run of the row ends better")[0][2] == "1.00"
+        assert "Of fewer than 4 seeds there is no interval" in text
+    text = report(tmp_path, [row(cell, cell, seed, 0.1) for cell in ("nbrc", "gru") for seed in range(4)])
+    assert "Of fewer than" not in text
+
+
+def test_runs_that_took_no_time_are_reported(tmp_path: Path) -> None:
+    rows = [
+        replace(row("nbrc", "nbrc", seed, 0.1), facts={**FACTS, "cell": "nbrc", "steps": "9", "seconds": "0.0"})
+        for seed in range(2)
+    ]
+    assert cells(report(tmp_path, rows), "What it cost")[0] == ["nbrc", "0", "", ""]
+
+
+def test_final_values_that_are_no_numbers_are_reported(tmp_path: Path) -> None:
+    rows = [
+        replace(row("nbrc", "nbrc", seed, 0.1), final={"success_rate": value})
+        for seed, value in enumerate((float("nan"), float("inf"), 1.0, 0.5))
+    ]
+    text = report(tmp_path, rows)
+    assert cells(text, "Runs")[0][2] == "nan"
+    assert cells(text, "At the end of training")[0][2:4] == ["nan", ""]

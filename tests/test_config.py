@@ -1,12 +1,16 @@
 """Every way a configuration can be wrong ends in one sentence that names the file and the key."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from bistable_rl import runs
 from bistable_rl.config import UserError, find_config, shipped_configs, to_yaml
+from bistable_rl.devices import check_torch_device, resolve_device
 from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
@@ -34,6 +38,17 @@ def refusal(path: Path, *overrides: str) -> str:
         ("- a\n- b", "must hold keys"),
         (b"\x00\x01\x02", "not valid YAML"),
         (b"\xff\xfe\x00", "not a text file"),
+        (b"name: x\nseed: 1 # \xe9\n", "not a text file in UTF-8 (byte 0xe9 in line 2)"),
+        ("name: x\nenv: {id: a\0}\n", "line 2 is not valid YAML here: the character U+0000 is not allowed"),
+        ("name: x\r\n\r\ndevice: \x07\r\n", "line 3 is not valid YAML here: the character U+0007"),
+        ("name: x\nenv:\n\tid: y\n", "line 3"),
+        ("# " + "x" * 2**20, "is larger than 1,048,576 bytes"),
+        (MINIMAL.replace("name: x", "name: " + "é" * 128), "name must have at most 255 bytes since it names a folder"),
+        (MINIMAL + "device: cuda:128", "device must be cuda:N with N from 0 to 127"),
+        (MINIMAL + "device: cuda:256", "device must be cuda:N with N from 0 to 127"),
+        (MINIMAL + "device: cuda:" + "9" * 5000, "device must be cuda:N with N from 0 to 127"),
+        (MINIMAL + "device: cuda:01", "device must be auto, cpu, cuda or cuda:N"),
+        (MINIMAL + "device: CUDA", "device must be auto, cpu, cuda or cuda:N"),
         ("name: x\nname: y\n", "second time in line 2"),
         ("1: 2", "not text"),
         ("name: !!python/object/apply:os.system ['true']", "tag"),
@@ -103,6 +118,9 @@ def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str | byt
         (["--env.kwargs", "{length: 5, length: 6}"], "second time"),
         (["--env.kwargs.a", "!!binary aGk="], "tag"),
         (["--device", "cuda:00"], "device must be"),
+        (["--policy.cell_kwargs", "{a: [1"], "command line: --policy.cell_kwargs, line 1, column 7 is not valid YAML"),
+        (["--env.kwargs.length", "%"], "command line: --env.kwargs.length, line 1, column 2 is not valid YAML"),
+        (["--env.kwargs.length", "\x00"], "command line: --env.kwargs.length, line 1 is not valid YAML"),
         (["--seed.x", "1"], "--seed has no keys below it"),
         (["--policy", "{cell: gru}"], "--policy is a section"),
         (["--algorithm.gamma", "2"], "a number from 0 to 1"),
@@ -133,6 +151,50 @@ def test_overrides_win_and_reach_into_mappings(tmp_path: Path) -> None:
     assert (experiment.seed, experiment.algorithm.learning_rate) == (3, 1e-4)
 
 
+def test_overrides_are_laid_in_their_order(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    given = ["--env.kwargs.a", "1", "--env.kwargs", "{b: 2}", "--env.kwargs.a", "3", "--seed", "1", "--seed", "2"]
+    experiment = load_experiment(path, given)
+    assert experiment.env.kwargs == {"b": 2, "a": 3}
+    assert experiment.seed == 2
+
+
+def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
+    assert load_experiment(path).name == "x"
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for read in (load_experiment, load_either):
+        writer = threading.Thread(target=path.write_text, args=(MINIMAL,))
+        writer.start()
+        assert read(path).name == "x"
+        writer.join()
+
+
+def test_a_comparison_is_sent_to_its_command(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: x\nbase: rl/t_maze\nseeds: [0]\n")
+    assert "run `bistable-rl compare` on it" in refusal(path)
+
+
+def test_a_device_that_torch_would_take_for_another_is_refused() -> None:
+    for name in ("cuda:256", "cuda:999", "cuda:01", "CUDA", "cuda:-1", "mps", "meta"):
+        with pytest.raises(UserError, match="device must be"):
+            resolve_device(name)
+    for name in ("cuda:256", "cuda:01", "CUDA"):
+        with pytest.raises(UserError, match="device must be"):
+            check_torch_device(name)
+    with pytest.raises(ValueError, match="meta holds no numbers"):
+        check_torch_device("meta")
+    assert check_torch_device("cpu") == "cpu"
+    assert resolve_device(torch.device("cpu")) == torch.device("cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="cuda is not here"):
+            check_torch_device("cuda")
+
+
 def test_what_an_environment_is_given_keeps_its_type(tmp_path: Path) -> None:
     values = '{a: "1", b: "no", c: 1, d: 2001-01-01, e: {f: "[1]", g: 2}}'
     path = write(tmp_path, MINIMAL.replace("v0}", f"v0, kwargs: {values}}}"))
@@ -143,11 +205,11 @@ def test_what_an_environment_is_given_keeps_its_type(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, *_: object) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
     path = write(tmp_path, MINIMAL)
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # the tests may run as root, who may read everything
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who may read everything
     assert "cannot be read (Permission denied)" in refusal(path)
 
 

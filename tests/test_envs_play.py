@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 from PIL import Image
 
 from bistable_rl.agents.watch import watch
+from bistable_rl.envs import make_env
 from bistable_rl.envs.play import describe, parse_action, play
 
 
@@ -81,7 +82,8 @@ def test_a_film_is_saved(tmp_path: Path) -> None:
 def test_minigrids_image_is_drawn() -> None:
     image = np.zeros((3, 3, 3), np.uint8)
     image[..., 0] = [[2, 2, 2], [1, 5, 1], [0, 6, 1]]
-    assert describe(None, {"image": image, "direction": 0}) == "# ?\n#kb\n#  "
+    env = make_env("MiniGrid-MemoryS7-v0", kwargs={"agent_view_size": 3}).unwrapped
+    assert describe(env, {"image": image, "direction": 0}) == "# ?\n#kb\n#  "
 
 
 def test_actions_are_typed_as_numbers() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from bistable_rl import kernels
-from bistable_rl.cells import CELLS, GRUCell, NBRCCell, cell_options
+from bistable_rl.cells import CELLS, NBRCCell, cell_options
 from bistable_rl.kernels import choice
 from bistable_rl.rnn import make_rnn
 
@@ -130,21 +130,13 @@ def test_an_exported_program_takes_other_lengths(name: str) -> None:
     torch.testing.assert_close(program.module()(x), rnn(x))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_second_derivative_is_refused(compiled: bool) -> None:
-    cell = GRUCell(3, 16, dtype=torch.float64)
-    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
-    if compiled:
-        outputs, _, _ = torch.ops.bistable_rl.scan(
-            "gru", x, torch.zeros(2, 16).double(), None, *cell.kernel_weights(), None, None, True, False
-        )
-    else:
-        outputs, _ = cell.scan(x)
-    (gradient,) = torch.autograd.grad(outputs.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"no second derivative.*reference"):
+def test_a_second_derivative_of_what_is_compiled_is_refused() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(make_rnn("gru", 3, 16), backend="aot_eager")
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(compiled(x)[0].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):  # torch's own sentence
         gradient.sum().backward()
-    with kernels.use_backend("reference"):
-        assert torch.autograd.gradgradcheck(lambda x: cell.scan(x)[0], x, fast_mode=True)
 
 
 def test_deterministic_mode_has_nothing_to_object_to() -> None:

@@ -292,9 +292,11 @@ def test_inputs_need_not_be_contiguous_and_are_left_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def take_step(p: Problem, resets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def take_step(p: Problem, resets: Tensor | None = None, *, packed: bool = True) -> tuple[Tensor, Tensor]:
     assert p.state is not None
-    done = cpu_step.step(p.kind, p.x, p.state[None], resets, p.weights, p.initial)
+    weights = cpu_step.pack(p.kind, p.weights) if packed else cpu_step.unpacked(p.kind, p.weights)
+    assert weights is not None
+    done = cpu_step.step(weights, p.x, p.state[None], resets, p.initial)
     assert done is not None
     return done
 
@@ -305,21 +307,24 @@ def test_one_step_is_the_forward_pass_of_length_one(
     kind: str, through_ctypes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if through_ctypes:  # as where Python's headers were missing at the build
-        monkeypatch.setattr(cpu_step, "_compiled", lambda: cpu.library().brl_step)
+        monkeypatch.setattr(cpu_step, "_compiled", lambda: (cpu.library().brl_step, cpu.library().brl_step_once))
     for dtype, B in ((torch.float32, 3), (torch.float64, 200), (torch.float32, 0)):
         p = make(kind, dtype, 1, B, 5, 21, resets=True, initial=True)
         for resets in (None, p.resets):
             outputs, final, _ = cpu.forward(kind, p.x, p.state, resets, *p.weights, initial=p.initial)
-            ours, last = take_step(p, resets)
-            assert torch.equal(ours, outputs)
-            assert torch.equal(last[0], final)
+            for packed in (False, True):
+                ours, last = take_step(p, resets, packed=packed)
+                assert torch.equal(ours, outputs)
+                assert torch.equal(last[0], final)
 
 
 def test_one_step_leaves_alone_what_it_cannot_read_as_it_is() -> None:
     p = make("nbrc", torch.float32, 1, 4, 5, 8)
     assert p.state is not None
     state, resets = p.state[None], torch.zeros(1, 4, dtype=torch.bool)
-    assert cpu_step.step("nbrc", p.x, state, resets, p.weights) is not None
+    both = [cpu_step.pack("nbrc", p.weights), cpu_step.unpacked("nbrc", p.weights)]
+    without_memory = p.x.clone()
+    without_memory.untyped_storage().resize_(0)
     unreadable = [
         (p.x[0], state, resets),
         (p.x.expand(2, 4, 5), state, resets),
@@ -336,42 +341,42 @@ def test_one_step_leaves_alone_what_it_cannot_read_as_it_is() -> None:
         (p.x, state, resets.float()),
         (p.x, state, resets.repeat(1, 2)[:, ::2]),
         (p.x, state, resets.to("meta")),
+        (p.x.to_sparse(), state, resets),
+        (p.x.to_mkldnn(), state, resets),
+        (torch._neg_view(p.x), state, resets),
+        (without_memory, state, resets),
     ]
-    for x, h, r in unreadable:
-        assert cpu_step.step("nbrc", x, h, r, p.weights) is None, (x.shape, h.shape, r.shape)
+    for weights in both:
+        assert weights is not None
+        assert cpu_step.step(weights, p.x, state, resets) is not None
+        for x, h, r in unreadable:
+            assert cpu_step.step(weights, x, h, r) is None, (x.shape, h.shape, r.shape)
+        for initial in (torch.zeros(7), torch.zeros(8).double(), torch.zeros(8, device="meta"), torch.zeros(16)[::2]):
+            assert cpu_step.step(weights, p.x, state, resets, initial) is None
 
 
-def test_one_step_notices_every_change_of_the_weights() -> None:
-    p = make("nbrc", torch.float32, 1, 4, 5, 8)
-
-    def check_step() -> None:
+def test_packed_weights_outlive_those_that_they_were_made_of() -> None:
+    for kind in KINDS:
+        p = make(kind, torch.float32, 1, 4, 5, 8)
+        expected = take_step(p)
+        weights = cpu_step.pack(kind, p.weights)
+        assert weights is not None
+        for parameter in p.weights:
+            if parameter is not None:
+                parameter.fill_(torch.nan).untyped_storage().resize_(0)
         assert p.state is not None
-        torch.testing.assert_close(take_step(p)[0][0], equation("nbrc", p.x[0], p.state, p.weights))
-
-    check_step()
-    p.weights[1].mul_(0.5)  # a new version
-    check_step()
-    p.weights[0].data.add_(0.1)  # no new version
-    check_step()
-    p.weights[1].data = p.weights[1].data * 2  # another place
-    check_step()
-    p = p._replace(weights=(p.weights[0].T.contiguous().T, *p.weights[1:]))  # not contiguous
-    check_step()
-    p.weights[0].mul_(2)
-    check_step()
-    p.weights[0].data.add_(0.1)
-    check_step()
-    with torch.inference_mode():
-        check_step()
-        p = make("nbrc", torch.float32, 1, 4, 5, 8, seed=1)  # without versions
-        check_step()
+        found = cpu_step.step(weights, p.x, p.state[None], None)
+        assert found is not None
+        assert torch.equal(found[0], expected[0])
 
 
-def test_packed_weights_go_when_the_weights_go() -> None:
-    cpu_step._cache.clear()
-    for seed in range(5):
-        take_step(make("gru", torch.float32, 1, 4, 5, 8, seed=seed))
-    assert len(cpu_step._cache) <= 2
+def test_weights_are_packed_as_their_tensors_read_not_as_they_lie() -> None:
+    p = make("nbrc", torch.float32, 1, 4, 5, 8)
+    w_ih, w_hh, bias, _ = p.weights
+    strange = p._replace(weights=(w_ih.T.contiguous().T, torch._neg_view(w_hh.neg()), bias, None))
+    assert cpu_step.unpacked("nbrc", strange.weights) is None
+    assert torch.equal(take_step(strange)[0], take_step(p)[0])
+    assert torch.equal(cpu.forward("nbrc", p.x, p.state, None, *strange.weights)[0], take_step(p)[0])
 
 
 def test_a_binary_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +418,8 @@ def test_every_instruction_set_gives_the_same_results() -> None:
                 check(make(kind, dtype, 5, 11, 1, 20, packed=True), recompute=True)
                 p = make(kind, dtype, 1, 6, 4, 9)
                 expected = equation(kind, p.x[0], p.state, p.weights)  # type: ignore[arg-type]
-                torch.testing.assert_close(take_step(p)[1][0], expected)
+                for packed in (False, True):
+                    torch.testing.assert_close(take_step(p, packed=packed)[1][0], expected)
     finally:
         library.brl_choose_isa(-1)
 

@@ -19,6 +19,7 @@ from bistable_rl.agents.features import Features
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells import CELLS
 from bistable_rl.envs import make_env
+from bistable_rl.envs.wrappers import Categories
 
 QUICK: dict[str, Any] = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "seed": 0, "device": "cpu"}
 CRITICS = ("separate", "shared", "feedforward")
@@ -114,10 +115,11 @@ def test_evaluate_policy_and_vec_normalize_work() -> None:
     assert np.isfinite(mean)
 
 
-def test_minigrid_works_out_of_the_box() -> None:
+def test_minigrid_works_with_sb3_contrib() -> None:
     for view in (3, 7):
         env = DummyVecEnv([lambda v=view: make_env("MiniGrid-MemoryS7-v0", kwargs={"agent_view_size": v})])  # type: ignore[misc]
-        model = RecurrentPPO(MultiInputRecurrentPolicy, env, policy_kwargs={"hidden_size": 8}, **QUICK).learn(32)
+        kwargs: dict[str, Any] = {"hidden_size": 8, "observation_kinds": {"image": "categories"}}
+        model = RecurrentPPO(MultiInputRecurrentPolicy, env, policy_kwargs=kwargs, **QUICK).learn(32)
         evaluate_policy(model, env, n_eval_episodes=1)
 
 
@@ -143,8 +145,8 @@ def test_pictures_go_through_the_cnn() -> None:
 
 def test_a_symbolic_view_is_read_the_same_with_channels_first_and_last() -> None:
     view = torch.randint(6, (2, 7, 7, 3))
-    last = Features(spaces.Box(0, 255, (7, 7, 3), np.uint8))
-    first = Features(spaces.Box(0, 255, (3, 7, 7), np.uint8))
+    last = Features(Categories(0, 255, (7, 7, 3), np.uint8))
+    first = Features(Categories(0, 255, (3, 7, 7), np.uint8))
     first.load_state_dict(last.state_dict())
     torch.testing.assert_close(last(view.float()), first(view.movedim(-1, 1).float()))
 

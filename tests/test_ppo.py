@@ -23,13 +23,15 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor
 
-from bistable_rl.agents import RecurrentPPO
+from bistable_rl import kernels
+from bistable_rl.agents import RecurrentPPO, evaluation
 from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.vec_env import BatchedVecEnv
 from bistable_rl.cells import CELLS
 from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
+from bistable_rl.kernels import cpu
 from bistable_rl.runs import NonFiniteError
 
 CRITICS = ("separate", "shared", "feedforward")
@@ -736,3 +738,50 @@ def test_discrete_actions_of_more_than_one_axis_are_refused(space: spaces.Space)
 def test_an_argument_out_of_range_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RecurrentPPO("MlpRecurrentPolicy", "CartPole-v1", **wrong)
+
+
+class Fixed(BaseCallback):
+    """Notes at every moment of a rollout whether the policy's weights are fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, bool]] = []
+
+    def _note(self, moment: str) -> None:
+        memory: Any = self.model.policy.lstm_actor
+        cell = memory.cells[0]
+        self.found.append((moment, kernels.fixed(cell) is not None))
+
+    def _on_rollout_start(self) -> None:
+        self._note("start")
+
+    def _on_step(self) -> bool:
+        self._note("step")
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._note("end")
+
+
+@pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
+def test_the_weights_are_fixed_while_the_copies_step_and_at_no_other_time() -> None:
+    model, noted = RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_steps=2, device="cpu"), Fixed()
+    model.learn(4, callback=noted)
+    assert noted.found == [("start", False), ("step", True), ("step", True), ("end", False)] * 2
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
+def test_the_weights_are_fixed_while_an_agent_is_evaluated(whole: bool) -> None:
+    model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", device="cpu")
+    cell = model.policy.lstm_actor.cells[0]
+    found: list[bool] = []
+
+    def stop() -> bool:
+        found.append(kernels.fixed(cell) is not None)
+        return len(found) == 3
+
+    assert model.env is not None
+    evaluation.evaluate(model if whole else model.policy, model.env, 1000, stop=stop)
+    assert found == [True] * 3
+    assert kernels.fixed(cell) is None

@@ -2,7 +2,10 @@
 
 import copy
 import pickle
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -255,6 +258,116 @@ def test_a_wrong_call_is_told_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         NBRC(F, H)(*arguments)
+
+
+MALFORMED: list[tuple[list[Any], str]] = [
+    *(
+        ([torch.tensor(sizes)], r"never grow and sum to the 4 rows")
+        for sizes in ([1, 3], [3, -1, 2], [0, 4], [4, 1], [2, 1], [4, 0])
+    ),
+    ([torch.tensor([], dtype=torch.int64)], "at least one step"),
+    ([torch.tensor([2.0, 2.0])], r"\(T,\) int64 on the CPU, got \(2,\) torch.float32 on cpu"),
+    ([torch.tensor([2, 2], dtype=torch.int32)], "int64 on the CPU, got"),
+    ([torch.tensor([[2, 2]])], r"got \(1, 2\)"),
+    *(
+        ([torch.tensor([2, 2]), torch.tensor(order), torch.tensor([0, 1])], "sorted_indices.*must be a permutation")
+        for order in ([0, 5], [0, -1], [0, 0], [0], [0.0, 1.0])
+    ),
+    ([torch.tensor([2, 2]), None, torch.tensor([0, 5])], "unsorted_indices.*must be a permutation"),
+    ([torch.tensor([2, 2]), torch.tensor([1, 0]), torch.tensor([0, 1])], "must be the inverse of sorted_indices"),
+]
+
+
+@pytest.mark.parametrize(("layout", "message"), MALFORMED)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["nbrc", "plastic_gru"])
+def test_a_malformed_packed_sequence_is_refused(
+    name: str, bidirectional: bool, layout: list[Any], message: str
+) -> None:
+    rnn = make_rnn(name, F, H, bidirectional=bidirectional)
+    packed = PackedSequence(torch.randn(4, F), *layout)
+    for hx in (None, torch.zeros(1 + bidirectional, 2, rnn.state_size)):
+        with pytest.raises(ValueError, match=message):
+            rnn(packed, hx)
+    if len(layout) == 1:
+        with pytest.raises(ValueError, match=message):
+            layer(rnn, 0).scan(packed.data, None, None, layout[0])
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_meta_device_there_are_shapes(name: str, grad: bool) -> None:
+    real, meta = (
+        make_rnn(name, F, H, 2, bidirectional=True, cell_kwargs={"learn_initial_state": True}, device=device)
+        for device in ("cpu", "meta")
+    )
+    x, hx, resets = torch.randn(T, B, F), torch.randn(4, B, real.state_size), torch.rand(T, B) < 0.3
+    packed = pack_sequence([torch.randn(2, F), torch.randn(4, F)], enforce_sorted=False)
+    with torch.set_grad_enabled(grad):
+        for arguments in ((x,), (x, hx, resets), (x[:, 0], hx[:, 0]), (x[:0],), (packed,), (packed, hx[:, :2])):
+            expected, last = real(*arguments)
+            found, found_last = meta(*(argument.to("meta") for argument in arguments))  # type: ignore[arg-type]
+            found, expected = (o.data if isinstance(o, PackedSequence) else o for o in (found, expected))
+            assert found.is_meta
+            assert (found.shape, found_last.shape) == (expected.shape, last.shape)
+        single = make_rnn(name, F, H, device="meta")
+        assert single(x[:1].to("meta"), hx[:1].to("meta"))[0].shape == (1, B, H)
+        elsewhere = packed.to("meta")  # type: ignore[arg-type]
+        with torch.device("meta"):
+            assert make_rnn(name, F, H, bidirectional=True)(elsewhere)[0].data.shape == (6, 2 * H)
+    if grad:
+        meta(x.to("meta"))[0].sum().backward()
+        assert [p.grad.shape for p in meta.parameters() if p.grad is not None] == [p.shape for p in real.parameters()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_built_without_numbers_and_filled_later_compute_the_same(name: str) -> None:
+    source, x = make_rnn(name, F, H, 2), torch.randn(T, B, F)
+    expected, state = source(x)[0], dict(source.state_dict())  # without the metadata, in which torch keeps `assign`
+
+    def built() -> RNN:
+        return make_rnn(name, F, H, 2, device="meta")
+
+    empty = built().to_empty(device="cpu")
+    assigned = built()
+    with torch.device("meta"):
+        context = make_rnn(name, F, H, 2)
+    context.to_empty(device="cpu")
+    cls = getattr(rnn_module, CELLS[name].__name__.removesuffix("Cell"))
+    skipped = nn.utils.skip_init(cls, F, H, 2)
+    for rnn in (empty, assigned, context, skipped):
+        rnn.load_state_dict(state, assign=rnn is assigned)
+        assert torch.equal(rnn(x)[0], expected)
+        assert rnn.state_dict().keys() == state.keys()
+
+    double = built().to_empty(device="cpu").double()
+    double.load_state_dict(state)
+    assert torch.equal(double(x.double())[0], copy.deepcopy(source).double()(x.double())[0])
+
+    drawn = built().to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*drawn.parameters(), *drawn.buffers()):
+            tensor.fill_(torch.nan)
+    drawn.reset_parameters()
+    assert drawn(x)[0].isfinite().all()
+    assert all(map(torch.equal, drawn.buffers(), source.buffers()))
+
+
+SWITCHES = [
+    (name, switch)
+    for name in NAMES
+    for switch in ("bias", "batch_first", "bidirectional", *(o for o, v in cell_options(name).items() if v is False))
+]
+
+
+@pytest.mark.parametrize("value", ["False", 0, 1, None, np.bool_(True)], ids=repr)
+@pytest.mark.parametrize(("name", "switch"), SWITCHES)
+def test_a_switch_is_true_or_false(name: str, switch: str, value: object) -> None:
+    cell = CELLS[name]
+    layers = getattr(rnn_module, cell.__name__.removesuffix("Cell"))
+    for make in (layers, cell) if switch not in ("batch_first", "bidirectional") else (layers,):
+        with pytest.raises(TypeError, match=f"^{switch} must be True or False; got {re.escape(repr(value))}$"):
+            make(F, H, **{switch: value})  # type: ignore[arg-type]
 
 
 WRONG_CONSTRUCTIONS = [

@@ -244,7 +244,7 @@ def test_states_are_kept_where_sequences_begin_only(bptt_length: int | None) -> 
 
 def test_observations_are_kept_as_they_come_however_their_kind() -> None:
     parts = {"view": spaces.Box(0, 255, (2, 2, 3), np.uint8), "kind": spaces.Discrete(5)}
-    model = agent(noise(spaces.Dict(parts)), n_steps=T)
+    model = agent(noise(spaces.Dict(parts)), n_steps=T, policy={"observation_kinds": {"view": "numbers"}})
     live(model)
     kept = model.rollout_buffer.observations
     assert isinstance(kept, dict)

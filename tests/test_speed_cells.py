@@ -21,8 +21,18 @@ def test_every_layer_is_measured_and_named_with_what_ran_it(capsys: pytest.Captu
         ("nn.LSTM", "torch"),
     ]
     assert all(speed.milliseconds > 0 for speed in speeds)
-    assert [speed.shape for speed in speeds] == [(2, 3, 1, 4)] * 4 + [(2, 1, 3, 4)] * 4
-    assert "nn.GRU / it" in capsys.readouterr().out
+    assert [speed.shape for speed in speeds] == [(2, 3, 1, 4)] * 4 + [(2, 1, 3, 4)] * 5
+    assert not any(speed.fixed_weights for speed in speeds[:4])
+    assert [(speed.layer, speed.fixed_weights) for speed in speeds[4:]] == [
+        ("nbrc", False),
+        ("nbrc", True),
+        ("goru", False),
+        ("nn.GRU", False),
+        ("nn.LSTM", False),
+    ]
+    out = capsys.readouterr().out
+    assert "nn.GRU / it" in out
+    assert out.count("nbrc, fixed weights") == 1
 
 
 def test_the_command_writes_what_it_measured_and_where(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from bistable_rl.analysis import plots
 from bistable_rl.analysis.align import Aligned, align, at, observations
 from bistable_rl.analysis.gates import GateTrace, gate_trace, gates_of
 from bistable_rl.analysis.memory import survival, time_constants
-from bistable_rl.analysis.subject import Subject, cue_and_noise, read_subject
+from bistable_rl.analysis.subject import LONGEST, Subject, cue_and_noise, read_subject
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.multistability import attractors
 
@@ -33,16 +33,23 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
 
     Raises:
         UserError: There is no run there, its cell has no gates, a checkpoint is missing, or `out` cannot be written.
+        RunFailedError: The environment fails while the agent plays.
     """
     subject = read_subject(run, episodes)
     try:
         gates_of(subject.rnn.cell)
     except ValueError as error:
         raise UserError(f"{run}: {one_sentence(error)}") from None
+    if out.is_relative_to(run):
+        runs.inside(run, *out.relative_to(run).parts)
     out = runs.make_folder(out)
     trace = gate_trace(subject.rnn, subject.x)
     page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]
     found: list[str] = []
+    if subject.cut:
+        note = f"{subject.cut} of {episodes} episodes had not ended after {LONGEST:,} steps and were cut there"
+        found.append(note)
+        page += [f"{note}.", ""]
     for title, part in (
         ("Gates", _gates(subject, trace, out)),
         ("Memory of a forced cue", _memory(subject, out)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shlex
 import sys
 from collections import defaultdict
@@ -53,8 +52,8 @@ def read(run: Path) -> Curve:
     """
     experiment = runs.read_experiment(run)
     try:
-        result = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
-        environment = json.loads((run / runs.ENVIRONMENT).read_text(encoding="utf-8"))
+        result = runs.read_json(run / runs.RESULT)
+        environment = runs.read_json(run / runs.ENVIRONMENT)
         with (run / runs.METRICS).open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
     except FileNotFoundError as error:
@@ -140,11 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{args.out.parent} cannot be made: {error.strerror}.") from None
-        write_csv(curves, Path(f"{args.out}.csv"))
-        draw(curves, Path(f"{args.out}.png"), args.chance)
+        write_csv(curves, runs.named(Path(f"{args.out}.csv")))
+        draw(curves, runs.named(Path(f"{args.out}.png")), args.chance)
         command = shlex.join(["python", "-m", "bistable_rl.analysis.curves", *(sys.argv[1:] if argv is None else argv)])
         page = table(curves, command)
-        runs.write_text(Path(f"{args.out}.md"), page)
+        runs.write_text(runs.named(Path(f"{args.out}.md")), page)
     except UserError as error:
         print(f"curves: {error}", file=sys.stderr)
         return 2

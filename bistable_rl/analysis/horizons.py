@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
 from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed
 from bistable_rl.config import UserError
@@ -56,11 +57,12 @@ def evaluate_horizons(
     played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION))
     for env in played.envs.values():
         agent.check_spaces(env)
-    with drawing(figure) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
-        try:
-            rows = _play(played, agent)
-        finally:
-            played.close()
+    with drawing(runs.named(figure)) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
+        with playing():
+            try:
+                rows = _play(played, agent)
+            finally:
+                played.close()
         if axes is not None:
             draw(axes, rows, experiment.policy.cell, name, trained)
     print(f"{run}, trained for {agent.steps:,} steps at {name} {trained}")
@@ -68,7 +70,7 @@ def evaluate_horizons(
     if json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
         about = {"run": str(run), "steps": agent.steps, "env": env_config, "argument": name, "trained": trained}
-        runs.write_json(json, {**about, "horizons": rows})
+        runs.write_json(runs.named(json), {**about, "horizons": rows})
     return rows
 
 

@@ -19,7 +19,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import Agent, load
-from bistable_rl.agents.make_env import ANALYSIS, derived_seed, make_vec_env
+from bistable_rl.agents.evaluation import playing
+from bistable_rl.agents.make_env import ANALYSIS, close, derived_seed, make_vec_env
 from bistable_rl.agents.record import record
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.make import find_spec
@@ -47,6 +48,7 @@ class Subject:
         answers: How many steps at a sequence's end are answered.
         successes: (n,) of an agent's episodes, where the environment says so.
         frames: Pictures of the first sequence, one a step, where there are any.
+        cut: How many of an agent's episodes had not ended after `LONGEST` steps and were cut there.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Subject:
     answers: int
     successes: np.ndarray | None = None
     frames: list[np.ndarray] | None = None
+    cut: int = 0
 
     @property
     def answer(self) -> np.ndarray:
@@ -85,6 +88,7 @@ def read_subject(run: Path, episodes: int) -> Subject:
 
     Raises:
         UserError: There is no run there, or its checkpoint is missing or broken.
+        RunFailedError: The environment fails while the agent plays.
     """
     config = runs.read_config(run)
     return _network(run, config, episodes) if isinstance(config, Benchmark) else _agent(run, config, episodes)
@@ -107,10 +111,11 @@ def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
     agent = load(run)
     seed = derived_seed(experiment.seed, ANALYSIS)
     env = make_vec_env(experiment.env, episodes, seed)
-    try:
-        played = record(env, agent.policy, _acting(agent), LONGEST)
-    finally:
-        env.close()
+    with playing():
+        try:
+            played = record(env, agent.policy, _acting(agent), LONGEST)
+        finally:
+            close(env)
     env_id = find_spec(experiment.env.id).id
     title = f"{experiment.name}: {env_id} with {experiment.policy.num_layers} x "
     title += f"{experiment.policy.hidden_size} {experiment.cell}"
@@ -125,6 +130,7 @@ def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
         FLAGGED.get(env_id, 1),
         played.successes,
         _frames(experiment, agent, seed),
+        played.cut,
     )
 
 
@@ -156,10 +162,11 @@ def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray]
             frames.append(picture)
             return act(observation, starts)
 
-        record(env, agent.policy, choose, LONGEST)
+        with playing():
+            record(env, agent.policy, choose, LONGEST)
         return frames
     finally:
-        env.close()
+        close(env)
 
 
 def _marked(task: str, x: Tensor) -> np.ndarray | None:

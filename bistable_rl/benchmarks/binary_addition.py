@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from bistable_rl.benchmarks.task import DrawnTask, Which
+from bistable_rl.config import PositiveInt
 
 
 @dataclass(kw_only=True)
@@ -29,6 +29,11 @@ class BinaryAddition(DrawnTask):
 
     def __post_init__(self) -> None:
         self.answers = self.bits + 1
+
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.bits + 1
 
     def draw(self, n: int, generator: torch.Generator, protocol: Which) -> tuple[Tensor, Tensor]:
         """Return n samples: the two bits x (n, bits + 1, 2) and the bits of the sum (n, bits + 1)."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from bistable_rl.benchmarks.task import DrawnTask, Which
+from bistable_rl.config import PositiveInt
 
 
 @dataclass(kw_only=True)
@@ -30,6 +30,11 @@ class CopyFirst(DrawnTask):
 
     def __post_init__(self) -> None:
         self.input_size = self.output_size = self.dimension
+
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.length
 
     def draw(self, n: int, generator: torch.Generator, protocol: Which) -> tuple[Tensor, Tensor]:
         """Return n samples: x (n, T, D) and its first step (n, 1, D)."""

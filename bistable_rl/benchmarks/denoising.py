@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from bistable_rl.benchmarks.task import DrawnTask, Which
-from bistable_rl.config import UserError
+from bistable_rl.config import PositiveInt, UserError
 
 MARKED = 5
 
@@ -36,6 +35,11 @@ class Denoising(DrawnTask):
     input_size = 2
     output_size = 1
     answers = MARKED
+
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.length
 
     def check(self, source: str) -> None:
         """Check that the marks have room, before the steps that are answered."""

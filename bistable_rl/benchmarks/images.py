@@ -6,11 +6,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from bistable_rl.benchmarks.task import Samples, Task, Which
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.config import PositiveInt, UserError, one_sentence
 from bistable_rl.data import digits
 
 PERMUTATION_SEED = 0

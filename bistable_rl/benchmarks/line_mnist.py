@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from bistable_rl.benchmarks.images import Images, ImageTask, permute_pixels, permute_rows
 from bistable_rl.benchmarks.task import Batch, Samples, Which
+from bistable_rl.config import PositiveInt
 
 BLACK = -0.5
 
@@ -46,6 +46,11 @@ class LineMNIST(ImageTask):
 
     def __post_init__(self) -> None:
         self.input_size = self.side
+
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.side + self.black_lines
 
     def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
         """Return sequences of lines."""

@@ -10,9 +10,11 @@ import numpy as np
 
 from bistable_rl import runs, style
 from bistable_rl.benchmarks import fig3, presets, tables
+from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
 from bistable_rl.benchmarks.task import Which
 from bistable_rl.compare import ledger
-from bistable_rl.compare.engine import run_grid
+from bistable_rl.compare.check import check_jobs
+from bistable_rl.compare.engine import run_grid, unfinished
 from bistable_rl.compare.estimate import seconds_a_run
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger
@@ -61,8 +63,10 @@ def reproduce(
         presets.only(table, settings) if settings else table, folder, list(cells) or list(table.cells), seeds
     )
     launcher = LocalLauncher(workers)
+    book = Ledger(folder, committed)
+    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {name}")
     if estimate:
-        _say_estimate(jobs, Ledger(folder, committed), launcher)
+        _say_estimate(jobs, book, launcher)
         return
     style.check_installed()
     outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
@@ -88,11 +92,11 @@ def _say_estimate(jobs: Sequence[Job], book: Ledger, launcher: LocalLauncher) ->
     """Print how long what is left will take: as finished runs of the same setting and cell took, or measured."""
     left = [job for job in jobs if book.row(job) is None]
     finished = [row for row in map(book.row, jobs) if row is not None]
-    seconds = {}
-    for job in left:
-        if job.label not in seconds:
-            seconds[job.label] = seconds_a_run(job, finished, launcher)
-            print(f"{job.label}: {_duration(seconds[job.label])} a run", flush=True)
+    seconds: dict[str, float] = {}
+    of_label = {job.label: job for job in left}
+    for i, (label, job) in enumerate(of_label.items(), 1):
+        seconds[label] = seconds_a_run(job, finished, launcher, i, len(of_label))
+        print(f"{label}: {_duration(seconds[label])} a run", flush=True)
     total = sum(seconds[job.label] for job in left)
     print(
         f"{len(jobs) - len(left)} of {len(jobs)} runs are finished; the others take {_duration(total)} of one worker, "

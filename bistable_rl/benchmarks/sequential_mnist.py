@@ -34,6 +34,11 @@ class SequentialMNIST(ImageTask):
 
     input_size = 1
 
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.side**2
+
     def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
         """Return sequences of pixels."""
         return _Pixels(Images(permute_pixels(images.pixels), images.labels))

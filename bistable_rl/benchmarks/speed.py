@@ -16,6 +16,7 @@ from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.network import Network
 from bistable_rl.benchmarks.task import DrawnTask, Task, loss_of
 from bistable_rl.experiments import NetworkConfig, TaskConfig, TrainingConfig
+from bistable_rl.progress import say_measuring
 
 TASKS = (TaskConfig("copy_first", {"length": 300}), TaskConfig("denoising", {"length": 400}))
 CELLS = ("brc", "nbrc", "gru", "lstm")
@@ -108,7 +109,8 @@ def speed_benchmarks(rounds: int = 5) -> list[EpochSpeed]:
         title=f"2 x 128, batch 100, 40,000 samples, 1 CPU thread, torch {torch.__version__}",
     )  # fmt: skip
     found: list[EpochSpeed] = []
-    for config in TASKS:
+    for i, config in enumerate(TASKS, 1):
+        say_measuring(config.name, i, len(TASKS))
         measured = measure(config, rounds=rounds)
         found += measured
         for one in measured:

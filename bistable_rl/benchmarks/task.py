@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from bistable_rl.capacity import check_memory
+from bistable_rl.config import PositiveInt
 
 Which: TypeAlias = Literal["paper", "authors_code"]
 """Whose protocol: the text of the paper or the code that its authors published."""
@@ -33,6 +35,7 @@ class Task:
         input_size: I, the features of a step.
         output_size: O, the numbers of an answer, or the number of classes.
         answers: K, how many steps at the end of a sequence are answered.
+        steps: T, the most steps of a sequence.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -40,6 +43,11 @@ class Task:
     input_size: int
     output_size: int
     answers: int
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
 
     @abstractmethod
     def train_set(self, generator: torch.Generator, protocol: Which) -> Samples:
@@ -89,11 +97,17 @@ class DrawnTask(Task):
 
     def train_set(self, generator: torch.Generator, protocol: Which) -> Samples:
         """Return the training set, on the generator's device."""
+        self._check_memory("train_size", self.train_size, generator.device)
         return _Drawn(*self.draw(self.train_size, generator, protocol))
 
     def test_set(self, generator: torch.Generator, protocol: Which) -> Samples:
         """Return the test set, on the generator's device."""
+        self._check_memory("test_size", self.test_size, generator.device)
         return _Drawn(*self.draw(self.test_size, generator, protocol))
+
+    def _check_memory(self, name: str, n: int, device: torch.device) -> None:
+        what = f"task.kwargs.{name} {n}: so many sequences of {self.steps:,} steps x {self.input_size} features"
+        check_memory(what, 4 * n * self.steps * self.input_size, device)
 
     def fresh_batch(self, n: int, generator: torch.Generator, protocol: Which) -> Batch:
         """Return n new samples."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -78,19 +77,20 @@ class Trainer:
         run: Its run folder.
         feed: Its batches.
         network: Its network, on its device.
+        stop: Ends the training, once it is set, after the update that is being computed.
 
     Raises:
         UserError: A checkpoint or metrics.csv is broken, or the disk is full.
     """
 
-    def __init__(self, benchmark: Benchmark, run: Path, feed: Feed, network: Network) -> None:
+    def __init__(self, benchmark: Benchmark, run: Path, feed: Feed, network: Network, stop: threading.Event) -> None:
         self.benchmark = benchmark
         self.run = run
         self.feed = feed
         self.network = network
         self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate)
         self.state = State()
-        self.interrupted = False
+        self.stop = stop
         saved = checkpoint.folders(run)
         if saved:
             loaded = checkpoint.load_weights(saved[-1], network)
@@ -101,16 +101,15 @@ class Trainer:
         self._before = self.state.seconds
 
     def train(self) -> None:
-        """Train until the end, or until Ctrl-C, which ends it after the update that is being computed."""
+        """Train until the end, or until it is stopped."""
         state, total = self.state, self.feed.total_updates
         began = time.monotonic()
         self._progress = Progress(total, str(self.run), start=state.updates, unit="updates")
         self._metrics = runs.MetricsFile(self.run / runs.METRICS, COLUMNS)
         self._tensorboard = SummaryWriter(str(self.run), purge_step=state.updates + 1)
         self._tensorboard.add_text("config", "```yaml\n" + to_yaml(self.benchmark) + "```", 0)
-        handler = signal.signal(signal.SIGINT, self._interrupt)
         try:
-            while state.updates < total and not state.over and not self.interrupted:
+            while state.updates < total and not state.over and not self.stop.is_set():
                 self._update()
                 state.seconds = self._before + time.monotonic() - began
                 ends_epoch = state.updates % self.feed.epoch_updates == 0
@@ -122,7 +121,6 @@ class Trainer:
             if self._saved_at != state.updates:
                 self._save()
         finally:
-            signal.signal(signal.SIGINT, handler)
             self._progress.close()
             self._metrics.close()
             self._tensorboard.close()
@@ -188,6 +186,11 @@ class Trainer:
 
     def _judge_progress(self, loss: float) -> None:
         state, patience = self.state, self.benchmark.training.patience
+        if not math.isfinite(loss):
+            raise runs.NonFiniteError(
+                f"the error on the validation set became {loss} after {state.updates} updates; "
+                "a smaller training.learning_rate usually cures this"
+            )
         if state.best is None or loss < state.best:
             state.best, state.worse_epochs = loss, 0
         else:
@@ -207,16 +210,15 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.benchmark.training.mixed_precision)
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+    def say_stopping(self) -> None:
+        """Say that a signal has come."""
         self._progress.say("stopping after this update; press Ctrl-C again to stop at once")
 
 
 def _state(loaded: Mapping[str, Any], folder: Path) -> State:
     values: dict[str, Any] = {name: loaded.get(name) for name in State.__dataclass_fields__ if name != "updates"}
-    numbers = ("seconds", "loss_sum", "losses", "worse_epochs")
-    if not all(isinstance(values[name], int | float) for name in numbers) or not isinstance(values["over"], bool):
+    numbers = [values[name] for name in ("seconds", "loss_sum", "losses", "worse_epochs")]
+    numbers += [] if values["best"] is None else [values["best"]]
+    if not all(type(n) in (int, float) and 0 <= n < math.inf for n in numbers) or not isinstance(values["over"], bool):
         raise UserError(f"the checkpoint {folder / 'state.json'} is truncated or broken.")
     return State(updates=loaded["steps"], **values)

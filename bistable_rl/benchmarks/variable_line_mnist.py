@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.benchmarks.images import Images, ImageTask
 from bistable_rl.benchmarks.line_mnist import permuted
 from bistable_rl.benchmarks.task import Batch, Samples, Which
+from bistable_rl.config import PositiveInt
 
 ANNOUNCEMENT = 1.0
 """The value of the last line, above white, 0.5."""
@@ -57,6 +57,11 @@ class VariableLineMNIST(ImageTask):
 
     def __post_init__(self) -> None:
         self.input_size = self.side
+
+    @property
+    def steps(self) -> int:
+        """T, the most steps of a sequence."""
+        return self.side + self.max_black_lines
 
     def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
         """Return sequences of lines, of different lengths."""

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 
-from bistable_rl.cells.base import Cell
+from bistable_rl.cells.base import Cell, check_switch
 from bistable_rl.cells.brc import BRCCell
 from bistable_rl.cells.goru import GORUCell
 from bistable_rl.cells.gru import GRUCell
@@ -86,15 +86,15 @@ def check_options(name: str, options: dict[str, object]) -> None:
         options: option name -> value; the cell itself checks the values of the others.
 
     Raises:
-        ValueError: if there is no such cell, or it has no such option (it lists the choices and the nearest one), or a
-            switch is neither True nor False.
+        ValueError: if there is no such cell, or it has no such option (it lists the choices and the nearest one).
+        TypeError: if a switch is neither True nor False.
     """
     known = cell_options(name)
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), list(known))}")
-        if isinstance(known[option], bool) and not isinstance(value, bool):
-            raise ValueError(f"{option} must be True or False; got {value!r}")
+        if isinstance(known[option], bool):
+            check_switch(option, value)
 
 
 def _choices(name: str, choices: list[str]) -> str:

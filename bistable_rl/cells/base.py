@@ -5,10 +5,15 @@ gate `c` is their z.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
 from bistable_rl.kernels import reference
@@ -32,6 +37,7 @@ class Cell(nn.Module):
 
     Raises:
         ValueError: if a size is not a positive integer.
+        TypeError: if a switch is neither True nor False, as for every cell.
     """
 
     slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
@@ -52,6 +58,8 @@ class Cell(nn.Module):
         super().__init__()
         check_size("input_size", input_size)
         check_size("hidden_size", hidden_size)
+        check_switch("recompute", recompute)
+        check_switch("learn_initial_state", learn_initial_state)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self._state_size = state_size
@@ -145,8 +153,10 @@ class Cell(nn.Module):
 
         Raises:
             RuntimeError: if the number of features or the shape of the state does not fit.
-            ValueError: if the dtype or device of x or the state is not that of the weights, or resets does not fit x.
+            ValueError: if the dtype or device of x or the state is not that of the weights, resets or batch_sizes do
+                not fit x, or the backend asked for cannot serve.
         """
+        self._recompute_weights()
         weight = self.weight_ih
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
@@ -154,7 +164,7 @@ class Cell(nn.Module):
             )
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device} and the weights are on {weight.device}")
-        if torch.is_autocast_enabled(x.device.type):
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
             with torch.autocast(x.device.type, enabled=False):
                 x, state = x.to(weight.dtype), None if state is None else state.to(weight.dtype)
@@ -164,6 +174,8 @@ class Cell(nn.Module):
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
                 f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
             )
+        if batch_sizes is not None:
+            kernels.check_batch_sizes(batch_sizes, len(x))
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         if state is None:
             state = self.initial_state(B)
@@ -209,14 +221,56 @@ class Cell(nn.Module):
         Returns:
             The output (1, B, H) and the next state (1, B, S); None where `scan` has to do it.
         """
-        if self.kernel is None:
+        if self.kernel is None or not kernels.has_short_step(self.kernel, x, state, self.hidden_size):
             return None
-        initial = None if resets is None else self.restored_state()
-        return kernels.step(self.kernel, x, state, resets, self.kernel_weights(), initial)
+        weights = kernels.fixed(self)
+        if weights is None:
+            self._recompute_weights()
+            weights = kernels.unpacked(self.kernel, self.kernel_weights())
+        if weights is None:
+            return None
+        return kernels.step(self.kernel, weights, x, state, resets, None if resets is None else self.restored_state())
+
+    def _recompute_weights(self) -> None:
+        """Let torch's pruning and its older norms set the weights: their hooks run with `forward` alone."""
+        for hook in self._forward_pre_hooks.values():
+            if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
+                hook(self, None)
 
     def extra_repr(self) -> str:
         """The sizes, for `print`."""
         return f"{self.input_size}, {self.hidden_size}"
+
+
+@contextmanager
+def fixed_weights(module: nn.Module) -> Iterator[None]:
+    """Promise that a module's cells keep their weights inside the `with` block, so that they act faster.
+
+    A step without gradients first packs a cell's weights for the compiled CPU kernel, which takes about as long as the
+    step itself. Here they are packed once, on entry, and every single step of a layer in this thread takes them as they
+    were then: an edit made inside shows after the block. So does not belong inside what updates the weights. Whatever
+    is no such step (sequences, gradients, other devices, other backends, other threads) sees the weights as they are,
+    and so does everything outside.
+
+    Args:
+        module: any module; cells without a compiled kernel, or on another device than the CPU, are left as they are.
+
+    Example:
+        >>> rnn, x, h = RNN("nbrc", 10, 20), torch.randn(1, 3, 10), torch.zeros(1, 3, 20)
+        >>> with torch.no_grad(), fixed_weights(rnn):
+        ...     for _ in range(100):
+        ...         output, h = rnn(x, h)
+    """
+    packed: dict[object, kernels.Weights] = {}
+    for cell in module.modules():
+        if isinstance(cell, Cell) and cell.kernel is not None:
+            with torch.no_grad():
+                cell._recompute_weights()
+                weights = kernels.pack(cell.kernel, cell.kernel_weights())
+            if weights is not None:
+                packed[cell] = weights
+    with kernels.fix(packed):
+        yield
 
 
 def check_size(name: str, size: object) -> None:
@@ -225,23 +279,32 @@ def check_size(name: str, size: object) -> None:
         raise ValueError(f"{name} must be a positive integer, got {size!r}")
 
 
+def check_switch(name: str, value: object) -> None:
+    """Raise a TypeError that names the switch and its value, unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+
+
 def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that names the option, the value and the choices, unless the value is one of them."""
     if value not in choices:
         raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool) -> None:
+def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool, dtype: torch.dtype | None) -> None:
     """Check the options of the slow gate's bias.
 
     Args:
-        c_bias: a finite number, "chrono", or None to leave the bias as initialised.
+        c_bias: a number, "chrono", or None to leave the bias as initialised.
         t_max: the longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
         bias: whether the cell has biases at all.
+        dtype: of the bias, in which the numbers must be finite; None is torch's default.
 
     Raises:
         ValueError: if they contradict each other or are out of range.
+        TypeError: if bias is neither True nor False.
     """
+    check_switch("bias", bias)
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")
@@ -251,10 +314,20 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool)
     if c_bias == "chrono":
         if isinstance(t_max, bool) or not isinstance(t_max, int | float) or not 1 < t_max < math.inf:
             raise ValueError(f"c_bias='chrono' needs t_max, a number of steps above 1; got t_max={t_max!r}")
-    elif isinstance(c_bias, bool) or not isinstance(c_bias, int | float) or not math.isfinite(c_bias):
+        _check_finite("t_max", t_max, dtype)
+    elif isinstance(c_bias, bool) or not isinstance(c_bias, int | float) or not -math.inf < c_bias < math.inf:
         raise ValueError(f"c_bias must be a finite number or 'chrono', got {c_bias!r}")
     elif t_max is not None:
         raise ValueError(f"t_max={t_max!r} needs c_bias='chrono', got c_bias={c_bias!r}")
+    else:
+        _check_finite("c_bias", c_bias, dtype)
+
+
+def _check_finite(name: str, value: float, dtype: torch.dtype | None) -> None:
+    """Raise a ValueError unless the number, which is finite, is finite in the dtype, too."""
+    dtype = dtype or torch.get_default_dtype()
+    if abs(value) > torch.finfo(dtype).max:
+        raise ValueError(f"{name} must be finite in {dtype}, at most {torch.finfo(dtype).max:.4g}; got {value!r}")
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ class GORUCell(Cell):
         H = hidden_size
         if H < 2 or H & (H - 1):
             raise ValueError(f"GORU's hidden_size must be a power of two, at least 2; got {H}")
-        check_slow_gate(c_bias, t_max, bias)
+        check_slow_gate(c_bias, t_max, bias, dtype)
         self.c_bias, self.t_max = c_bias, t_max
         self.weight_ih = nn.Parameter(torch.empty(3 * H, input_size, device=device, dtype=dtype))
         self.weight_hh = nn.Parameter(torch.empty(2 * H, H, device=device, dtype=dtype))

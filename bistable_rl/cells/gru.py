@@ -67,7 +67,7 @@ class GRUCell(Cell):
             dtype=dtype,
         )
         check_choice("init", init, ("torch", "keras"))
-        check_slow_gate(c_bias, t_max, bias)
+        check_slow_gate(c_bias, t_max, bias, dtype)
         G = 3 * hidden_size
         self.init, self.c_bias, self.t_max = init, c_bias, t_max
         self.weight_ih = nn.Parameter(torch.empty(G, input_size, device=device, dtype=dtype))

@@ -64,7 +64,7 @@ class HebbianCell(Cell):
             device=device,
             dtype=dtype,
         )
-        check_slow_gate(c_bias, t_max, bias)
+        check_slow_gate(c_bias, t_max, bias, dtype)
         H = hidden_size
         self.traced, self.c_bias, self.t_max = traced, c_bias, t_max
         self.weight_ih = nn.Parameter(torch.empty(3 * H, input_size, device=device, dtype=dtype))

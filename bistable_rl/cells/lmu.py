@@ -13,12 +13,16 @@ NeurIPS 2019, Eq. 1, 2, 6 and 7.
 """
 
 import math
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_size
+from bistable_rl.cells.base import Cell, check_size, check_switch
 
 
 class LMUCell(Cell):
@@ -41,6 +45,7 @@ class LMUCell(Cell):
 
     Raises:
         ValueError: if an option is out of range.
+        TypeError: if a switch is neither True nor False.
     """
 
     transition: Tensor
@@ -61,7 +66,8 @@ class LMUCell(Cell):
     ) -> None:
         check_size("hidden_size", hidden_size)
         check_size("memory_size", memory_size)
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
+        check_switch("bias", bias)
+        if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         super().__init__(
             input_size,
@@ -73,11 +79,10 @@ class LMUCell(Cell):
             dtype=dtype,
         )
         H, d = hidden_size, memory_size
-        transition, drive = legendre_delay(d, theta)
-        dtype = dtype or torch.get_default_dtype()
+        self.memory_size, self.theta = d, float(theta)
         # Not in the state_dict: they follow from d and θ.
-        self.register_buffer("transition", torch.as_tensor(transition, dtype=dtype, device=device), persistent=False)
-        self.register_buffer("drive", torch.as_tensor(drive, dtype=dtype, device=device), persistent=False)
+        self.register_buffer("transition", torch.empty(d, d, device=device, dtype=dtype), persistent=False)
+        self.register_buffer("drive", torch.empty(d, device=device, dtype=dtype), persistent=False)
         self.encoder_x = nn.Parameter(torch.empty(input_size, device=device, dtype=dtype))
         self.encoder_h = nn.Parameter(torch.empty(H, device=device, dtype=dtype))
         self.encoder_m = nn.Parameter(torch.empty(d, device=device, dtype=dtype))
@@ -96,6 +101,25 @@ class LMUCell(Cell):
             nn.init.xavier_normal_(weight)
         if self.initial is not None:
             nn.init.zeros_(self.initial)
+        self._fill_buffers()
+
+    def _fill_buffers(self) -> None:
+        """Compute Ā and B̄ from d and θ, on the weights' device and in their dtype."""
+        for name, value in zip(("transition", "drive"), legendre_delay(self.memory_size, self.theta), strict=True):
+            setattr(self, name, torch.tensor(value, device="cpu").to(self.weight_ih))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LMUCell":
+        """Move or convert the module; Ā and B̄ are computed anew: `to_empty` has no numbers, a dtype loses some."""
+        before = self.transition
+        super()._apply(fn, recurse)
+        if self.transition is not before:
+            self._fill_buffers()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Load the parameters; with `assign`, Ā and B̄ follow them to their device and dtype."""
+        super()._load_from_state_dict(*arguments)
+        self._fill_buffers()
 
     def project(self, x: Tensor) -> Tensor:
         """W_x x and e_x·x: x (..., I) -> (..., H + 1)."""
@@ -111,13 +135,22 @@ class LMUCell(Cell):
         return torch.cat([h, m], -1)
 
 
+@lru_cache(maxsize=8)
 def legendre_delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ā (d, d) and B̄ (d,), float64: the delay's state space (Eq. 2), discretised by zero-order hold at steps of 1."""
+    """Ā (d, d) and B̄ (d,), float64: the delay's state space (Eq. 2), discretised by zero-order hold at steps of 1.
+
+    Raises:
+        ValueError: if θ is so small that (2i+1)/θ overflows.
+    """
     i, j = np.arange(order)[:, None], np.arange(order)[None, :]
-    A = (2 * i + 1) / theta * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
-    B = (2 * i + 1) / theta * (-1.0) ** i
+    with np.errstate(over="ignore"):
+        A = (2 * i + 1) / theta * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
+        B = (2 * i + 1) / theta * (-1.0) ** i
     # exp of [[A, B], [0, 0]] holds both: the input stays constant during a step.
     held = np.zeros((order + 1, order + 1))
     held[:order, :order], held[:order, order:] = A, B
     exponential = torch.linalg.matrix_exp(torch.from_numpy(held)).numpy()
+    if not np.isfinite(exponential).all():
+        raise ValueError(f"theta={theta!r} is too short a window: (2i+1)/theta overflows")
+    exponential.setflags(write=False)  # it is kept
     return exponential[:order, :order], exponential[:order, order]

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, fill_slow_gate
+from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, check_switch, fill_slow_gate
 from bistable_rl.cells.brc import full_bias
 
 
@@ -69,7 +69,8 @@ class NBRCCell(Cell):
             dtype=dtype,
         )
         check_choice("recurrent_init", recurrent_init, ("glorot", "orthogonal"))
-        check_slow_gate(c_bias, t_max, bias)
+        check_slow_gate(c_bias, t_max, bias, dtype)
+        check_switch("candidate_bias", candidate_bias)
         if candidate_bias and not bias:
             raise ValueError("candidate_bias=True needs bias=True")
         H = hidden_size

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, count
+from bistable_rl import runs
+from bistable_rl.commands.parser import Parser, count, path
 from bistable_rl.config import UserError
 
 
@@ -16,16 +16,16 @@ def analyze(argv: Sequence[str]) -> int:
         "Show what the gates of a trained network do over time, how many attractors it reaches at every kept\n"
         "checkpoint, and how long it remembers; for agents and supervised networks.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder")
+    parser.add_argument("run", metavar="RUN_DIR", type=path, help="a run folder")
     parser.add_argument("--episodes", metavar="N", type=count, default=50, help="episodes or samples (default: 50)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder (default: RUN_DIR/analysis)")
+    parser.add_argument("--out", metavar="DIR", type=path, help="folder (default: RUN_DIR/analysis)")
     args = parser.parse_args(argv)
     if args.episodes < 2:
         raise UserError("analyze: --episodes must be at least 2, so that there is something to compare.")
 
     from bistable_rl.analysis.analyze import analyze
 
-    out = args.out or args.run / "analysis"
+    out = args.out or args.run / runs.ANALYSIS
     print("\n".join(analyze(args.run, out, episodes=args.episodes)))
     print(f"figures and tables: {out / 'analysis.md'}")
     return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bistable_rl.commands.training import TrainingParser, say_result
+from bistable_rl.commands.parser import path
+from bistable_rl.commands.training import TrainingParser, exit_code, say_result
 from bistable_rl.config import UserError, find_config, shipped_configs
 from bistable_rl.experiments import Benchmark, load_benchmark
 
@@ -21,7 +22,7 @@ def benchmark(argv: Sequence[str]) -> int:
         Benchmark,
         resume="go on with the run of this folder",
     )
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
     args, overrides = parser.parse_overrides(argv)
     if args.resume is not None and overrides:
         raise UserError(f"benchmark: a run goes on as its config.yaml says; {overrides[0]} cannot change it.")
@@ -38,7 +39,8 @@ def benchmark(argv: Sequence[str]) -> int:
 
         run = args.resume
         resume(run)
-    result = say_result(run, "updates")
-    if isinstance(result["evaluation"], dict):
-        print(", ".join(f"{name} {value:.4f}" for name, value in result["evaluation"].items()) + " on the test set")
-    return 130 if result["status"] == "interrupted" else 0
+    return exit_code(say_result(run, "updates", _print_errors))
+
+
+def _print_errors(evaluation: Mapping[str, Any]) -> None:
+    print(", ".join(f"{name} {value:.4f}" for name, value in evaluation.items()) + " on the test set")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser
+from bistable_rl.commands.parser import Parser, path
 
 
 def data(argv: Sequence[str]) -> int:
@@ -14,7 +14,7 @@ def data(argv: Sequence[str]) -> int:
     parser = Parser("data", "Fetch MNIST's four files (11 MB), unless they are there, and check them.")
     parser.add_argument("what", choices=("mnist",))
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, help="where to (default: BISTABLE_RL_DATA, or data/mnist)"
+        "--data-dir", metavar="DIR", type=path, help="where to (default: BISTABLE_RL_DATA, or data/mnist)"
     )
     args = parser.parse_args(argv)
 

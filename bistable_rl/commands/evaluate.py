@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bistable_rl import runs
-from bistable_rl.commands.parser import Parser, check_parent, count
+from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
 from bistable_rl.config import UserError
 
 
@@ -16,7 +15,9 @@ def _counts(text: str) -> list[int]:
     try:
         return list(dict.fromkeys(count(part) for part in text.split(",")))
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of integers above 0, such as 50,500,5000") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers above 0, up to {MOST:,}, such as 50,500,5000"
+        ) from None
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -25,19 +26,27 @@ def evaluate(argv: Sequence[str]) -> int:
         "evaluate",
         "Play episodes with the last checkpoint of a run and report success and return.\n"
         "The environment can be changed: --env.kwargs.length 500\n"
-        "With --horizons, it is played at each of them, acting deterministically and sampling.",
+        "With --horizons, it is played at each of them, acting deterministically and sampling.\n"
+        f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
-    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="a run folder, of a finished run or a stopped one")
+    parser.add_argument("run", metavar="RUN_DIR", type=path, help="a run folder, of a finished run or a stopped one")
     parser.add_argument("--best", action="store_true", help="take the checkpoint that did best, not the last one")
     parser.add_argument("--episodes", metavar="N", type=count, default=100, help="episodes to play (default: 100)")
+    parser.add_argument(
+        "--max-episode-steps",
+        metavar="N",
+        type=count,
+        help="steps in which an episode must end (default: the run's evaluation.max_episode_steps)",
+    )
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment to play at")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result to this file too")
-    parser.add_argument("--figure", metavar="FILE", type=Path, help="with --horizons: draw the result into this PNG")
+    parser.add_argument("--json", metavar="FILE", type=path, help="write the result to this file too")
+    parser.add_argument("--figure", metavar="FILE", type=path, help="with --horizons: draw the result into this PNG")
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
-    if args.figure is not None and args.figure.suffix.lower() != ".png":
-        raise UserError(f"evaluate: --figure writes a PNG, so its name must end in .png, not {args.figure.name}.")
+    check_suffix("evaluate: --figure", args.figure, ".png")
+    if args.horizons is not None and args.max_episode_steps is not None:
+        raise UserError("evaluate: --max-episode-steps is not for --horizons, whose environments end by themselves.")
     if args.horizons is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 
@@ -56,22 +65,26 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed, make_evaluation_env
+    from bistable_rl.agents.make_env import FINAL_EVALUATION, close, derived_seed, make_evaluation_env
 
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
     env = make_evaluation_env(experiment.env, args.episodes, seed)
     agent.check_spaces(env)
-    try:
-        summary = evaluation.evaluate(agent, env, args.episodes).summary()
-    finally:
-        env.close()
+    longest = args.max_episode_steps or experiment.evaluation.max_episode_steps
+    with evaluation.playing():
+        try:
+            summary = evaluation.evaluate(agent, env, args.episodes, max_episode_steps=longest).summary()
+        finally:
+            close(env)
     print(f"{args.run}, trained for {agent.steps:,} steps")
     print_summary(summary)
     if args.json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
-        runs.write_json(args.json, {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary})
+        runs.write_json(
+            runs.named(args.json), {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary}
+        )
     return 0
 
 

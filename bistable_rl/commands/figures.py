@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser
+from bistable_rl.commands.parser import Parser, path
 
 
 def figures(argv: Sequence[str]) -> int:
@@ -15,9 +15,9 @@ def figures(argv: Sequence[str]) -> int:
         "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 from our own cells, and Fig. 3 from the runs that\n"
         "`bistable-rl reproduce fig3` or `table1` has finished.",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument("--out", metavar="DIR", type=path, default=Path("figures"), help="folder (default: figures)")
     parser.add_argument(
-        "--runs", metavar="DIR", type=Path, default=Path("runs"), help="where those runs are (default: runs)"
+        "--runs", metavar="DIR", type=path, default=Path("runs"), help="where those runs are (default: runs)"
     )
     args = parser.parse_args(argv)
 

@@ -37,7 +37,7 @@ def list_names(argv: Sequence[str]) -> int:
 
 
 def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    return (thing.__doc__ or "").strip().partition("\n")[0]
 
 
 def _first_comment(path: Path) -> str:

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bistable_rl.config import UserError, unknown
+from bistable_rl import runs
+from bistable_rl.config import NAME_BYTES, UserError, unknown
+
+OWN_ENVIRONMENT = (
+    "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
+    "my_env.py in {folders}; from a run folder, never."
+)
+"""For the help of every command that takes an id; with the folders that `bistable_rl.user_modules` searches there."""
+
+
+class HelpShown(Exception):  # noqa: N818 - nothing went wrong
+    """The help was asked for and is printed: the command is done."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,6 +37,10 @@ class Parser(argparse.ArgumentParser):
         """Raise UserError."""
         raise UserError(f"{message}; see `{self.prog} --help`.")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Raise HelpShown, after which alone argparse leaves: an exit by anybody else is then known as such."""
+        raise HelpShown
+
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Parse the parser's own arguments; return the `--key value` overrides, wherever they stand, beside them."""
         actions = self._option_string_actions
@@ -33,6 +48,9 @@ class Parser(argparse.ArgumentParser):
         overrides: list[str] = []
         tokens = iter(argv)
         for token in tokens:
+            if token == "--":  # what follows is no option
+                own += [token, *tokens]
+                break
             name, equals, _ = token.partition("=")
             target = overrides if token.startswith("--") and name not in actions else own
             target.append(token)
@@ -57,23 +75,58 @@ def keys(overrides: Sequence[str]) -> list[str]:
     return [token.partition("=")[0] for token in overrides if token.startswith("--")]
 
 
+MOST = 10**9 - 1
+
+
 def count(text: str) -> int:
-    """Read an integer above 0."""
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer above 0")
+    """Read an integer above 0 and below 10^9."""
+    if not re.fullmatch("[0-9]+", text, re.ASCII) or not text.strip("0"):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not an integer above 0")
+    if len(text.lstrip("0")) > 9:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is more than {MOST:,}")
     return int(text)
+
+
+def port(text: str) -> int:
+    """Read the number of a TCP port."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a port, an integer from 1 to 65535")
+    return int(text)
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or a folder, which need not exist."""
+    if not text:
+        raise argparse.ArgumentTypeError("a name is needed, not ''")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} holds a NUL character, which no file's name can")
+    try:
+        longest = max(map(len, text.encode("utf-8").split(b"/")))
+    except UnicodeEncodeError:  # bytes that this locale cannot read
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not in UTF-8, as TensorBoard and JSON need it") from None
+    if longest > NAME_BYTES:
+        raise argparse.ArgumentTypeError(f"a name of {longest} bytes is too long; a file's has at most {NAME_BYTES}")
+    return Path(text)
 
 
 def seed(text: str) -> int:
     """Read an integer from 0 to 2^32 - 1."""
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 4294967295")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not an integer from 0 to 4294967295")
     return int(text)
+
+
+def check_suffix(option: str, file: Path | None, suffix: str) -> None:
+    """Refuse a file whose name promises another format than is written."""
+    if file is not None and file.suffix.lower() != suffix:
+        kind = suffix.removeprefix(".").upper()
+        raise UserError(f"{option} writes a {kind}, so its name must end in {suffix}, not {file.name}.")
 
 
 def check_parent(file: Path | None) -> None:
     """Refuse a file that cannot be written before the work that would fill it."""
-    if file is not None and not file.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {file.resolve().parent} to write {file.name} to.")
+    folder = None if file is None else runs.named(file).absolute().parent
+    if file is not None and folder is not None and not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to write {file.name} to.")
     if file is not None and file.is_dir():
         raise UserError(f"{file} is a folder; name a file to write.")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, check_parent, count, seed
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path, seed
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.experiments import env_config
 
@@ -15,17 +14,19 @@ def play(argv: Sequence[str]) -> int:
     parser = Parser(
         "play",
         "Play an environment in the terminal, seeing what an agent sees; or watch the agent of a run.\n"
-        "The environment can be changed: --env.kwargs.length 10",
+        "The environment can be changed: --env.kwargs.length 10\n"
+        f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
-    parser.add_argument("--run", metavar="RUN_DIR", type=Path, help="watch the agent of this run instead of playing")
+    parser.add_argument("--run", metavar="RUN_DIR", type=path, help="watch the agent of this run instead of playing")
     parser.add_argument("--episodes", metavar="N", type=count, default=1, help="episodes (default: 1)")
     parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: any)")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="write what is seen as a GIF")
+    parser.add_argument("--save", metavar="FILE", type=path, help="write what is seen as a GIF")
     args, overrides = parser.parse_env(argv)
     if (args.id is None) == (args.run is None):
         raise UserError("play: name an ENV_ID to play, or a run to watch with --run RUN_DIR, one of the two.")
     check_parent(args.save)
+    check_suffix("play: --save", args.save, ".gif")
     try:
         if args.run is not None:
             from bistable_rl.agents.watch import watch

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, count, seed
+from bistable_rl.commands.parser import Parser, count, path, seed
 from bistable_rl.config import UserError
 
 
@@ -40,9 +40,9 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--cells", metavar="CELL,...", help="cells (default: the preset's)")
     parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
     parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="output folder (default: runs)")
+    parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
     parser.add_argument("--estimate", action="store_true", help="say how long it will take here, from short trials")
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
     args = parser.parse_args(argv)
     try:
         seeds = [seed(text) for text in args.seeds.split(",")]

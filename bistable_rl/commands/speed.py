@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bistable_rl import runs
-from bistable_rl.commands.parser import Parser, check_parent
+from bistable_rl.commands.parser import Parser, check_parent, path
 from bistable_rl.config import UserError, one_sentence
 
 
@@ -25,7 +24,7 @@ def speed(argv: Sequence[str]) -> int:
     parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
     parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
     parser.add_argument("--profile", action="store_true", help="for ppo: where the time goes, instead of how fast")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the measurements to this file too")
+    parser.add_argument("--json", metavar="FILE", type=path, help="write the measurements to this file too")
     args = parser.parse_args(argv)
     check_parent(args.json)
     measured: Sequence[Any]
@@ -55,5 +54,5 @@ def speed(argv: Sequence[str]) -> int:
         raise UserError(f"speed: {one_sentence(error)}") from None
     if args.json is not None:
         rows = [dataclasses.asdict(row) for row in measured]
-        runs.write_json(args.json, {"environment": runs.environment(), "measured": rows})
+        runs.write_json(runs.named(args.json), {"environment": runs.environment(), "measured": rows})
     return 0

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, count
+from bistable_rl.commands.parser import Parser, path, port
 from bistable_rl.config import UserError, one_sentence
 
 
 def tensorboard(argv: Sequence[str]) -> int:
     """Show the curves of runs in a browser."""
     parser = Parser("tensorboard", "Serve TensorBoard for a folder of runs, until Ctrl-C.")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="a run folder, or a folder with some below it")
-    parser.add_argument("--port", metavar="N", type=count, default=6006, help="where to (default: 6006)")
+    parser.add_argument("folder", metavar="DIR", type=path, help="a run folder, or a folder with some below it")
+    parser.add_argument("--port", metavar="N", type=port, default=6006, help="where to (default: 6006)")
     args = parser.parse_args(argv)
     if not args.folder.is_dir():
         raise UserError(f"there is no folder {args.folder}; give one with runs, such as runs/t_maze.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bistable_rl import runs
-from bistable_rl.commands.parser import Parser
+from bistable_rl import runs, stopping
+from bistable_rl.commands.parser import Parser, path
 from bistable_rl.config import UserError, help_of
 from bistable_rl.experiments import Benchmark, Experiment
 
@@ -21,11 +21,11 @@ class TrainingParser(Parser):
         super().__init__(command, description)
         self.command, self.kind = command, kind
         self.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
-        self.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: runs)")
+        self.add_argument("--out", metavar="DIR", type=path, help="output folder (default: runs)")
         self.add_argument(
             "--overwrite", action="store_true", help="replace the run that is there, instead of numbering"
         )
-        self.add_argument("--resume", metavar="RUN_DIR", type=Path, help=resume)
+        self.add_argument("--resume", metavar="RUN_DIR", type=path, help=resume)
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Parse as `Parser` does a config, or else a run to go on with; help shows the keys of the config too."""
@@ -44,8 +44,29 @@ class TrainingParser(Parser):
         return args, overrides
 
 
-def say_result(run: Path, unit: str) -> dict[str, Any]:
-    """Print how a training ended, after so many of a unit; return its result."""
-    result: dict[str, Any] = json.loads((run / runs.RESULT).read_text(encoding="utf-8"))
+def say_result(run: Path, unit: str, show: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Print how a training ended, after so many of a unit; return its result.
+
+    Raises:
+        UserError: result.json is missing or broken.
+    """
+    result = runs.read_result(run)
+    if result is None:
+        raise UserError(f"{run} holds no {runs.RESULT}; --resume goes on with it.")
     print(f"{result['status']}: {result['steps']:,} {unit} in {result['seconds']:,.0f} s, in {run}")
+    try:
+        if result["evaluation"]:
+            show(result["evaluation"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run / runs.RESULT} is broken: its evaluation cannot be shown ({type(error).__name__}: {error}); "
+            "delete it, and --resume makes it anew."
+        ) from None
     return result
+
+
+def exit_code(result: Mapping[str, Any]) -> int:
+    """Return the exit code of a training: 0 when it has finished, 128 and the signal's number when one stopped it."""
+    if result["status"] != "interrupted":
+        return 0
+    return stopping.exit_code(getattr(signal, str(result.get("signal")), None))

@@ -6,14 +6,18 @@ The output folder must be the same folder on every node, such as one of a networ
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bistable_rl
+from bistable_rl import runs
 from bistable_rl.compare.engine import POLL_SECONDS
 from bistable_rl.compare.jobs import Job
-from bistable_rl.compare.local import INTERRUPTED, LOG, Command, Process, command
+from bistable_rl.compare.local import INTERRUPTED, Command, Process, child_command
 from bistable_rl.config import UserError, one_sentence
 
 
@@ -23,32 +27,38 @@ class RayLauncher:
     Args:
         workers: How many at once (default: one a core of the cluster).
         address: The cluster's address; without one, RAY_ADDRESS's or a new one on this machine.
-        command: What runs a job.
+        command: What runs a job (default: `child_command`).
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None, command: Command = command) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, command: Command | None = None) -> None:
         try:
             import ray
         except ImportError:
             raise UserError("--launcher ray needs Ray: install it with pip install 'bistable-rl[ray]'.") from None
         if address is not None:
             _check_address(address)
+        here = Path.cwd()
+        # Ray's workers import from the folder that is the current one here; that is to be no stranger's
+        os.chdir(Path(bistable_rl.__file__).parent.parent)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise UserError(f"--address {address}: {one_sentence(error)}") from None
+        finally:
+            os.chdir(here)
         cores = int(ray.cluster_resources()["CPU"])
         self.slots = workers or cores
         self.threads = max(1, cores // self.slots)
-        self._command = command
+        self._command = command or child_command()
         self._task = ray.remote(num_cpus=self.threads)(carry_out)
 
     def start(self, job: Job) -> Task:
         """Start a job whose folder is prepared."""
-        return Task(job.folder, self._task.remote(job, job.folder.resolve(), self._command, self.threads))
+        away = replace(job, folder=job.folder.resolve())
+        return Task(job.folder, self._task.remote(away, Path.cwd(), self._command, self.threads))
 
 
 def _check_address(address: str) -> None:
@@ -84,7 +94,7 @@ class Task:
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
             return INTERRUPTED
         except ray.exceptions.RayError as error:
-            with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            with runs.inside(self._folder, runs.LOG).open("a", encoding="utf-8") as log:
                 print(f"the Ray task failed: {type(error).__name__}: {one_sentence(error)}", file=log)
             return 1
 
@@ -101,9 +111,12 @@ class Task:
         ray.cancel(self._reference, force=True)
 
 
-def carry_out(job: Job, folder: Path, command: Command, threads: int) -> int:
-    """Run a job on the node that this is called on, and return its exit code; Ray cancels by a KeyboardInterrupt."""
-    process = Process(folder, command(job), threads)
+def carry_out(job: Job, cwd: Path, command: Command, threads: int) -> int:
+    """Run a job on the node that this is called on, and return its exit code; Ray cancels by a KeyboardInterrupt.
+
+    The job's current folder is the grid's, where the node has it.
+    """
+    process = Process(job.folder, command(job), threads, cwd if cwd.is_dir() else None)
     while True:
         try:
             code = process.poll()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,18 +52,18 @@ Block = Heading | Paragraph | Table | Figure
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """Return the page as Markdown; figures are links to files beside it."""
+    """Return the page as Markdown, in which no text is markup; figures are links to files beside it."""
     parts: list[str] = []
     for i, block in enumerate(blocks):
         if isinstance(block, Heading):
-            parts.append(f"{'##' if i else '#'} {block.text}")
+            parts.append(f"{'##' if i else '#'} {_escaped(block.text)}")
         elif isinstance(block, Paragraph):
-            parts.append(block.text)
+            parts.append(_escaped(block.text))
         elif isinstance(block, Figure):
-            parts.append(f"![{block.text}]({block.file.name})")
+            parts.append(f"![{_escaped(block.text)}]({block.file.name})")
         else:
             lines = [block.header, ["---"] * len(block.header), *block.rows]
-            parts.append("\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines))
+            parts.append("\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,6 +87,11 @@ def page(blocks: Sequence[Block]) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         f"<style>\n{STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
+
+
+def _escaped(text: str) -> str:
+    """Return a text as Markdown shows it: in one line, without HTML, links, formulas, emphasis or a further cell."""
+    return re.sub(r"[\\`*\[\]<>|$&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

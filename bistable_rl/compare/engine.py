@@ -7,7 +7,6 @@ same call is made again, and one that was extended runs what is new.
 from __future__ import annotations
 
 import csv
-import fcntl
 import sys
 import time
 from collections import deque
@@ -22,9 +21,11 @@ from bistable_rl import runs
 from bistable_rl.compare import ledger
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.ledger import Ledger, Row
-from bistable_rl.compare.local import INTERRUPTED, LOG, LocalLauncher
+from bistable_rl.compare.local import STOPPED, LocalLauncher
 from bistable_rl.config import UserError
 from bistable_rl.experiments import Experiment
+from bistable_rl.lock import LockedError, take
+from bistable_rl.stopping import raising
 
 POLL_SECONDS = 0.2
 SHOW_SECONDS = 2.0
@@ -90,7 +91,8 @@ def run_grid(
     """Carry out every job that is not finished yet.
 
     A job is finished when its row is in the ledger, or its run folder says so. One that fails stops no other, and is
-    tried again by the next call. Ctrl-C stops all runs, each with a checkpoint; a second one stops them at once.
+    tried again by the next call. Ctrl-C, SIGTERM or SIGHUP stops all runs, each with a checkpoint; a second Ctrl-C
+    stops them at once.
 
     Args:
         jobs: The jobs; their names and their folders differ.
@@ -101,20 +103,32 @@ def run_grid(
 
     Raises:
         UserError: A run folder holds another experiment, another grid is at work in `folder`, or a file is broken.
-        KeyboardInterrupt: After Ctrl-C, once every run has stopped.
+        KeyboardInterrupt: After such a signal, once every run has stopped.
     """
     launcher = launcher or LocalLauncher(workers)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another grid is at work in {folder}; wait for it, or name another --out.") from None
-        return _Grid(jobs, launcher, Ledger(folder, committed)).carry_out()
+        lock = take(runs.make_folder(folder))
+    except LockedError as busy:
+        raise UserError(
+            f"another grid is at work in {folder}{busy.holder}; wait for it, or name another --out."
+        ) from None
+    try:
+        with raising():
+            return _Grid(jobs, launcher, Ledger(folder, committed)).carry_out()
+    finally:
+        lock.release()
+
+
+def unfinished(jobs: Sequence[Job], book: Ledger) -> list[Job]:
+    """Return the jobs that `run_grid` would carry out: neither in the ledger nor finished in their run folder."""
+    return [job for job in jobs if book.row(job) is None and not _has_ended(job)]
+
+
+def _has_ended(job: Job) -> bool:
+    try:
+        return ledger.of_run(job) is not None
+    except UserError:  # broken files: named as a failed run, and not carried out again
+        return True
 
 
 class _Grid:
@@ -191,10 +205,10 @@ class _Grid:
 def _failure(job: Job, code: int) -> str:
     """Return why a run failed, in the words of its last line."""
     if code < 0:
-        return f"it was killed by signal {-code}; see {job.folder / LOG}."
-    if code == INTERRUPTED:
+        return f"it was killed by signal {-code}; see {job.folder / runs.LOG}."
+    if code in STOPPED:
         return "it was stopped; the same command goes on with it."
-    log = job.folder / LOG
+    log = job.folder / runs.LOG
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it said nothing.")
 

@@ -15,21 +15,27 @@ from bistable_rl import runs
 from bistable_rl.compare.engine import POLL_SECONDS, Launcher, fraction_done
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.ledger import Row
+from bistable_rl.progress import say_measuring
 
 MEASURED_SECONDS = 5.0  # of training, behind the imports
 LONGEST_SECONDS = 120.0
 
 
-def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher) -> float:
+def seconds_a_run(job: Job, finished: list[Row], launcher: Launcher, number: int, total: int) -> float:
     """Return how long a job takes: as others of its label took, or else measured; NaN if it does not get going.
 
     Args:
         job: The job.
         finished: Finished runs of any label.
         launcher: Runs the measurement.
+        number: The first of how many to be asked for, as the line on stderr says that tells of a measurement.
+        total: How many.
     """
     known = [row.number("seconds") for row in finished if row.label == job.label]
-    return float(np.mean(known)) if known else _measured(job, launcher)
+    if known:
+        return float(np.mean(known))
+    say_measuring(job.label, number, total)
+    return _measured(job, launcher)
 
 
 def _measured(job: Job, launcher: Launcher) -> float:

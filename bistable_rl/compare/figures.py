@@ -13,7 +13,7 @@ import numpy as np
 from bistable_rl.compare import statistics
 from bistable_rl.compare.plan import MetricConfig
 from bistable_rl.compare.series import Panel, Series
-from bistable_rl.style import cell_colour, drawing, mark_steps
+from bistable_rl.style import cell_colour, drawing, mark_steps, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +57,9 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
             if metric.threshold is not None:
                 for axes in row:
                     axes.axhline(metric.threshold, color="black", linewidth=0.8, linestyle=":")
-            row[0].set(title=panel.title, ylabel=metric_name(metric))
+            row[0].set(title=plain(panel.title), ylabel=plain(metric_name(metric)))
         for axes, cell in zip(all_axes[0][1:], cells, strict=True):
-            axes.set_title(cell)
+            axes.set_title(plain(cell))
         all_axes[-1][0].set_xlabel(unit)
         mark_steps(all_axes[-1][0])
         all_axes[-1][0].locator_params(axis="x", nbins=3)  # all share it
@@ -81,8 +81,8 @@ def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> Non
                 axes.plot([found.low, found.high], [y, y], color=colour, linewidth=7, alpha=0.25, solid_capstyle="butt")
                 axes.plot([found.value] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.5)
                 axes.plot(values, np.full(len(values), y), marker, color=colour, markersize=5, alpha=0.8)
-            axes.set(xlabel=metric_name(metric), ylim=(len(panel.series) - 0.4, -0.6))
-            axes.set_yticks(range(len(panel.series)), [series.name for series in panel.series])
+            axes.set(xlabel=plain(metric_name(metric)), ylim=(len(panel.series) - 0.4, -0.6))
+            axes.set_yticks(range(len(panel.series)), [plain(series.name) for series in panel.series])
 
 
 def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
@@ -116,7 +116,7 @@ def _panels(
     size = (WIDTH if len(panels) == 1 else 4.4 * len(panels), height)
     with drawing(path, 1, len(panels), size=size, **subplots) as (figure, axes):
         for one, panel in zip(axes[0], panels, strict=True):
-            one.set_title(panel.title)
+            one.set_title(plain(panel.title))
         yield figure, list(axes[0])
 
 
@@ -131,7 +131,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def _counted(series: Series) -> str:
-    return f"{series.name} ({len(series.rows)})"
+    return plain(f"{series.name} ({len(series.rows)})")
 
 
 def _styled(panel: Panel) -> Iterator[tuple[Series, Any, str]]:

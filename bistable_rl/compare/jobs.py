@@ -14,7 +14,6 @@ from bistable_rl import runs
 from bistable_rl.config import UserError, to_dict, to_yaml
 from bistable_rl.experiments import Benchmark, Experiment
 
-JOB = "job.json"
 IRRELEVANT = ("name", "device", "checkpoint")
 """What changes no number of a run."""
 
@@ -84,7 +83,7 @@ def prepare(job: Job) -> None:
             job.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{job.folder} cannot be made: {error.strerror}.") from None
-        runs.write_json(job.folder / JOB, {"hash": job.hash})
+        runs.write_json(job.folder / runs.JOB, {"hash": job.hash})
         runs.write_text(job.folder / runs.CONFIG, to_yaml(job.config))
         return
     there = runs.read_config(job.folder)
@@ -98,8 +97,8 @@ def prepare(job: Job) -> None:
 
 def _kept_hash(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / JOB).read_text(encoding="utf-8"))["hash"])
-    except (OSError, ValueError, LookupError, TypeError):  # the run of no grid
+        return str(runs.read_json(folder / runs.JOB)["hash"])
+    except (FileNotFoundError, UserError, LookupError):  # the run of no grid
         return None
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +73,11 @@ def of_run(job: Job) -> Row | None:
         UserError: The run says that it finished, but its files are broken.
     """
     try:
-        result = json.loads((job.folder / runs.RESULT).read_text(encoding="utf-8"))
+        result = runs.read_json(runs.inside(job.folder, runs.RESULT))
         if result["status"] != "finished":
             return None
-        made = json.loads((job.folder / runs.ENVIRONMENT).read_text(encoding="utf-8"))
-        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
+        made = runs.read_json(runs.inside(job.folder, runs.ENVIRONMENT))
+        with runs.inside(job.folder, runs.METRICS).open(encoding="utf-8") as file:
             curve = [point for point in map(_point, csv.DictReader(file)) if point]
         facts = {
             "cell": job.config.cell,
@@ -94,17 +95,48 @@ def of_run(job: Job) -> Row | None:
             final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
-    return Row(
+    row = Row(
         label=job.label,
         seed=job.config.seed,
         hash=job.hash,
         facts={name: "" if value is None else str(value) for name, value in facts.items()},
-        keys={name: str(value) for name, value in job.keys.items()},
+        keys=_keys(job),
         final=final,
         curve=_thinned(curve),
     )
+    try:
+        _check_numbers(row)
+    except ValueError as error:
+        raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
+    return row
+
+
+def _keys(job: Job) -> dict[str, str]:
+    """Return the grid's keys and a job's values as text that a file can hold."""
+    return {name: str(value).encode(errors="replace").decode() for name, value in job.keys.items()}
+
+
+def _check_numbers(row: Row) -> None:
+    """Check the numbers of a row that are counted with; its metrics may be infinite or NaN.
+
+    Raises:
+        ValueError: One is missing or no number, or the curve does not go forward.
+    """
+    for fact in ("steps", "seconds", "memory_mb"):
+        value = row.number(fact)
+        if not (0 <= value < math.inf or (fact == "memory_mb" and math.isnan(value))):
+            raise ValueError(f"{fact} of {row.label}, seed {row.seed} is {row.facts.get(fact)!r}")
+    before = -math.inf
+    for point in row.curve:
+        steps = point.get("steps", math.nan)
+        if not (before < steps < math.inf and 0 <= point.get("seconds", 0.0) < math.inf):
+            raise ValueError(f"the curve of {row.label}, seed {row.seed} does not go forward at {steps:g} steps")
+        before = steps
+    for name in row.final:
+        if "@" in name and not re.fullmatch(r"[1-9][0-9]{0,17}", name.partition("@")[2]):
+            raise ValueError(f"final.{name} names no horizon")
 
 
 def _point(row: Mapping[str, str]) -> dict[str, float]:
@@ -148,8 +180,7 @@ class Ledger:
         row = self._rows.get(job.hash)
         if row is None:
             return None
-        keys = {name: str(value) for name, value in job.keys.items()}
-        return Row(job.label, row.seed, row.hash, row.facts, keys, row.final, row.curve)
+        return Row(job.label, row.seed, row.hash, row.facts, _keys(job), row.final, row.curve)
 
     @property
     def seeds(self) -> list[int]:
@@ -229,9 +260,12 @@ def read(folder: Path) -> list[Row]:
             )
             for row in _lines(folder / RUNS, FACTS)
         ]
+        seen: set[str] = set()
         for row in rows:
-            for fact in ("steps", "seconds", "memory_mb"):
-                row.number(fact)  # they are numbers, if they are there
+            _check_numbers(row)
+            if row.hash in seen:
+                raise ValueError(f"two rows of {RUNS} have the hash {row.hash!r}")
+            seen.add(row.hash)
         return rows
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from None

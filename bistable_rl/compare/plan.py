@@ -23,10 +23,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bistable_rl.compare.jobs import Job
-from bistable_rl.config import Seed, UserError, build, find_config, read_yaml, shown, unknown
-from bistable_rl.experiments import Benchmark, Experiment, check_name, kind_of
+from bistable_rl.config import NAME_BYTES, Seed, UserError, build, find_config, read_yaml, shown, unknown
+from bistable_rl.experiments import COMPARE, Benchmark, Experiment, check_command, check_name, kind_of
 
 VARIANT = "variant"
+WRITTEN = (
+    *("report", "report.md", "report.html", "summary.csv", "runs.csv", "curves.csv"),
+    *("curves.png", "final.png", "horizons.png"),
+)
+"""What lies beside the folders of the variants."""
 TASK_SECTIONS = ("env", "task")
 """Keys in here change the question that is asked; runs are compared only with runs that were asked the same."""
 
@@ -36,7 +41,7 @@ class MetricConfig:
     """What is compared.
 
     Args:
-        name: A metric of the evaluations, such as `success_rate` or `return_mean`.
+        name: A metric of the evaluations, such as `success_rate` or `mean_reward`.
         threshold: What counts as solved, for steps and seconds to threshold (null: not asked).
         better: Whether `higher` or `lower` is better.
     """
@@ -74,6 +79,8 @@ class Comparison:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{source}: seeds must be a list of different seeds, not {shown(self.seeds)}.")
         for label, changes in self.variants.items():
+            if not re.search(r"\w", label):
+                raise UserError(f"{source}: variants.{shown(label)}: a variant's name must hold a letter or a digit.")
             if not isinstance(changes, dict):
                 raise UserError(
                     f"{source}: variants.{label} must map keys to values, such as {{policy.cell: gru}}, "
@@ -93,6 +100,7 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         UserError: The first thing that is wrong, in one sentence that names the file and the key.
     """
     data = read_yaml(path)
+    check_command(data, path, COMPARE)
     if "base" not in data:
         raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
     base = data.pop("base")
@@ -107,16 +115,41 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
             _check_key(kind, key, where)
             _lay(varied, key, value, where)
         config = build(kind, varied | {"name": comparison.name}, where)
-        folder = out / comparison.name / re.sub(r"[^\w.+-]+", "_", label)
+        folder = out / comparison.name / _folder_name(label, where)
         jobs += [Job(label, replace(config, seed=seed), folder / f"seed{seed}", keys) for seed in comparison.seeds]
     _check_distinct(jobs, path)
     return comparison, jobs
 
 
+def folders(path: Path) -> list[Path]:
+    """Return the folders of the files that a comparison is written in: its own, and its base's.
+
+    Raises:
+        UserError: The file cannot be read, or there is no such base.
+    """
+    base = read_yaml(path).get("base")
+    return [path.parent, *([find_config(base).parent] if isinstance(base, str) else [])]
+
+
 def describe(keys: Mapping[str, Any]) -> str:
-    """Return what a combination is called: "gru with help, length 50"."""
+    """Return what a combination is called, in a line of printable text: "gru with help, length 50"."""
     bare = (VARIANT, "policy.cell", "network.cell")
-    return ", ".join(str(value) if key in bare else f"{key.split('.')[-1]} {value}" for key, value in keys.items())
+    text = ", ".join(str(value) if key in bare else f"{key.split('.')[-1]} {value}" for key, value in keys.items())
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _folder_name(label: str, where: str) -> str:
+    """Return what the folder of a variant's runs is called: never hidden, nor `..`.
+
+    Raises:
+        UserError: The name is too long, or that of a file which the comparison writes.
+    """
+    name = re.sub(r"[^\w.+-]+|^\.+", "_", label)
+    if len(name.encode()) > NAME_BYTES:
+        raise UserError(f"{where}: the name of a folder has {NAME_BYTES} bytes at most, this one more.")
+    if name in WRITTEN:
+        raise UserError(f"{where}: {name} is what a comparison writes beside its variants; name the variant otherwise.")
+    return name
 
 
 def panel(keys: Mapping[str, Any]) -> str:

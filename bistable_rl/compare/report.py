@@ -20,6 +20,15 @@ from bistable_rl.compare.statistics import Estimate
 
 REPORT, PAGE, SUMMARY = "report.md", "report.html", "summary.csv"
 CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"
+FEW_SEEDS = (
+    f"Of fewer than {statistics.MIN_SEEDS} seeds there is no interval: they cannot tell a difference between two cells "
+    "from chance, whatever they show. Three seeds each are all apart by chance alone in 10% of all cases, two in 33%, "
+    "four in 3%, five in 1%."
+)
+SURE = (
+    "These are shares of the pairs of runs that were seen. 1.00 (1.00 to 1.00) says that every run of the one ended "
+    "better than every run of the other, not that the next one will."
+)
 
 
 def write_report(
@@ -52,6 +61,8 @@ def write_report(
             f"each name. Made by {command}."
         ),
     ]
+    if any(len(series.rows) < statistics.MIN_SEEDS for one in found for series in one.series):
+        blocks.append(Paragraph(FEW_SEEDS))
     if failed:
         blocks += [Heading("Failed"), Table(("run", "why"), list(failed.items()))]
     blocks += [
@@ -69,6 +80,7 @@ def write_report(
             blocks += [
                 Heading(f"Probability that a run of the row ends better than one of the column{title}"),
                 _improvement_table(one),
+                Paragraph(SURE),
             ]
     if horizons is not None:
         draw_horizons(folder / HORIZONS, found, horizons)
@@ -113,7 +125,9 @@ def _estimate_cells(series: Series) -> list[str]:
 
 
 def _interval(found: Estimate) -> str:
-    return "one seed" if np.isnan(found.low) else f"{found.low:.3g} to {found.high:.3g}"
+    if not np.isfinite(found.value):
+        return ""
+    return "too few seeds" if np.isnan(found.low) else f"{found.low:.3g} to {found.high:.3g}"
 
 
 def _threshold_table(found: Sequence[Panel], unit: str) -> Table:
@@ -127,7 +141,11 @@ def _threshold_table(found: Sequence[Panel], unit: str) -> Table:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if np.isfinite(value) else "never"
+    return "never" if value == np.inf else _known(value)
+
+
+def _known(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else ""
 
 
 def _improvement_table(one: Panel) -> Table:
@@ -164,7 +182,8 @@ def _cost_table(found: Sequence[Panel], unit: str) -> Table:
     rows = []
     for first, series in _every(found):
         seconds, steps, memory = (series.mean(fact) for fact in ("seconds", "steps", "memory_mb"))
-        cells = [_number(seconds), _number(steps / seconds), "" if np.isnan(memory) else _number(memory)]
+        # a run of less than 0.05 s took 0.0 s in its result.json
+        cells = [_known(seconds), _known(steps / seconds if seconds else np.nan), _known(memory)]
         rows.append([*first, *cells])
     return Table([*_first(found), "seconds a run", f"{unit} a second", "peak memory, MB"], rows)
 
@@ -178,8 +197,8 @@ def _runs_table(rows: Sequence[Row], metric: str) -> Table:
                 row.label,
                 str(row.seed),
                 f"{final_value(row, metric):.3g}",
-                _number(row.number("steps")),
-                _number(row.number("seconds")),
+                _known(row.number("steps")),
+                _known(row.number("seconds")),
                 row.facts["threads"],
                 row.facts["date"][:10],
                 row.facts["commit"][:9] + "+" * row.facts["commit"].endswith("+"),

@@ -133,4 +133,4 @@ def final_value(row: Row, metric: str) -> float:
 
 def _column(row: Row, name: str, metric: str) -> np.ndarray:
     """Return a column of the evaluations that report the metric."""
-    return np.array([point[name] for point in row.curve if metric in point])
+    return np.array([point.get(name, np.nan) for point in row.curve if metric in point])

@@ -16,11 +16,18 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+MIN_SEEDS = 4
+"""Of fewer seeds there is no interval. Resampling cannot look beyond the seeds: between the worst and the best of three
+lies the true median in 75% of all cases only, 1 - 2^(1-n), and two groups of three are apart by chance alone in 10%,
+2 / C(2n, n) with n seeds each (Mann and Whitney's exact test), so that no outcome of theirs is sure to 95%."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95% bootstrap interval; the bounds are NaN where a single seed gives none."""
+    """A statistic with its 95% bootstrap interval; the bounds are NaN of fewer than `MIN_SEEDS` seeds.
+
+    They are NaN too where a value is infinite or NaN.
+    """
 
     value: float
     low: float
@@ -35,7 +42,7 @@ class Band:
         steps: (n,) environment steps or updates.
         values: (seeds, n) each seed's curve at these steps.
         middle: (n,) interquartile mean over the seeds.
-        low: (n,) lower bound of its 95% interval at each step; NaN with a single seed.
+        low: (n,) lower bound of its 95% interval at each step; NaN of fewer than `MIN_SEEDS` seeds.
         high: (n,) upper bound.
     """
 
@@ -97,7 +104,7 @@ def _interval(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of a percentile bootstrap interval, the same ones for the same samples."""
-    if min(sample.shape[axis] for sample in samples) < 2:
+    if min(sample.shape[axis] for sample in samples) < MIN_SEEDS or not all(np.isfinite(s).all() for s in samples):
         shape = np.asarray(statistic(*samples, axis=axis)).shape
         return np.full(shape, np.nan), np.full(shape, np.nan)
     found: Any = stats.bootstrap(

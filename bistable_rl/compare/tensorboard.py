@@ -8,6 +8,7 @@ run folder, and one in the folder `report`.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -110,7 +111,10 @@ def _scalar(tag: str, value: float, step: int) -> Event:
 
 def _layout(title: str, tags: Sequence[str]) -> Summary:
     """Return TensorBoard's layout of custom scalars: a chart a tag, every run in it."""
-    charts = [layout_pb2.Chart(title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"])) for tag in tags]
+    charts = [
+        layout_pb2.Chart(title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$"]))
+        for tag in tags
+    ]
     layout = layout_pb2.Layout(category=[layout_pb2.Category(title=title, chart=charts)])
     plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME))
     tensor = TensorProto(dtype="DT_STRING", string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())

@@ -39,7 +39,7 @@ def fetch_mnist(folder: Path, mirrors: tuple[str, ...] = MIRRORS) -> None:
             except (RequestException, ValueError) as error:  # pooch raises ValueError for a wrong checksum
                 failures.append(f"{mirror}: {type(error).__name__}")
             except OSError as error:
-                raise UserError(f"{folder} cannot be written: {one_sentence(error)}") from None
+                raise UserError(f"{folder} cannot be written: {error.strerror or one_sentence(error)[:-1]}.") from None
         else:
             raise UserError(
                 f"{name} cannot be fetched ({'; '.join(failures)}); put MNIST's files into {folder} by hand."

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from bistable_rl.kernels import cpu
+from bistable_rl.kernels.torch_state import forward_mode_active, transforms_active
 
 BACKENDS = ("cpu", "triton", "torch", "reference")
 KINDS = ("brc", "nbrc", "gru", "lstm")  # the cells that have kernels
@@ -28,17 +29,34 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(kind: str | None, device: str, dtype: torch.dtype, hidden_size: int) -> Choice:
-    """Which backend runs a scan.
+def transform() -> str | None:
+    """Why only the reference will do here and now: a transform of torch.func, or forward-mode AD; None without either.
+
+    Custom operations drop out of both; plain ones follow them.
+    """
+    if transforms_active():
+        return "only the reference runs under a transform of torch.func"
+    if forward_mode_active():
+        return "only the reference runs under forward-mode AD"
+    return None
+
+
+def choose(
+    kind: str | None, device: str, dtype: torch.dtype, hidden_size: int, *, only_reference: str | None = None
+) -> Choice:
+    """Which backend runs a scan here and now.
 
     The fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for another.
-    A cell without kernels always runs the reference.
+    A cell without kernels always runs the reference, as does every cell under a transform of torch.func (`vmap`,
+    `grad`, `jvp`, ...), inside `torch.autograd.forward_ad.dual_level`, and on the meta device.
 
     Args:
         kind: one of `KINDS`, or None for a cell without kernels.
         device: the type of the device: "cpu", "cuda", ...
         dtype: the type of the input and parameters.
         hidden_size: H.
+        only_reference: why only the reference will do, where the caller knows: for gradients that are to be
+            differentiated again, or are batched.
 
     Returns:
         The backend's name, of `BACKENDS`, and the reason.
@@ -48,13 +66,21 @@ def choose(kind: str | None, device: str, dtype: torch.dtype, hidden_size: int) 
     """
     if kind is None:
         return Choice("reference", "this cell has no kernel of its own")
+    only_reference = only_reference or transform()
     if _asked is not None:
         if _asked not in BACKENDS:
-            raise ValueError(f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)}")
-        obstacle = _obstacle(_asked, kind, device, dtype, hidden_size)
+            raise ValueError(
+                f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)} (asked for by BISTABLE_RL_BACKEND)"
+            )
+        obstacle = None if _asked == "reference" else only_reference
+        obstacle = obstacle or _obstacle(_asked, kind, device, dtype, hidden_size)
         if obstacle:
             raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
         return Choice(_asked, "asked for")
+    if only_reference is not None:
+        return Choice("reference", only_reference)
+    if device == "meta":
+        return Choice("reference", "meta tensors have a shape and nothing to compute")
     native = "cpu" if device == "cpu" else "triton"
     obstacle = _obstacle(native, kind, device, dtype, hidden_size)
     if obstacle is None:

@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels.cpu import Gradients, saved_shape
+from bistable_rl.kernels.cpu import Gradients, check_inputs, check_results, saved_shape
 
 GATES = {"brc": 3, "nbrc": 3, "gru": 3, "lstm": 4}
 
@@ -44,8 +44,8 @@ def forward(
     steps: "Steps | None" = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a whole sequence; arguments and results are those of `cpu.forward`, and `steps` runs a chunk's steps."""
-    H = weight_hh.shape[1]
-    sizes, rows = _sizes(x, batch_sizes), x.flatten(0, -2)
+    sizes = check_inputs(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    H, rows = weight_hh.shape[1], x.flatten(0, -2)
     last = state
     outputs = x.new_empty(len(rows), H)
     n, kept_rows, padded = saved_shape(kind, len(rows), H, recompute=recompute)
@@ -86,8 +86,9 @@ def backward(
     steps_back: "StepsBack | None" = None,
 ) -> Gradients:
     """The gradients of all that `forward` was given; as `cpu.backward`, and `steps_back` runs a chunk's steps."""
-    H = weight_hh.shape[1]
-    sizes, rows = _sizes(x, batch_sizes), x.flatten(0, -2)
+    sizes = check_inputs(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    H, rows = weight_hh.shape[1], x.flatten(0, -2)
+    check_results(kind, x, len(state), H, grad_outputs, grad_final, outputs, saved, recompute=recompute)
     states = outputs.reshape(-1, H)
     if kind == "lstm":
         states = torch.cat([states, saved[:, -1, :H]], 1)
@@ -218,11 +219,6 @@ def _steps_back(
             carried[:size] = grad
         end -= size
     return carried
-
-
-def _sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
-    """How many sequences reach each step."""
-    return [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
 
 
 def _chunks(sizes: list[int], width: int, x: Tensor) -> Iterator[tuple[list[int], int, int]]:

@@ -24,7 +24,10 @@ enum { KIND_BRC, KIND_NBRC, KIND_GRU, KIND_LSTM };
 
 // Raised, here and in cpu.py, with every change to what passes between the two: a binary built from older sources is
 // then refused, instead of reading memory that is not there.
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
+
+// What a call returns, here and in cpu.py.
+enum { OK, NO_MEMORY };
 
 // One call. cpu.py holds the same list. Pointers may be null where the argument is optional.
 struct Call {
@@ -207,29 +210,9 @@ static int chosen = 0;
 // ---- packed parameters, kept by the caller --------------------------------------------------------------------
 
 struct alignas(64) PackedHeader {
-    Call call;         // kind, bytes, I, H and where the parameters lie
-    int64_t count[4];  // numbers in weight_ih, weight_hh, bias_ih, bias_hh
-    uint64_t fingerprint;
-    int table;
+    Call call;           // kind, bytes, I and H; nothing points at the parameters any more
+    const Table* table;  // whose layout the parameters have
 };
-
-// Of 32 numbers spread over each parameter. An assignment through `.data` changes a parameter without a trace (no new
-// version), but hardly without changing one of these.
-static uint64_t fingerprint(const PackedHeader* header) {
-    const Call* c = &header->call;
-    const void* parameters[4] = {c->weight_ih, c->weight_hh, c->bias_ih, c->bias_hh};
-    uint64_t sum = 0;
-    for (int p = 0; p < 4; ++p) {
-        const int64_t count = header->count[p], stride = count / 32 + 1;
-        for (int64_t i = 0; i < count; i += stride) {
-            uint64_t bits = 0;
-            memcpy(&bits, (const char*)parameters[p] + i * c->bytes, c->bytes);
-            sum = (sum ^ bits) * 0x9E3779B97F4A7C15u;
-            sum ^= sum >> 29;
-        }
-    }
-    return sum;
-}
 
 // ---- the C interface ------------------------------------------------------------------------------------------
 
@@ -269,28 +252,35 @@ size_t brl_packed_bytes(const Call* call) {
 void brl_pack(const Call* call, void* to) {
     PackedHeader* header = (PackedHeader*)to;
     memset(header, 0, sizeof *header);
-    header->call = *call;
-    header->table = chosen;
-    const Call* c = &header->call;
-    const int64_t gates = c->kind == KIND_LSTM ? 4 : 3, hidden = c->kind == KIND_NBRC ? 2 : gates;
-    header->count[0] = gates * c->H * c->I;
-    header->count[1] = c->kind == KIND_BRC ? 2 * c->H : hidden * c->H * c->H;
-    header->count[2] = c->bias_ih ? c->bias_ih_size : 0;
-    header->count[3] = c->bias_hh ? hidden * c->H : 0;
-    header->fingerprint = fingerprint(header);
-    tables[chosen].pack[c->bytes == 8](c, header + 1);
+    header->call.kind = call->kind, header->call.bytes = call->bytes;
+    header->call.I = call->I, header->call.H = call->H;
+    header->table = &tables[chosen];
+    header->table->pack[call->bytes == 8](call, header + 1);
 }
 
-// One step with packed parameters; `outputs` may be null. Returns 0; 1 without memory; 2 if the parameters have changed
-// since they were packed.
+// One step with packed parameters; `outputs` may be null. Returns as brl_forward.
 int brl_step(const void* packed, const void* x, const void* state, const uint8_t* resets, const void* initial,
              void* outputs, void* final_state, int64_t B, int64_t threads) {
     const PackedHeader* header = (const PackedHeader*)packed;
-    if (header->table != chosen || header->fingerprint != fingerprint(header)) return 2;
     Call call = header->call;
     call.T = 1, call.B = call.N = B, call.threads = threads;
     call.x = x, call.state = state, call.resets = resets, call.initial = initial;
     call.outputs = outputs, call.final_state = final_state, call.packed = header + 1;
+    return header->table->forward[call.bytes == 8](&call);
+}
+
+// One step with parameters as they are now: they are packed for this step alone, into the workspace.
+int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bias_ih_size, const void* weight_ih,
+                  const void* weight_hh, const void* bias_ih, const void* bias_hh, const void* x, const void* state,
+                  const uint8_t* resets, const void* initial, void* outputs, void* final_state, int64_t B,
+                  int64_t threads) {
+    Call call;
+    memset(&call, 0, sizeof call);
+    call.kind = kind, call.bytes = bytes, call.I = I, call.H = H, call.bias_ih_size = bias_ih_size;
+    call.weight_ih = weight_ih, call.weight_hh = weight_hh, call.bias_ih = bias_ih, call.bias_hh = bias_hh;
+    call.T = 1, call.B = call.N = B, call.threads = threads;
+    call.x = x, call.state = state, call.resets = resets, call.initial = initial;
+    call.outputs = outputs, call.final_state = final_state;
     return brl_forward(&call);
 }
 }
@@ -298,27 +288,45 @@ int brl_step(const void* packed, const void* x, const void* state, const uint8_t
 // ---- the module -----------------------------------------------------------------------------------------------
 
 #if defined(PYTHON_API_VERSION)
-// cpu.py reaches the functions above through ctypes, except `step`: there ctypes would cost half as much as the work.
+// cpu.py reaches the functions above through ctypes, except the steps: there ctypes would cost half as much as the work.
+
+static bool read_integers(PyObject* const* arguments, Py_ssize_t count, Py_ssize_t wanted, int64_t* values) {
+    if (count != wanted) {
+        PyErr_Format(PyExc_TypeError, "expected %zd integers, got %zd arguments", wanted, count);
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < count; ++i) values[i] = (int64_t)PyLong_AsVoidPtr(arguments[i]);
+    return !PyErr_Occurred();
+}
 
 // step(packed, x, state, resets, initial, outputs, final_state, B, threads): addresses, then numbers, as of brl_step.
 static PyObject* step(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-    if (count != 9) {
-        PyErr_Format(PyExc_TypeError, "step takes 9 integers, got %zd arguments", count);
-        return 0;
-    }
-    void* address[7];
-    for (int i = 0; i < 7; ++i) address[i] = PyLong_AsVoidPtr(arguments[i]);
-    const int64_t B = PyLong_AsLongLong(arguments[7]), threads = PyLong_AsLongLong(arguments[8]);
-    if (PyErr_Occurred()) return 0;
+    int64_t v[9];
+    if (!read_integers(arguments, count, 9, v)) return 0;
     int status;
     Py_BEGIN_ALLOW_THREADS;
-    status = brl_step(address[0], address[1], address[2], (const uint8_t*)address[3], address[4], address[5],
-                      address[6], B, threads);
+    status = brl_step((void*)v[0], (void*)v[1], (void*)v[2], (uint8_t*)v[3], (void*)v[4], (void*)v[5], (void*)v[6],
+                      v[7], v[8]);
     Py_END_ALLOW_THREADS;
     return PyLong_FromLong(status);
 }
 
-static PyMethodDef methods[] = {{"step", (PyCFunction)(void (*)(void))step, METH_FASTCALL, 0}, {0, 0, 0, 0}};
+// step_once(kind, ...): numbers and addresses, as of brl_step_once.
+static PyObject* step_once(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    int64_t v[17];
+    if (!read_integers(arguments, count, 17, v)) return 0;
+    int status;
+    Py_BEGIN_ALLOW_THREADS;
+    status = brl_step_once(v[0], v[1], v[2], v[3], v[4], (void*)v[5], (void*)v[6], (void*)v[7], (void*)v[8],
+                           (void*)v[9], (void*)v[10], (uint8_t*)v[11], (void*)v[12], (void*)v[13], (void*)v[14], v[15],
+                           v[16]);
+    Py_END_ALLOW_THREADS;
+    return PyLong_FromLong(status);
+}
+
+static PyMethodDef methods[] = {{"step", (PyCFunction)(void (*)(void))step, METH_FASTCALL, 0},
+                                {"step_once", (PyCFunction)(void (*)(void))step_once, METH_FASTCALL, 0},
+                                {0, 0, 0, 0}};
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", "See cpu.py.", -1, methods, 0, 0, 0, 0};
 PyMODINIT_FUNC PyInit__cpu(void) { return PyModule_Create(&definition); }
 #endif

@@ -35,14 +35,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bistable_rl.kernels.packed import check_batch_sizes
+
+Parameters = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+"""weight_ih, weight_hh, bias_ih and bias_hh, of the shapes in the table above."""
+
 KINDS: dict[str, int] = {"brc": 0, "nbrc": 1, "gru": 2, "lstm": 3}
 DTYPES: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 
 # Rows kept for the backward pass in `saved`, by kind: (with the gates, with `recompute`).
 _SAVED_ROWS = {"brc": (0, 0), "nbrc": (3, 0), "gru": (4, 0), "lstm": (5, 1)}
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _GATES = {"brc": 3, "nbrc": 3, "gru": 3, "lstm": 4}
 
-_INTERFACE = 2  # of the binary, as in cpu.cpp
+_INTERFACE = 3  # of the binary, as in cpu.cpp
+_NO_MEMORY = 1  # what a call of it returns, as in cpu.cpp; 0 is success
 
 # A process forked after this import may have inherited an OpenMP runtime without its threads.
 _IMPORTED_IN = os.getpid()
@@ -69,6 +76,21 @@ def available() -> tuple[bool, str]:
 def state_size(kind: str, hidden_size: int) -> int:
     """The width S of the state."""
     return 2 * hidden_size if kind == "lstm" else hidden_size
+
+
+def parameter_shapes(
+    kind: str, input_size: int, hidden_size: int, bias_ih: Tensor | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of weight_ih, weight_hh, bias_ih and bias_hh, as in the table above.
+
+    The bistable cells have two for bias_ih, without the candidate's and with it: the given one decides. They have no
+    bias_hh, so no shape is right for it.
+    """
+    I, H, gates = input_size, hidden_size, _GATES[kind] * hidden_size
+    if kind not in ("brc", "nbrc"):
+        return (gates, I), (gates, H), (gates,), (gates,)
+    bias = gates if bias_ih is not None and bias_ih.shape == (gates,) else 2 * H
+    return (gates, I), (2 if kind == "brc" else 2 * H, H), (bias,), (-1,)
 
 
 def saved_shape(kind: str, rows: int, hidden_size: int, *, recompute: bool = False) -> tuple[int, int, int]:
@@ -118,6 +140,10 @@ def forward(
     Returns:
         `outputs` (T, B, H) or (N, H); `final_state` (B, S), each sequence's state after its own last step, never
         an alias of `state`; `saved`, of `saved_shape(kind, N, H, recompute=recompute)`, for `backward`.
+
+    Raises:
+        ValueError: if a tensor is not of the shape, dtype or device that it has to be.
+        MemoryError: if there is no memory for the workspace.
     """
     call = describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
     c, T, B, N, H = call.c, call.T, call.B, call.N, call.H
@@ -174,10 +200,15 @@ def backward(
     Returns:
         `Gradients`, each of its input's shape: x (None unless `need_x`), state, weight_ih, weight_hh, bias_ih,
         bias_hh, initial; None for an input that was None.
+
+    Raises:
+        ValueError: if a tensor is not of the shape, dtype or device that it has to be.
+        MemoryError: if there is no memory for the workspace.
     """
     call = describe(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    check_results(kind, x, call.B, call.H, grad_outputs, grad_final, outputs, saved, recompute=recompute)
     c = call.c
-    given = [_contiguous(t) for t in (grad_outputs, grad_final, outputs, saved)]
+    given = [_readable(t) for t in (grad_outputs, grad_final, outputs, saved)]
     c.grad_outputs, c.grad_final, c.outputs, c.saved = (_pointer(t) for t in given)
     c.recompute = recompute
     gradients = Gradients(
@@ -223,8 +254,9 @@ class Described(NamedTuple):
     tensors: list[Tensor | None]
 
 
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
+def _readable(tensor: Tensor | None) -> Tensor | None:
+    """The tensor itself, or a copy whose memory holds its numbers one after the other."""
+    return None if tensor is None else tensor.contiguous().resolve_neg()
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -233,6 +265,99 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 def _like(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+def check_inputs(
+    kind: str,
+    x: Tensor,
+    state: Tensor | None,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    batch_sizes: Tensor | None,
+    initial: Tensor | None,
+) -> list[int]:
+    """Check every shape, dtype and device, for all backends: a kernel trusts them when it reads and writes memory.
+
+    Returns:
+        How many sequences reach each step, (T,).
+
+    Raises:
+        ValueError: if a tensor is not as in the table above.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kernel {kind!r}; choices: {', '.join(KINDS)}")
+    if x.dim() != (3 if batch_sizes is None else 2):
+        raise ValueError(
+            f"x must be (T, B, I), or (N, I) with batch_sizes; got {tuple(x.shape)} with"
+            + ("out batch_sizes" if batch_sizes is None else " batch_sizes")
+        )
+    if batch_sizes is None:
+        sizes = [x.shape[1]] * x.shape[0]
+    else:
+        check_batch_sizes(batch_sizes, x.shape[0])
+        sizes = batch_sizes.tolist()
+    B = x.shape[1] if batch_sizes is None else sizes[0]
+    if weight_hh.dim() != 2:
+        raise ValueError(f"weight_hh must have 2 dimensions, got {tuple(weight_hh.shape)}")
+    I, H = x.shape[-1], weight_hh.shape[1]
+    S = state_size(kind, H)
+    if not x.is_floating_point() or x.layout != torch.strided:
+        raise ValueError(f"x must be a dense tensor of floating-point numbers, got {x.dtype}, {x.layout}")
+    _check("x", x, tuple(x.shape), x)
+    if bias_hh is not None and kind in ("brc", "nbrc"):
+        raise ValueError(f"{kind} has no bias_hh")
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    for name, tensor, shape in zip(_WEIGHTS, weights, parameter_shapes(kind, I, H, bias_ih), strict=True):
+        if tensor is not None:
+            _check(name, tensor, shape, x)
+    if state is not None:
+        _check("state", state, (B, S), x)
+    if initial is not None:
+        _check("initial", initial, (S,), x)
+    if resets is not None:
+        if resets.element_size() != 1:
+            raise ValueError(f"resets must be of torch.bool or torch.uint8, got {resets.dtype}")
+        _check("resets", resets, tuple(x.shape[:-1]), x, resets.dtype)
+    return sizes
+
+
+def check_results(
+    kind: str,
+    x: Tensor,
+    B: int,
+    H: int,
+    grad_outputs: Tensor | None,
+    grad_final: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    *,
+    recompute: bool,
+) -> None:
+    """Check what a backward pass is given beside the inputs.
+
+    Raises:
+        ValueError: if a tensor is not of the shape, dtype or device that `forward` gave it.
+    """
+    _check("outputs", outputs, (*x.shape[:-1], H), x)
+    _check("saved", saved, saved_shape(kind, x.shape[:-1].numel(), H, recompute=recompute), x)
+    if grad_outputs is not None:
+        _check("grad_outputs", grad_outputs, tuple(outputs.shape), x)
+    if grad_final is not None:
+        _check("grad_final", grad_final, (B, state_size(kind, H)), x)
+
+
+def _check(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype | None = None) -> None:
+    dtype = dtype or x.dtype
+    if tensor.shape != shape or tensor.dtype != dtype or tensor.device != x.device or tensor.layout != x.layout:
+        raise ValueError(
+            f"{name} must be {shape} of {dtype} on {x.device}, got {tuple(tensor.shape)} of {tensor.dtype} on "
+            f"{tensor.device}" + ("" if tensor.layout == x.layout else f", {tensor.layout}")
+        )
+    if not tensor.data_ptr() and tensor.numel() and not tensor.is_meta:
+        raise ValueError(f"{name} has no memory: its storage was resized to nothing")
 
 
 def describe(
@@ -247,33 +372,18 @@ def describe(
     batch_sizes: Tensor | None,
     initial: Tensor | None,
 ) -> Described:
-    """Fill in what `forward` and `backward` have in common.
+    """Check and fill in what `forward` and `backward` have in common.
 
-    A wrong shape here would be read as memory beyond the tensor, so shapes are asserted.
+    Raises:
+        ValueError: if a tensor is not as `check_inputs` says, or not of float32 or float64 on the CPU.
     """
-    H, I = weight_ih.shape[0] // _GATES[kind], x.shape[-1]
-    S = state_size(kind, H)
-    if batch_sizes is None:
-        T, B = x.shape[:2]
-        N = T * B
-    else:
-        T, N = batch_sizes.shape[0], x.shape[0]
-        B = int(batch_sizes[0]) if T else 0
-        assert batch_sizes.dtype == torch.int64
-        assert int(batch_sizes.sum()) == N
-    recurrent = {"brc": (2, H), "nbrc": (2 * H, H)}.get(kind, (_GATES[kind] * H, H))
-    assert x.dtype in DTYPES
-    assert weight_ih.shape == (_GATES[kind] * H, I)
-    assert weight_hh.shape == recurrent
-    assert bias_ih is None or bias_ih.shape[0] in ((2 * H, 3 * H) if kind in ("brc", "nbrc") else (_GATES[kind] * H,))
-    assert bias_hh is None or bias_hh.shape[0] == recurrent[0]
-    assert state is None or state.shape == (B, S)
-    assert initial is None or initial.shape == (S,)
-    assert resets is None or (resets.numel() == N and resets.element_size() == 1)
+    sizes = check_inputs(kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, batch_sizes, initial)
+    if x.dtype not in DTYPES or not x.is_cpu:
+        raise ValueError(f"the C++ kernels take float32 and float64 on the CPU, not {x.dtype} on {x.device}")
+    T, N, I, H = len(sizes), x.shape[:-1].numel(), x.shape[-1], weight_hh.shape[1]
+    B = x.shape[1] if batch_sizes is None else sizes[0]
     floats = [x, state, initial, weight_ih, weight_hh, bias_ih, bias_hh]
-    assert all(t is None or (t.dtype == x.dtype and t.device.type == "cpu") for t in floats)
-
-    tensors = [_contiguous(t) for t in (batch_sizes, resets, *floats)]
+    tensors = [_readable(t) for t in (batch_sizes, resets, *floats)]
     c = _Call(
         KINDS[kind],
         x.element_size(),
@@ -305,7 +415,9 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     library.brl_initialise(int(os.getpid() != _IMPORTED_IN))
     library.brl_isa.restype = ctypes.c_char_p
     library.brl_packed_bytes.restype = ctypes.c_size_t
-    library.brl_step.argtypes = (*[ctypes.c_void_p] * 7, ctypes.c_int64, ctypes.c_int64)
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.brl_step.argtypes = (*[pointer] * 7, *[number] * 2)
+    library.brl_step_once.argtypes = (*[number] * 5, *[pointer] * 10, *[number] * 2)
     return library, library.brl_isa().decode()
 
 
@@ -318,6 +430,13 @@ def library() -> ctypes.CDLL:
 
 
 def check(status: int) -> None:
-    """Raise what the status of a call says."""
-    if status:
+    """Raise what the status of a call says.
+
+    Raises:
+        MemoryError: if there was no memory for the workspace.
+        RuntimeError: if the library returned something else that is not success.
+    """
+    if status == _NO_MEMORY:
         raise MemoryError("no memory for the workspace of the CPU kernels")
+    if status:
+        raise RuntimeError(f"the CPU kernels returned the unknown status {status}")

@@ -57,15 +57,27 @@ FUNCTION void take_weights(Carver* c, const Sizes* z, Weights* w) {
 FUNCTION void pack_gate(real* to, const real* from, const Sizes* z, int64_t gate, int64_t b, int64_t blocks,
                         int64_t depth) {
     const int64_t columns = blocks * z->padded;
-    for (int64_t j = 0; j < z->padded; ++j) {
+    for (int64_t j = 0; j < z->padded; j += LANES) {
         const int64_t column = b * z->padded + j, c = column / PANEL * PANEL;
         const int64_t width = columns - c < PANEL ? columns - c : PANEL;
+        const int64_t rows = z->H - j < LANES ? z->H - j : LANES;  // may be below 1
         real* out = to + c * depth + (column - c);
-        const real* row = from + (gate * z->H + j) * depth;
-        if (j < z->H)
-            for (int64_t k = 0; k < depth; ++k) out[k * width] = row[k];
-        else
-            for (int64_t k = 0; k < depth; ++k) out[k * width] = 0;
+        const real* in = from + (gate * z->H + j) * depth;
+        int64_t k = 0;
+        for (; k + LANES <= depth; k += LANES) {
+            vec v[LANES];
+            if (rows == LANES) {
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; ++i) v[i] = load(in + i * depth + k);
+            } else {
+                for (int i = 0; i < LANES; ++i) v[i] = i < rows ? load(in + i * depth + k) : (vec){};
+            }
+            transpose(v);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) store(out + (k + i) * width, v[i]);
+        }
+        for (; k < depth; ++k)
+            for (int i = 0; i < LANES; ++i) out[k * width + i] = i < rows ? in[i * depth + k] : 0;
     }
 }
 
@@ -349,12 +361,12 @@ FUNCTION void forward_worker(void* context, int index) {
 
 FUNCTION int forward(const Call* call) {
     Job job;
-    if (!prepare(&job, call, false)) return 1;
+    if (!prepare(&job, call, false)) return NO_MEMORY;
     const size_t row = call->N * sizeof(real);
     prefer_large_pages(call->outputs, row * job.z.H);
     prefer_large_pages(call->saved, row * saved_stride(&job.z, call->recompute != 0));
     parallel(forward_worker, &job, job.workers, (int)call->threads);
-    return 0;
+    return OK;
 }
 
 // grad_bias += sum of the rows of P, and with I = 1 grad_u += sum of x times them.
@@ -528,7 +540,7 @@ FUNCTION void backward_worker(void* context, int index) {
 
 FUNCTION int backward(const Call* call) {
     Job job;
-    if (!prepare(&job, call, true)) return 1;
+    if (!prepare(&job, call, true)) return NO_MEMORY;
     prefer_large_pages(call->grad_x, call->N * call->I * sizeof(real));
     const Sizes* z = &job.z;
     const int64_t J = z->padded, H = z->H;
@@ -574,7 +586,7 @@ FUNCTION int backward(const Call* call) {
             ADD(g_initial + b * H, w->grad_initial + b * J, H);
 #undef ADD
     }
-    return 0;
+    return OK;
 }
 
 // ---- one step, with the weights packed beforehand -------------------------------------------------------------

@@ -1,18 +1,19 @@
 """One step on the CPU without gradients, by the shortest way: for acting, where B is small and latency is everything.
 
 The C++ of a step takes a few microseconds; as much again is spent by each view, copy or look at a module on the way to
-it. So the weights are packed once, and kept as long as the tensors live and are not modified.
+it. A step packs the weights first, which costs more than the step itself; `fix` packs them once for many steps, for
+somebody who promises not to change them meanwhile.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -20,53 +21,151 @@ from torch import Tensor
 
 from bistable_rl.kernels import cpu
 
-Parameters = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
-_STALE = 2  # what brl_step answers when the weights changed without a new version (through `.data`)
-_CACHE_SIZE = 64
+class Weights(NamedTuple):
+    """A cell's weights, as a step takes them: packed, or where they are."""
+
+    dtype: torch.dtype
+    input_size: int
+    hidden_size: int
+    state_size: int
+    run: Callable[..., int]  # what runs the step in the library
+    head: tuple[int, ...]  # its first arguments
+    memory: object  # what those point into
+
+
+def pack(kind: str, parameters: cpu.Parameters) -> Weights | None:
+    """Pack weights as they are now; the tensors may then change or go.
+
+    Args:
+        kind: one of `cpu.KINDS`.
+        parameters: weight_ih, weight_hh, bias_ih and bias_hh.
+
+    Returns:
+        The weights, for any number of steps; None if they are not as the compiled code takes them, or it was not built.
+    """
+    if not cpu.available()[0]:
+        return None
+    weight_ih, weight_hh, bias_ih, bias_hh = (None if p is None else p.contiguous().resolve_neg() for p in parameters)
+    if weight_ih is None or weight_hh is None or unpacked(kind, (weight_ih, weight_hh, bias_ih, bias_hh)) is None:
+        return None
+    I, H = weight_ih.shape[1], weight_hh.shape[1]
+    no_steps = weight_ih.new_empty(0, 0, I)
+    call = cpu.describe(kind, no_steps, None, None, weight_ih, weight_hh, bias_ih, bias_hh, None, None)
+    library = cpu.library()
+    memory = torch.empty(library.brl_packed_bytes(ctypes.byref(call.c)) + 64, dtype=torch.uint8)
+    address = (memory.data_ptr() + 63) & ~63
+    library.brl_pack(ctypes.byref(call.c), ctypes.c_void_p(address))
+    return Weights(weight_ih.dtype, I, H, cpu.state_size(kind, H), _compiled()[0], (address,), memory)
+
+
+def unpacked(kind: str, parameters: cpu.Parameters) -> Weights | None:
+    """Weights where they are: a step packs them for itself.
+
+    Args:
+        kind: one of `cpu.KINDS`.
+        parameters: weight_ih, weight_hh, bias_ih and bias_hh.
+
+    Returns:
+        The weights, for one step; None if they are not as the compiled code takes them.
+    """
+    weight_ih, weight_hh, bias_ih, _ = parameters
+    dtype = weight_ih.dtype
+    if dtype not in cpu.DTYPES or weight_ih.dim() != 2 or weight_hh.dim() != 2:
+        return None
+    I, H = weight_ih.shape[1], weight_hh.shape[1]
+    pointers = []
+    for parameter, shape in zip(parameters, cpu.parameter_shapes(kind, I, H, bias_ih), strict=True):
+        if parameter is None:
+            pointers.append(0)
+            continue
+        if parameter.shape != shape or not _is_readable(parameter, dtype) or not (pointer := parameter.data_ptr()):
+            return None
+        pointers.append(pointer)
+    sizes = (cpu.KINDS[kind], dtype.itemsize, I, H, 0 if bias_ih is None else len(bias_ih))
+    return Weights(dtype, I, H, cpu.state_size(kind, H), _compiled()[1], (*sizes, *pointers), parameters)
+
+
+class _Scopes:
+    """The scopes that are open in one thread, and what is packed in them."""
+
+    def __init__(self) -> None:
+        self.open: list[Mapping[object, Weights]] = []
+        self.packed: dict[object, Weights] = {}
+
+    def set(self, scopes: list[Mapping[object, Weights]]) -> None:
+        self.open = scopes
+        self.packed = {owner: weights for scope in scopes for owner, weights in scope.items()}
+
+
+class _Local(threading.local):
+    """Every thread has its own: another one that trains the same module sees its weights as they are."""
+
+    def __init__(self) -> None:
+        self.scopes = _Scopes()
+
+
+_local = _Local()
+if hasattr(os, "register_at_fork"):  # a child forked inside a scope would never leave it
+    os.register_at_fork(after_in_child=lambda: setattr(_local, "scopes", _Scopes()))
+
+
+@contextmanager
+def fix(packed: Mapping[object, Weights]) -> Iterator[None]:
+    """Let `fixed` find packed weights by their owners, in this thread, inside the `with` block.
+
+    Where blocks are nested the inner one counts. As those of generators do, they may end in any order and thread.
+    """
+    scopes = _local.scopes
+    scopes.set([*scopes.open, packed])
+    try:
+        yield
+    finally:
+        scopes.set([other for other in scopes.open if other is not packed])
+
+
+def fixed(owner: object) -> Weights | None:
+    """The packed weights of an owner, inside `fix`."""
+    return _local.scopes.packed.get(owner)
 
 
 def step(
-    kind: str,
-    x: Tensor,
-    state: Tensor,
-    resets: Tensor | None,
-    parameters: Parameters,
-    initial: Tensor | None = None,
+    weights: Weights, x: Tensor, state: Tensor, resets: Tensor | None, initial: Tensor | None = None
 ) -> tuple[Tensor, Tensor] | None:
     """Run one step, if the tensors are as the compiled code takes them; whatever else they are, nothing is done.
 
     Args:
-        kind: one of `cpu.KINDS`.
+        weights: from `pack` or `unpacked`.
         x: (1, B, I), float32 or float64, contiguous and on the CPU, as the others.
         state: (1, B, S).
         resets: (1, B), bool or uint8: where it is true the state is replaced by `initial` (or zero) before the step.
             None: no resets.
-        parameters: weight_ih, weight_hh, bias_ih and bias_hh, as `cpu.forward` takes them.
         initial: (S,), the state that a reset restores; None is zero.
 
     Returns:
         The outputs (1, B, H) and the new state (1, B, S), which share nothing; or None.
     """
-    weight, H = parameters[0], parameters[1].shape[1]
-    shape, dtype = x.shape, x.dtype
-    if not (x.is_cpu and state.is_cpu and weight.is_cpu and dtype == state.dtype == weight.dtype):
-        return None
-    if len(shape) != 3 or shape[0] != 1 or shape[2] != weight.shape[1]:
+    dtype, I, H, S, run, head, _ = weights
+    shape = x.shape
+    if len(shape) != 3 or shape[0] != 1 or shape[2] != I:
         return None
     B = shape[1]
-    if state.shape != (1, B, cpu.state_size(kind, H)) or not (x.is_contiguous() and state.is_contiguous()):
+    if state.shape != (1, B, S) or not _is_readable(x, dtype) or not _is_readable(state, dtype):
         return None
     if resets is not None and not (
-        resets.is_cpu and resets.shape == shape[:2] and resets.element_size() == 1 and resets.is_contiguous()
+        resets.shape == shape[:2] and resets.element_size() == 1 and _is_readable(resets, resets.dtype)
     ):
         return None
-    assert initial is None or (initial.shape == state.shape[2:] and initial.dtype == dtype and initial.is_contiguous())
-    packed = _packed(kind, parameters)
+    if initial is not None and not (initial.shape == (S,) and _is_readable(initial, dtype)):
+        return None
     outputs, new_state = x.new_empty(1, B, H), torch.empty_like(state)
-    arguments = (
-        x.data_ptr(),
-        state.data_ptr(),
+    x_address, state_address = x.data_ptr(), state.data_ptr()
+    if B and not (x_address and state_address):  # a storage that was resized to nothing
+        return None
+    status = run(
+        *head,
+        x_address,
+        state_address,
         0 if resets is None else resets.data_ptr(),
         0 if initial is None else initial.data_ptr(),
         outputs.data_ptr(),
@@ -74,88 +173,28 @@ def step(
         B,
         torch.get_num_threads(),
     )
-    status = _compiled()(packed.address, *arguments)
-    if status == _STALE:
-        packed = _packed(kind, parameters, renew=True)
-        status = _compiled()(packed.address, *arguments)
-    cpu.check(status)
+    if status:
+        cpu.check(status)
     return outputs, new_state
 
 
+def _is_readable(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a tensor's numbers lie in memory one after the other, as they are."""
+    return (
+        tensor.is_cpu
+        and tensor.dtype == dtype
+        and tensor.layout == torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    )
+
+
 @cache
-def _compiled() -> Callable[..., int]:
-    """`brl_step` of the library, on addresses and sizes."""
+def _compiled() -> tuple[Callable[..., int], Callable[..., int]]:
+    """`brl_step` and `brl_step_once` of the library, on addresses and sizes."""
     library = cpu.library()
     try:
         module = importlib.import_module("bistable_rl.kernels._cpu")
     except ImportError:  # built without Python's headers: the same, at the price of ctypes
-        return library.brl_step
-    function: Callable[..., int] = module.step
-    return function
-
-
-class _Packed(NamedTuple):
-    """Weights in the kernels' layout, and how to know whether they still are those of the tensors."""
-
-    owners: tuple[weakref.ref[Tensor] | None, ...]
-    places: tuple[int, ...]
-    versions: tuple[int, ...]
-    memory: tuple[Tensor, ...]  # the packed weights, and copies of those that were not contiguous
-    address: int
-
-
-_cache: OrderedDict[tuple[int, ...], _Packed] = OrderedDict()
-_cache_lock = Lock()
-
-
-def _is_fresh(found: _Packed, parameters: Parameters) -> bool:
-    owners, places, versions = found.owners, found.places, found.versions
-    for i, p in enumerate(parameters):  # a plain loop: this is a tenth of the time of a step
-        owner = owners[i]
-        if p is None or owner is None:
-            if p is not owner:
-                return False
-        elif owner() is not p or p._version != versions[i] or p.data_ptr() != places[i]:
-            return False
-    return True
-
-
-def _packed(kind: str, parameters: Parameters, *, renew: bool = False) -> _Packed:
-    """The packed parameters: those kept from an earlier call, or new ones.
-
-    Kept ones are good if they were made from the very same tensor objects, at the same place in memory, in the same
-    version.
-    """
-    key = tuple([id(p) for p in parameters])
-    found = _cache.get(key)
-    if found is not None and not renew and _is_fresh(found, parameters):
-        return found
-    try:
-        places = tuple([0 if p is None else p.data_ptr() for p in parameters])
-        versions = tuple([0 if p is None else p._version for p in parameters])
-    except RuntimeError:  # tensors made in inference mode have no version: nothing can be kept
-        return _pack(kind, parameters, (), ())
-    made = _pack(kind, parameters, places, versions)
-    if len(made.memory) > 1:  # a copy does not follow its weights through `.data`
-        return made
-    with _cache_lock:
-        for other in [k for k, v in _cache.items() if any(o is not None and o() is None for o in v.owners)]:
-            del _cache[other]
-        _cache[key] = made
-        _cache.move_to_end(key)
-        while len(_cache) > _CACHE_SIZE:
-            _cache.popitem(last=False)
-    return made
-
-
-def _pack(kind: str, parameters: Parameters, places: tuple[int, ...], versions: tuple[int, ...]) -> _Packed:
-    nothing = parameters[0].new_empty(1, 0, parameters[0].shape[1])
-    call = cpu.describe(kind, nothing, None, None, *parameters, None, None)
-    library = cpu.library()
-    memory = torch.empty(library.brl_packed_bytes(ctypes.byref(call.c)) + 64, dtype=torch.uint8)
-    address = (memory.data_ptr() + 63) & ~63
-    library.brl_pack(ctypes.byref(call.c), ctypes.c_void_p(address))
-    owners = tuple([None if p is None else weakref.ref(p) for p in parameters])
-    # The library looks into the weights again at every step: a contiguous copy has to live as long.
-    copies = [t for t in call.tensors[-4:] if t is not None and all(t is not p for p in parameters)]
-    return _Packed(owners, places, versions, (memory, *copies), address)
+        return library.brl_step, library.brl_step_once
+    return module.step, module.step_once

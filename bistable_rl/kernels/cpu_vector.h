@@ -111,6 +111,50 @@ INLINE vec tanh_(vec x) {
     return x;
 }
 
+// The halves of the zip a_0 b_0 a_1 b_1 ... of two vectors.
+#define ZIP_LANES (VECTOR_BYTES / (REAL_IS_FLOAT ? 4 : 8))
+#if ZIP_LANES == 16
+#define ZIP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif ZIP_LANES == 8
+#define ZIP_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif ZIP_LANES == 4
+#define ZIP_LOW 0, 4, 1, 5
+#define ZIP_HIGH 2, 6, 3, 7
+#else
+#define ZIP_LOW 0, 2
+#define ZIP_HIGH 1, 3
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+INLINE vec zip_low(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_LOW); }
+INLINE vec zip_high(vec a, vec b) { return __builtin_shufflevector(a, b, ZIP_HIGH); }
+#else
+#if REAL_IS_FLOAT
+typedef int32_t zip_mask __attribute__((vector_size(VECTOR_BYTES)));
+#else
+typedef int64_t zip_mask __attribute__((vector_size(VECTOR_BYTES)));
+#endif
+INLINE vec zip_low(vec a, vec b) { return __builtin_shuffle(a, b, (zip_mask){ZIP_LOW}); }
+INLINE vec zip_high(vec a, vec b) { return __builtin_shuffle(a, b, (zip_mask){ZIP_HIGH}); }
+#endif
+
+// Transposes the square of LANES vectors: to zip its upper half into its lower one, log2(LANES) times, does it.
+INLINE void transpose(vec* v) {
+#pragma GCC unroll 4
+    for (int64_t n = LANES; n > 1; n /= 2) {
+        vec zipped[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; ++i)
+            zipped[2 * i] = zip_low(v[i], v[i + LANES / 2]), zipped[2 * i + 1] = zip_high(v[i], v[i + LANES / 2]);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) v[i] = zipped[i];
+    }
+}
+#undef ZIP_LANES
+#undef ZIP_LOW
+#undef ZIP_HIGH
+
 // A row of H numbers to or from a row padded with zeros to a multiple of 16.
 INLINE void copy_in(real* to, const real* from, int64_t H, int64_t padded) {
     memcpy(to, from, H * sizeof(real));

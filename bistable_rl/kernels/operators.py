@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels import chunked, cpu, cpu_step
+from bistable_rl.kernels import chunked, cpu, cpu_step, plain
 from bistable_rl.kernels.choice import choose, note
+from bistable_rl.kernels.torch_state import is_batched_gradient, modes_active
 
 
 def scan(
@@ -40,15 +41,23 @@ def scan(
         bias_ih: (G·H,), or (2H,) for the bistable cells, or None.
         bias_hh: (G·H,) for GRU and LSTM, or None.
         initial: (S,), the state that a reset restores; None is zero.
-        batch_sizes: (T,) int64 on the CPU, when packed.
+        batch_sizes: (T,) int64 on the CPU, when packed, as `check_batch_sizes` allows.
         recompute: keep only the states for the backward pass.
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and each sequence's last state (B, S).
 
     Raises:
-        RuntimeError: from a second differentiation.
+        ValueError: if a tensor is not of the shape, dtype or device that it has to be, or the backend asked for cannot
+            serve this, see `choose`; from a backward pass, too.
+        RuntimeError: from a second differentiation of what `torch.compile` made.
     """
+    backend = choose(kind, x.device.type, x.dtype, weight_hh.shape[1]).backend
+    if backend == "reference":
+        note(kind, backend)
+        return plain.scan(
+            kind, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial, batch_sizes, recompute=recompute
+        )
     tensors = (x, state, weight_ih, weight_hh, bias_ih, bias_hh, initial)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     arguments = (
@@ -59,50 +68,68 @@ def scan(
     # The same without torch's dispatcher, which costs 140 microseconds there and back: much, for a short sequence.
     if save:
         return _Scan.apply(*arguments)[:2]
-    if batch_sizes is None and x.shape[0] == 1 and _backend(kind, x, weight_hh.shape[1]) is cpu:
-        parameters = (weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih), _contiguous(bias_hh))
-        done = cpu_step.step(
-            kind, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), parameters, _contiguous(initial)
-        )
-        assert done is not None
-        return done[0], done[1].squeeze(0)
+    if batch_sizes is None and x.shape[0] == 1 and backend == "cpu":
+        weights = cpu_step.unpacked(kind, (weight_ih, weight_hh, bias_ih, bias_hh))
+        if weights is not None:
+            done = cpu_step.step(
+                weights, x.contiguous(), state.contiguous().unsqueeze(0), _contiguous(resets), _contiguous(initial)
+            )
+            if done is not None:
+                note(kind, backend)
+                return done[0], done[1].squeeze(0)
     return _forward(*arguments)[:2]
 
 
+def has_short_step(kind: str, x: Tensor, state: Tensor, hidden_size: int) -> bool:
+    """Whether `step` can run this step: without gradients, by the compiled kernels, and nothing follows the operators.
+
+    Args:
+        kind: as in `scan`.
+        x: the input.
+        state: the state; it may be no tensor at all.
+        hidden_size: H.
+
+    Raises:
+        ValueError: if the backend asked for cannot serve this, see `choose`.
+    """
+    if torch.is_grad_enabled() or _is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
+        return False
+    return x.is_cpu and choose(kind, "cpu", x.dtype, hidden_size).backend == "cpu"
+
+
 def step(
-    kind: str,
-    x: Tensor,
-    state: Tensor,
-    resets: Tensor | None,
-    parameters: cpu_step.Parameters,
-    initial: Tensor | None,
+    kind: str, weights: cpu_step.Weights, x: Tensor, state: Tensor, resets: Tensor | None, initial: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
-    """Run one step without gradients by the shortest way, or leave it to `scan`.
+    """Run one step without gradients by the shortest way, where `has_short_step`, or leave it to `scan`.
 
     Half of the time of a step of acting would go into making ready what mostly is ready already. Here nothing is
     converted, and no mistake is explained: whatever is not just as the compiled kernel takes it is left alone.
 
     Args:
         kind: as in `scan`.
+        weights: as `pack` or `unpacked` gives them.
         x: (1, B, I).
-        state: (1, B, S); what is no tensor is left to `scan`, too.
+        state: (1, B, S).
         resets: nonzero where `initial` replaces the state before the step, (1, B), or None.
-        parameters: weight_ih, weight_hh, bias_ih and bias_hh, as in `scan`.
         initial: (S,), the state that a reset restores; None is zero.
 
     Returns:
         The outputs (1, B, H) and the next state (1, B, S), which share nothing; None if `scan` has to do it.
     """
-    if torch.is_grad_enabled() or _is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
-        return None
-    if _backend(kind, x, parameters[1].shape[1]) is not cpu:
-        return None
-    return cpu_step.step(kind, x, state, None if resets is None else resets != 0, parameters, initial)
+    done = cpu_step.step(weights, x, state, None if resets is None else resets != 0, initial)
+    if done is not None:
+        note(kind, "cpu")
+    return done
 
 
 def _is_traced(x: Tensor) -> bool:
     """Whether something follows the operators on x, so that they have to go through torch's dispatcher."""
-    return torch.compiler.is_compiling() or type(x) is not Tensor or torch.jit.is_tracing()
+    return _is_watched() or type(x) is not Tensor or torch.jit.is_tracing()
+
+
+def _is_watched() -> bool:
+    """Whether torch.compile traces this, or a mode such as make_fx's or FlopCounterMode sees each operator."""
+    return torch.compiler.is_compiling() or modes_active()
 
 
 def _forward(
@@ -154,6 +181,12 @@ def _backward(
     need_x: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and initial; None where there is none."""
+    if torch.is_autocast_enabled(x.device.type):  # which a backward pass may run under, though `Cell.scan` does not
+        with torch.autocast(x.device.type, enabled=False):
+            return _backward(
+                kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh, initial,
+                batch_sizes, outputs, saved, recompute, need_x,
+            )  # fmt: skip
     return _backend(kind, x, weight_hh.shape[1]).backward(
         kind, _contiguous(grad_outputs), _contiguous(grad_last), x.contiguous(), state.contiguous(),
         _contiguous(resets), weight_ih.contiguous(), weight_hh.contiguous(), _contiguous(bias_ih),
@@ -289,8 +322,42 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _arguments(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None) -> tuple[Any, ...]:
-    assert ctx.saving
+    if not ctx.saving:
+        raise RuntimeError("nothing was kept for this backward pass: the scan was run without gradients")
     return (ctx.kind, grad_outputs, grad_last, *ctx.saved_tensors, ctx.recompute, ctx.needs_input_grad[1])
+
+
+def _plain_gradients(
+    kind: str,
+    grad_outputs: Tensor | None,
+    grad_last: Tensor | None,
+    x: Tensor,
+    state: Tensor,
+    resets: Tensor | None,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    initial: Tensor | None,
+    batch_sizes: Tensor | None,
+    outputs: Tensor,
+    saved: Tensor,
+    recompute: bool,
+    need_x: bool,
+) -> cpu.Gradients | None:
+    """The gradients by the reference, where it has to compute them; None where a kernel can."""
+    only_reference = None
+    if torch.is_grad_enabled():
+        only_reference = "only the reference has a second derivative"
+    elif any(g is not None and is_batched_gradient(g) for g in (grad_outputs, grad_last)):
+        only_reference = "only the reference has batched gradients"
+    if choose(kind, x.device.type, x.dtype, weight_hh.shape[1], only_reference=only_reference).backend != "reference":
+        return None
+    note(kind, "reference")
+    return plain.backward(
+        kind, grad_outputs, grad_last, x, state, resets, weight_ih, weight_hh, bias_ih, bias_hh,
+        batch_sizes=batch_sizes, initial=initial, recompute=recompute,
+    )  # fmt: skip
 
 
 def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
@@ -300,7 +367,11 @@ def _placed(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
 
 
 def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
-    gradients = torch.ops.bistable_rl.scan_backward(*_arguments(ctx, grad_outputs, grad_last))
+    arguments = _arguments(ctx, grad_outputs, grad_last)
+    found = None if _is_watched() else _plain_gradients(*arguments)
+    if found is not None:
+        return _placed(found)
+    gradients = torch.ops.bistable_rl.scan_backward(*arguments)
     given = (1, 2, 4, 5, 6, 7, 8)
     return _placed(
         tuple(gradient if ctx.needs_input_grad[i] else None for i, gradient in zip(given, gradients, strict=True))
@@ -308,9 +379,7 @@ def _through_operator(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor |
 
 
 def _refuse(ctx: Any, *gradients: Tensor) -> None:
-    raise RuntimeError(
-        "the kernels have no second derivative; differentiate twice inside bistable_rl.use_backend('reference')"
-    )
+    raise RuntimeError("what torch.compile made has no second derivative; differentiate twice without torch.compile")
 
 
 _scan.register_autograd(_through_operator, setup_context=_keep)
@@ -332,18 +401,4 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor | None, grad_last: Tensor | None, _: None) -> tuple[Any, ...]:
         arguments = _arguments(ctx, grad_outputs, grad_last)
-        return _placed(_ScanBackward.apply(*arguments) if torch.is_grad_enabled() else _backward(*arguments))
-
-
-class _ScanBackward(torch.autograd.Function):
-    """Gradients that know that they cannot be differentiated."""
-
-    @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor | None, ...]:
-        return tuple(_backward(*arguments))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
-
-    backward = staticmethod(_refuse)
+        return _placed(_plain_gradients(*arguments) or _backward(*arguments))

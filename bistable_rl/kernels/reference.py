@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from bistable_rl.kernels.choice import transform
+from bistable_rl.kernels.packed import check_batch_sizes
+
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -31,12 +34,20 @@ def scan(
         initial: (S,), the state that a reset restores; None is zero.
         resets: (T, B), or (N,) when packed; nonzero restores `initial` before that step.
         batch_sizes: (T,) int64 on the CPU, when packed: how many sequences reach step t, never growing.
-        recompute: keep about √T states for the backward pass and compute the others again.
+        recompute: keep about √T states for the backward pass and compute the others again; not under a transform of
+            torch.func or forward-mode AD, neither of which can do so.
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
+
+    Raises:
+        ValueError: if batch_sizes is not as it has to be.
     """
-    sizes = [inputs.shape[1]] * inputs.shape[0] if batch_sizes is None else batch_sizes.tolist()
+    if batch_sizes is None:
+        sizes = [inputs.shape[1]] * inputs.shape[0]
+    else:
+        check_batch_sizes(batch_sizes, inputs.shape[0])
+        sizes = batch_sizes.tolist()
     if not sizes:
         return inputs.new_empty(0, *inputs.shape[1:-1], output_size), state.clone()
     rows = inputs.flatten(0, 1) if batch_sizes is None else inputs
@@ -44,7 +55,8 @@ def scan(
     if initial is None:
         initial = state.new_zeros(state.shape[-1])
 
-    length = max(1, math.isqrt(len(sizes))) if recompute and torch.is_grad_enabled() else len(sizes)
+    recompute = recompute and torch.is_grad_enabled() and transform() is None
+    length = max(1, math.isqrt(len(sizes))) if recompute else len(sizes)
     outputs, finished, start = [], [], 0
     for first in range(0, len(sizes), length):
         chunk = sizes[first : first + length]

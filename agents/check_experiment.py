@@ -1,0 +1,88 @@
+"""Whether an experiment can be trained, and what its evaluations report: nothing is trained and nothing is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from bistable_rl.agents.agent import make_policy
+from bistable_rl.agents.evaluation import reward_threshold
+from bistable_rl.agents.horizons import Horizons
+from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.training import without_gate_options
+from bistable_rl.config import UserError, one_sentence
+from bistable_rl.devices import resolve_device
+from bistable_rl.experiments import Experiment
+
+EPISODE_STEPS, EPISODE_SECONDS = 10_000, 2.0
+"""How long an episode is waited for, to see what it reports."""
+
+
+class ExperimentCheck:
+    """Checks experiments, one after the other; environments that they share are built once.
+
+    Args:
+        devices: Whether the devices must be there: not where the runs are carried out on other machines.
+    """
+
+    def __init__(self, *, devices: bool = True) -> None:
+        self._devices = devices
+        self._seen: dict[str, tuple[VecEnv, set[str]]] = {}
+
+    def __call__(self, experiment: Experiment) -> set[str]:
+        """Build one copy of its environment, at its horizons too, and its network.
+
+        Returns:
+            The metrics of its evaluations. `success_rate` and `mse` are among them if an episode of random actions
+            reported them, or did not end within some seconds.
+
+        Raises:
+            UserError: It cannot be trained.
+        """
+        device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
+        experiment = without_gate_options(experiment)
+        config = replace(experiment.env, num_envs=1)
+        horizons = experiment.evaluation.horizons
+        key = repr((config, horizons))
+        if key not in self._seen:
+            env = make_vec_env(config, 1, seed=0)
+            try:
+                self._seen[key] = env, _reported(env)
+                Horizons(config, horizons, episodes=1, seed=0).close()
+            finally:
+                env.close()
+        env, metrics = self._seen[key]
+        make_policy(experiment, env, device)  # asks for the spaces alone
+        return metrics
+
+
+def _reported(env: VecEnv) -> set[str]:
+    """Return what an evaluation reports, by an episode of random actions."""
+    space, over = env.action_space, False
+    infos: list[dict[str, Any]] = [{}]
+    try:
+        env.reset()
+        space.seed(0)
+        _, _, [over], infos = env.step(np.stack([space.sample()]))
+    except Exception as error:  # whatever an environment does
+        raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
+    metrics = {"mean_reward", "mean_ep_length"}
+    try:
+        end = time.monotonic() + EPISODE_SECONDS
+        for _ in range(EPISODE_STEPS):
+            if over or time.monotonic() > end:
+                break
+            _, _, [over], infos = env.step(np.stack([space.sample()]))
+    except Exception:  # a run meets it too, and says so better
+        over = False
+    reported = infos[0]
+    if not over or reported.get("is_success") is not None or reward_threshold(env) is not None:
+        metrics.add("success_rate")
+    if not over or reported.get("mse") is not None:
+        metrics.add("mse")
+    return metrics

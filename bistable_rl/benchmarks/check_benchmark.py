@@ -1,0 +1,47 @@
+"""Whether a benchmark can be trained, and what its evaluations report: nothing is trained and nothing is written."""
+
+from __future__ import annotations
+
+import torch
+
+from bistable_rl.benchmarks import make_task
+from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.runner import make_network
+from bistable_rl.benchmarks.task import DrawnTask, Task
+from bistable_rl.devices import resolve_device
+from bistable_rl.experiments import Benchmark
+
+
+class BenchmarkCheck:
+    """Checks benchmarks, one after the other; the data that they share are made once.
+
+    Args:
+        devices: Whether the devices must be there: not where the runs are carried out on other machines.
+    """
+
+    def __init__(self, *, devices: bool = True) -> None:
+        self._devices = devices
+        self._seen: dict[str, Task] = {}
+
+    def __call__(self, benchmark: Benchmark) -> set[str]:
+        """Make its task, its data and its network.
+
+        Returns:
+            The metrics of its learning curve: the loss in training, and those of the validation set, if it has one.
+
+        Raises:
+            UserError: It cannot be trained.
+        """
+        cpu = torch.device("cpu")
+        device = resolve_device(benchmark.device) if self._devices else cpu
+        key = repr((benchmark.task, benchmark.data, benchmark.protocol, benchmark.training))
+        if key not in self._seen:
+            task = make_task(benchmark.task)
+            feed = Feed(benchmark, task, cpu)
+            if not isinstance(task, DrawnTask):
+                feed.test_set()  # a missing or broken file
+            self._seen[key] = task
+        task = self._seen[key]
+        make_network(benchmark, task, device)
+        judged = {"loss", "accuracy", "f1"} if task.classes else {"mse"}
+        return {"train_loss"} | (judged if benchmark.training.validation_size else set())

@@ -1,0 +1,117 @@
+"""What stops a training: Ctrl-C, SIGTERM (Slurm, Kubernetes, `timeout`), SIGHUP (a closed terminal), or another thread.
+
+The first signal stops it cleanly. Only a second Ctrl-C stops it at once: a job manager sends its signals to every
+process of a job, so that a run of a grid gets one from the manager and one from the grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextlib.contextmanager
+def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Have the first signal call a function while the block runs; a second Ctrl-C raises KeyboardInterrupt.
+
+    In a side thread, which gets no signals, it does nothing. SIGTERM and SIGHUP that were ignored (`nohup`) stay so.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        again = number == signal.SIGINT in received
+        received.append(number)
+        if signal.Signals(number).name == "SIGHUP":
+            _leave_terminal()
+        if again:
+            raise KeyboardInterrupt(number)
+        if len(received) == 1:
+            first(signal.Signals(number))
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            # None: set by something that is not Python, and could not be set again
+            if handler is not None and (handler != signal.SIG_IGN or number == signal.SIGINT):
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Have the first signal raise KeyboardInterrupt while the block runs, with its number."""
+
+    def interrupt(number: signal.Signals) -> None:
+        raise KeyboardInterrupt(number)
+
+    with on_signals(interrupt):
+        yield
+
+
+def exit_code(number: int | None) -> int:
+    """Return the exit code of a command that a signal has stopped: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    return 128 + (number or signal.SIGINT)
+
+
+def _leave_terminal() -> None:
+    """Let output go nowhere that would go to a terminal which is no longer there, where writing raises OSError."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+
+
+class Stopper:
+    """Stops one training.
+
+    Args:
+        event: What another thread sets to stop it; by default one of its own.
+
+    Attributes:
+        signal: The name of the signal that stopped it, such as "SIGTERM"; None if none did.
+    """
+
+    def __init__(self, event: threading.Event | None = None) -> None:
+        self.event = threading.Event() if event is None else event
+        self.signal: str | None = None
+        self._held: Callable[[], object] | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let signals stop what runs in the block: by KeyboardInterrupt, but where they are held back."""
+        with on_signals(self._receive):
+            yield
+
+    @contextlib.contextmanager
+    def holding(self, say: Callable[[], object]) -> Iterator[None]:
+        """Hold signals back in the block, which looks at `event` itself.
+
+        Args:
+            say: Says that it is stopping.
+        """
+        self._held = say
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def _receive(self, number: signal.Signals) -> None:
+        self.signal = number.name
+        if self._held is None:
+            raise KeyboardInterrupt(number)
+        self.event.set()
+        self._held()
