@@ -168,7 +168,7 @@ def test_malformed_batch_sizes_are_refused(kind: str) -> None:
 @pytest.mark.parametrize("sizes", MALFORMED)
 def test_the_plain_loop_refuses_malformed_batch_sizes(sizes: list[int]) -> None:
     with pytest.raises(
-        ValueError, match="batch_sizes must (be positive, never grow and sum to the 4 rows|have at least one step)"
+        ValueError, match=r"batch_sizes must (be positive, never grow and sum to the 4 rows|have at least one step)"
     ):
         reference.scan(
             lambda x, state: x + state,

@@ -5,7 +5,7 @@ gate `c` is their z.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -223,7 +223,7 @@ class Cell(nn.Module):
         """
         if self.kernel is None or not kernels.has_short_step(self.kernel, x, state, self.hidden_size):
             return None
-        weights = kernels.fixed(self)
+        weights = kernels.fixed(self, self._parameters.values())
         if weights is None:
             self._recompute_weights()
             weights = kernels.unpacked(self.kernel, self.kernel_weights())
@@ -248,9 +248,9 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
 
     A step without gradients first packs a cell's weights for the compiled CPU kernel, which takes about as long as the
     step itself. Here they are packed once, on entry, and every single step of a layer in this thread takes them as they
-    were then: an edit made inside shows after the block. So does not belong inside what updates the weights. Whatever
+    were then: an edit made inside shows after the block, in which nothing should therefore update the weights. Whatever
     is no such step (sequences, gradients, other devices, other backends, other threads) sees the weights as they are,
-    and so does everything outside.
+    and so does everything outside. A generator that is suspended inside the block leaves it open for its caller.
 
     Args:
         module: any module; cells without a compiled kernel, or on another device than the CPU, are left as they are.
@@ -261,14 +261,14 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         ...     for _ in range(100):
         ...         output, h = rnn(x, h)
     """
-    packed: dict[object, kernels.Weights] = {}
+    packed: dict[Hashable, kernels.Packed] = {}
     for cell in module.modules():
         if isinstance(cell, Cell) and cell.kernel is not None:
             with torch.no_grad():
                 cell._recompute_weights()
                 weights = kernels.pack(cell.kernel, cell.kernel_weights())
             if weights is not None:
-                packed[cell] = weights
+                packed[cell] = weights, tuple(cell._parameters.values())
     with kernels.fix(packed):
         yield
 

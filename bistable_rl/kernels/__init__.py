@@ -6,7 +6,7 @@ loop that the others are tested against, and that alone follows torch's transfor
 """
 
 from bistable_rl.kernels.choice import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
-from bistable_rl.kernels.cpu_step import Weights, fix, fixed, pack, unpacked
+from bistable_rl.kernels.cpu_step import Packed, Weights, fix, fixed, pack, unpacked
 from bistable_rl.kernels.operators import has_short_step, scan, step
 from bistable_rl.kernels.packed import check_batch_sizes
 
@@ -14,6 +14,7 @@ __all__ = [
     "BACKENDS",
     "KINDS",
     "Choice",
+    "Packed",
     "Weights",
     "check_batch_sizes",
     "choose",

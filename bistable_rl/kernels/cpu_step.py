@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import NamedTuple
 
@@ -86,47 +88,47 @@ def unpacked(kind: str, parameters: cpu.Parameters) -> Weights | None:
     return Weights(dtype, I, H, cpu.state_size(kind, H), _compiled()[1], (*sizes, *pointers), parameters)
 
 
-class _Scopes:
-    """The scopes that are open in one thread, and what is packed in them."""
-
-    def __init__(self) -> None:
-        self.open: list[Mapping[object, Weights]] = []
-        self.packed: dict[object, Weights] = {}
-
-    def set(self, scopes: list[Mapping[object, Weights]]) -> None:
-        self.open = scopes
-        self.packed = {owner: weights for scope in scopes for owner, weights in scope.items()}
+Owner = Hashable
+Packed = tuple[Weights, tuple[Tensor | None, ...]]
+"""Packed weights, and the parameters that they were made from."""
 
 
-class _Local(threading.local):
-    """Every thread has its own: another one that trains the same module sees its weights as they are."""
+class _Scope:
+    """A block of `fix`; of this thread alone, since another one that trains the same module sees its weights."""
 
-    def __init__(self) -> None:
-        self.scopes = _Scopes()
+    def __init__(self, packed: Mapping[Owner, Packed]) -> None:
+        self.packed = packed
+        self.thread = threading.get_ident()
+        self.open = True  # a task of asyncio that was made inside keeps its context, and with it the scope, for ever
 
 
-_local = _Local()
+_scopes: ContextVar[tuple[_Scope, ...]] = ContextVar("scopes of fixed weights", default=())
 if hasattr(os, "register_at_fork"):  # a child forked inside a scope would never leave it
-    os.register_at_fork(after_in_child=lambda: setattr(_local, "scopes", _Scopes()))
+    os.register_at_fork(after_in_child=lambda: _scopes.set(()))
 
 
 @contextmanager
-def fix(packed: Mapping[object, Weights]) -> Iterator[None]:
-    """Let `fixed` find packed weights by their owners, in this thread, inside the `with` block.
+def fix(packed: Mapping[Owner, Packed]) -> Iterator[None]:
+    """Let `fixed` find packed weights by their owners, in this thread and task, inside the `with` block.
 
     Where blocks are nested the inner one counts. As those of generators do, they may end in any order and thread.
     """
-    scopes = _local.scopes
-    scopes.set([*scopes.open, packed])
+    scope = _Scope(packed)
+    _scopes.set((*_scopes.get(), scope))
     try:
         yield
     finally:
-        scopes.set([other for other in scopes.open if other is not packed])
+        scope.open = False
+        _scopes.set(tuple(other for other in _scopes.get() if other.open))
 
 
-def fixed(owner: object) -> Weights | None:
-    """The packed weights of an owner, inside `fix`."""
-    return _local.scopes.packed.get(owner)
+def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> Weights | None:
+    """The packed weights of an owner inside `fix`, if they were made from these very parameters."""
+    for scope in reversed(_scopes.get()):
+        found = scope.packed.get(owner)
+        if found is not None and scope.open and scope.thread == threading.get_ident():
+            return found[0] if all(map(operator.is_, parameters, found[1])) else None
+    return None
 
 
 def step(
