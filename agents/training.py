@@ -156,16 +156,17 @@ def _train(experiment: Experiment, run: Path, parts: _Parts, stop: threading.Eve
         raise UserError(
             f"the checkpoint {saved[-1]} does not fit {run / runs.CONFIG} ({type(error).__name__}: {error})."
         ) from None
-    # what cannot go on has been refused by now; from here on the folder changes
-    model.logger.output_formats += open_outputs(run, experiment, start.steps if start else 0)
-    runs.clean(run)
-    runs.write_text(run / runs.CONFIG, to_yaml(experiment))
-    runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
-    runs.remove_file(run / runs.RESULT)
-    if start is not None:
-        checkpoint.forget_best(run, start.steps)
     with stopper.listening():
         try:
+            # what cannot go on has been refused by now; from here on the folder changes, and a result must follow
+            with stopper.holding(callback.say_stopping):
+                model.logger.output_formats += open_outputs(run, experiment, start.steps if start else 0)
+                runs.clean(run)
+                runs.write_text(run / runs.CONFIG, to_yaml(experiment))
+                runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
+                runs.remove_file(run / runs.RESULT)
+                if start is not None:
+                    checkpoint.forget_best(run, start.steps)
             _train_and_finish(experiment, run, parts, callback, stopper, start)
         finally:
             parts.close()
@@ -183,7 +184,7 @@ def _train_and_finish(
     status, warmup = "failed", None
     failure: BaseException | None = None
     try:
-        warmup = warm_up_memory(experiment, model.policy, run)
+        warmup = None if stopper.event.is_set() else warm_up_memory(experiment, model.policy, run)
         steps = experiment.total_steps - model.num_timesteps
         with stopper.holding(callback.say_stopping):
             model.learn(steps, callback, log_interval=None, reset_num_timesteps=start is None)

@@ -104,6 +104,8 @@ def _replace(path: Path, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            if path.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))  # what was private stays so
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -252,6 +254,8 @@ def remove_leftovers(folder: Path) -> None:
             if not LEFTOVER.fullmatch(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                # a checkpoint that was not finished; a folder with anything else in it is not ours
+                if all(re.fullmatch(r"[a-z]+\.(?:safetensors|json)", name) for name in os.listdir(entry.path)):
+                    shutil.rmtree(entry.path, ignore_errors=True)
             elif entry.is_file(follow_symlinks=False):
                 Path(entry.path).unlink(missing_ok=True)

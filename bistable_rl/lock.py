@@ -15,6 +15,22 @@ INHERITED = "BISTABLE_RL_LOCK"
 """The environment variable that tells a process which of its open files is a lock that its parent took for it."""
 
 
+_open: set[int] = set()
+"""The locks' open files of this process."""
+
+
+def _let_go() -> None:
+    """Leave the locks to the parent: a process that an environment forks would hold them after its parent's death."""
+    for descriptor in _open:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 class LockedError(Exception):
     """Another process, or another thread of this one, holds the lock.
 
@@ -40,6 +56,7 @@ class Lock:
         self.folder = folder
         self.descriptor = descriptor
         self.held = held
+        _open.add(descriptor)
 
     def note(self, pid: int) -> None:
         """Write down who holds the lock, for whoever meets it."""
@@ -56,6 +73,7 @@ class Lock:
 
     def hand_over(self) -> None:
         """Leave the lock to the child process that was given the open file."""
+        _open.discard(self.descriptor)
         os.close(self.descriptor)
 
 
@@ -77,8 +95,10 @@ def take(folder: Path) -> Lock:
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}.") from None
         try:
+            if os.fstat(descriptor).st_nlink > 1:
+                raise UserError(f"{path} is another name of a file elsewhere, which would be written to; remove it.")
             held = _flock(descriptor, folder)
-        except LockedError:
+        except (LockedError, UserError):
             os.close(descriptor)
             raise
         if _is_at(descriptor, path):

@@ -38,6 +38,7 @@ from typing import Any
 from bistable_rl.config import UserError, one_sentence, to_yaml
 from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 from bistable_rl.files import (  # noqa: F401 - others know them as runs.write_text and so on
+    LEFTOVER,
     beside,
     inside,
     make_folder,
@@ -52,7 +53,7 @@ from bistable_rl.files import (  # noqa: F401 - others know them as runs.write_t
     write_text,
     written_folder,
 )
-from bistable_rl.lock import Lock, LockedError, take
+from bistable_rl.lock import LOCK, Lock, LockedError, take
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -150,9 +151,17 @@ def _remove_unfinished(stem: Path) -> None:
         if re.fullmatch(r"(\.[0-9]+){1,2}", suffix) and folder.is_dir() and not folder.is_symlink():
             with contextlib.suppress(LockedError, FileNotFoundError):
                 lock = take(folder)
-                if lock.held:  # so its maker is dead
+                # so its maker is dead; a folder of that name with anything else in it is not ours
+                if lock.held and all(_is_own(name) for name in os.listdir(folder)):
                     shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    (folder / LOCK).unlink(missing_ok=True)
                 lock.hand_over()
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a run folder holds a file or folder of this name."""
+    return name in OWN or name == LOCK or "tfevents" in name or LEFTOVER.fullmatch(name) is not None
 
 
 def _appeared(folder: Path, stem: Path) -> Path:
@@ -248,9 +257,8 @@ def check_links(run: Path) -> None:
         UserError: One does, or is a pipe or a device; or the folder cannot be read.
     """
     try:
-        for name in sorted(os.listdir(run)):
-            if name in OWN or "tfevents" in name:
-                inside(run, name)
+        for name in filter(_is_own, sorted(os.listdir(run))):
+            inside(run, name)
         for folder, folders, files in os.walk(run / CHECKPOINTS):
             for name in sorted(folders + files):
                 inside(Path(folder), name)

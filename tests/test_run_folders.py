@@ -19,9 +19,12 @@ import pytest
 
 from bistable_rl import checkpoint, lock, runs
 from bistable_rl.agents.training import resume, train
+from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
 from bistable_rl.config import UserError
-from bistable_rl.experiments import EnvConfig, Experiment
+from bistable_rl.experiments import Benchmark, EnvConfig, Experiment, NetworkConfig, TaskConfig
+
+BENCHMARK = Benchmark("small", TaskConfig("copy_first", {"length": 5}), NetworkConfig(hidden_size=4), device="cpu")
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -148,12 +151,30 @@ def test_only_what_a_killed_writer_left_is_removed(trained: Path, tmp_path: Path
     run = copied(trained, tmp_path)
     left = [".config.yaml.7", ".metrics.csv.7.2", "checkpoints/.000000000240.1", "checkpoints/.best-000000000240.1.3"]
     theirs = [".git", ".notes", ".config.yaml.swp", "checkpoints/.keep", "checkpoints/.cache.1"]
-    for name in left + theirs:
-        (run / name).mkdir()
-        (run / name / "file").write_text("")
+    for names, file in ((left, "state.json"), (theirs, "file")):
+        for name in names:
+            (run / name).mkdir()
+            (run / name / file).write_text("")
     resume(run)
     assert [name for name in left if (run / name).exists()] == []
     assert [name for name in theirs if (run / name / "file").exists()] == theirs
+
+
+def test_a_users_own_hidden_folders_stay_whatever_they_are_called(experiment: Experiment, tmp_path: Path) -> None:
+    beside = tmp_path / "small" / ".nbrc-seed0.2024"
+    beside.mkdir(parents=True)
+    (beside / "thesis.txt").write_text("mine")
+    unfinished = tmp_path / "small" / ".nbrc-seed0.2025"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").write_text("name: small\n")
+    run = train(experiment, tmp_path)
+    within = run / "checkpoints" / ".000000000080.2024"
+    within.mkdir()
+    (within / "thesis.txt").write_text("mine")
+    resume(run, total_steps=480)
+    assert [path.name for path in beside.iterdir()] == ["thesis.txt"]
+    assert [path.name for path in within.iterdir()] == ["thesis.txt"]
+    assert not unfinished.exists()
 
 
 def test_a_run_folder_may_itself_be_a_link(trained: Path, tmp_path: Path) -> None:
@@ -194,6 +215,14 @@ def test_links_in_a_circle_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UserError, match="circle"):
         runs.named(tmp_path / "a")
+
+
+def test_a_private_file_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    path.chmod(0o600)
+    runs.write_json(path, {"a": 1})
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_pipe_is_written_to(tmp_path: Path) -> None:
@@ -286,6 +315,35 @@ def test_the_lock_of_a_process_that_was_killed_stops_nobody(tmp_path: Path) -> N
     assert (tmp_path / lock.LOCK).exists()
     lock.take(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_another_name_of_a_users_file_is_refused(trained: Path, tmp_path: Path) -> None:
+    run, precious = copied(trained, tmp_path / "run"), tmp_path / "precious"
+    precious.write_text("mine")
+    os.link(precious, run / ".lock")
+    with pytest.raises(UserError, match="another name of a file elsewhere"):
+        resume(run, total_steps=480)
+    assert precious.read_text() == "mine"
+
+
+def test_a_lock_is_not_held_by_what_an_environment_forks(tmp_path: Path) -> None:
+    held = lock.take(tmp_path)
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(there, b"runs")
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(here, 4) == b"runs"
+    os.close(held.descriptor)  # as when this process dies
+    try:
+        lock.take(tmp_path).release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(here)
+        os.close(there)
+        lock._open.discard(held.descriptor)
 
 
 def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
@@ -393,6 +451,23 @@ def test_what_a_job_manager_and_a_closed_terminal_send_stops_as_ctrl_c_does(
     assert rows == list(range(80, rows[-1] + 1, 80))
 
 
+@pytest.mark.parametrize("module", ["training", "benchmarks"])
+def test_a_signal_before_the_first_step_leaves_a_result(
+    module: str, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = runs.write_environment
+
+    def interrupted(run: Path, hardware: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(run, hardware)
+
+    monkeypatch.setattr(runs, "write_environment", interrupted)
+    run = train(experiment, tmp_path) if module == "training" else start(BENCHMARK, tmp_path)
+    result = runs.read_result(run)
+    assert result is not None
+    assert (result["status"], result["signal"], result["steps"]) == ("interrupted", "SIGTERM", 0)
+
+
 def test_a_hangup_that_was_ignored_stays_ignored(config: Path, tmp_path: Path) -> None:
     process = started(config, tmp_path / "runs", "nohup")
     process.send_signal(signal.SIGHUP)
@@ -422,14 +497,9 @@ def test_a_training_in_a_side_thread_is_stopped_by_its_event(experiment: Experim
 
 
 def test_a_benchmark_in_a_side_thread_is_stopped_by_its_event(tmp_path: Path) -> None:
-    from bistable_rl.benchmarks.runner import start
-    from bistable_rl.config import find_config
-    from bistable_rl.experiments import load_benchmark
-
-    benchmark = load_benchmark(find_config("supervised/copy_first"), ["--network.hidden_size", "4", "--device", "cpu"])
     stop, ended = threading.Event(), []
     stop.set()
-    thread = threading.Thread(target=lambda: ended.append(start(benchmark, tmp_path, stop=stop)))
+    thread = threading.Thread(target=lambda: ended.append(start(BENCHMARK, tmp_path, stop=stop)))
     thread.start()
     thread.join(60)
     assert json.loads((ended[0] / "result.json").read_text())["status"] == "interrupted"

@@ -96,10 +96,11 @@ def _train(benchmark: Benchmark, run: Path, feed: Feed, network: Network, stop: 
     """Train and write result.json."""
     stopper = Stopper(stop)
     trainer = Trainer(benchmark, run, feed, network, stopper.event)
-    runs.clean(run)
-    runs.write_environment(run, hardware(feed.device, benchmark.cell, benchmark.network.hidden_size))
-    runs.remove_file(run / runs.RESULT)
     with stopper.listening():
+        with stopper.holding(lambda: None):  # from here on the folder changes, and a result must follow
+            runs.clean(run)
+            runs.write_environment(run, hardware(feed.device, benchmark.cell, benchmark.network.hidden_size))
+            runs.remove_file(run / runs.RESULT)
         _train_and_finish(benchmark, run, trainer, stopper)
 
 
@@ -107,14 +108,15 @@ def _train_and_finish(benchmark: Benchmark, run: Path, trainer: Trainer, stopper
     feed = trainer.feed
     status, failure, evaluation, warmup = "failed", None, None, None
     try:
-        warmup = warm_up_run(
-            run,
-            benchmark.warmup,
-            [trainer.network.rnn],
-            lambda: _warm_up_sequences(feed),
-            truncate=True,
-            seed=benchmark.seed,
-        )
+        if not stopper.event.is_set():
+            warmup = warm_up_run(
+                run,
+                benchmark.warmup,
+                [trainer.network.rnn],
+                lambda: _warm_up_sequences(feed),
+                truncate=True,
+                seed=benchmark.seed,
+            )
         with stopper.holding(trainer.say_stopping):
             trainer.train()
         status = "interrupted" if stopper.event.is_set() else "finished"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -165,11 +166,13 @@ class Ledger:
         committed: A folder with rows that count as finished too, never written to; it need not exist.
 
     Raises:
-        UserError: A file is broken.
+        UserError: A file is broken, or a link or a pipe is in the place of one.
     """
 
     def __init__(self, folder: Path, committed: Path | None = None) -> None:
         self.folder = folder
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            runs.inside(folder, name)
         self._rows: dict[str, Row] = {}
         for source in (committed, folder):
             if source is not None and (source / RUNS).exists():
