@@ -190,19 +190,6 @@ class RunCallback(BaseCallback):
             facts["success"] = f"{np.mean(self.model.ep_success_buffer):.2f}"
         return facts
 
-    def _on_rollout_end(self) -> None:
-        assert isinstance(self.model, RecurrentPPO)
-        buffer = self.model.rollout_buffer
-        for name in ("rewards", "values", "log_probs", "advantages"):
-            values = getattr(buffer, name).cpu().numpy()
-            finite = np.isfinite(values)
-            if not finite.all():
-                step, copy = np.argwhere(~finite)[0][:2]
-                raise runs.NonFiniteError(
-                    f"{name} became {values[step, copy]} in step {step} of environment copy {copy}, "
-                    f"in the update after {self.num_timesteps - finite.size} environment steps"
-                )
-
     def _on_training_end(self) -> None:
         if not self.stop.is_set():
             self._between_updates(last=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -42,4 +43,6 @@ def check_schedule(name: str, value: Any, *, positive: bool) -> FloatSchedule:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        return False
+    return -math.inf < value < math.inf and abs(value) <= sys.float_info.max

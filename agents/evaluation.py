@@ -13,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from bistable_rl.agents.checks import check_whole
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs.base import BatchedEnv
@@ -215,7 +216,7 @@ def error_of(info: Mapping[str, Any]) -> float | None:
 def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
     """Return the steps in which an episode must end: as given, or `LONGEST_EPISODE`, or our own `horizon` if more."""
     if max_episode_steps is not None:
-        return max_episode_steps
+        return check_whole("max_episode_steps", max_episode_steps, 1)
     try:
         ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # which keep what they declare
     except Exception:  # somebody else's copies

@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor, nn
 
-from bistable_rl.envs.wrappers import Categories, minigrid_view
+from bistable_rl.envs.wrappers import Categories, minigrid_views
 
 # NatureCNN's kernels and strides need at least this many pixels.
 SMALLEST_IMAGE = 36
@@ -58,11 +58,11 @@ def declared_categories(env: VecEnv) -> list[str]:
     environments, for as long as no wrapper has put another image in its place, the view is categories.
     """
     inner = parts_of(env.unwrapped.observation_space)
-    view = minigrid_view(env.unwrapped.envs[0].unwrapped) if isinstance(env.unwrapped, DummyVecEnv) else None
+    views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
     return [
         key
         for key, part in parts_of(env.observation_space).items()
-        if isinstance(inner.get(key), Categories) or (view is not None and inner.get(key) is view)
+        if isinstance(inner.get(key), Categories) or any(inner.get(key) is view for view in views)
         if sorted(part.shape or ()) == sorted(inner[key].shape or ()) and part.dtype == inner[key].dtype
     ]
 
@@ -118,6 +118,11 @@ def _module(key: str, kind: str, space: spaces.Space) -> tuple[nn.Module, int]:
     if kind == "categories":
         if not _is_bytes(space) or 3 not in (space.shape[0], space.shape[2]):  # type: ignore[index]
             raise ValueError(f"categories are bytes in V x V cells of 3, but the observation {key!r} is {space}")
+        if space.shape[0] == space.shape[2] != space.shape[1]:  # type: ignore[index]
+            raise ValueError(
+                f"in the observation {key!r} of {size} either side may be the 3 categories of a cell; give a grid that "
+                "is 3 cells wide as many cells high, or flat"
+            )
         return SymbolicView(space.shape or (), 64), 64
     if kind == "pixels":
         if not isinstance(space, spaces.Box) or not is_image_space(space):

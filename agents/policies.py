@@ -5,6 +5,7 @@ Python when an episode starts within a sequence. Here one module holds the layer
 first of the two (the second is a dummy), and runs a sequence in one call whatever starts in it.
 """
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from bistable_rl.agents.features import Features
 from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.cells import Cell
 from bistable_rl.cells.base import check_size
+from bistable_rl.config import unknown
 from bistable_rl.rnn import RNN, make_rnn
 
 CRITICS = ("separate", "shared", "feedforward")
@@ -48,15 +50,21 @@ THEIR_NAMES = {
 """Arguments of sb3-contrib's recurrent policies, and what says the same here."""
 
 
-def check_policy_kwargs(policy_kwargs: Mapping[str, Any] | None) -> None:
-    """Refuse the names of sb3-contrib's recurrent policies.
+def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -> None:
+    """Check that a policy has arguments of these names.
 
     Raises:
-        ValueError: Names ours.
+        TypeError: It has not; the sentence says which it has.
+        ValueError: It is a name of sb3-contrib's; the sentence says what it is called here.
     """
+    parameters = inspect.signature(policy).parameters.values()
+    given = ("observation_space", "action_space", "lr_schedule")  # by the algorithm
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in given]
     for name in policy_kwargs or {}:
         if name in THEIR_NAMES:
             raise ValueError(f"policy_kwargs: {name} is sb3-contrib's name; here it is {THEIR_NAMES[name]}")
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise TypeError(unknown("argument in policy_kwargs", name, known))
 
 
 class Memory(nn.Module):
@@ -149,7 +157,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
-        if isinstance(net_arch, dict) or any(isinstance(width, dict | list) for width in net_arch or ()):
+        if not isinstance(net_arch, list | tuple | None) or any(isinstance(w, dict | list) for w in net_arch or ()):
             raise ValueError(
                 f"net_arch must be a list of widths, the same for both heads, such as [64, 64], got {net_arch!r}"
             )
@@ -401,6 +409,9 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         else:
             device = self.action_net.weight.device  # self.device looks through all modules for it
             memory = torch.from_numpy(state[0]).to(device)
+            n = len(next(iter(seen.values())) if isinstance(seen, dict) else seen)
+            if memory.shape[1] != n:
+                raise ValueError(f"the state is of {memory.shape[1]} copies and the observation of {n}")
             if episode_start is not None and np.any(episode_start):
                 begins = torch.from_numpy(np.asarray(episode_start, np.bool_)).to(device).reshape(1, -1, 1)
                 memory = torch.where(begins, self.initial_state(1), memory)

@@ -79,6 +79,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: Where the networks and the rollout live.
 
     Raises:
+        TypeError: The policy has no argument of a name in `policy_kwargs`.
         ValueError: A number is out of range, the policy is none of ours, or it cannot read the observations or give
             the actions.
     """
@@ -135,9 +136,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         check_schedule("learning_rate", learning_rate, positive=True)
         if isinstance(policy, str) and policy not in self.policy_aliases:
             raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
-        check_policy_kwargs(policy_kwargs)
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
+        check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, policy_kwargs)
         if env is None and _init_setup_model:
             raise ValueError("env must be an environment or its id, got None")
         if env is not None:
@@ -149,6 +150,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
                     "bistable_rl.agents.vec_env.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
                 )
             env = maybe_make_env(env, verbose)
+            if isinstance(env, type) or not hasattr(env, "observation_space"):
+                raise ValueError(f"env must be an environment or its id, got {env!r}")
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,
@@ -332,12 +335,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
             rollout_buffer.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
+        self._check_finite("observations", "rewards")
         seen = obs_as_tensor(self._last_obs, self.device)
         rollout_buffer.last_values[:] = self.policy.values(
             seen, self._restart(self._last_state, self._last_episode_starts)
         )
         self._evaluate_rollout()
         self._check_scale_of_rewards()
+        self._check_finite("values", "log_probs", "advantages")
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -427,6 +432,25 @@ class RecurrentPPO(OnPolicyAlgorithm):
             gae_lambda=self.gae_lambda,
         )
         rollout.returns = rollout.advantages + rollout.values
+
+    def _check_finite(self, *names: str) -> None:
+        """Refuse what is NaN or infinite in the rollout, before it is blamed on the gradient.
+
+        Raises:
+            NonFiniteError: Something is; names the step and the copy.
+        """
+        rollout = self.rollout_buffer
+        for name in names:
+            tensors = rollout.observed_parts() if name == "observations" else [getattr(rollout, name)]
+            for tensor in tensors:
+                if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+                    continue
+                step, copy = torch.argwhere(~torch.isfinite(tensor))[0][:2].tolist()
+                value = float(tensor[step, copy].sum())
+                raise NonFiniteError(
+                    f"{name} became {value} in step {step} of environment copy {copy}, in the update after "
+                    f"{self.num_timesteps - rollout.rewards.numel()} environment steps"
+                )
 
     def _check_scale_of_rewards(self) -> None:
         """Refuse finite rewards so large that their returns' squares, the value loss, are not."""

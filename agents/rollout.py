@@ -156,7 +156,11 @@ class Rollout:
 
     def observed(self, packed: Packed) -> Observations:
         """Return the observations (N, ...) in packed order."""
-        return _like(self.observations, [self.rows(part[self.context :], packed) for part in self._parts()])
+        return _like(self.observations, [self.rows(part, packed) for part in self.observed_parts()])
+
+    def observed_parts(self) -> list[Tensor]:
+        """Return the observations (T, n, ...): one tensor, or one for each key of a Dict."""
+        return [part[self.context :] for part in self._parts()]
 
     def start_states(self, policy: RecurrentPolicy, packed: Packed) -> Tensor:
         """Return the states (K, B, S) before the packed sequences, run up to them where `burn_in` says so."""

@@ -54,6 +54,16 @@ def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
     return space["image"] if isinstance(space, Dict) and "image" in space.spaces else None
 
 
+def minigrid_views(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Space[Any]]:
+    """Return the spaces in which a MiniGrid environment and MiniGrid's wrappers around it show categories."""
+    views = [minigrid_view(env.unwrapped)]
+    while isinstance(env, gymnasium.Wrapper):
+        if type(env).__module__ == "minigrid.wrappers" and type(env).__name__ in ("FullyObsWrapper", "ViewSizeWrapper"):
+            views.append(env.observation_space["image"])  # type: ignore[index]
+        env = env.env
+    return [view for view in views if view is not None]
+
+
 def is_text(space: gymnasium.Space[Any]) -> bool:
     """Whether what a space holds are texts, as gymnasium's Text and MiniGrid's MissionSpace do."""
     return space.dtype is not None and np.dtype(space.dtype).kind == "U"

@@ -250,6 +250,7 @@ LONG = "x" * 256
         (["tensorboard", ".", "--port", "99999"], "'99999' is not a port, an integer from 1 to 65535"),
         (["tensorboard", ".", "--port", "0"], "'0' is not a port"),
         (["tensorboard", LONG], "argument DIR: a name of 256"),
+        (["evaluate", "x", "y\n\x1b[31m"], r"unrecognized arguments: y\n\x1b[31m; see"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+from minigrid.wrappers import FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bistable_rl import capacity, devices
@@ -128,6 +128,17 @@ def test_minigrids_tiles_in_colour_are_no_categories_whatever_lies_below_them() 
         env = ImgObsWrapper(RGBImgPartialObsWrapper(inner, tile_size=4))  # 28 x 28 pixels
         with pytest.raises(ValueError, match="may be a small picture or a grid of categories"):
             model(env)
+
+
+def test_minigrids_whole_grid_is_categories_however_large() -> None:
+    for size in (5, 40):
+        env = ImgObsWrapper(FullyObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0", size=size)))
+        assert modules(model(DummyVecEnv([lambda env=env: env]))) == [SymbolicView]
+
+
+def test_a_grid_whose_cells_cannot_be_told_from_its_sides_is_refused() -> None:
+    with pytest.raises(ValueError, match="either side may be the 3 categories of a cell"):
+        model(copies(space=Categories(0, 255, (7, 3, 3), np.uint8)))
 
 
 def test_an_archive_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path) -> None:
@@ -300,6 +311,21 @@ def test_episodes_of_one_step_are_not_taken_for_a_forgotten_memory() -> None:
         agent.predict(env.reset(), None, np.ones(2, bool))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({"reward": float("nan")}, "rewards became nan in step 0 of environment copy 0"),
+        ({"reward": float("inf")}, "rewards became inf in step 0 of environment copy 0"),
+        ({"nan": True}, "observations became nan in step 1 of environment copy 0"),
+    ],
+)
+def test_an_environment_that_gives_no_number_is_blamed_and_not_the_learning_rate(
+    kwargs: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(NonFiniteError, match=expected):
+        model(copies(**kwargs)).learn(16)
+
+
 def test_rewards_too_large_for_the_loss_are_named() -> None:
     with pytest.raises(NonFiniteError, match=r"rewards of up to 1e\+30 are too large.*VecNormalize"):
         model(copies(reward=1e30)).learn(16)
@@ -431,6 +457,7 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
             "lstm_hidden_size is sb3-contrib's name; here it is hidden_size",
         ),
         (lambda: model(Odd(), {"n_lstm_layers": 8}), "here it is num_layers"),
+        (lambda: model(Odd), "env must be an environment or its id, got <class"),
         (lambda: model(Odd(), {"net_arch": {"pi": [8]}}), "net_arch must be a list of widths"),
         (lambda: model(Odd(spaces.Dict({"a": spaces.Text(4)}))), "reads Box.*make_env leaves a Dict's texts out"),
         (lambda: model(Odd(spaces.Dict({}))), "holds nothing a policy reads"),
@@ -439,6 +466,11 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_refused_names_what_would_be_right(call: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         call()
+
+
+def test_an_unknown_argument_of_the_policy_names_the_nearest() -> None:
+    with pytest.raises(TypeError, match="unknown argument in policy_kwargs 'hiden_size'; did you mean 'hidden_size'"):
+        model(Odd(), {"hiden_size": 8})
 
 
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3], np.int32), spaces.Discrete(3, dtype=np.int32)], ids=str)

@@ -30,9 +30,10 @@ def prepare() -> None:
 
 
 def say(text: object) -> None:
-    """Print a line on the standard error, unless nobody takes it."""
+    """Print a line on the standard error, unless nobody takes it; what is no printable character, as its code."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
     with contextlib.suppress(OSError):
-        print(f"bistable-rl: {text}", file=sys.stderr, flush=True)
+        print(f"bistable-rl: {line}", file=sys.stderr, flush=True)
 
 
 def settle(stream: TextIO) -> OSError | None:
