@@ -45,4 +45,4 @@ def check_schedule(name: str, value: Any, *, positive: bool) -> FloatSchedule:
 def _is_finite(value: Any) -> bool:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         return False
-    return -math.inf < value < math.inf and abs(value) <= sys.float_info.max
+    return bool(abs(value) <= sys.float_info.max)  # of an int as large as it may be, which no float could hold

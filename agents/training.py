@@ -35,6 +35,7 @@ from bistable_rl.agents.policies import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
 from bistable_rl.agents.snapshot import Snapshot, restore
+from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.cells import cell_options
 from bistable_rl.config import UserError, one_sentence, to_yaml
 from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
@@ -230,6 +231,17 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     Raises:
         UserError: The policy section, the environment or both together do not work.
     """
+    policy = experiment.policy
+    try:
+        layers = layers_bytes(policy.cell, 1, policy.hidden_size, policy.num_layers, policy.cell_kwargs)
+    except (ValueError, TypeError):
+        layers = 0  # which `make_policy` explains
+    check_memory(
+        f"policy: the training of num_layers {policy.num_layers:,} of hidden_size {policy.hidden_size:,} "
+        "(weights, gradients and Adam's moments)",
+        4 * layers,
+        device,
+    )
     make_policy(experiment, env, device)
     try:
         model = RecurrentPPO(

@@ -133,7 +133,7 @@ def test_minigrids_tiles_in_colour_are_no_categories_whatever_lies_below_them() 
 def test_minigrids_whole_grid_is_categories_however_large() -> None:
     for size in (5, 40):
         env = ImgObsWrapper(FullyObsWrapper(gymnasium.make("MiniGrid-Empty-5x5-v0", size=size)))
-        assert modules(model(DummyVecEnv([lambda env=env: env]))) == [SymbolicView]
+        assert modules(model(env)) == [SymbolicView]
 
 
 def test_a_grid_whose_cells_cannot_be_told_from_its_sides_is_refused() -> None:
@@ -371,7 +371,8 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(policy: dict[str,
         (["--algorithm.n_steps", "1000000000000"], "n_steps 1000000000000"),
         (["--env.num_envs", "1000000000000"], "env.num_envs 1000000000000"),
         (["--evaluation.episodes", "1000000000000000"], "evaluation.episodes 1000000000000000"),
-        (["--policy.hidden_size", "1000000"], "policy: a network of hidden_size 1000000"),
+        (["--policy.hidden_size", "1000000"], "of hidden_size 1,000,000"),
+        (["--policy.num_layers", "10000000"], "policy: the training of num_layers 10,000,000 of hidden_size 64"),
         (["--env.num_envs", "100000000000000000000"], "env.num_envs must be an integer above 0 below 2^63"),
         (["--total_steps", "9223372036854775808"], "total_steps must be an integer above 0 below 2^63"),
         (
