@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import checkpoint, kernels, runs
+from bistable_rl import kernels
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
 from bistable_rl.agents.make_env import close, make_vec_env
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells import get_cell
-from bistable_rl.config import UserError, one_sentence
-from bistable_rl.devices import resolve_device
-from bistable_rl.experiments import Experiment, PolicyConfig
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.devices import resolve_device
+from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 
 class Agent:

@@ -14,14 +14,16 @@ from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
-from bistable_rl import checkpoint, runs
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.snapshot import Snapshot, capture
-from bistable_rl.config import UserError, to_yaml
-from bistable_rl.experiments import Experiment
-from bistable_rl.progress import Progress
+from bistable_rl.agents.state import Snapshot, capture
+from bistable_rl.errors import NonFiniteError, UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.progress import Progress
+from bistable_rl.runs.schema import Experiment
 
 COLUMNS = (
     "time/total_timesteps",
@@ -234,9 +236,7 @@ class RunCallback(BaseCallback):
             return
         summary = result.summary()
         for key, value in runs.non_finite(summary).items():
-            raise runs.NonFiniteError(
-                f"{key} became {value} in the evaluation after {self.num_timesteps} environment steps"
-            )
+            raise NonFiniteError(f"{key} became {value} in the evaluation after {self.num_timesteps} environment steps")
         self.last_evaluation = result
         self._keep_best(summary)
         self.logger.record("eval/mean_reward", float(result.returns.mean()))

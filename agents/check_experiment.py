@@ -15,9 +15,9 @@ from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.training import without_gate_options
-from bistable_rl.config import UserError, one_sentence
-from bistable_rl.devices import resolve_device
-from bistable_rl.experiments import Experiment
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.devices import resolve_device
+from bistable_rl.runs.schema import Experiment
 
 EPISODE_STEPS, EPISODE_SECONDS = 10_000, 2.0
 """How long an episode is waited for, to see what it reports."""

@@ -15,11 +15,10 @@ from torch import nn
 
 from bistable_rl.agents.checks import check_whole
 from bistable_rl.cells.base import fixed_weights
-from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.checks import told_number, told_success
-from bistable_rl.envs.single import SingleEnv
-from bistable_rl.runs import NonFiniteError, RunFailedError
+from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
 
 LONGEST_EPISODE = 100_000
 """Steps after which an episode counts as one that never ends, unless told otherwise."""

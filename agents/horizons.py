@@ -14,10 +14,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
 from bistable_rl.agents.make_env import close, make_evaluation_env
-from bistable_rl.config import UserError, one_sentence
 from bistable_rl.envs import ENVIRONMENTS
-from bistable_rl.envs.make import find_spec
-from bistable_rl.experiments import EnvConfig
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.schema import EnvConfig
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999

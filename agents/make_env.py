@@ -10,13 +10,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from bistable_rl.agents.spaces import check_spaces
-from bistable_rl.agents.vec_env import BatchedVecEnv
-from bistable_rl.capacity import check_memory
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
-from bistable_rl.envs.make import find_spec
-from bistable_rl.envs.previous import PreviousActionRewardVector
-from bistable_rl.experiments import EnvConfig
+from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.schema import EnvConfig
 
 # what a derived seed is for
 TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING, WARM_UP, ANALYSIS = range(6)

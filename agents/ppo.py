@@ -21,20 +21,20 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import archive, returns
+from bistable_rl.agents import gae, save_load
+from bistable_rl.agents.buffer import Rollout
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
-from bistable_rl.agents.gradient import Gradient
-from bistable_rl.agents.policies import RecurrentPolicy, check_policy_kwargs
-from bistable_rl.agents.rollout import Rollout
+from bistable_rl.agents.flat_gradient import Gradient
+from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
-from bistable_rl.capacity import check_memory
 from bistable_rl.cells.base import fixed_weights
-from bistable_rl.devices import check_torch_device, warn_of_missing_kernels
-from bistable_rl.envs.make import find_spec
-from bistable_rl.runs import NonFiniteError
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.errors import NonFiniteError
+from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -147,7 +147,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             if isinstance(env, VectorEnv):
                 raise ValueError(
                     "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
-                    "bistable_rl.agents.vec_env.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
+                    "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
                 )
             env = maybe_make_env(env, verbose)
             if isinstance(env, type) or not hasattr(env, "observation_space"):
@@ -256,7 +256,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         Raises:
             ValueError: It was loaded without a schedule that is a function.
         """
-        archive.check_trainable(self)
+        save_load.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
         return self
 
@@ -274,7 +274,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ValueError: An argument of the policy is no plain value.
             UserError: The file cannot be written.
         """
-        archive.save(self, Path(path))
+        save_load.save(self, Path(path))
 
     @classmethod
     def load(  # type: ignore[override]
@@ -298,7 +298,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ValueError: A setting is out of range.
             UserError: There is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
-        return archive.load(cls, Path(path), env, device, settings)
+        return save_load.load(cls, Path(path), env, device, settings)
 
     def import_sb3(self, path: str | Path) -> None:
         """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
@@ -312,7 +312,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         Raises:
             UserError: There are no such weights in it, or they belong to another architecture.
         """
-        archive.import_sb3(self, Path(path))
+        save_load.import_sb3(self, Path(path))
 
     # --- living through a rollout --------------------------------------------------------------------------
 
@@ -423,7 +423,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             rollout.log_probs.view(-1)[rows] = log_probs
         ends = torch.from_numpy(rollout.episode_ends).to(self.device)
         following = torch.cat([rollout.values[1:], rollout.last_values.unsqueeze(0)])
-        rollout.advantages = returns.advantages(
+        rollout.advantages = gae.advantages(
             rollout.rewards,
             rollout.values,
             torch.where(ends, rollout.bootstraps, following),

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents.evaluation import check_finite, success_of
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells.base import fixed_weights
 
 

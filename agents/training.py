@@ -18,7 +18,6 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
@@ -31,17 +30,20 @@ from bistable_rl.agents.make_env import (
     make_evaluation_env,
     make_vec_env,
 )
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.record import random_actions, record
-from bistable_rl.agents.snapshot import Snapshot, restore
-from bistable_rl.capacity import check_memory, layers_bytes
+from bistable_rl.agents.state import Snapshot, restore
 from bistable_rl.cells import cell_options
-from bistable_rl.config import UserError, one_sentence, to_yaml
-from bistable_rl.devices import hardware, peak_memory_mb, resolve_device
-from bistable_rl.experiments import AlgorithmConfig, Experiment
-from bistable_rl.stopping import Stopper
-from bistable_rl.warmup import warm_up_run
+from bistable_rl.dynamics.warmup import warm_up_run
+from bistable_rl.errors import RunFailedError, UserError, one_sentence
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.capacity import check_memory, layers_bytes
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device
+from bistable_rl.runs.schema import AlgorithmConfig, Experiment
+from bistable_rl.runs.stopping import Stopper
 
 WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
 
@@ -193,7 +195,7 @@ def _train_and_finish(
     except KeyboardInterrupt:
         status = "interrupted"
     except SystemExit as error:
-        failure = runs.RunFailedError(_exited(experiment, error))
+        failure = RunFailedError(_exited(experiment, error))
         failure.__cause__ = error
     except BaseException as error:  # whatever an environment does: the run folder must say how it ended
         failure = error

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
 from bistable_rl.agents.make_env import WATCHING, close, derived_seed, make_vec_env
-from bistable_rl.envs.make import find_spec
 from bistable_rl.envs.play import describe
+from bistable_rl.envs.registry import find_spec
 from bistable_rl.envs.render import save_gif
+from bistable_rl.runs import run as runs
 
 
 def watch(

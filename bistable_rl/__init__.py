@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
-    from bistable_rl.analysis.bifurcation import bifurcation
-    from bistable_rl.analysis.gates import gate_trace
-    from bistable_rl.analysis.memory import survival, time_constants
     from bistable_rl.cells import CELLS
     from bistable_rl.cells.base import fixed_weights
+    from bistable_rl.dynamics.attractors import attractors
+    from bistable_rl.dynamics.bifurcation import bifurcation
+    from bistable_rl.dynamics.gates import gate_trace
+    from bistable_rl.dynamics.memory import survival, time_constants
+    from bistable_rl.dynamics.warmup import warm_up
     from bistable_rl.kernels import use_backend
-    from bistable_rl.multistability import attractors
     from bistable_rl.rnn import (
         BRC,
         GORU,
@@ -29,18 +30,17 @@ if TYPE_CHECKING:
         from_torch,
         make_rnn,
     )
-    from bistable_rl.warmup import warm_up
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
-    "bistable_rl.analysis.bifurcation": ("bifurcation",),
-    "bistable_rl.analysis.gates": ("gate_trace",),
-    "bistable_rl.analysis.memory": ("survival", "time_constants"),
+    "bistable_rl.dynamics.bifurcation": ("bifurcation",),
+    "bistable_rl.dynamics.gates": ("gate_trace",),
+    "bistable_rl.dynamics.memory": ("survival", "time_constants"),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.cells.base": ("fixed_weights",),
     "bistable_rl.kernels": ("use_backend",),
-    "bistable_rl.multistability": ("attractors",),
-    "bistable_rl.warmup": ("warm_up",),
+    "bistable_rl.dynamics.attractors": ("attractors",),
+    "bistable_rl.dynamics.warmup": ("warm_up",),
     "bistable_rl.rnn": (
         *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
         *("RNN", "make_rnn", "from_torch"),

@@ -10,7 +10,6 @@ try:  # Ctrl-C is a sentence from the first import on
     import warnings
     from collections.abc import Callable, Sequence
 
-    from bistable_rl import stopping
     from bistable_rl.commands import streams
     from bistable_rl.commands.analyze import analyze
     from bistable_rl.commands.benchmark import benchmark
@@ -26,8 +25,8 @@ try:  # Ctrl-C is a sentence from the first import on
     from bistable_rl.commands.speed import speed
     from bistable_rl.commands.tensorboard import tensorboard
     from bistable_rl.commands.train import train
-    from bistable_rl.config import UserError, shown, unknown
-    from bistable_rl.runs import RunFailedError
+    from bistable_rl.errors import RunFailedError, UserError, shown, unknown
+    from bistable_rl.runs import stopping
 except KeyboardInterrupt:
     print("bistable-rl: stopped", file=sys.stderr)
     raise SystemExit(130) from None

@@ -16,9 +16,9 @@ from bistable_rl.envs.copy_first_continuous import CopyFirstContinuousVectorEnv
 from bistable_rl.envs.denoising import DenoisingVectorEnv
 from bistable_rl.envs.denoising_discrete import DenoisingDiscreteVectorEnv
 from bistable_rl.envs.line_digits import LineDigitsVectorEnv
-from bistable_rl.envs.make import make_batched_env, make_env
 from bistable_rl.envs.memory_chain import MemoryChainVectorEnv
 from bistable_rl.envs.minigrid_memory import MiniGridMemoryVectorEnv
+from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousVectorEnv
 from bistable_rl.envs.t_maze import TMazeVectorEnv
 

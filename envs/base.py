@@ -15,7 +15,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.checks import check_choice, check_int, unknown
 
 Copies = npt.NDArray[np.int64]
@@ -288,7 +288,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def _start(self, i: Copies) -> None:
         """Start the next episode of the copies `i`."""
         self.episode[i] += 1
-        self.keys[i] = draws.episode_keys(self.seeds[i], self.episode[i])
+        self.keys[i] = rng.episode_keys(self.seeds[i], self.episode[i])
         self.t[i] = 0
         self.over[i] = False
         self._begin(i)

@@ -7,11 +7,11 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_bool, check_int, check_symbol
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
@@ -92,8 +92,8 @@ class CopyFirstVectorEnv(BatchedEnv):
         self.memoryless_return = 2 / num_symbols - 1
 
     def _begin(self, i: Copies) -> None:
-        self.length[i] = self.shortest + draws.integers(self.keys[i], draws.ONCE, self.longest - self.shortest + 1)
-        self.cue[i] = draws.integers(self.keys[i], 0, self.num_symbols)
+        self.length[i] = self.shortest + rng.integers(self.keys[i], rng.ONCE, self.longest - self.shortest + 1)
+        self.cue[i] = rng.integers(self.keys[i], 0, self.num_symbols)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbol(cue, self.num_symbols)
@@ -106,7 +106,7 @@ class CopyFirstVectorEnv(BatchedEnv):
 
     def _observe(self, i: Copies) -> Any:
         t, length = self.t[i], self.length[i]
-        symbol = np.where(t == 0, self.cue[i], draws.integers(self.keys[i], t, self.num_symbols))
+        symbol = np.where(t == 0, self.cue[i], rng.integers(self.keys[i], t, self.num_symbols))
         observations = self._blank(i)
         observations[np.arange(len(i)), symbol] = t < length
         if self.flags:

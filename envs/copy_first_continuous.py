@@ -8,12 +8,12 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_numbers
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 LIMIT = 10.0
 """Observed numbers lie within ±LIMIT."""
@@ -110,10 +110,10 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
 
     def _numbers(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return the stream's numbers at step t, (len(i), dimensions)."""
-        return draws.normal(self.keys[i, None], t[:, None] * self.dimensions + np.arange(self.dimensions))
+        return rng.normal(self.keys[i, None], t[:, None] * self.dimensions + np.arange(self.dimensions))
 
     def _begin(self, i: Copies) -> None:
-        self.length[i] = self.shortest + draws.integers(self.keys[i], draws.ONCE, self.longest - self.shortest + 1)
+        self.length[i] = self.shortest + rng.integers(self.keys[i], rng.ONCE, self.longest - self.shortest + 1)
         self.cue[i] = self._numbers(i, self.t[i])
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:

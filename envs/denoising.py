@@ -8,12 +8,12 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_numbers
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 MARKS = 5
 """How many values are marked, and how many answers are asked for."""
@@ -36,12 +36,12 @@ def check_window(length: int, window: int | None) -> tuple[int, int]:
     return window, min(window, length - MARKS)
 
 
-def draw_marks(keys: draws.Keys, steps: int) -> npt.NDArray[np.int64]:
+def draw_marks(keys: rng.Keys, steps: int) -> npt.NDArray[np.int64]:
     """Return `MARKS` different steps of the first `steps`, uniformly drawn, in order: (len(keys), MARKS)."""
     marks = np.empty((len(keys), MARKS), np.int64)
     for k in range(MARKS):
         # A number among those that are left; counting the smaller marks in makes it a step.
-        mark = draws.integers(keys, draws.ONCE + k, steps - k)
+        mark = rng.integers(keys, rng.ONCE + k, steps - k)
         for earlier in range(k):
             mark += mark >= marks[:, earlier]
         marks[:, k] = mark
@@ -127,7 +127,7 @@ class DenoisingVectorEnv(BatchedEnv):
     def _begin(self, i: Copies) -> None:
         self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
         self.passed[i] = 0
-        self.cue[i] = draws.normal(self.keys[i, None], self.marks[i, :MARKS])
+        self.cue[i] = rng.normal(self.keys[i, None], self.marks[i, :MARKS])
         self.squares[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
@@ -148,7 +148,7 @@ class DenoisingVectorEnv(BatchedEnv):
         t = self.t[i]
         marked = self.marks[i, self.passed[i]] == t
         value = self.cue[i, self.passed[i] % MARKS]
-        numbers = np.where(marked, value, draws.normal(self.keys[i], t))
+        numbers = np.where(marked, value, rng.normal(self.keys[i], t))
         observations = self._blank(i)
         observations[:, 0] = np.where(t < self.length - MARKS, np.clip(numbers, -LIMIT, LIMIT), 0.0)
         observations[:, 1] = flags(t, marked, self.length)

@@ -7,12 +7,12 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 
 class DenoisingDiscreteVectorEnv(BatchedEnv):
@@ -85,7 +85,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     def _begin(self, i: Copies) -> None:
         self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
         self.passed[i] = 0
-        self.cue[i] = draws.integers(self.keys[i, None], self.marks[i, :MARKS], self.num_symbols)
+        self.cue[i] = rng.integers(self.keys[i, None], self.marks[i, :MARKS], self.num_symbols)
         self.right[i] = 0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
@@ -104,7 +104,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         t = self.t[i]
         marked = self.marks[i, self.passed[i]] == t
         value = self.cue[i, self.passed[i] % MARKS]
-        symbols = np.where(marked, value, draws.integers(self.keys[i], t, self.num_symbols))
+        symbols = np.where(marked, value, rng.integers(self.keys[i], t, self.num_symbols))
         observations = self._blank(i)
         observations[np.arange(len(i)), symbols] = t < self.length - MARKS
         observations[:, -1] = flags(t, marked, self.length)

@@ -10,11 +10,11 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from bistable_rl.data import digits
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 
 class LineDigitsVectorEnv(BatchedEnv):
@@ -78,12 +78,12 @@ class LineDigitsVectorEnv(BatchedEnv):
         self.memoryless_return = float(2 * np.bincount(self.digits.labels).max() / len(self.digits.labels) - 1)
 
     def _begin(self, i: Copies) -> None:
-        self.image[i] = draws.integers(self.keys[i], draws.ONCE, len(self.digits.labels))
+        self.image[i] = rng.integers(self.keys[i], rng.ONCE, len(self.digits.labels))
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         for copy, digit in zip(i, np.broadcast_to(check_symbol(cue, 10), len(i)), strict=True):
             images = np.flatnonzero(self.digits.labels == digit)
-            self.image[copy] = images[draws.integers(self.keys[copy, None], draws.ONCE + 1, len(images))[0]]
+            self.image[copy] = images[rng.integers(self.keys[copy, None], rng.ONCE + 1, len(images))[0]]
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length - 1

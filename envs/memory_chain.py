@@ -7,11 +7,11 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 
 class MemoryChainVectorEnv(BatchedEnv):
@@ -80,8 +80,8 @@ class MemoryChainVectorEnv(BatchedEnv):
         self.memoryless_return = 0.0
 
     def _begin(self, i: Copies) -> None:
-        self.cue[i] = draws.integers(self.keys[i, None], np.arange(self.num_bits), 2)
-        self.question[i] = draws.integers(self.keys[i], draws.ONCE, self.num_bits)
+        self.cue[i] = rng.integers(self.keys[i, None], np.arange(self.num_bits), 2)
+        self.question[i] = rng.integers(self.keys[i], rng.ONCE, self.num_bits)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbol(cue, 2)

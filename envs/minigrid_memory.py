@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_symbol
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, Categories, one_hot_cells
 
 LEFT, RIGHT, FORWARD = range(3)

@@ -11,9 +11,9 @@ from gymnasium.spaces import Box, Discrete
 
 from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.checks import told_success
-from bistable_rl.envs.make import make_env
+from bistable_rl.envs.registry import make_env
 from bistable_rl.envs.render import save_gif
-from bistable_rl.envs.single import SingleEnv
+from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.wrappers import minigrid_view
 
 OBJECTS = np.array(list("? #.DkbxGL@"))

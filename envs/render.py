@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bistable_rl import runs
+from bistable_rl.runs import run as runs
 
 _NEGATIVE = np.array([60, 110, 255])
 _ZERO = np.array([40, 40, 40])

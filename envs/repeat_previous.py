@@ -7,11 +7,11 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 
 class RepeatPreviousVectorEnv(BatchedEnv):
@@ -78,10 +78,10 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         self.memoryless_return = 2 / num_symbols - 1
 
     def _symbols(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.where(t == 0, self.cue[i], draws.integers(self.keys[i], t, self.num_symbols))
+        return np.where(t == 0, self.cue[i], rng.integers(self.keys[i], t, self.num_symbols))
 
     def _begin(self, i: Copies) -> None:
-        self.cue[i] = draws.integers(self.keys[i], 0, self.num_symbols)
+        self.cue[i] = rng.integers(self.keys[i], 0, self.num_symbols)
         self.right[i] = 0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:

@@ -8,10 +8,10 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
 from bistable_rl.envs.checks import check_bool, check_int, check_probability, check_symbol
-from bistable_rl.envs.single import single
+from bistable_rl.envs.single_env import single
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1
@@ -122,7 +122,7 @@ class TMazeVectorEnv(BatchedEnv):
     def _begin(self, i: Copies) -> None:
         self.x[i] = 0
         self.y[i] = 0
-        self.cue[i] = draws.integers(self.keys[i], draws.ONCE, 2)
+        self.cue[i] = rng.integers(self.keys[i], rng.ONCE, 2)
         self.previous[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
@@ -138,8 +138,8 @@ class TMazeVectorEnv(BatchedEnv):
 
         done = actions
         if self.stochasticity > 0:
-            random = ~junction & (draws.uniform(self.keys, 2 * self.t) < self.stochasticity)
-            done = np.where(random, draws.integers(self.keys, 2 * self.t + 1, 4), actions)
+            random = ~junction & (rng.uniform(self.keys, 2 * self.t) < self.stochasticity)
+            done = np.where(random, rng.integers(self.keys, 2 * self.t + 1, 4), actions)
         self.x = np.clip(self.x + (done == RIGHT) - (done == LEFT), 0, self.length)
         self.y = np.where(in_arm, np.where(actions == UP, 1, -1), 0)
         self.previous[:, :4] = actions[:, None] == np.arange(4)

@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
 from bistable_rl.envs.checks import check_choice, unknown
-from bistable_rl.envs.previous import PreviousActionReward
+from bistable_rl.envs.previous_action_reward import PreviousActionReward
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 """MiniGrid's actions, in its order."""

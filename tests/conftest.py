@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from bistable_rl.experiments import Experiment, load_experiment
+from bistable_rl.runs.schema import Experiment, load_experiment
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what runs in the background

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 
 NUMBERS = spaces.Box(-1, 1, (3,), np.float32)
 TWO = spaces.Discrete(2)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bistable_rl import checkpoint
-from bistable_rl.analysis.subject import cue_and_noise, read_subject
+from bistable_rl.analysis.trained import cue_and_noise, read_subject
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
-from bistable_rl.experiments import Benchmark, NetworkConfig, TaskConfig, TrainingConfig, load_experiment
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig, load_experiment
 
 
 @pytest.fixture(scope="module")

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bistable_rl.analysis.figures import ABOVE, BELOW, FIGURES, fig_3, pulses, response
-from bistable_rl.benchmarks import presets
-from bistable_rl.benchmarks.presets import TABLES
+from bistable_rl.analysis.paper_figures import ABOVE, BELOW, FIGURES, fig_3, pulses, response
+from bistable_rl.benchmarks.reproduce import grids
+from bistable_rl.benchmarks.reproduce.grids import TABLES
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import FACTS, Row
-from bistable_rl.style import drawing
+from bistable_rl.figure_style import drawing
 
 
 def axes_of(name: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
     """Draw a figure of the cell and return its axes, as they were drawn."""
-    return drawn(FIGURES[name].draw, "bistable_rl.analysis.figures.drawing", path, monkeypatch)
+    return drawn(FIGURES[name].draw, "bistable_rl.analysis.paper_figures.drawing", path, monkeypatch)
 
 
 def drawn(draw: Callable[[Path], None], by: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
@@ -132,7 +132,7 @@ def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest
 def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = presets.jobs(TABLES["quick"]["table1"], tmp_path, ("brc", "gru"), (0, 5))
+    jobs = grids.jobs(TABLES["quick"]["table1"], tmp_path, ("brc", "gru"), (0, 5))
     ends = {"brc": 0.2, "gru": 1.0}
     rows = [
         Row(
@@ -154,7 +154,7 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     finish(tmp_path / "runs" / "table1-quick", [*rows, of_other_settings])
 
     [figure] = fig_3(tmp_path / "runs").values()
-    [axes] = drawn(figure.draw, "bistable_rl.style.drawing", tmp_path / "x.png", monkeypatch)
+    [axes] = drawn(figure.draw, "bistable_rl.figure_style.drawing", tmp_path / "x.png", monkeypatch)
     assert axes.get_title(loc="left") == "T=300"
     means = {line.get_label(): line.get_data() for line in axes.lines if not line.get_label().startswith("_")}
     assert means.keys() == {"brc", "gru"}
@@ -176,7 +176,7 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
 def test_a_run_without_its_curve_is_one_sentence(
     curve: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = presets.jobs(TABLES["quick"]["table1"], tmp_path, ("gru",), (0,))[0]
+    job = grids.jobs(TABLES["quick"]["table1"], tmp_path, ("gru",), (0,))[0]
     row = Row(job.label, 0, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 1.0}, curve)
     finish(tmp_path / "runs" / "table1-quick", [row])
     assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 2

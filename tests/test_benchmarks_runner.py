@@ -17,14 +17,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from bistable_rl import checkpoint, runs
-from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.runner import load_network, resume, start
-from bistable_rl.benchmarks.task import judge
+from bistable_rl.benchmarks.tasks.task import judge
 from bistable_rl.benchmarks.trainer import Trainer, learning_rate
 from bistable_rl.cli import main
-from bistable_rl.config import UserError, to_yaml
-from bistable_rl.experiments import (
+from bistable_rl.errors import UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.schema import (
     Benchmark,
     BenchmarkCheckpointConfig,
     NetworkConfig,

@@ -5,9 +5,9 @@ from torch import nn
 
 from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.speed import TorchNetwork, measure
-from bistable_rl.experiments import NetworkConfig, TaskConfig
 from bistable_rl.rnn import from_torch
+from bistable_rl.runs.schema import NetworkConfig, TaskConfig
+from bistable_rl.speed.benchmarks import TorchNetwork, measure
 
 TASK = TaskConfig("denoising", {"length": 12, "forgetting": 5})
 

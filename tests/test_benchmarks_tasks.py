@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl.benchmarks import TASKS, make_task
-from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.task import DrawnTask, Task, Which, judge
-from bistable_rl.config import UserError
+from bistable_rl.benchmarks.tasks.task import DrawnTask, Task, Which, judge
 from bistable_rl.data import digits
-from bistable_rl.experiments import Benchmark, NetworkConfig, TaskConfig, TrainingConfig
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig
 
 SMALL: dict[str, dict[str, Any]] = {
     "copy_first": {"length": 6, "dimension": 3, "train_size": 40, "test_size": 20},

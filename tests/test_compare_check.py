@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.check_experiment import ExperimentCheck
 from bistable_rl.cli import main
-from bistable_rl.experiments import EnvConfig, Experiment, PolicyConfig
+from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 
 SUPERVISED = {
     "task": {"name": "copy_first", "kwargs": {"length": 5, "train_size": 200, "test_size": 100}},

@@ -9,13 +9,13 @@ from typing import Any
 import fake_run
 import pytest
 
-from bistable_rl.compare.cluster import RayLauncher
 from bistable_rl.compare.engine import run_grid
 from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.launchers.local import LocalLauncher
+from bistable_rl.compare.launchers.ray import RayLauncher
 from bistable_rl.compare.ledger import Row
-from bistable_rl.compare.local import LocalLauncher
-from bistable_rl.config import UserError
-from bistable_rl.experiments import Benchmark, Experiment, NetworkConfig, TaskConfig, TrainingConfig
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import Benchmark, Experiment, NetworkConfig, TaskConfig, TrainingConfig
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

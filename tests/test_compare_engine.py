@@ -10,14 +10,15 @@ import fake_run
 import pytest
 
 from bistable_rl.compare import ledger
-from bistable_rl.compare.child import stop_when_closed
+from bistable_rl.compare.comparison import Comparison, MetricConfig
 from bistable_rl.compare.engine import Outcome, run_grid
 from bistable_rl.compare.jobs import Job, config_hash
-from bistable_rl.compare.local import LocalLauncher
-from bistable_rl.compare.plan import Comparison, MetricConfig
+from bistable_rl.compare.launchers.child import stop_when_closed
+from bistable_rl.compare.launchers.local import LocalLauncher
 from bistable_rl.compare.report import write_report
-from bistable_rl.config import UserError, to_yaml
-from bistable_rl.experiments import Experiment, PolicyConfig
+from bistable_rl.errors import UserError
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 CELLS = ("nbrc", "gru")
 
@@ -225,7 +226,7 @@ def start(out: Path) -> subprocess.Popen[str]:
     here = Path(__file__).parent
     code = (
         "import sys; from pathlib import Path; import test_compare_engine as t\n"
-        "from bistable_rl.experiments import load_experiment; out = Path(sys.argv[1])\n"
+        "from bistable_rl.runs.schema import load_experiment; out = Path(sys.argv[1])\n"
         "t.run(t.grid(load_experiment(out / 'small.yaml'), out), out, workers=2)"
     )
     environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}

@@ -6,9 +6,11 @@ import pytest
 import yaml
 from conftest import SMALL
 
-from bistable_rl.compare import ledger, plan, report, tensorboard
-from bistable_rl.config import UserError, find_config, shipped_configs
-from bistable_rl.experiments import Benchmark, Experiment
+from bistable_rl.compare import comparison as plan
+from bistable_rl.compare import ledger, report, tensorboard
+from bistable_rl.errors import UserError
+from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 HELP = {"c_bias": "chrono", "t_max": 5}
 FILE: dict[str, Any] = {

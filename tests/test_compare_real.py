@@ -46,7 +46,7 @@ def children(out: Path) -> list[int]:
             words = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"bistable_rl.compare.child" in words and os.fsencode(out) in words:
+        if b"bistable_rl.compare.launchers.child" in words and os.fsencode(out) in words:
             found.append(int(process.name))
     return found
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bistable_rl.compare import figures
+from bistable_rl.compare.comparison import Comparison, MetricConfig
 from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
 from bistable_rl.compare.ledger import Row
-from bistable_rl.compare.plan import Comparison, MetricConfig
 from bistable_rl.compare.report import write_report
-from bistable_rl.config import UserError
-from bistable_rl.style import drawing, plain
+from bistable_rl.errors import UserError
+from bistable_rl.figure_style import drawing, plain
 
 FACTS = {"date": "2026-01-02T00:00:00", "commit": "0123456789abcdef+", "hardware": "P, 2 cores, cpu", "threads": "1"}
 

@@ -19,8 +19,8 @@ from bistable_rl.cli import main
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.tensorboard import write_tensorboard
-from bistable_rl.experiments import Experiment
-from bistable_rl.style import drawing
+from bistable_rl.figure_style import drawing
+from bistable_rl.runs.schema import Experiment
 
 
 def write(folder: Path, experiment: Experiment) -> list[Job]:

@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 
-from bistable_rl import runs
-from bistable_rl.config import UserError, find_config, shipped_configs, to_yaml
-from bistable_rl.devices import check_torch_device, resolve_device
-from bistable_rl.experiments import Benchmark, Experiment, load_benchmark, load_either, load_experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import find_config, shipped_configs, to_yaml
+from bistable_rl.runs.devices import check_torch_device, resolve_device
+from bistable_rl.runs.schema import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
 

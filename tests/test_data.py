@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bistable_rl.cli import main
-from bistable_rl.config import UserError
 from bistable_rl.data import digits, download
 from bistable_rl.data.digits import SHA256
+from bistable_rl.errors import UserError
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -1,32 +1,32 @@
 import numpy as np
 import pytest
 
-from bistable_rl.envs import draws
+from bistable_rl.envs import rng
 
-KEYS = draws.episode_keys(np.arange(200, dtype=np.uint64), np.zeros(200, np.int64))
+KEYS = rng.episode_keys(np.arange(200, dtype=np.uint64), np.zeros(200, np.int64))
 
 
 def test_the_stream_of_a_key_is_splitmix64s() -> None:
     """Against the first outputs of the generator with state 0, as its author's C code gives them."""
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert draws._bits(np.zeros(1, np.uint64), np.arange(3)).tolist() == expected
+    assert rng._bits(np.zeros(1, np.uint64), np.arange(3)).tolist() == expected
 
 
 def test_a_draw_depends_on_its_key_and_index_alone() -> None:
-    together = draws.uniform(KEYS[:, None], np.arange(50))
+    together = rng.uniform(KEYS[:, None], np.arange(50))
     assert together.shape == (200, 50)
     for copy, index in [(0, 0), (3, 49), (199, 7)]:
-        assert together[copy, index] == draws.uniform(KEYS[copy : copy + 1], index)[0]
+        assert together[copy, index] == rng.uniform(KEYS[copy : copy + 1], index)[0]
 
 
 def test_neighbouring_seeds_and_episodes_have_other_keys() -> None:
     seeds, episodes = np.meshgrid(np.arange(1000, dtype=np.uint64), np.arange(200))
-    assert len(np.unique(draws.episode_keys(seeds.ravel(), episodes.ravel()))) == 200_000
+    assert len(np.unique(rng.episode_keys(seeds.ravel(), episodes.ravel()))) == 200_000
 
 
 @pytest.mark.parametrize("high", [1, 2, 3, 10, 1797])
 def test_integers_are_uniform(high: int) -> None:
-    numbers = draws.integers(KEYS[:, None], np.arange(1000), high)
+    numbers = rng.integers(KEYS[:, None], np.arange(1000), high)
     counts = np.bincount(numbers.ravel(), minlength=high)
     assert len(counts) == high
     chi2 = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
@@ -34,7 +34,7 @@ def test_integers_are_uniform(high: int) -> None:
 
 
 def test_uniform_numbers_are_uniform_and_their_neighbours_unrelated() -> None:
-    numbers = draws.uniform(KEYS[:, None], np.arange(1000))
+    numbers = rng.uniform(KEYS[:, None], np.arange(1000))
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert np.abs(np.histogram(numbers, 20, (0, 1))[0] / numbers.size - 1 / 20).max() < 0.002
@@ -43,7 +43,7 @@ def test_uniform_numbers_are_uniform_and_their_neighbours_unrelated() -> None:
 
 
 def test_normal_numbers_are_normal_and_bounded() -> None:
-    numbers = draws.normal(KEYS[:, None], np.arange(5000)).ravel()
+    numbers = rng.normal(KEYS[:, None], np.arange(5000)).ravel()
     moments = [np.mean(numbers**k) for k in (1, 2, 3, 4)]
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.03)
     assert np.mean(np.abs(numbers) > 2) == pytest.approx(0.0455, abs=0.001)

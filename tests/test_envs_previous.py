@@ -11,11 +11,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from test_vec_env import compare
 
 from bistable_rl.agents.make_env import make_vec_env
-from bistable_rl.agents.vec_env import BatchedVecEnv
-from bistable_rl.config import UserError
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs import make_batched_env, make_env
-from bistable_rl.envs.previous import PreviousActionReward, PreviousActionRewardVector
-from bistable_rl.experiments import EnvConfig
+from bistable_rl.envs.previous_action_reward import PreviousActionReward, PreviousActionRewardVector
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import EnvConfig
 
 EXTRA = [{"name": "previous_action_reward"}]
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bistable_rl.agents.speed_envs import measure, speed_envs
 from bistable_rl.envs import ENVIRONMENTS
+from bistable_rl.speed.envs import measure, speed_envs
 
 
 def test_a_table_is_printed_and_returned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,7 @@ def test_an_environment_without_its_images_is_left_out_unless_asked_for(
 ) -> None:
     monkeypatch.setenv("BISTABLE_RL_DATA", str(tmp_path))
     monkeypatch.setattr(
-        "bistable_rl.agents.speed_envs.ENVIRONMENTS",
+        "bistable_rl.speed.envs.ENVIRONMENTS",
         {env_id: ENVIRONMENTS[env_id] for env_id in ("bistable_rl/LineDigits-v0", "bistable_rl/TMaze-v0")},
     )
     assert [speed.env_id for speed in speed_envs(sizes=(1,), seconds=0.01)] == ["bistable_rl/TMaze-v0"]

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from bistable_rl.agents.training import train
 from bistable_rl.envs import make_env
-from bistable_rl.experiments import load_experiment
+from bistable_rl.runs.schema import load_experiment
 
 
 def run(tmp_path: Path, env: dict[str, Any]) -> dict[str, Any]:

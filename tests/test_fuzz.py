@@ -208,8 +208,8 @@ def _api(name: str) -> int:
     import bistable_rl
     from bistable_rl.agents import RecurrentPPO
     from bistable_rl.agents.make_env import make_vec_env
-    from bistable_rl.config import UserError
-    from bistable_rl.experiments import EnvConfig
+    from bistable_rl.errors import UserError
+    from bistable_rl.runs.schema import EnvConfig
 
     def env() -> Any:
         return make_vec_env(EnvConfig("bistable_rl/CopyFirst-v0", {"length": 3, "num_symbols": 2}), 2, seed=0)
@@ -256,7 +256,7 @@ def _carry_out(case: Case, folder: Path) -> None:
         from tensorboard.program import TensorBoard, TensorBoardServerException
 
         from bistable_rl.cli import main
-        from bistable_rl.compare import local
+        from bistable_rl.compare.launchers import local
 
         def refuse(_: object) -> str:
             raise TensorBoardServerException("no server here")

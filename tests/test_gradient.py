@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bistable_rl.agents.gradient import Gradient
+from bistable_rl.agents.flat_gradient import Gradient
 
 
 def backward(module: nn.Module, scale: float = 1.0) -> None:

@@ -10,13 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from bistable_rl import checkpoint
 from bistable_rl.agents.horizons import Horizons, horizon_argument, interval
 from bistable_rl.agents.training import train
 from bistable_rl.cli import main
-from bistable_rl.config import UserError
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env
-from bistable_rl.experiments import EnvConfig, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs.schema import EnvConfig, Experiment
 
 COPY_FIRST = EnvConfig("bistable_rl/CopyFirst-v0", {"num_symbols": 4})
 

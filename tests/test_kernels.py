@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from bistable_rl import kernels
 from bistable_rl.cells import CELLS, NBRCCell, cell_options
-from bistable_rl.kernels import choice
+from bistable_rl.kernels import dispatch
 from bistable_rl.rnn import make_rnn
 
 
@@ -56,7 +56,7 @@ def test_the_environment_chooses_the_backend() -> None:
 
 
 def test_an_unknown_backend_in_the_environment_is_named_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_asked", "fast")  # where the environment's value is kept
+    monkeypatch.setattr(dispatch, "_asked", "fast")  # where the environment's value is kept
     with pytest.raises(ValueError, match="unknown backend 'fast'; choices: cpu, triton, torch, reference"):
         NBRCCell(3, 16).scan(torch.randn(5, 2, 3))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bistable_rl import kernels
-from bistable_rl.kernels import chunked, cpu, reference
+from bistable_rl.kernels import cpu, reference, torch_scan
 from bistable_rl.rnn import make_rnn
 
 T, B, I, H = 3, 4, 5, 8
@@ -62,7 +62,7 @@ def wrong(tensor: Tensor) -> Iterator[Tensor]:
 def calls(kind: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls forward and backward with one wrong tensor each, by what is wrong."""
     for backend in BACKENDS:
-        run: Any = {"torch": chunked, "cpu": cpu}[backend]
+        run: Any = {"torch": torch_scan, "cpu": cpu}[backend]
         for packed in (False, True):
             right = arguments(kind, packed=packed)
             outputs, final, saved = run.forward(kind, **right)
@@ -183,13 +183,13 @@ def test_what_is_wrong_is_said_in_one_sentence() -> None:
     given = arguments("nbrc")
     given["weight_hh"] = torch.randn(2 * H, H - 1)
     with pytest.raises(ValueError, match=r"weight_ih must be \(21, 5\) of torch.float32 on cpu, got \(24, 5\)"):
-        chunked.forward("nbrc", **given)
+        torch_scan.forward("nbrc", **given)
     given = arguments("gru", packed=True)
     given["batch_sizes"] = torch.tensor([1, 3, 4])
     with pytest.raises(ValueError, match=r"batch_sizes must be .* sum to the 8 rows .*, got \[1, 3, 4\]"):
-        chunked.forward("gru", **given)
+        torch_scan.forward("gru", **given)
     with pytest.raises(ValueError, match="unknown kernel 'rnn'; choices: brc, nbrc, gru, lstm"):
-        chunked.forward("rnn", **given)
+        torch_scan.forward("rnn", **given)
 
 
 @pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bistable_rl.kernels import choice
+from bistable_rl.kernels import dispatch
 
 # Shared memory of a block on compute capability 9.0.
 HOPPER = 232_448
@@ -31,7 +31,7 @@ print(compiled.metadata.shared)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not choice._TRITON, reason="triton is not installed")
+@pytest.mark.skipif(not dispatch._TRITON, reason="triton is not installed")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(("kernel", "n", "hold"), [("brc", 0, False), ("matrix", 2, True), ("matrix", 4, False)])
 def test_a_kernel_compiles_and_fits_on_the_chip(kernel: str, n: int, hold: bool, direction: str) -> None:

@@ -79,7 +79,7 @@ def test_wheel_and_sdist_hold_every_source_and_nothing_else(tmp_path: Path) -> N
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "envs/__init__.py", "configs/rl/t_maze.yaml"} <= inside
-    assert {f"bistable_rl/kernels/{path.name}" for path in (ROOT / "bistable_rl/kernels").glob("*.h")} <= inside
+    assert {f"bistable_rl/kernels/cpp/{path.name}" for path in (ROOT / "bistable_rl/kernels/cpp").glob("*.h")} <= inside
     assert not any("results" in name for name in inside | names)
 
 

@@ -4,7 +4,7 @@ import torch
 
 from bistable_rl import NBRC, RNN, attractors, make_rnn
 from bistable_rl.cells import BRCCell
-from bistable_rl.multistability import vaa, vaa_star
+from bistable_rl.dynamics.attractors import vaa, vaa_star
 
 
 def bistable_units(hidden_size: int, gain: float) -> RNN:

@@ -14,18 +14,17 @@ from gymnasium import spaces
 from minigrid.wrappers import FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from bistable_rl import capacity, devices
 from bistable_rl.agents import RecurrentPPO
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate, playing
 from bistable_rl.agents.features import Scaled, SymbolicView
-from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cli import main
-from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
 from bistable_rl.envs.wrappers import Categories
-from bistable_rl.kernels import choice
-from bistable_rl.runs import NonFiniteError, RunFailedError
+from bistable_rl.errors import NonFiniteError, RunFailedError, UserError
+from bistable_rl.kernels import dispatch
+from bistable_rl.runs import capacity, devices
 
 BYTES = spaces.Box(0, 255, (32, 32, 3), np.uint8)
 SMALL: dict[str, Any] = {"n_steps": 8, "batch_size": 16, "n_epochs": 1, "device": "cpu", "seed": 0}
@@ -439,7 +438,7 @@ def test_an_id_of_somebody_elses_package_is_answered_with_its_own() -> None:
 
 def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     devices.warn_of_missing_kernels.cache_clear()
-    monkeypatch.setattr(choice, "_CPU", (False, "no compiler built them"))
+    monkeypatch.setattr(dispatch, "_CPU", (False, "no compiler built them"))
     with pytest.warns(UserWarning, match="without its fast kernels, not cpu: no compiler built them"):
         model(copies())
     with warnings.catch_warnings():

@@ -25,14 +25,13 @@ from torch import Tensor
 
 from bistable_rl import kernels
 from bistable_rl.agents import RecurrentPPO, evaluation
-from bistable_rl.agents.policies import RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.sequences import Packed
-from bistable_rl.agents.vec_env import BatchedVecEnv
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import CELLS
-from bistable_rl.config import UserError
 from bistable_rl.envs import make_batched_env, make_env
+from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.kernels import cpu
-from bistable_rl.runs import NonFiniteError
 
 CRITICS = ("separate", "shared", "feedforward")
 BOX = spaces.Box(-1, 1, (2,), np.float32)

@@ -4,7 +4,7 @@ import torch
 from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.record import random_actions, record
-from bistable_rl.experiments import EnvConfig, Experiment, PolicyConfig
+from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 
 
 def test_episodes_are_what_the_memory_is_given_and_end_where_they_end() -> None:

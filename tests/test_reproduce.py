@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from bistable_rl.benchmarks import make_task, presets, published, tables
-from bistable_rl.benchmarks.presets import TABLES, Setting, Table
+from bistable_rl.benchmarks import make_task
+from bistable_rl.benchmarks.reproduce import grids, published, tables
+from bistable_rl.benchmarks.reproduce.grids import TABLES, Setting, Table
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import FACTS, Row
-from bistable_rl.config import UserError, to_dict
-from bistable_rl.experiments import TaskConfig, TrainingConfig
+from bistable_rl.errors import UserError
+from bistable_rl.runs.config import to_dict
+from bistable_rl.runs.schema import TaskConfig, TrainingConfig
 
 TINY = Table(
     tuple(
@@ -84,7 +86,7 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = dict.fromkeys(FACTS[3:], "1") | {"date": "2026-01-02T03:04:05", "hardware": "a machine"}
-    jobs = presets.jobs(TINY, tiny, ("nbrc", "gru", "brc"), (0, 1))  # brc by a command that asked for it
+    jobs = grids.jobs(TINY, tiny, ("nbrc", "gru", "brc"), (0, 1))  # brc by a command that asked for it
     rows = [
         Row(job.label, job.config.seed, job.hash, facts, job.keys, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.7},))
         for job in jobs
@@ -146,8 +148,8 @@ def test_a_wrong_command_is_one_sentence(
 
 @pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p]])
 def test_every_grid_is_of_runs_that_differ_and_can_begin(preset: str, name: str, tmp_path: Path) -> None:
-    table = presets.find(preset, name)
-    jobs = presets.jobs(table, tmp_path, table.cells, (0, 1, 2))
+    table = grids.find(preset, name)
+    jobs = grids.jobs(table, tmp_path, table.cells, (0, 1, 2))
     assert len(jobs) == 3 * len(table.cells) * len(table.settings)
     assert len({job.hash for job in jobs}) == len({job.folder for job in jobs}) == len(jobs)
     for job in jobs:
@@ -160,7 +162,7 @@ def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
         table = TABLES["paper"][name]
         assert table.cells == published.CELLS
         assert {setting.name for setting in table.settings} == published.PUBLISHED[name].keys()
-        for job in presets.jobs(table, tmp_path, table.cells, (0,)):
+        for job in grids.jobs(table, tmp_path, table.cells, (0,)):
             config: dict[str, Any] = to_dict(job.config)
             assert (config["network"]["hidden_size"], config["network"]["num_layers"]) == (128, 2)
             training = config["training"]
@@ -175,8 +177,8 @@ def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
 
 def test_the_protocol_authors_code_is_the_published_codes(tmp_path: Path) -> None:
     def tasks(name: str) -> list[dict[str, Any]]:
-        table = presets.find("paper", name, "authors_code")
-        found = [to_dict(job.config) for job in presets.jobs(table, tmp_path, ("nbrc",), (0,))]
+        table = grids.find("paper", name, "authors_code")
+        found = [to_dict(job.config) for job in grids.jobs(table, tmp_path, ("nbrc",), (0,))]
         assert all(config["protocol"] == "authors_code" for config in found)
         assert all(config["training"]["epochs"] == 100 for config in found)
         return [config["task"]["kwargs"] for config in found]
@@ -193,17 +195,17 @@ def test_the_protocol_authors_code_is_the_published_codes(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p] if n != "johns"])
 def test_rows_of_two_protocols_never_mix(preset: str, name: str, tmp_path: Path) -> None:
     hashes = [
-        {job.hash for job in presets.jobs(presets.find(preset, name, protocol), tmp_path, ("nbrc", "gru"), (0, 1))}
+        {job.hash for job in grids.jobs(grids.find(preset, name, protocol), tmp_path, ("nbrc", "gru"), (0, 1))}
         for protocol in ("paper", "authors_code")
     ]
     assert not hashes[0] & hashes[1]
 
 
 def test_a_table_of_the_authors_code_has_its_own_folder_and_says_so(tiny: Path) -> None:
-    table = presets.find("quick", "table1", "authors_code")
+    table = grids.find("quick", "table1", "authors_code")
     rows = [
         Row(job.label, job.config.seed, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 0.5})
-        for job in presets.jobs(table, tiny, ("nbrc", "gru"), (0, 1))
+        for job in grids.jobs(table, tiny, ("nbrc", "gru"), (0, 1))
     ]
     committed = tiny.parent / "committed" / "table1-quick-authors_code"
     committed.mkdir(parents=True)

@@ -22,13 +22,15 @@ import safetensors.torch
 import torch
 import yaml
 
-from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.training import resume, train
 from bistable_rl.cli import main
-from bistable_rl.config import UserError, to_yaml
 from bistable_rl.envs.copy_first import CopyFirstVectorEnv
-from bistable_rl.experiments import EnvConfig, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.schema import EnvConfig, Experiment
 
 
 def outcome(run: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
-from bistable_rl.agents import returns
+from bistable_rl.agents import gae
 
 
 def sums_by_hand(x: np.ndarray, discount: np.ndarray) -> np.ndarray:
@@ -24,14 +24,14 @@ def sums_by_hand(x: np.ndarray, discount: np.ndarray) -> np.ndarray:
 def test_discounted_sums_equal_a_loop(T: int, n: int, seed: int, end: float) -> None:
     rng = np.random.default_rng(seed)
     x, discount = rng.normal(size=(T, n)), rng.random((T, n)) * (rng.random((T, n)) < end)
-    got = returns.discounted_sums(torch.from_numpy(x), torch.from_numpy(discount))
+    got = gae.discounted_sums(torch.from_numpy(x), torch.from_numpy(discount))
     np.testing.assert_allclose(got.numpy(), sums_by_hand(x, discount), rtol=1e-10, atol=1e-10)
 
 
 def test_discounted_sums_leave_their_arguments_alone() -> None:
     x, discount = torch.randn(9, 2), torch.rand(9, 2)
     kept = x.clone(), discount.clone()
-    returns.discounted_sums(x, discount)
+    gae.discounted_sums(x, discount)
     assert torch.equal(x, kept[0])
     assert torch.equal(discount, kept[1])
 
@@ -39,7 +39,7 @@ def test_discounted_sums_leave_their_arguments_alone() -> None:
 def test_undiscounted_sums_over_a_long_rollout_stay_exact_in_single_precision() -> None:
     x, ones = torch.full((4096, 1), 0.25), torch.ones(4096, 1)
     expected = torch.arange(4096, 0, -1).unsqueeze(1) * 0.25
-    torch.testing.assert_close(returns.discounted_sums(x, ones), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gae.discounted_sums(x, ones), expected, rtol=1e-5, atol=0)
 
 
 def drawn(T: int, n: int, seed: int) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ def drawn(T: int, n: int, seed: int) -> dict[str, Tensor]:
 @given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 999), st.floats(0, 1), st.floats(0, 1))
 def test_advantages_equal_a_loop(T: int, n: int, seed: int, gamma: float, gae_lambda: float) -> None:
     drawn_ = drawn(T, n, seed)
-    got = returns.advantages(**drawn_, gamma=gamma, gae_lambda=gae_lambda)
+    got = gae.advantages(**drawn_, gamma=gamma, gae_lambda=gae_lambda)
     r, v, w, ends = (drawn_[name].double().numpy() for name in ("rewards", "values", "next_values", "ends"))
     expected = np.zeros((T, n))
     for copy in range(n):
@@ -84,7 +84,7 @@ def test_advantages_equal_sb3s(gae_lambda: float) -> None:
     buffer.compute_returns_and_advantage(last, dones)
     ends = torch.from_numpy(np.concatenate([starts[1:], dones[None]]))
     following = torch.cat([values[1:], last[None]])
-    got = returns.advantages(
+    got = gae.advantages(
         torch.from_numpy(rewards), values, torch.where(ends, 0.0, following), ends, gamma=gamma, gae_lambda=gae_lambda
     )
     np.testing.assert_allclose(got.numpy(), buffer.advantages, rtol=1e-4, atol=1e-5)

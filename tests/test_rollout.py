@@ -10,7 +10,7 @@ from noise_env import agent, live, log_prob_by_hand, noise, states_by_hand, valu
 from torch import Tensor
 
 from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.rollout import Rollout
+from bistable_rl.agents.buffer import Rollout
 from bistable_rl.agents.sequences import Packed
 
 T = 16

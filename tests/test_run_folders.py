@@ -17,12 +17,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from bistable_rl import checkpoint, lock, runs
 from bistable_rl.agents.training import resume, train
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
-from bistable_rl.config import UserError
-from bistable_rl.experiments import Benchmark, EnvConfig, Experiment, NetworkConfig, TaskConfig
+from bistable_rl.errors import RunFailedError, UserError
+from bistable_rl.runs import checkpoint, lock
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.schema import Benchmark, EnvConfig, Experiment, NetworkConfig, TaskConfig
 
 BENCHMARK = Benchmark("small", TaskConfig("copy_first", {"length": 5}), NetworkConfig(hidden_size=4), device="cpu")
 
@@ -566,7 +567,7 @@ def test_whatever_an_environment_raises_is_a_failed_run(
 ) -> None:
     monkeypatch.setattr(Breaking, "where", "step")
     monkeypatch.setattr(Breaking, "error", error)
-    with pytest.raises(runs.RunFailedError, match=said):
+    with pytest.raises(RunFailedError, match=said):
         train(breaking, tmp_path)
     assert json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())["status"] == "failed"
 
@@ -702,7 +703,7 @@ def test_a_state_of_odd_content_is_one_sentence(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_result_that_is_not_finite_is_a_failed_run_with_its_key(value: float, tmp_path: Path) -> None:
     result = {"status": "finished", "steps": 3, "checkpoint": None, "evaluation": {"mse": value, "accuracy": 0.5}}
-    with pytest.raises(runs.RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"):
+    with pytest.raises(RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"):
         runs.finish(tmp_path, result, None, "3 updates")
     written = runs.read_json(tmp_path / "result.json")
     assert (written["status"], written["evaluation"]) == ("failed", {"mse": None, "accuracy": 0.5})
@@ -717,7 +718,7 @@ def test_returns_of_an_evaluation_that_are_not_finite_are_a_failed_run(
 
     endless = Evaluation(np.array([kind]), np.array([5]), None, None)
     monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: endless)
-    with pytest.raises(runs.RunFailedError, match=f"return_mean became {kind} in the evaluation after 160 env"):
+    with pytest.raises(RunFailedError, match=f"return_mean became {kind} in the evaluation after 160 env"):
         train(experiment, tmp_path)
     assert runs.read_json(tmp_path / "small" / "nbrc-seed0" / "result.json")["status"] == "failed"
 

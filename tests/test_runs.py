@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from bistable_rl import runs
-from bistable_rl.config import UserError
-from bistable_rl.experiments import EnvConfig, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.schema import EnvConfig, Experiment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from bistable_rl import kernels
 from bistable_rl.cli import main
-from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
+from bistable_rl.speed.cells import SHAPES, parse_shape, speed_cells
 
 
 def test_every_layer_is_measured_and_named_with_what_ran_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bistable_rl.agents import profile_ppo, speed_ppo
-from bistable_rl.agents.speed_ppo import (
-    CELLS,
-    ONE_CALL,
-    STOCK,
-    Recall,
-    Setting,
-    make_algorithm,
-    rollout_bytes,
-)
 from bistable_rl.cli import main
+from bistable_rl.speed import ppo as speed_ppo
+from bistable_rl.speed import profile_ppo
+from bistable_rl.speed.ppo import CELLS, ONE_CALL, STOCK, Recall, Setting, make_algorithm, rollout_bytes
 
 SMALL = Setting(4, 32, 2)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bistable_rl.cells import CELLS
-from bistable_rl.config import UserError
-from bistable_rl.style import CELL_COLOURS, OTHER_COLOUR, cell_colour, drawing
+from bistable_rl.errors import UserError
+from bistable_rl.figure_style import CELL_COLOURS, OTHER_COLOUR, cell_colour, drawing
 
 # Machado, Oliveira and Fernandes 2009, Table 1: linear RGB as seen without one kind of cones.
 SIGHT = {

@@ -17,7 +17,6 @@ import safetensors.torch
 import torch
 
 import bistable_rl
-from bistable_rl import checkpoint, runs
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
@@ -25,8 +24,11 @@ from bistable_rl.agents.record import Episodes
 from bistable_rl.agents.training import train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
-from bistable_rl.config import UserError, shipped_configs
-from bistable_rl.experiments import Experiment, load_experiment
+from bistable_rl.errors import RunFailedError, UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import shipped_configs
+from bistable_rl.runs.schema import Experiment, load_experiment
 
 
 def test_a_run_folder_is_complete(trained: Path) -> None:
@@ -255,7 +257,7 @@ def test_evaluation_does_not_favour_short_episodes(experiment: Experiment) -> No
 
 @pytest.mark.parametrize(("env_id", "success"), [("CartPole-v1", 0.0), ("Pendulum-v1", None)])
 def test_success_is_else_the_reward_threshold_and_else_left_out(env_id: str, success: float | None) -> None:
-    from bistable_rl.experiments import EnvConfig
+    from bistable_rl.runs.schema import EnvConfig
 
     env = make_vec_env(EnvConfig(env_id), 2, seed=0)
     result = evaluate(FirstAction(), env, 2) if success is not None else evaluate(Pushes(), env, 2)
@@ -266,7 +268,7 @@ def test_a_return_at_the_threshold_is_a_success(experiment: Experiment, monkeypa
     from bistable_rl.agents import evaluation
 
     monkeypatch.setattr(evaluation, "reward_threshold", lambda env: 10.0)
-    from bistable_rl.experiments import EnvConfig
+    from bistable_rl.runs.schema import EnvConfig
 
     result = evaluate(FirstAction(), make_vec_env(EnvConfig("CartPole-v1"), 4, seed=0), 20)
     assert result.successes is not None
@@ -459,7 +461,7 @@ def test_a_nan_stops_the_run_says_where_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(CopyFirstVectorEnv, "_advance", poisoned)
     path = tmp_path / "poisoned.yaml"
-    from bistable_rl.config import to_yaml
+    from bistable_rl.runs.config import to_yaml
 
     path.write_text(to_yaml(experiment))
     assert main(["train", str(path), "--out", str(tmp_path / "runs")]) == 1
@@ -475,7 +477,7 @@ def test_a_nan_stops_the_run_says_where_and_keeps_the_last_good_checkpoint(
 def test_a_nan_in_the_gradient_never_reaches_the_weights(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bistable_rl.agents.policies import RecurrentPolicy
+    from bistable_rl.agents.policy import RecurrentPolicy
 
     evaluate_packed = RecurrentPolicy.evaluate_packed
     calls = 0
@@ -487,7 +489,7 @@ def test_a_nan_in_the_gradient_never_reaches_the_weights(
         return values * (float("nan") if calls == 6 else 1.0), log_prob, entropy
 
     monkeypatch.setattr(RecurrentPolicy, "evaluate_packed", poisoned)
-    with pytest.raises(runs.RunFailedError, match=r"the gradient of value_net\.weight became NaN or infinite"):
+    with pytest.raises(RunFailedError, match=r"the gradient of value_net\.weight became NaN or infinite"):
         train(experiment, tmp_path)
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 80
 
@@ -497,7 +499,7 @@ def test_weights_that_become_infinite_are_never_saved(experiment: Experiment, tm
     experiment.algorithm.learning_rate, experiment.algorithm.n_epochs = 1e39, 1
     experiment.algorithm.batch_size = experiment.algorithm.n_steps * experiment.env.num_envs
     experiment.checkpoint.every = 1
-    with pytest.raises(runs.RunFailedError, match=r"became NaN or infinite in the update at .* is checkpoints/0+;"):
+    with pytest.raises(RunFailedError, match=r"became NaN or infinite in the update at .* is checkpoints/0+;"):
         train(experiment, tmp_path)
     assert load(tmp_path / "small" / "nbrc-seed0").steps == 0
 
@@ -549,7 +551,7 @@ def test_a_nan_observation_stops_the_run_and_says_where(
         return observations
 
     monkeypatch.setattr(CopyFirstVectorEnv, "_observe", poisoned)
-    with pytest.raises(runs.RunFailedError, match="the observation of environment copy 3 became NaN"):
+    with pytest.raises(RunFailedError, match="the observation of environment copy 3 became NaN"):
         train(experiment, tmp_path)
     assert json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())["status"] == "failed"
 
@@ -567,7 +569,7 @@ def test_an_environment_that_breaks_in_training_is_a_sentence_and_a_result(
         return advance(self, actions)
 
     monkeypatch.setattr(CopyFirstVectorEnv, "_advance", broken)
-    with pytest.raises(runs.RunFailedError, match=r"KeyError: .door.\. The last good checkpoint is checkpoints/"):
+    with pytest.raises(RunFailedError, match=r"KeyError: .door.\. The last good checkpoint is checkpoints/"):
         train(experiment, tmp_path)
     result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
     assert result["status"] == "failed"

@@ -158,7 +158,7 @@ def test_a_module_in_a_run_folder_is_refused(tmp_path: Path) -> None:
 def find(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a folder, as the library is used."""
     path = [entry for entry in sys.path if entry and Path(entry) != Path(__file__).parent]
-    start = f"import sys; sys.path[:] = {path!r}\nfrom bistable_rl.envs.make import find_spec, make_env\n{code}"
+    start = f"import sys; sys.path[:] = {path!r}\nfrom bistable_rl.envs.registry import find_spec, make_env\n{code}"
     return subprocess.run([sys.executable, "-c", start], cwd=folder, capture_output=True, text=True, timeout=120)
 
 

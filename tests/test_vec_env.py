@@ -12,10 +12,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from bistable_rl.agents.make_env import make_evaluation_env
-from bistable_rl.agents.vec_env import BatchedVecEnv
-from bistable_rl.config import UserError
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs import make_batched_env, make_env
-from bistable_rl.experiments import EnvConfig
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import EnvConfig
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("bistable_rl/CopyFirst-v0", {"length": (2, 5), "num_symbols": 3}),

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bistable_rl import runs
-from bistable_rl.analysis import plots
+from bistable_rl.analysis import analysis_figures
 from bistable_rl.analysis.align import Aligned, align, at, observations
-from bistable_rl.analysis.gates import GateTrace, gate_trace, gates_of
-from bistable_rl.analysis.memory import survival, time_constants
-from bistable_rl.analysis.subject import LONGEST, Subject, cue_and_noise, read_subject
-from bistable_rl.config import UserError, one_sentence
-from bistable_rl.multistability import attractors
+from bistable_rl.analysis.trained import LONGEST, Subject, cue_and_noise, read_subject
+from bistable_rl.dynamics.attractors import attractors
+from bistable_rl.dynamics.gates import GateTrace, gate_trace, gates_of
+from bistable_rl.dynamics.memory import survival, time_constants
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import run as runs
 
 STARTS = 32
 """Sequences whose end states are counted as attractors."""
@@ -66,16 +66,18 @@ def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], li
     """Trace the gates over time and around the events."""
     lengths, T = subject.lengths.numpy(), len(subject.x)
     first_marks = None if subject.marked is None else subject.marked[:, 0]
-    plots.draw_episode(out / "episode.png", trace, int(lengths[0]), first_marks, int(subject.answer[0]), subject.frames)
+    analysis_figures.draw_episode(
+        out / "episode.png", trace, int(lengths[0]), first_marks, int(subject.answer[0]), subject.frames
+    )
     events = {"cue": (at(np.zeros_like(lengths), T), 0, 2 * WINDOW)}
     if subject.marked is not None:
         events = {"marked steps": (subject.marked, WINDOW, WINDOW)}
     events["answer"] = (at(subject.answer, T), 2 * WINDOW, subject.answers - 1)
     aligned = {
         label: {event: align(values, lengths, *where) for event, where in events.items()}
-        for label, values in plots.quantities(trace).items()
+        for label, values in analysis_figures.quantities(trace).items()
     }
-    plots.draw_aligned(out / "aligned.png", trace.cell, aligned)
+    analysis_figures.draw_aligned(out / "aligned.png", trace.cell, aligned)
     _write_aligned(out / "aligned.csv", aligned)
     lines = []
     going = np.arange(T)[:, None] < lengths
@@ -83,7 +85,7 @@ def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], li
         share = (
             "" if trace.bistable is None else f"{trace.bistable[layer][going].mean():.1%} of units bistable (a > 1), "
         )
-        gate = plots.GATE[trace.cell]
+        gate = analysis_figures.GATE[trace.cell]
         lines.append(f"layer {layer + 1}: {share}mean {gate} {trace.mean_c[layer][going].mean():.3f}, over all steps")
     if subject.marked is not None:
         seen = observations(trace.bistable, trace.mean_c, subject.marked, subject.answer)
@@ -118,11 +120,11 @@ def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
     constants = time_constants(subject.rnn, x[1:, :TIMED])
     rows = [f"{layer + 1},{unit},{value:g}" for (layer, unit), value in np.ndenumerate(constants)]
     runs.write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
-    plots.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
+    analysis_figures.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
     kept = survival(subject.rnn, x, cues)
     rows = [f"{layer + 1},{step},{value:.6g}" for (layer, step), value in np.ndenumerate(kept.accuracy)]
     runs.write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
-    plots.draw_survival(out / "survival.png", cell, kept)
+    analysis_figures.draw_survival(out / "survival.png", cell, kept)
     lines = []
     for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
         lines.append(
@@ -153,7 +155,7 @@ def _attractors(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
     ]
     header = "steps,attractors,vaa," + ",".join(f"vaa_star_layer{layer + 1}" for layer in range(len(stars[0])))
     runs.write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
-    plots.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
+    analysis_figures.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
     lines = [
         f"after {steps:,} steps of training: {count.mean():.1f} attractors reached from {n} states "
         f"(VAA {count.mean() / n:.3f}, VAA* by layer {', '.join(f'{star:.3f}' for star in layers)})"

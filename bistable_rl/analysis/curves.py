@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from bistable_rl import runs, style
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl import figure_style
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import run as runs
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> No
     by_cell: dict[str, list[Curve]] = defaultdict(list)
     for curve in curves:
         by_cell[curve.cell].append(curve)
-    with style.drawing(path) as (_, [[axes]]):
+    with figure_style.drawing(path) as (_, [[axes]]):
         for cell, group in by_cell.items():
-            colour = style.cell_colour(cell)
+            colour = figure_style.cell_colour(cell)
             for curve in group:
                 axes.plot(curve.steps, curve.success, color=colour, linewidth=0.8, alpha=0.5)
             grid = np.linspace(max(c.steps[0] for c in group), min(c.steps[-1] for c in group), 200)
@@ -122,7 +123,7 @@ def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> No
         if chance is not None:
             axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"without memory: {chance:g}")
         axes.set(xlabel="environment steps", ylabel="success rate, last 100 episodes", ylim=(-0.02, 1.02))
-        style.mark_steps(axes)
+        figure_style.mark_steps(axes)
         axes.legend()
 
 

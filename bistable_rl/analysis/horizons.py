@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from bistable_rl import runs
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
 from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed
-from bistable_rl.config import UserError
-from bistable_rl.style import cell_colour, drawing
+from bistable_rl.errors import UserError
+from bistable_rl.figure_style import cell_colour, drawing
+from bistable_rl.runs import run as runs
 
 
 def evaluate_horizons(

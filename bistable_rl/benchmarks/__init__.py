@@ -1,14 +1,15 @@
 """The supervised benchmarks of the papers, on the same cells as the agents."""
 
-from bistable_rl.benchmarks.binary_addition import BinaryAddition
-from bistable_rl.benchmarks.copy_first import CopyFirst
-from bistable_rl.benchmarks.denoising import Denoising
-from bistable_rl.benchmarks.line_mnist import LineMNIST
-from bistable_rl.benchmarks.sequential_mnist import SequentialMNIST
-from bistable_rl.benchmarks.task import Task
-from bistable_rl.benchmarks.variable_line_mnist import VariableLineMNIST
-from bistable_rl.config import UserError, build, unknown
-from bistable_rl.experiments import TaskConfig
+from bistable_rl.benchmarks.tasks.binary_addition import BinaryAddition
+from bistable_rl.benchmarks.tasks.copy_first import CopyFirst
+from bistable_rl.benchmarks.tasks.denoising import Denoising
+from bistable_rl.benchmarks.tasks.line_mnist import LineMNIST
+from bistable_rl.benchmarks.tasks.sequential_mnist import SequentialMNIST
+from bistable_rl.benchmarks.tasks.task import Task
+from bistable_rl.benchmarks.tasks.variable_line_mnist import VariableLineMNIST
+from bistable_rl.errors import UserError, unknown
+from bistable_rl.runs.config import build
+from bistable_rl.runs.schema import TaskConfig
 
 TASKS: dict[str, type[Task]] = {
     "copy_first": CopyFirst,

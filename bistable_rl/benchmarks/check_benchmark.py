@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from bistable_rl.benchmarks import make_task
-from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.runner import make_network
-from bistable_rl.benchmarks.task import DrawnTask, Task
-from bistable_rl.devices import resolve_device
-from bistable_rl.experiments import Benchmark
+from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
+from bistable_rl.runs.devices import resolve_device
+from bistable_rl.runs.schema import Benchmark
 
 
 class BenchmarkCheck:

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from bistable_rl.benchmarks.task import Task
-from bistable_rl.experiments import NetworkConfig
+from bistable_rl.benchmarks.tasks.task import Task
 from bistable_rl.rnn import make_rnn
+from bistable_rl.runs.schema import NetworkConfig
 
 
 class Network(nn.Module):

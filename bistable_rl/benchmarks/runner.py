@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_sequence, unpack_sequence
 
-from bistable_rl import checkpoint, kernels, runs
+from bistable_rl import kernels
 from bistable_rl.benchmarks import make_task
-from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.task import DrawnTask, Task
+from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
 from bistable_rl.benchmarks.trainer import Trainer
-from bistable_rl.capacity import check_memory, layers_bytes
 from bistable_rl.cells import get_cell
-from bistable_rl.config import UserError, one_sentence
-from bistable_rl.devices import hardware, peak_memory_mb, resolve_device, warn_of_missing_kernels
-from bistable_rl.experiments import Benchmark
-from bistable_rl.stopping import Stopper
-from bistable_rl.warmup import warm_up_run
+from bistable_rl.dynamics.warmup import warm_up_run
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.capacity import check_memory, layers_bytes
+from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device, warn_of_missing_kernels
+from bistable_rl.runs.schema import Benchmark
+from bistable_rl.runs.stopping import Stopper
 
 WARM_UP_BATCHES = 10
 

@@ -14,13 +14,15 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from bistable_rl import checkpoint, runs
-from bistable_rl.benchmarks.feed import Feed
+from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.task import Samples, judge, loss_of
-from bistable_rl.config import UserError, to_yaml
-from bistable_rl.experiments import Benchmark, TrainingConfig
-from bistable_rl.progress import Progress
+from bistable_rl.benchmarks.tasks.task import Samples, judge, loss_of
+from bistable_rl.errors import NonFiniteError, UserError
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.progress import Progress
+from bistable_rl.runs.schema import Benchmark, TrainingConfig
 
 COLUMNS = (
     "time/updates",
@@ -151,7 +153,7 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value) or not math.isfinite(float(norm)):
             what = "the gradient of the loss" if math.isfinite(value) else "the loss"
-            raise runs.NonFiniteError(
+            raise NonFiniteError(
                 f"{what} became NaN or infinite in update {state.updates + 1}; "
                 "a smaller training.learning_rate or training.max_grad_norm usually cures this"
             )
@@ -187,7 +189,7 @@ class Trainer:
     def _judge_progress(self, loss: float) -> None:
         state, patience = self.state, self.benchmark.training.patience
         if not math.isfinite(loss):
-            raise runs.NonFiniteError(
+            raise NonFiniteError(
                 f"the error on the validation set became {loss} after {state.updates} updates; "
                 "a smaller training.learning_rate usually cures this"
             )

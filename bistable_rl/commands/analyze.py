@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl import runs
 from bistable_rl.commands.parser import Parser, count, path
-from bistable_rl.config import UserError
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
 
 
 def analyze(argv: Sequence[str]) -> int:

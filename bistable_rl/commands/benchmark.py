@@ -8,8 +8,9 @@ from typing import Any
 
 from bistable_rl.commands.parser import path
 from bistable_rl.commands.training import TrainingParser, exit_code, say_result
-from bistable_rl.config import UserError, find_config, shipped_configs
-from bistable_rl.experiments import Benchmark, load_benchmark
+from bistable_rl.errors import UserError
+from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.schema import Benchmark, load_benchmark
 
 
 def benchmark(argv: Sequence[str]) -> int:

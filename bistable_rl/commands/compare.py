@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl import user_modules
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, count, path
-from bistable_rl.config import UserError, find_config, shipped_configs
-from bistable_rl.experiments import Benchmark, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import user_modules
+from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 def compare(argv: Sequence[str]) -> int:
@@ -37,10 +38,10 @@ def compare(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents.check_experiment import ExperimentCheck
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
-    from bistable_rl.compare import plan
-    from bistable_rl.compare.cluster import RayLauncher
+    from bistable_rl.compare import comparison as plan
     from bistable_rl.compare.command import compare
-    from bistable_rl.compare.local import LocalLauncher
+    from bistable_rl.compare.launchers.local import LocalLauncher
+    from bistable_rl.compare.launchers.ray import RayLauncher
 
     user_modules.search(plan.folders(config))
     ray = args.launcher == "ray"

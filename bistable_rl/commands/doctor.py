@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl import runs
 from bistable_rl.commands.parser import Parser
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import run as runs
 
 
 def doctor(argv: Sequence[str]) -> int:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bistable_rl import runs
 from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
-from bistable_rl.config import UserError
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
 
 
 def _counts(text: str) -> list[int]:

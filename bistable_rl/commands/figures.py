@@ -21,7 +21,7 @@ def figures(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from bistable_rl.analysis.figures import draw_figures
+    from bistable_rl.analysis.paper_figures import draw_figures
 
     print("\n".join(draw_figures(args.out, args.runs)))
     return 0

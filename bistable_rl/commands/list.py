@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bistable_rl.commands.parser import Parser
-from bistable_rl.config import shipped_configs
+from bistable_rl.runs.config import shipped_configs
 
 
 def list_names(argv: Sequence[str]) -> int:

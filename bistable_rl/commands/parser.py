@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bistable_rl import runs
-from bistable_rl.config import NAME_BYTES, UserError, unknown
+from bistable_rl.errors import UserError, unknown
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import NAME_BYTES
 
 OWN_ENVIRONMENT = (
     "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
     "my_env.py in {folders}; from a run folder, never."
 )
-"""For the help of every command that takes an id; with the folders that `bistable_rl.user_modules` searches there."""
+"""For the help of every command that takes an id; with the folders that `runs.user_modules` searches there."""
 
 
 class HelpShown(Exception):  # noqa: N818 - nothing went wrong

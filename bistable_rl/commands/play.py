@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path, seed
-from bistable_rl.config import UserError, one_sentence
-from bistable_rl.experiments import env_config
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.schema import env_config
 
 
 def play(argv: Sequence[str]) -> int:

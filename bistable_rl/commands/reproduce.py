@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bistable_rl.commands.parser import Parser, count, path, seed
-from bistable_rl.config import UserError
+from bistable_rl.errors import UserError
 
 
 def reproduce(argv: Sequence[str]) -> int:
@@ -51,7 +51,7 @@ def reproduce(argv: Sequence[str]) -> int:
     if args.data_dir is not None:
         os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
 
-    from bistable_rl.benchmarks.reproduce import reproduce
+    from bistable_rl.benchmarks.reproduce.reproduce import reproduce
 
     reproduce(
         args.table,

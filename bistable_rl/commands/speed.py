@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from bistable_rl import runs
 from bistable_rl.commands.parser import Parser, check_parent, path
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import run as runs
 
 
 def speed(argv: Sequence[str]) -> int:
@@ -30,24 +30,24 @@ def speed(argv: Sequence[str]) -> int:
     measured: Sequence[Any]
     try:
         if args.what == "cells":
-            from bistable_rl.speed_cells import SHAPES, parse_shape, speed_cells
+            from bistable_rl.speed.cells import SHAPES, parse_shape, speed_cells
 
             shapes = [parse_shape(text) for text in args.shapes] if args.shapes else SHAPES
             measured = speed_cells(device=args.device, shapes=shapes)
         elif args.what == "benchmarks":
-            from bistable_rl.benchmarks.speed import speed_benchmarks
+            from bistable_rl.speed.benchmarks import speed_benchmarks
 
             measured = speed_benchmarks()
         elif args.what == "envs":
-            from bistable_rl.agents.speed_envs import speed_envs
+            from bistable_rl.speed.envs import speed_envs
 
             measured = speed_envs(args.ids)
         elif args.profile:
-            from bistable_rl.agents.profile_ppo import profile_ppo
+            from bistable_rl.speed.profile_ppo import profile_ppo
 
             measured = profile_ppo()
         else:
-            from bistable_rl.agents.speed_ppo import speed_ppo
+            from bistable_rl.speed.ppo import speed_ppo
 
             measured = speed_ppo()
     except ValueError as error:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from bistable_rl.commands.parser import Parser, path, port
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence
 
 
 def tensorboard(argv: Sequence[str]) -> int:

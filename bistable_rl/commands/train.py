@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl import runs, user_modules
 from bistable_rl.commands.evaluate import print_summary
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, keys
 from bistable_rl.commands.training import TrainingParser, exit_code, say_result
-from bistable_rl.config import UserError, find_config, shipped_configs
-from bistable_rl.experiments import Experiment, load_experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs import user_modules
+from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.schema import Experiment, load_experiment
 
 
 def train(argv: Sequence[str]) -> int:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bistable_rl import runs, stopping
 from bistable_rl.commands.parser import Parser, path
-from bistable_rl.config import UserError, help_of
-from bistable_rl.experiments import Benchmark, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs import stopping
+from bistable_rl.runs.config import help_of
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 class TrainingParser(Parser):

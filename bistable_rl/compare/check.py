@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bistable_rl.compare.jobs import Job
-from bistable_rl.config import UserError, one_sentence, unknown
+from bistable_rl.errors import UserError, one_sentence, unknown
 
 Check = Callable[[Any], Collection[str]]
 """Refuses an experiment or benchmark with a UserError, or returns the metrics that its evaluations report."""

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from bistable_rl import style
-from bistable_rl.compare import ledger, plan
+from bistable_rl import figure_style
+from bistable_rl.compare import comparison as plan
+from bistable_rl.compare import ledger
 from bistable_rl.compare.check import Check, check_jobs
 from bistable_rl.compare.engine import Launcher, run_grid, unfinished
 from bistable_rl.compare.estimate import seconds_a_run
+from bistable_rl.compare.groups import panels
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger, Row, of_run
 from bistable_rl.compare.report import PAGE, write_report
-from bistable_rl.compare.series import panels
 from bistable_rl.compare.tensorboard import write_tensorboard
-from bistable_rl.experiments import Experiment
+from bistable_rl.runs.schema import Experiment
 
 
 def compare(path: Path, out: Path, launcher: Launcher, check: Check, *, dry_run: bool = False, command: str) -> None:
@@ -36,7 +37,7 @@ def compare(path: Path, out: Path, launcher: Launcher, check: Check, *, dry_run:
             file cannot be written.
         RunFailedError: Some runs failed; the others are finished and reported.
     """
-    style.check_installed()
+    figure_style.check_installed()
     comparison, jobs = plan.read(path, out)
     folder, committed = out / comparison.name, ledger.RESULTS / comparison.name
     book = Ledger(folder, committed)

@@ -17,15 +17,15 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from bistable_rl import runs
 from bistable_rl.compare import ledger
 from bistable_rl.compare.jobs import Job, prepare
+from bistable_rl.compare.launchers.local import STOPPED, LocalLauncher
 from bistable_rl.compare.ledger import Ledger, Row
-from bistable_rl.compare.local import STOPPED, LocalLauncher
-from bistable_rl.config import UserError
-from bistable_rl.experiments import Experiment
-from bistable_rl.lock import LockedError, take
-from bistable_rl.stopping import raising
+from bistable_rl.errors import RunFailedError, UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.lock import LockedError, take
+from bistable_rl.runs.schema import Experiment
+from bistable_rl.runs.stopping import raising
 
 POLL_SECONDS = 0.2
 SHOW_SECONDS = 2.0
@@ -74,7 +74,7 @@ class Outcome:
         if self.failed:
             total = len(self.failed) + len(self.rows)
             first, why = next(iter(self.failed.items()))
-            raise runs.RunFailedError(
+            raise RunFailedError(
                 f"{len(self.failed)} of {total} runs failed and are tried again by the same command; "
                 f"the first is {first}: {why}"
             )

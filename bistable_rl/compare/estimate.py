@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bistable_rl import runs
 from bistable_rl.compare.engine import POLL_SECONDS, Launcher, fraction_done
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.ledger import Row
-from bistable_rl.progress import say_measuring
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.progress import say_measuring
 
 MEASURED_SECONDS = 5.0  # of training, behind the imports
 LONGEST_SECONDS = 120.0

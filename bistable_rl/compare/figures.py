@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bistable_rl.compare import statistics
-from bistable_rl.compare.plan import MetricConfig
-from bistable_rl.compare.series import Panel, Series
-from bistable_rl.style import cell_colour, drawing, mark_steps, plain
+from bistable_rl.compare.comparison import MetricConfig
+from bistable_rl.compare.groups import Panel, Series
+from bistable_rl.figure_style import cell_colour, drawing, mark_steps, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

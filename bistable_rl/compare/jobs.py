@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bistable_rl import runs
-from bistable_rl.config import UserError, to_dict, to_yaml
-from bistable_rl.experiments import Benchmark, Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.config import to_dict, to_yaml
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 IRRELEVANT = ("name", "device", "checkpoint")
 """What changes no number of a run."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import bistable_rl
-from bistable_rl import runs
 from bistable_rl.compare.jobs import Job
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs import run as runs
 
 RESULTS = Path(bistable_rl.__file__).parent / "results"
 """Folders of rows that are committed; an installed package has none."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bistable_rl import runs
 from bistable_rl.compare import statistics
+from bistable_rl.compare.comparison import Comparison
 from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
 from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, metric_name
+from bistable_rl.compare.groups import Panel, Series, final_value, horizon_metric, panels
 from bistable_rl.compare.ledger import Row
-from bistable_rl.compare.plan import Comparison
-from bistable_rl.compare.series import Panel, Series, final_value, horizon_metric, panels
 from bistable_rl.compare.statistics import Estimate
+from bistable_rl.runs import run as runs
 
 REPORT, PAGE, SUMMARY = "report.md", "report.html", "summary.csv"
 CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"

@@ -24,11 +24,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from bistable_rl.compare.comparison import VARIANT
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Row
-from bistable_rl.compare.plan import VARIANT
-from bistable_rl.config import UserError
-from bistable_rl.experiments import Experiment
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import Experiment
 
 SUFFIX = ".compare"
 REPORT = "report"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pooch
 from requests import RequestException
 
-from bistable_rl.config import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence
 
 # of the compressed files; bistable_rl.data.digits knows those of their content
 SHA256 = {

@@ -5,9 +5,9 @@ loop that the others are tested against, and that alone follows torch's transfor
 `operators.scan` is the door to the first three; `operators.step` a shorter way to the first, for acting.
 """
 
-from bistable_rl.kernels.choice import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
 from bistable_rl.kernels.cpu_step import Packed, Weights, fix, fixed, pack, unpacked
-from bistable_rl.kernels.operators import has_short_step, scan, step
+from bistable_rl.kernels.dispatch import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
+from bistable_rl.kernels.ops import has_short_step, scan, step
 from bistable_rl.kernels.packed import check_batch_sizes
 
 __all__ = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from bistable_rl.kernels.choice import transform
+from bistable_rl.kernels.dispatch import transform
 from bistable_rl.kernels.packed import check_batch_sizes
 
 Step = Callable[[Tensor, Tensor], Tensor]

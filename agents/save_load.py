@@ -1,0 +1,335 @@
+"""`RecurrentPPO.save` and `load`: a checkpoint in one zip file, data only; and the weights of SB3's own archives."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+from bistable_rl.agents import state as snapshot
+from bistable_rl.agents.checks import check_number, check_positive, check_whole
+from bistable_rl.agents.features import saved_kinds, with_categories
+from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.spaces_json import from_json, to_json
+from bistable_rl.errors import UserError, one_sentence, unknown
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.devices import check_torch_device
+
+if TYPE_CHECKING:
+    from bistable_rl.agents.ppo import RecurrentPPO
+
+    M = TypeVar("M", bound=RecurrentPPO)
+
+MODEL = "model.json"
+FILES = {MODEL, checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.TRAINING, checkpoint.STATE}
+
+SETTINGS = (
+    "n_steps",
+    "batch_size",
+    "n_epochs",
+    "gamma",
+    "gae_lambda",
+    "normalize_advantage",
+    "vf_coef",
+    "max_grad_norm",
+    "target_kl",
+    "bptt_length",
+    "burn_in",
+    "refresh_states",
+    "policy_kwargs",
+    "verbose",
+    "seed",
+)
+"""Arguments of `RecurrentPPO` that are plain values, and attributes of the same name.
+
+Not `tensorboard_log`: a file of somebody else's would say where to write.
+"""
+
+SCHEDULES = {
+    "learning_rate": "lr_schedule",
+    "clip_range": "clip_range",
+    "clip_range_vf": "clip_range_vf",
+    "ent_coef": "entropy_schedule",
+}
+"""Arguments that may be schedules, and the attributes that hold them."""
+
+FUNCTION = "function"
+
+ENCRYPTED = 0x1  # of a zip member's flags
+
+SB3_ONLY = {
+    "custom_objects": "an archive holds no objects here; give a setting by its name, such as learning_rate=1e-4",
+    "print_system_info": "`bistable-rl doctor` shows the versions and devices",
+    "force_reset": "training always goes on with new episodes",
+}
+"""Arguments of SB3's `load` that there are not here, and what does their work."""
+
+
+class LostFunction:
+    """A schedule that was a function, in an algorithm that was loaded without it: good for all but training.
+
+    Args:
+        name: The argument.
+
+    Raises:
+        ValueError: It is called; says how to give it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, progress_remaining: float) -> float:
+        """Raise."""
+        raise ValueError(f"its {self.name} was a function, which is not saved; give it: load(path, {self.name}=...).")
+
+
+def save(model: RecurrentPPO, path: Path) -> None:
+    """Write an algorithm to one file, whole or not at all; see `RecurrentPPO.save`."""
+    counters = snapshot.capture_counters(model)
+    about = {
+        "policy": type(model.policy).__name__,
+        "n_envs": model.n_envs,
+        "observation_space": to_json(model.observation_space),
+        "action_space": to_json(model.action_space),
+        "settings": {name: getattr(model, name) for name in SETTINGS},
+        "stats_window_size": model._stats_window_size,
+        "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
+    }
+    try:
+        files = checkpoint.pack(
+            model.policy,
+            {"steps": counters.steps, **counters.values},
+            optimizer=model.policy.optimizer,
+            arrays=counters.arrays,
+        )
+        files[MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"only plain values can be saved; an argument of the algorithm is none: {error}") from None
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # a date of its own would make equal models unequal files
+    file = runs.named(_with_suffix(path))
+    runs.make_folder(file.parent)
+    runs.write_bytes(file, buffer.getvalue())
+
+
+def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
+    """Read an algorithm from the file that `save` wrote; see `RecurrentPPO.load`."""
+    _check_arguments(cls, given)
+    device = check_torch_device(device)
+    policy = given.pop("policy", RecurrentPolicy)
+    if isinstance(policy, str):
+        policy = cls.policy_aliases.get(policy, policy)
+    folder, path = _open(path)
+    try:
+        about = json.loads(checkpoint.read(folder / MODEL))
+        settings, lost = _settings(about, path)
+        cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
+        saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
+        n_envs = check_whole("n_envs", about["n_envs"], 1)
+        if about["policy"] != getattr(policy, "__name__", policy):
+            raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
+    except UserError:
+        raise
+    except Exception as error:  # whatever SB3 makes of arguments that it never wrote
+        raise _blame(path, error) from None
+    model = cls(policy, env, device=device, _init_setup_model=False, **{**settings, **given})  # type: ignore[arg-type]
+    for name, space in saved.items():
+        if env is not None and getattr(model, name) != space:
+            kind = name.replace("_", " ")
+            raise UserError(
+                f"{path} does not fit the environment: its {kind} is {space}, the environment's {getattr(model, name)}."
+            )
+        setattr(model, name, space)
+    if env is None:
+        model.n_envs = n_envs
+    # the weights tell what was read as categories, in archives too that were written before it could be said
+    kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
+    model.observation_space = with_categories(model.observation_space, kinds)
+    try:
+        model._setup_model()
+    except Exception as error:
+        if given:
+            raise  # what is in the file was good without them
+        raise _blame(path, error) from None
+    for name in lost - given.keys():
+        setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
+    state = checkpoint.load_weights(folder, model.policy)
+    checkpoint.load_optimizer(folder, model.policy.optimizer)
+    arrays = checkpoint.load_arrays(folder)
+    try:
+        snapshot.restore_counters(model, snapshot.Snapshot(state["steps"], arrays, state))
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
+        raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
+    return model
+
+
+def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
+    """Check that what `load` was given are arguments of the constructor, before the file can be blamed for them.
+
+    Raises:
+        TypeError: One is none.
+    """
+    parameters = inspect.signature(cls).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return  # a subclass that takes what it is given
+    known = parameters.keys() - {"env", "device", "_init_setup_model"}
+    for name in given.keys() - known:
+        if name in SB3_ONLY:
+            raise TypeError(f"load has no argument {name!r}, which is Stable-Baselines3's: {SB3_ONLY[name]}.")
+        raise TypeError(unknown("argument of load", name, known))
+
+
+def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set[str]]:
+    """Return the constructor's arguments that a file holds, and the schedules whose functions it does not."""
+    found = dict(about["settings"])
+    if found.pop("tensorboard_log", None) is not None:  # of an earlier version
+        warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
+    if found.keys() != set(SETTINGS):
+        odd = sorted(found.keys() ^ set(SETTINGS))[0]
+        raise ValueError(f"its setting {odd!r} is {'unknown here' if odd in found else 'missing'}")
+    for name in ("normalize_advantage", "refresh_states"):
+        if not isinstance(found[name], bool):
+            raise ValueError(f"{name} must be true or false, got {found[name]!r}")
+    if not isinstance(found["policy_kwargs"], dict):
+        raise ValueError(f"policy_kwargs must be a mapping, got {found['policy_kwargs']!r}")
+    check_whole("verbose", found["verbose"], 0, 2)
+    if found["seed"] is not None:
+        check_whole("seed", found["seed"], 0, 2**32 - 1)
+    schedules = {name: about["schedules"][name] for name in SCHEDULES}
+    lost = {name for name, plain in schedules.items() if plain == FUNCTION}
+    kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}
+    return {**found, **kept, "stats_window_size": about["stats_window_size"]}, lost
+
+
+def _blame(path: Path, error: Exception) -> UserError:
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return UserError(f"{path} holds no algorithm that can be loaded here: {kind}{one_sentence(error)}")
+
+
+def check_trainable(model: RecurrentPPO) -> None:
+    """Check that no schedule was lost in a file.
+
+    Raises:
+        ValueError: One was; says how to give it.
+    """
+    for held in SCHEDULES.values():
+        schedule = getattr(model, held)
+        if isinstance(schedule, FloatSchedule) and isinstance(schedule.value_schedule, LostFunction):
+            schedule(1.0)
+
+
+def import_sb3(model: RecurrentPPO, path: Path) -> None:
+    """Load the weights of an archive of sb3-contrib's RecurrentPPO; see `RecurrentPPO.import_sb3`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, path.stat().st_size)
+            data = archive.read("policy.pth")
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            with zipfile.ZipFile(io.BytesIO(data)) as inner:
+                _check_members(inner, len(data))
+        # torch's restricted reader: it builds tensors and refuses anything else
+        tensors = torch.load(io.BytesIO(data), map_location=model.device, weights_only=True)
+        if not isinstance(tensors, dict) or not all(map(_is_dense, tensors, tensors.values())):
+            raise ValueError("policy.pth must hold dense tensors by their names")
+    except Exception as error:  # torch's reader raises whatever it stumbles over
+        raise UserError(
+            f"{path} is no archive of sb3-contrib's RecurrentPPO whose weights can be read "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:120]})."
+        ) from None
+    # a torch.nn.LSTM names its weights by layer, e.g. lstm_actor.weight_ih_l0
+    renamed = {
+        re.sub(r"^(lstm_(?:actor|critic))\.(weight|bias)_(ih|hh)_l(\d+)$", r"\1.rnn.cells.\4.\2_\3", name): tensor
+        for name, tensor in tensors.items()
+    }
+    checkpoint.fill(model.policy, renamed, str(path))
+
+
+def _open(path: Path) -> tuple[zipfile.Path, Path]:
+    """Return the archive as a folder, when it holds the files of a checkpoint and nothing else, and its path."""
+    try:
+        path = path if path.exists() else _with_suffix(path)
+        archive = zipfile.ZipFile(path)
+        members = archive.infolist()
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}.") from None
+    except Exception as error:  # whatever zipfile stumbles over
+        raise UserError(f"{path} is no archive of RecurrentPPO.save ({one_sentence(error)[:-1]}).") from None
+    names = {member.filename for member in members}
+    if {"data", "policy.pth"} <= names:
+        raise UserError(
+            f"{path} was saved by Stable-Baselines3, with pickles, which are never opened here; "
+            "`import_sb3` of a RecurrentPPO of the same architecture takes its weights alone."
+        )
+    try:
+        _check_members(archive, size)
+        if names != FILES:
+            raise ValueError("other files")
+    except ValueError:
+        raise UserError(
+            f"{path} is no archive of RecurrentPPO.save: it must hold {', '.join(sorted(FILES))}, uncompressed, "
+            "and nothing else."
+        ) from None
+    return zipfile.Path(archive), path
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Check that reading the files of an archive of `size` bytes gives no more than that, and each of them once.
+
+    Raises:
+        ValueError: One is compressed, encrypted or there twice, or they say that they are larger than the archive.
+    """
+    members = archive.infolist()
+    if len({member.filename for member in members}) != len(members):
+        raise ValueError("a file is in it twice")
+    if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & ENCRYPTED for m in members):
+        raise ValueError("a file in it is compressed or encrypted")
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("it is smaller than what it holds")
+
+
+def _is_dense(name: object, tensor: object) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_quantized or tensor.is_meta or tensor.is_nested)
+    )
+
+
+def _with_suffix(path: Path) -> Path:
+    return path if path.suffix else path.with_name(f"{path.name}.zip")
+
+
+def _plain_schedule(schedule: FloatSchedule | None) -> Any:
+    """Return a schedule as plain values: a number, a straight line, or FUNCTION for what is not saved."""
+    if schedule is None:
+        return None
+    inner = schedule.value_schedule
+    if isinstance(inner, ConstantSchedule):
+        return inner.val
+    if isinstance(inner, LinearSchedule):
+        return [inner.start, inner.end, inner.end_fraction]
+    return FUNCTION
+
+
+def _schedule(name: str, plain: Any) -> Any:
+    if not isinstance(plain, list):
+        return plain
+    start, end, fraction = (check_number(name, number) for number in plain)
+    return LinearSchedule(start, end, check_positive(name, fraction))

@@ -1,0 +1,189 @@
+"""All that a training is beside weights and optimizer, as plain arrays and values: it goes on bit for bit from there.
+
+Taken between two updates. Of an environment of ours the episodes under way belong to it; any other starts new ones.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from bistable_rl.agents.vec_envs import BatchedVecEnv
+
+if TYPE_CHECKING:
+    from bistable_rl.agents.ppo import RecurrentPPO
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training between two updates.
+
+    Attributes:
+        steps: Environment steps so far.
+        arrays: By name, such as `env/cue`.
+        values: Plain JSON values.
+    """
+
+    steps: int
+    arrays: dict[str, np.ndarray]
+    values: dict[str, Any]
+
+
+def capture(model: RecurrentPPO) -> Snapshot:
+    """Return a model's training as it is now; nothing in it changes when the training goes on."""
+    kept = capture_counters(model)
+    arrays, values = kept.arrays, kept.values
+    arrays |= {f"rollout/{name}": array for name, array in model.rollout_buffer.get_state().items()}
+    arrays |= {f"generator/{name}": array for name, array in _generators(model).items()}
+    logged = {name: value for name, value in model.logger.name_to_value.items() if isinstance(value, Real)}
+    arrays |= {f"log/{name}": np.array(float(value)) for name, value in logged.items()}
+    values["log_excluded"] = {name: model.logger.name_to_excluded[name] for name in logged}
+    values["episodes"] = [{name: record[name] for name in ("r", "l", "t")} for record in model.ep_info_buffer or ()]
+    values["successes"] = [float(success) for success in model.ep_success_buffer or ()]
+    if isinstance(model._last_obs, dict):
+        arrays |= {f"observation/{key}": value for key, value in model._last_obs.items()}
+    else:
+        arrays["observation"] = np.asarray(model._last_obs)
+    arrays["episode_starts"] = np.asarray(model._last_episode_starts)
+    arrays["memory"] = model._last_state.detach().cpu().numpy()
+    env = _resumable(model)
+    if env is not None:
+        arrays |= {f"env/{name}": array for name, array in env.get_state().items()}
+    return kept
+
+
+def capture_counters(model: RecurrentPPO) -> Snapshot:
+    """Return what belongs to the algorithm alone: counters, the dealing of minibatches, normalisation statistics."""
+    arrays: dict[str, np.ndarray] = {}
+    normalize = model.get_vec_normalize_env()
+    if normalize is not None:
+        arrays["normalize/returns"] = normalize.returns.copy()
+        for name, moments in _moments(normalize).items():
+            for part in ("mean", "var", "count"):
+                arrays[f"normalize/{name}/{part}"] = np.array(getattr(moments, part))
+    dealt = model.minibatch_generator.bit_generator.state
+    return Snapshot(model.num_timesteps, arrays, {"updates": model._n_updates, "minibatch_generator": dealt})
+
+
+def restore(model: RecurrentPPO, snapshot: Snapshot) -> None:
+    """Bring a model that was made for the same experiment to where the snapshot was taken.
+
+    An environment whose state the snapshot does not hold starts new episodes, for which the caller has seeded it. The
+    model's weights and optimizer are loaded apart from this. The process's random generators are set, so that this is
+    the last thing to do before `learn(..., reset_num_timesteps=False)`.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError, RuntimeError: The snapshot belongs to another experiment.
+    """
+    arrays, values = snapshot.arrays, snapshot.values
+    restore_counters(model, snapshot)
+    model.ep_info_buffer = deque(map(dict, values["episodes"]), maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(values["successes"], maxlen=model._stats_window_size)
+    for name, value in _below(arrays, "log").items():
+        model.logger.record(name, float(value), exclude=tuple(values["log_excluded"][name]))
+    env = _resumable(model)
+    if env is not None:
+        env.set_state(_below(arrays, "env"))
+        model._last_obs = _below(arrays, "observation") or arrays["observation"]
+        starts = arrays["episode_starts"]
+        if starts.shape != (model.n_envs,):
+            raise ValueError(f"episode_starts must have shape {(model.n_envs,)}, not {starts.shape}")
+        model._last_episode_starts = starts
+        model._last_state = _like(model._last_state, arrays["memory"])
+        model.rollout_buffer.set_state(_below(arrays, "rollout"))
+    _set_generators(model, _below(arrays, "generator"))
+
+
+def restore_counters(model: RecurrentPPO, snapshot: Snapshot) -> None:
+    """Set what belongs to the algorithm alone: counters, the dealing of minibatches, normalisation statistics."""
+    model.num_timesteps = snapshot.steps
+    model._n_updates = int(snapshot.values["updates"])
+    model.minibatch_generator.bit_generator.state = snapshot.values["minibatch_generator"]
+    statistics = _below(snapshot.arrays, "normalize")
+    normalize = model.get_vec_normalize_env()
+    here = {} if normalize is None else _moments(normalize)
+    if model.get_env() is not None:
+        saved = {name.rsplit("/", 1)[0] for name in statistics if "/" in name}
+        for name in sorted(saved ^ here.keys()):
+            lacking = "the environment does not normalise it" if name in saved else "they start anew"
+            verb = "are left out" if name in saved else "are not in what was saved"
+            warnings.warn(f"VecNormalize's statistics of the {name} {verb}: {lacking}", stacklevel=4)
+    if normalize is not None and "returns" in statistics:
+        normalize.returns = statistics["returns"]
+    for name, moments in here.items():
+        if f"{name}/mean" in statistics:
+            mean, var = statistics[f"{name}/mean"], statistics[f"{name}/var"]
+            if mean.shape != moments.mean.shape or var.shape != moments.var.shape:
+                raise ValueError(f"normalize/{name} must have shape {moments.mean.shape}, not {mean.shape}")
+            if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all()):
+                raise ValueError(f"normalize/{name} holds NaN, infinity or a negative variance")
+            moments.mean, moments.var, moments.count = mean, var, float(statistics[f"{name}/count"])
+
+
+def _resumable(model: RecurrentPPO) -> BatchedVecEnv | None:
+    """Return the environment if its episodes can be taken up where they are."""
+    env = model.get_env()
+    inner = None if env is None else env.unwrapped
+    return inner if isinstance(inner, BatchedVecEnv) and hasattr(inner.env, "get_state") else None
+
+
+def _moments(normalize: VecNormalize) -> dict[str, RunningMeanStd]:
+    """Return the running means and variances of rewards and observations, by name."""
+    observed = getattr(normalize, "obs_rms", None) or {}  # absent where observations are left as they are
+    by_key = {f"observation/{key}": m for key, m in observed.items()} if isinstance(observed, dict) else None
+    return {"reward": normalize.ret_rms, **({"observation": observed} if by_key is None else by_key)}
+
+
+def _generators(model: RecurrentPPO) -> dict[str, np.ndarray]:
+    """Return the states of the process's random generators: Python's, numpy's, torch's, the device's."""
+    _, words, gauss = random.getstate()
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - whoever uses it: an environment may
+    assert isinstance(legacy, dict)
+    arrays = {
+        "python": np.array(words, np.int64),
+        "python_gauss": np.array([] if gauss is None else [gauss]),
+        "numpy": legacy["state"]["key"],
+        "numpy_position": np.array(legacy["state"]["pos"]),
+        "numpy_gauss": np.array([legacy["has_gauss"], legacy["gauss"]]),
+        "torch": torch.random.get_rng_state().numpy(),
+    }
+    if model.device.type == "cuda":
+        arrays["cuda"] = torch.cuda.get_rng_state(model.device).numpy()
+    return arrays
+
+
+def _set_generators(model: RecurrentPPO, arrays: Arrays) -> None:
+    gauss = arrays["python_gauss"].tolist()
+    random.setstate((random.getstate()[0], tuple(arrays["python"].tolist()), gauss[0] if gauss else None))
+    has_gauss, value = arrays["numpy_gauss"].tolist()
+    twister = ("MT19937", arrays["numpy"], int(arrays["numpy_position"]), int(has_gauss), value)
+    np.random.set_state(twister)  # noqa: NPY002
+    torch.random.set_rng_state(torch.from_numpy(arrays["torch"].copy()))
+    if model.device.type == "cuda" and "cuda" in arrays:
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["cuda"].copy()), model.device)
+
+
+def _below(arrays: Arrays, name: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start with `name/`, by the rest of their names."""
+    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{name}/")}
+
+
+def _like(tensor: Tensor, array: np.ndarray) -> Tensor:
+    if tuple(tensor.shape) != array.shape:
+        raise ValueError(f"the memory must have shape {tuple(tensor.shape)}, not {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("the memory holds NaN or infinity")
+    return torch.from_numpy(array.copy()).to(tensor)

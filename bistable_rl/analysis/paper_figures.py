@@ -1,0 +1,209 @@
+"""The figures of Vecoven et al. 2021: 1B, 2A, 2B and 2C from our own cells, and 3 from trainings that have finished.
+
+In the first four every point is a fixed point that `bifurcation` found: full where it is stable, open where it is not.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import atanh, log
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bistable_rl.benchmarks.reproduce import fig3
+from bistable_rl.benchmarks.reproduce.grids import TABLES
+from bistable_rl.cells import BRCCell
+from bistable_rl.dynamics.bifurcation import FixedPoints, HeldUnit, bifurcation
+from bistable_rl.figure_style import OTHER_COLOUR, cell_colour, drawing
+from bistable_rl.runs import run as runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PAGE = "figures.md"
+BELOW, ABOVE = 0.7, 1.5
+"""Two feedback gains, on either side of the bifurcation."""
+BISTABLE, MONOSTABLE = cell_colour("brc"), OTHER_COLOUR
+
+
+def one_unit(a: float, c: float) -> BRCCell:
+    """Return a BRC of one unit whose gates stand at a and c and whose input is added to the candidate as it is."""
+    cell = BRCCell(1, 1)
+    assert cell.bias is not None
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.tensor([[0.0], [0.0], [1.0]]))
+        cell.weight_hh.zero_()
+        cell.bias.copy_(torch.tensor([atanh(a - 1), log(c / (1 - c))]))
+    return cell.double()
+
+
+@torch.no_grad()
+def response(a: float, c: float, x: np.ndarray) -> np.ndarray:
+    """Return the states (T,) of a BRC unit with its gates held, from 0, to an input series (T,)."""
+    outputs, _ = one_unit(a, c).scan(torch.from_numpy(x).double().reshape(-1, 1, 1))
+    states: np.ndarray = outputs.flatten().numpy()
+    return states
+
+
+def pulses() -> np.ndarray:
+    """Return the input series of Fig. 2C (120,): a push up, a push down, a small push up, with silence between."""
+    x = np.zeros(120)
+    x[10:15], x[50:55], x[90:92] = 1.0, -1.0, 0.1
+    return x
+
+
+def _mark(axes: Axes, x: np.ndarray, y: np.ndarray, stable: np.ndarray) -> None:
+    """Mark fixed points: full where stable, open where not."""
+    for kind, fill, label in ((stable, "black", "stable"), (~stable, "white", "unstable")):
+        axes.plot(x[kind], y[kind], "o", markersize=7, color="black", markerfacecolor=fill, label=label, zorder=3)
+
+
+def _points(a: float) -> FixedPoints:
+    return bifurcation(one_unit(a, 0.5), [a])
+
+
+def fig_1b(path: Path) -> None:
+    """Draw I = V - α tanh V for two α; a point of I = 0 is V = α h with h a fixed point of the cell."""
+    V = np.linspace(-2, 2, 401)
+    with drawing(path, 1, 2, size=(6.8, 3.2), sharey=True) as (_, [panels]):
+        for axes, a in zip(panels, (BELOW, ABOVE), strict=True):
+            points = _points(a)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.plot(V, V - a * np.tanh(V), color=BISTABLE if a > 1 else MONOSTABLE)
+            _mark(axes, a * points.h, 0 * points.h, points.stable)
+            axes.set(xlabel="voltage V", title=f"α = {a:g}: {'bistable' if a > 1 else 'monostable'}")
+        panels[0].set_ylabel("current I = V - α tanh V")
+        panels[1].legend()
+
+
+def fig_2a(path: Path) -> None:
+    """Draw the fixed points of a BRC unit over its feedback gain."""
+    points = bifurcation(one_unit(1.5, 0.5))
+    with drawing(path, size=(6.4, 3.6)) as (_, [[axes]]):
+        middle = np.abs(points.h) < 1e-6
+        branches = {"stable": points.h > 1e-6, "unstable": middle & (points.a > 1), "": points.h < -1e-6}
+        for label, branch in branches.items():  # the three that meet at a = 1
+            a, h = np.append(1, points.a[branch]), np.append(0, points.h[branch])
+            axes.plot(a, h, ":" if label == "unstable" else "-", color=BISTABLE, label=label or None)
+        axes.plot(points.a[middle & (points.a <= 1)], points.h[middle & (points.a <= 1)], color=BISTABLE)
+        axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
+        axes.annotate("a = 1", (1, -0.9), (4, 0), textcoords="offset points")
+        axes.set(xlabel="feedback gain a", ylabel="fixed points of h", xlim=(0, 2), ylim=(-1.05, 1.05))
+        axes.legend(loc="upper left")
+
+
+def fig_2b(path: Path) -> None:
+    """Draw h - F(h) of a BRC unit for two feedback gains."""
+    h = np.linspace(-1, 1, 201)
+    with drawing(path, 1, 2, size=(6.8, 3.2), sharey=True) as (_, [panels]):
+        for axes, a in zip(panels, (BELOW, ABOVE), strict=True):
+            unit, points = HeldUnit(one_unit(a, 0.5), a, 0.5), _points(a)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.plot(h, [value - unit(value)[0] for value in h], color=BISTABLE if a > 1 else MONOSTABLE)
+            _mark(axes, points.h, 0 * points.h, points.stable)
+            axes.set(xlabel="state h", title=f"a = {a:g}: {'bistable' if a > 1 else 'monostable'}")
+        panels[0].set_ylabel("h - F(h), at c = 0.5")
+        panels[1].legend()
+
+
+def fig_2c(path: Path) -> None:
+    """Draw what a BRC unit makes of an input series for a below and above 1 and two c."""
+    x = pulses()
+    with drawing(path, 2, 1, size=(6.8, 4.6), sharex=True, height_ratios=[1, 3]) as (figure, [[above], [below]]):
+        above.plot(x, color="black", drawstyle="steps-pre")
+        above.set(ylabel="input U x")
+        for a, colour in ((BELOW, MONOSTABLE), (ABOVE, BISTABLE)):
+            for c, line in ((0.2, "-"), (0.9, "--")):
+                below.plot(response(a, c, x), line, color=colour, label=f"a = {a:g}, c = {c:g}")
+        for h in bifurcation(one_unit(ABOVE, 0.5), [ABOVE]).h[[0, 2]]:
+            below.axhline(h, color="black", linewidth=0.8, linestyle=":")
+        below.set(xlabel="time (steps)", ylabel="state h", ylim=(-1.05, 1.05))
+        figure.legend(ncols=4, loc="outside lower center")
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One figure.
+
+    Attributes:
+        draw: Writes it to a path.
+        title: Its number and what it shows.
+        see: A line saying what to see.
+    """
+
+    draw: Callable[[Path], None]
+    title: str
+    see: str
+
+
+FIGURES = {
+    "fig1b": PaperFigure(
+        fig_1b,
+        "Fig. 1B: a neuron's feedback, I = V - α tanh V",
+        "With α below 1 the current vanishes at one voltage; above 1 at three, the outer two stable (full), the middle "
+        "one not (open).",
+    ),
+    "fig2a": PaperFigure(
+        fig_2a,
+        "Fig. 2A: bifurcation diagram of a BRC unit without input",
+        "At a = 1 the only stable state, 0, gives way to two, ±h1, that a unit stays in by itself.",
+    ),
+    "fig2b": PaperFigure(
+        fig_2b,
+        "Fig. 2B: h - F(h) of a BRC unit without input",
+        "Where the curve crosses 0 the state stays; crossing upwards it is stable (full), downwards not (open).",
+    ),
+    "fig2c": PaperFigure(
+        fig_2c,
+        "Fig. 2C: response of a BRC unit to an input series",
+        "With a below 1 the state falls back to 0 after each push; above 1 it stays at ±h1 (dotted) until a push the "
+        "other way, and a small push changes nothing. A greater c slows both down, so much that a short push may fail "
+        "to flip the state.",
+    ),
+}
+
+
+def fig_3(trained: Path) -> dict[str, PaperFigure]:
+    """Return Fig. 3 by name: one a preset of which runs are finished, committed or in the folder `trained`.
+
+    Raises:
+        UserError: A file with finished runs is broken.
+    """
+    found = {}
+    for preset in TABLES:
+        rows = fig3.finished(preset, trained)
+        if rows:
+            title = f"Fig. 3: the error on copy-first while training, at the sizes of the preset {preset}"
+            found[f"fig3-{preset}"] = PaperFigure(partial(fig3.draw, rows), title, fig3.see(rows))
+    return found
+
+
+def draw_figures(out: Path, trained: Path) -> list[str]:
+    """Draw every figure into a folder, and a page that says what to see; return the same, a line a file.
+
+    Args:
+        out: The folder.
+        trained: The folder that `bistable-rl reproduce` has written to; it need not exist.
+
+    Raises:
+        UserError: matplotlib is not installed, the folder cannot be written to, or a file in `trained` is broken.
+    """
+    trainings = fig_3(trained)
+    out = runs.make_folder(out)
+    page, lines = ["# The paper's figures, from the cells of bistable-rl", ""], []
+    for name, figure in (FIGURES | trainings).items():
+        figure.draw(out / f"{name}.png")
+        page += [f"## {figure.title}", "", f"![{figure.title}]({name}.png)", "", figure.see, ""]
+        lines.append(f"{out / name}.png  {figure.see}")
+    if not trainings:
+        command = shlex.join(["bistable-rl", "reproduce", "fig3", "--preset", "quick", "--out", str(trained)])
+        lines.append(f"Fig. 3 is drawn from trainings, and {trained} has none: `{command}` makes them.")
+        page += [lines[-1], ""]
+    runs.write_text(out / PAGE, "\n".join(page))
+    return [*lines, f"all of them, with what to see: {out / PAGE}"]

@@ -1,0 +1,214 @@
+"""What is analysed: the recurrent layers of a run, and what they were given, step by step.
+
+Agents and supervised networks become the same thing here: layers, sequences, and where in them something happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.evaluation import playing
+from bistable_rl.agents.make_env import ANALYSIS, close, derived_seed, make_vec_env
+from bistable_rl.agents.record import record
+from bistable_rl.benchmarks.runner import load_network
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.runs import checkpoint
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.schema import Benchmark, Experiment
+from bistable_rl.stack import RNN
+
+LONGEST = 2_000
+"""Steps after which an agent's episode is cut."""
+FLAGGED = {"denoising": 5, "bistable_rl/Denoising-v0": 5, "bistable_rl/DenoisingDiscrete-v0": 5}
+"""Tasks and environments whose last input is 1 at the marked steps, and how many answers they ask for at the end."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network and n sequences that it was given.
+
+    Attributes:
+        title: What it is, for a heading.
+        run: Its run folder.
+        rnn: Its recurrent layers, with the weights of the last checkpoint.
+        network: The whole network, to load other checkpoints into.
+        x: (T, n, I) inputs of the layers, zeros after a sequence's end.
+        lengths: (n,) steps of each sequence.
+        marked: (T, n) where an input is marked; None where the task marks nothing.
+        answers: How many steps at a sequence's end are answered.
+        successes: (n,) of an agent's episodes, where the environment says so.
+        frames: Pictures of the first sequence, one a step, where there are any.
+        cut: How many of an agent's episodes had not ended after `LONGEST` steps and were cut there.
+    """
+
+    title: str
+    run: Path
+    rnn: RNN
+    network: nn.Module
+    x: Tensor
+    lengths: Tensor
+    marked: np.ndarray | None
+    answers: int
+    successes: np.ndarray | None = None
+    frames: list[np.ndarray] | None = None
+    cut: int = 0
+
+    @property
+    def answer(self) -> np.ndarray:
+        """(n,) the first step of each sequence that is answered."""
+        first: np.ndarray = np.maximum(self.lengths.numpy() - self.answers, 0)
+        return first
+
+    def checkpoints(self) -> Iterator[int]:
+        """Load the weights of every kept checkpoint, the oldest first; yield the steps it was trained for.
+
+        Raises:
+            UserError: A checkpoint is broken.
+        """
+        for folder in checkpoint.folders(self.run):
+            yield int(checkpoint.load_weights(folder, self.network)["steps"])
+
+
+def read_subject(run: Path, episodes: int) -> Subject:
+    """Reopen a run and let it play episodes, or give it samples of its test set.
+
+    Args:
+        run: A run folder, of an agent or a supervised network.
+        episodes: n, how many sequences, at least 2.
+
+    Raises:
+        UserError: There is no run there, or its checkpoint is missing or broken.
+        RunFailedError: The environment fails while the agent plays.
+    """
+    config = runs.read_config(run)
+    return _network(run, config, episodes) if isinstance(config, Benchmark) else _agent(run, config, episodes)
+
+
+def _network(run: Path, benchmark: Benchmark, samples: int) -> Subject:
+    network, task = load_network(run)
+    generator = torch.Generator().manual_seed(derived_seed(benchmark.seed, ANALYSIS))
+    x, _ = task.test_set(generator, benchmark.protocol).batch(torch.arange(samples))
+    lengths = torch.full((samples,), len(x))
+    if isinstance(x, PackedSequence):
+        x, lengths = pad_packed_sequence(x)
+    title = f"{benchmark.name}: {benchmark.task.name} with {benchmark.network.num_layers} x "
+    title += f"{benchmark.network.hidden_size} {benchmark.cell}"
+    marked = _marked(benchmark.task.name, x)
+    return Subject(title, run, network.rnn, network, x, lengths, marked, task.answers)
+
+
+def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
+    agent = load(run)
+    seed = derived_seed(experiment.seed, ANALYSIS)
+    env = make_vec_env(experiment.env, episodes, seed)
+    with playing():
+        try:
+            played = record(env, agent.policy, _acting(agent), LONGEST)
+        finally:
+            close(env)
+    env_id = find_spec(experiment.env.id).id
+    title = f"{experiment.name}: {env_id} with {experiment.policy.num_layers} x "
+    title += f"{experiment.policy.hidden_size} {experiment.cell}"
+    return Subject(
+        title,
+        run,
+        agent.policy.lstm_actor.rnn,
+        agent.policy,
+        played.features,
+        played.lengths,
+        _marked(env_id, played.features),
+        FLAGGED.get(env_id, 1),
+        played.successes,
+        _frames(experiment, agent, seed),
+        played.cut,
+    )
+
+
+def _acting(agent: Agent) -> Callable[[Any, np.ndarray], np.ndarray]:
+    state: Any = None
+
+    def choose(observation: Any, starts: np.ndarray) -> np.ndarray:
+        nonlocal state
+        actions, state = agent.predict(observation, state, starts)
+        return actions
+
+    return choose
+
+
+def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray] | None:
+    """Play the first episode once more for its pictures; None where the environment makes none."""
+    config = experiment.env
+    shown = dataclasses.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
+    env: VecEnv = make_vec_env(shown, 1, seed)
+    try:
+        if env.render_mode != "rgb_array":
+            return None
+        frames: list[np.ndarray] = []
+        act = _acting(agent)
+
+        def choose(observation: Any, starts: np.ndarray) -> np.ndarray:
+            picture = env.render()
+            assert picture is not None
+            frames.append(picture)
+            return act(observation, starts)
+
+        with playing():
+            record(env, agent.policy, choose, LONGEST)
+        return frames
+    finally:
+        close(env)
+
+
+def _marked(task: str, x: Tensor) -> np.ndarray | None:
+    flags: np.ndarray = (x[..., -1] == 1).cpu().numpy()
+    return flags if task in FLAGGED else None
+
+
+def cue_and_noise(subject: Subject, steps: int, per_cue: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Make sequences that begin with a forced cue and go on with the subject's own noise.
+
+    A cue is what is seen at a marked step, or at the first step where nothing is marked; noise is drawn from all the
+    other steps before the answers. Where the cues are numbers, each different, their signs are what is to be kept.
+
+    Args:
+        subject: Where cues and noise come from.
+        steps: Steps of noise after the cue.
+        per_cue: Sequences of each cue.
+        seed: Of the draws.
+
+    Returns:
+        (1 + steps, n, I) inputs and (n,) which cue, an integer.
+
+    Raises:
+        ValueError: All cues are the same, or there is no step of noise.
+    """
+    x, T = subject.x.cpu().numpy(), len(subject.x)
+    before_answer = np.arange(T)[:, None] < subject.answer
+    first = np.zeros_like(before_answer)
+    first[0] = True
+    is_cue = first if subject.marked is None else subject.marked & before_answer
+    cues, noise = x[is_cue], x[before_answer & ~is_cue]
+    if not len(noise):
+        raise ValueError("the sequences hold no step between the cue and the answer")
+    different, which = np.unique(cues.round(4), axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    if len(different) > len(cues) / 2:
+        which = (cues[:, 0] > 0).astype(int)
+    kinds = np.unique(which)
+    if len(kinds) < 2:
+        raise ValueError("every sequence begins with the same cue")
+    generator = np.random.default_rng(seed)
+    chosen = np.concatenate([generator.choice(np.flatnonzero(which == kind), per_cue) for kind in kinds])
+    drawn = noise[generator.integers(len(noise), size=(steps, len(chosen)))]
+    return torch.from_numpy(np.concatenate([cues[chosen][None], drawn])).to(subject.x), which[chosen]

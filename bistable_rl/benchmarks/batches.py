@@ -1,0 +1,91 @@
+"""What the network sees, and when: every batch is a function of the seed and the number of the update.
+
+So a training that goes on after a stop needs no random generator's state: it asks for the batch of the next update.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from bistable_rl.benchmarks.tasks.task import Batch, DrawnTask, Samples, Task
+from bistable_rl.errors import UserError
+from bistable_rl.runs.schema import Benchmark
+
+# what a generator is for
+_TRAIN_SET, _TEST_SET, _HELD_OUT, _ORDER, _FRESH = range(5)
+
+
+def _generator(seed: int, purpose: int, number: int, device: torch.device) -> torch.Generator:
+    state = np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+class Feed:
+    """The batches of a training and its validation and test sets.
+
+    Args:
+        benchmark: What is trained.
+        task: Its task.
+        device: Where samples are made and kept.
+
+    Raises:
+        UserError: The task draws no fresh samples, or the validation set leaves nothing to train on.
+    """
+
+    def __init__(self, benchmark: Benchmark, task: Task, device: torch.device) -> None:
+        self.benchmark = benchmark
+        self.task = task
+        self.device = device
+        training = benchmark.training
+        self._samples: Samples | None = None
+        self._epoch = -1
+        if benchmark.data == "fresh":
+            if not isinstance(task, DrawnTask):
+                raise UserError(f"data must be fixed for {benchmark.task.name}, whose samples are not drawn.")
+            size = task.train_size
+        else:
+            self._samples = task.train_set(_generator(benchmark.seed, _TRAIN_SET, 0, device), benchmark.protocol)
+            size = len(self._samples) - training.validation_size
+            if size < 1:
+                raise UserError(
+                    f"training.validation_size must be less than the {len(self._samples)} samples of the training set, "
+                    f"not {training.validation_size}."
+                )
+            mixed = self._permutation(len(self._samples), _HELD_OUT, 0)
+            self._train, self._held_out = mixed[:size].sort().values, mixed[size:].sort().values
+        self.epoch_updates = math.ceil(size / training.batch_size)
+        self.total_updates = training.epochs * self.epoch_updates
+        self._size = size
+
+    def batch(self, update: int) -> Batch:
+        """Return the batch of an update, counted from 0."""
+        epoch, number = divmod(update, self.epoch_updates)
+        start = number * self.benchmark.training.batch_size
+        stop = min(start + self.benchmark.training.batch_size, self._size)
+        if self._samples is None:
+            assert isinstance(self.task, DrawnTask)
+            generator = _generator(self.benchmark.seed, _FRESH, update, self.device)
+            return self.task.fresh_batch(stop - start, generator, self.benchmark.protocol)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._train
+            if self.benchmark.protocol == "paper":  # the authors' code does not shuffle
+                self._order = self._train[self._permutation(self._size, _ORDER, epoch)]
+        return self._samples.batch(self._order[start:stop])
+
+    def validation_set(self) -> tuple[Samples, torch.Tensor]:
+        """Return samples and the numbers of those that are held out of the training."""
+        assert self._samples is not None
+        return self._samples, self._held_out
+
+    def test_set(self) -> tuple[Samples, torch.Tensor]:
+        """Return the test set and the numbers of its samples; it is made anew, since it is needed once."""
+        generator = _generator(self.benchmark.seed, _TEST_SET, 0, self.device)
+        samples = self.task.test_set(generator, self.benchmark.protocol)
+        return samples, torch.arange(len(samples), device=self.device)
+
+    def _permutation(self, n: int, purpose: int, number: int) -> torch.Tensor:
+        generator = _generator(self.benchmark.seed, purpose, number, self.device)
+        return torch.randperm(n, generator=generator, device=self.device)

@@ -1,0 +1,1 @@
+"""The supervised tasks of the papers."""

@@ -1,0 +1,136 @@
+"""The finished runs of a comparison, sorted into what is compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bistable_rl.compare import statistics
+from bistable_rl.compare.comparison import MetricConfig, panel, series
+from bistable_rl.compare.ledger import Row
+from bistable_rl.errors import UserError
+
+HORIZON_METRICS = ("success", "return")
+"""What is shown at other horizons: the first of them that the runs report."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The seeds of one variant.
+
+    Attributes:
+        name: What is compared, such as "gru with help".
+        cell: Its recurrent cell.
+        rows: Its finished runs, by seed.
+        metric: What is compared.
+    """
+
+    name: str
+    cell: str
+    rows: tuple[Row, ...]
+    metric: MetricConfig
+
+    def final(self) -> np.ndarray:
+        """Return the metric at the end of each run, (seeds,)."""
+        return np.array([final_value(row, self.metric.name) for row in self.rows])
+
+    def goodness(self) -> np.ndarray:
+        """Return `final`, turned so that higher is better, (seeds,)."""
+        return self._turned(self.final())
+
+    def band(self) -> statistics.Band:
+        """Return the learning curve with its bootstrap band."""
+        return statistics.band(
+            [_column(row, "steps", self.metric.name) for row in self.rows],
+            [_column(row, self.metric.name, self.metric.name) for row in self.rows],
+        )
+
+    def reached(self, axis: str) -> np.ndarray:
+        """Return where on an axis, `steps` or `seconds`, each seed met the threshold first; infinity if never."""
+        assert self.metric.threshold is not None
+        at = self._turned(np.array(self.metric.threshold))
+        name = self.metric.name
+        return np.array(
+            [
+                statistics.first_reached(_column(row, axis, name), self._turned(_column(row, name, name)), float(at))
+                for row in self.rows
+            ]
+        )
+
+    def horizons(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the horizons that every seed was evaluated at, (n,), and the metric there, (seeds, n)."""
+        found = [
+            {int(name.partition("@")[2]): value for name, value in row.final.items() if name.startswith(f"{metric}@")}
+            for row in self.rows
+        ]
+        common = sorted(set.intersection(*(set(values) for values in found)))
+        return np.array(common), np.array([[values[h] for h in common] for values in found])
+
+    def mean(self, fact: str) -> float:
+        """Return the mean over seeds of a fact such as `seconds`, NaN where no run said."""
+        return float(np.mean([row.number(fact) for row in self.rows]))
+
+    def _turned(self, values: np.ndarray) -> np.ndarray:
+        return values if self.metric.better == "higher" else -values
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series that were asked the same question.
+
+    Attributes:
+        title: The question, "" if there is only one.
+        series: What is compared.
+    """
+
+    title: str
+    series: tuple[Series, ...]
+
+
+def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
+    """Sort rows into panels, in the order in which they first come.
+
+    Raises:
+        UserError: A run does not report the metric.
+    """
+    sorted_rows: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if not any(metric.name in point for point in row.curve):
+            known = sorted({name for point in row.curve for name in point} - {"steps", "seconds"})
+            raise UserError(
+                f"metric.name: the evaluations of {row.label}, seed {row.seed} report no {metric.name}, "
+                f"but {', '.join(known) or 'nothing'}."
+            )
+        name = series(row.keys) or row.facts["cell"]
+        sorted_rows.setdefault(panel(row.keys), {}).setdefault(name, []).append(row)
+    return [
+        Panel(
+            title,
+            tuple(
+                Series(name, seeds[0].facts["cell"], tuple(sorted(seeds, key=lambda row: row.seed)), metric)
+                for name, seeds in group.items()
+            ),
+        )
+        for title, group in sorted_rows.items()
+    ]
+
+
+def horizon_metric(panels: Iterable[Panel]) -> str | None:
+    """Return the metric that every run reports at other horizons, None if there is none."""
+    rows = [row for panel in panels for series in panel.series for row in series.rows]
+    for metric in HORIZON_METRICS:
+        if rows and all(any(name.startswith(f"{metric}@") for name in row.final) for row in rows):
+            return metric
+    return None
+
+
+def final_value(row: Row, metric: str) -> float:
+    """Return the metric at the end of a run."""
+    return row.final[metric] if metric in row.final else float(_column(row, metric, metric)[-1])
+
+
+def _column(row: Row, name: str, metric: str) -> np.ndarray:
+    """Return a column of the evaluations that report the metric."""
+    return np.array([point.get(name, np.nan) for point in row.curve if metric in point])

@@ -1,0 +1,1 @@
+"""The dynamics of cells and networks: gates, fixed points, attractors, memory and warm-up."""

@@ -1,0 +1,41 @@
+"""The errors that become one sentence, and how such sentences are put together."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+class UserError(ValueError):
+    """What a user did wrong; the message is one sentence: what, where, and what would be right."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A NaN or an infinity turned up in training; the message says where."""
+
+
+class RunFailedError(RuntimeError):
+    """A run that stopped by itself; the message is one sentence: what happened, where, and what is left."""
+
+
+def unknown(what: str, name: object, choices: Iterable[str]) -> str:
+    """Return the sentence for a name that is none of the choices, with the nearest one first."""
+    options = sorted(choices)
+    near = difflib.get_close_matches(str(name), options, n=1)
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
+    return f"unknown {what} {given!r}; {hint} choices are {', '.join(options)}."
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return an error's text in one line, with its full stop."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "?")) else text + "."
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error message, cut where it is long."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,404 @@
+"""The kernels for CUDA devices, in Triton: a chunk's steps in one launch, everything around them as in `chunked`.
+
+BRC is one elementwise scan: a thread keeps its units' states in registers from the first step to the last. The others
+give 16 sequences to a program, which keeps their states, and the recurrent matrices where they fit, on the chip. The
+backward kernels compute only what depends on the step after, the gradient of each row's state; the gates' gradients are
+that times the factors of `chunked`, for all rows at once.
+
+On the CPU the kernels run in Triton's interpreter (TRITON_INTERPRET=1), which is for testing them.
+"""
+
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+from bistable_rl.kernels import torch_scan
+from bistable_rl.kernels.cpu import Gradients
+
+KINDS = {"nbrc": 2, "gru": 3, "lstm": 4}  # recurrent matrices of each
+# How to multiply as exactly as float32 does, and the bytes that a weight then takes: as the sum of three numbers of
+# bfloat16, or of two of TensorFloat-32 in versions of Triton before that.
+_EXACT = ("bf16x6", 6) if "bf16x6" in CUDAOptions.allowed_dot_input_precisions else ("tf32x3", 8)
+_SEQUENCES = 16  # sequences of a program: the least that a tensor core takes
+_ELEMENTS = 128  # states of a program of BRC
+
+
+def forward(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a whole sequence; arguments and results are those of `cpu.forward`."""
+    return torch_scan.forward(*arguments, **options, steps=_steps)
+
+
+def backward(*arguments: Any, **options: Any) -> Gradients:
+    """The gradients of everything that `forward` was given; arguments and results are those of `cpu.backward`."""
+    return torch_scan.backward(*arguments, **options, steps_back=_steps_back)
+
+
+def _steps(
+    kind: str,
+    sizes: list[int],
+    gates: Tensor,
+    state: Tensor,
+    flags: Tensor | None,
+    initial: Tensor | None,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    outputs: Tensor,
+    kept: Tensor | None,
+) -> Tensor:
+    H, B, last = weight_hh.shape[1], len(state), torch.empty_like(state)
+    dense, size, offset = _extents(sizes, B, state)
+    common = {"HAS_FLAGS": flags is not None, "HAS_INITIAL": initial is not None, "DENSE": dense}
+    pointers = (gates, weight_hh, state, _byte(flags, state), _or(initial, state), outputs, last, size, offset)
+    if kind == "brc":
+        grid = (triton.cdiv(B * H, _ELEMENTS),)
+        _brc_forward[grid](*pointers, len(sizes), B, H, **common, BLOCK=_ELEMENTS, num_warps=_ELEMENTS // 32)
+        return last
+    padded, n = _padded(H), KINDS[kind]
+    _matrix_forward[(triton.cdiv(B, _SEQUENCES),)](
+        *pointers, _or(bias_hh, state), _or(kept, state), len(sizes), B, H,
+        **common, **_product(n, padded, state), HAS_BIAS=bias_hh is not None, N=n, M=_SEQUENCES, HP=padded,
+        num_warps=8, num_stages=1,
+    )  # fmt: skip
+    return last
+
+
+def _steps_back(
+    kind: str,
+    sizes: list[int],
+    factors: list[Tensor],
+    grad_outputs: Tensor | None,
+    carried: Tensor,
+    flags: Tensor | None,
+    grad_initial: Tensor | None,
+    weight_hh: Tensor,
+    grad_gates: Tensor,
+) -> Tensor:
+    H, B = weight_hh.shape[1], len(carried)
+    rows = carried.new_empty(len(grad_gates), carried.shape[1])  # the gradient of each row's state
+    cut = torch.zeros_like(carried)  # what the resets keep from the states before them
+    before = torch.empty_like(carried)
+    dense, size, offset = _extents(sizes, B, carried)
+    common = {"HAS_FLAGS": flags is not None, "HAS_GRAD": grad_outputs is not None, "DENSE": dense}
+    pointers = (_or(grad_outputs, rows), carried, _byte(flags, carried), rows, before, cut, size, offset)
+    if kind == "brc":
+        grid = (triton.cdiv(B * H, _ELEMENTS),)
+        _brc_backward[grid](
+            factors[1], *pointers, len(sizes), B, H, **common, BLOCK=_ELEMENTS, num_warps=_ELEMENTS // 32
+        )
+    else:
+        padded, n = _padded(H), KINDS[kind]
+        if kind == "gru":
+            d, through, r = factors
+            parts = torch.cat([d[:, :2], (d[:, 2] * r).unsqueeze(1), through.unsqueeze(1)], 1)
+        elif kind == "nbrc":
+            parts = torch.cat([factors[0][:, :2], factors[1].unsqueeze(1)], 1)
+        else:
+            parts = torch.cat([factors[0], *(factor.unsqueeze(1) for factor in factors[1:])], 1)
+        _matrix_backward[(triton.cdiv(B, _SEQUENCES),)](
+            parts, weight_hh, *pointers, len(sizes), B, H, parts.shape[1],
+            **common, **_product(n, padded, carried), N=n, M=_SEQUENCES, HP=padded, num_warps=8, num_stages=1,
+        )  # fmt: skip
+    if kind == "lstm":
+        torch.mul(factors[0], rows[:, None, H:], out=grad_gates[:, :3])
+        torch.mul(factors[1], rows[:, :H], out=grad_gates[:, 3])
+    else:
+        torch.mul(factors[0], rows.unsqueeze(1), out=grad_gates)
+    if grad_initial is not None:
+        grad_initial += cut.sum(0)
+    return before
+
+
+def _extents(sizes: list[int], B: int, like: Tensor) -> tuple[bool, Tensor, Tensor]:
+    """Whether every step has all sequences; otherwise also each step's size and first row, as tensors."""
+    if sizes[-1] == B:
+        return True, like, like
+    size = torch.tensor(sizes, dtype=torch.int64)
+    return False, size.to(like.device), (size.cumsum(0) - size).to(like.device)
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A pointer that is never followed, where there is no tensor."""
+    return other if tensor is None else tensor
+
+
+def _byte(flags: Tensor | None, other: Tensor) -> Tensor:
+    return other if flags is None else flags.view(torch.uint8)
+
+
+def _padded(H: int) -> int:
+    return max(16, triton.next_power_of_2(H))
+
+
+def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
+    """How to multiply by the n recurrent matrices: how exactly, and whether they stay on the chip between steps."""
+    if like.device.type != "cuda":
+        return {"PRECISION": "ieee", "HOLD": True}
+    if like.dtype != torch.float32:
+        precision, bytes_each = "ieee", like.element_size()
+    elif torch.get_float32_matmul_precision() == "highest":
+        precision, bytes_each = _EXACT
+    else:
+        precision, bytes_each = "tf32", 4
+    # What the compiler adds for the states of 16 sequences and 128 units is 16 KB.
+    device: Any = torch.cuda.get_device_properties(like.device)
+    room = device.shared_memory_per_block_optin - 128 * padded
+    return {"PRECISION": precision, "HOLD": n * padded * padded * bytes_each <= room}
+
+
+@triton.jit
+def _sigmoid(x):  # type: ignore[no-untyped-def]
+    return 1 / (1 + tl.exp(-x))
+
+
+@triton.jit
+def _tanh(x):  # type: ignore[no-untyped-def]
+    # exp of a negative number only, so nothing overflows
+    e = tl.exp(-2 * tl.abs(x))
+    y = (1 - e) / (1 + e)
+    return tl.where(x < 0, -y, y)
+
+
+@triton.jit
+def _brc_forward(  # type: ignore[no-untyped-def]
+    gates, weight, state, flags, initial, outputs, last, sizes, offsets, T, B, H,
+    HAS_FLAGS: tl.constexpr, HAS_INITIAL: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    b, j, real = e // H, e % H, e < B * H
+    h = tl.load(state + e, mask=real, other=0)
+    w_a = tl.load(weight + j, mask=real, other=0)
+    w_c = tl.load(weight + H + j, mask=real, other=0)
+    start = h * 0
+    if HAS_INITIAL:
+        start = tl.load(initial + j, mask=real, other=0)
+    for t in tl.range(0, T, num_stages=4):
+        row, now = t * B + b, real
+        if not DENSE:
+            row, now = tl.load(offsets + t) + b, real & (b < tl.load(sizes + t))
+        place = gates + row * 3 * H + j
+        u_a = tl.load(place, mask=now, other=0)
+        u_c = tl.load(place + H, mask=now, other=0)
+        u_h = tl.load(place + 2 * H, mask=now, other=0)
+        before = h
+        if HAS_FLAGS:
+            before = tl.where(tl.load(flags + row, mask=now, other=0) != 0, start, h)
+        a = 1 + _tanh(u_a + w_a * before)
+        c = _sigmoid(u_c + w_c * before)
+        new = c * before + (1 - c) * _tanh(u_h + a * before)
+        tl.store(outputs + row * H + j, new, mask=now)
+        h = tl.where(now, new, h)
+    tl.store(last + e, h, mask=real)
+
+
+@triton.jit
+def _brc_backward(  # type: ignore[no-untyped-def]
+    through, grad_outputs, carried, flags, rows, before, cut, sizes, offsets, T, B, H,
+    HAS_FLAGS: tl.constexpr, HAS_GRAD: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    b, j, real = e // H, e % H, e < B * H
+    grad = tl.load(carried + e, mask=real, other=0)
+    lost = grad * 0
+    for i in tl.range(0, T, num_stages=4):
+        t = T - 1 - i
+        row, now = t * B + b, real
+        if not DENSE:
+            row, now = tl.load(offsets + t) + b, real & (b < tl.load(sizes + t))
+        place = row * H + j
+        factor = tl.load(through + place, mask=now, other=0)
+        if HAS_GRAD:
+            grad += tl.load(grad_outputs + place, mask=now, other=0)
+        tl.store(rows + place, grad, mask=now)
+        passed = factor * grad
+        if HAS_FLAGS:
+            flag = tl.load(flags + row, mask=now, other=0) != 0
+            lost += tl.where(flag & now, passed, 0)
+            passed = tl.where(flag, 0, passed)
+        grad = tl.where(now, passed, grad)
+    tl.store(before + e, grad, mask=real)
+    tl.store(cut + e, lost, mask=real)
+
+
+@triton.jit
+def _matrix(weight, g, H, HP: tl.constexpr, TRANSPOSED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The gate's matrix (HP, HP), zero beyond H: as it stands, or transposed."""
+    k, j = tl.arange(0, HP)[:, None], tl.arange(0, HP)[None, :]
+    place = (g * H + j) * H + k if TRANSPOSED else (g * H + k) * H + j
+    return tl.load(weight + place, mask=(k < H) & (j < H), other=0)
+
+
+@triton.jit
+def _matrix_forward(  # type: ignore[no-untyped-def]
+    gates, weight, state, flags, initial, outputs, last, sizes, offsets, bias, kept, T, B, H,
+    HAS_FLAGS: tl.constexpr, HAS_INITIAL: tl.constexpr, DENSE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HOLD: tl.constexpr, N: tl.constexpr, M: tl.constexpr, HP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """N recurrent matrices: 2 is nBRC, 3 GRU, 4 LSTM. The products come first, so that each matrix is used once."""
+    b = tl.program_id(0) * M + tl.arange(0, M)
+    j = tl.arange(0, HP)[None, :]
+    units = j < H
+    real = (b < B)[:, None] & units
+    S: tl.constexpr = 2 if N == 4 else 1  # widths of state, in H
+    G: tl.constexpr = 4 if N == 4 else 3
+    place = b[:, None] * S * H + j
+    h = tl.load(state + place, mask=real, other=0)
+    start = h * 0
+    if HAS_INITIAL:
+        start += tl.load(initial + j, mask=units, other=0)
+    if N == 4:
+        c = tl.load(state + place + H, mask=real, other=0)
+        start_c = c * 0
+        if HAS_INITIAL:
+            start_c += tl.load(initial + H + j, mask=units, other=0)
+    if HOLD:
+        w_0 = _matrix(weight, 0, H, HP, True)
+        w_1 = _matrix(weight, 1, H, HP, True)
+        if N > 2:
+            w_2 = _matrix(weight, 2, H, HP, True)
+        if N > 3:
+            w_3 = _matrix(weight, 3, H, HP, True)
+    if HAS_BIAS and N == 3:
+        b_0 = tl.load(bias + j, mask=units, other=0)
+        b_1 = tl.load(bias + H + j, mask=units, other=0)
+        b_2 = tl.load(bias + 2 * H + j, mask=units, other=0)
+    for t in range(T):
+        row, now = t * B + b, real
+        if not DENSE:
+            row, now = tl.load(offsets + t) + b, real & (b < tl.load(sizes + t))[:, None]
+        gate = gates + row[:, None] * G * H + j
+        out = row[:, None] * H + j
+        u_0 = tl.load(gate, mask=now, other=0)
+        u_1 = tl.load(gate + H, mask=now, other=0)
+        u_2 = tl.load(gate + 2 * H, mask=now, other=0)
+        before = h
+        if HAS_FLAGS:
+            flag = tl.load(flags + row[:, None], mask=now, other=0) != 0
+            before = tl.where(flag, start, h)
+        if not HOLD:
+            w_0 = _matrix(weight, 0, H, HP, True)
+            w_1 = _matrix(weight, 1, H, HP, True)
+        u_0 += tl.dot(before, w_0, input_precision=PRECISION, out_dtype=h.dtype)
+        u_1 += tl.dot(before, w_1, input_precision=PRECISION, out_dtype=h.dtype)
+        if N > 2:
+            if not HOLD:
+                w_2 = _matrix(weight, 2, H, HP, True)
+            m = tl.dot(before, w_2, input_precision=PRECISION, out_dtype=h.dtype)
+        if N == 2:
+            g_0 = 1 + _tanh(u_0)
+            g_1 = _sigmoid(u_1)
+            g_2 = _tanh(u_2 + g_0 * before)
+            new = g_1 * before + (1 - g_1) * g_2
+        if N == 3:
+            if HAS_BIAS:
+                u_0 += b_0
+                u_1 += b_1
+                m += b_2
+            g_0 = _sigmoid(u_0)
+            g_1 = _sigmoid(u_1)
+            g_2 = _tanh(u_2 + g_0 * m)
+            new = g_1 * before + (1 - g_1) * g_2
+            tl.store(kept + out, m, mask=now)
+        if N == 4:
+            u_3 = tl.load(gate + 3 * H, mask=now, other=0)
+            if not HOLD:
+                w_3 = _matrix(weight, 3, H, HP, True)
+            u_3 += tl.dot(before, w_3, input_precision=PRECISION, out_dtype=h.dtype)
+            before_c = c
+            if HAS_FLAGS:
+                before_c = tl.where(flag, start_c, c)
+            g_0 = _sigmoid(u_0)
+            g_1 = _sigmoid(u_1)
+            g_2 = _tanh(u_2 + m)
+            g_3 = _sigmoid(u_3)
+            new_c = g_1 * before_c + g_0 * g_2
+            new = g_3 * _tanh(new_c)
+            c = tl.where(now, new_c, c)
+            tl.store(kept + out, new_c, mask=now)
+            tl.store(gate + 3 * H, g_3, mask=now)
+        tl.store(gate, g_0, mask=now)
+        tl.store(gate + H, g_1, mask=now)
+        tl.store(gate + 2 * H, g_2, mask=now)
+        tl.store(outputs + out, new, mask=now)
+        h = tl.where(now, new, h)
+    tl.store(last + place, h, mask=real)
+    if N == 4:
+        tl.store(last + place + H, c, mask=real)
+
+
+@triton.jit
+def _matrix_backward(  # type: ignore[no-untyped-def]
+    parts, weight, grad_outputs, carried, flags, rows, before, cut, sizes, offsets, T, B, H, P,
+    HAS_FLAGS: tl.constexpr, HAS_GRAD: tl.constexpr, DENSE: tl.constexpr,
+    HOLD: tl.constexpr, N: tl.constexpr, M: tl.constexpr, HP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Parts (rows, P, H): a factor for each matrix, then what passes by them; for the LSTM i, f, g, to_o, to_c, f."""
+    b = tl.program_id(0) * M + tl.arange(0, M)
+    j = tl.arange(0, HP)[None, :]
+    real = (b < B)[:, None] & (j < H)
+    S: tl.constexpr = 2 if N == 4 else 1
+    place = b[:, None] * S * H + j
+    grad = tl.load(carried + place, mask=real, other=0)
+    lost = grad * 0
+    if N == 4:
+        grad_c = tl.load(carried + place + H, mask=real, other=0)
+        lost_c = grad * 0
+    if HOLD:
+        w_0 = _matrix(weight, 0, H, HP, False)
+        w_1 = _matrix(weight, 1, H, HP, False)
+        if N > 2:
+            w_2 = _matrix(weight, 2, H, HP, False)
+        if N > 3:
+            w_3 = _matrix(weight, 3, H, HP, False)
+    for i in range(T):
+        t = T - 1 - i
+        row, now = t * B + b, real
+        if not DENSE:
+            row, now = tl.load(offsets + t) + b, real & (b < tl.load(sizes + t))[:, None]
+        part = parts + row[:, None] * P * H + j
+        out = row[:, None] * S * H + j
+        if HAS_GRAD:
+            grad += tl.load(grad_outputs + row[:, None] * H + j, mask=now, other=0)
+        tl.store(rows + out, grad, mask=now)
+        source = grad
+        if N == 4:
+            source = grad_c + tl.load(part + 4 * H, mask=now, other=0) * grad
+            tl.store(rows + out + H, source, mask=now)
+        if not HOLD:
+            w_0 = _matrix(weight, 0, H, HP, False)
+            w_1 = _matrix(weight, 1, H, HP, False)
+        f_0 = tl.load(part, mask=now, other=0)
+        f_1 = tl.load(part + H, mask=now, other=0)
+        passed = tl.dot(f_0 * source, w_0, input_precision=PRECISION, out_dtype=grad.dtype)
+        passed += tl.dot(f_1 * source, w_1, input_precision=PRECISION, out_dtype=grad.dtype)
+        if N > 2:
+            if not HOLD:
+                w_2 = _matrix(weight, 2, H, HP, False)
+            f_2 = tl.load(part + 2 * H, mask=now, other=0)
+            passed += tl.dot(f_2 * source, w_2, input_precision=PRECISION, out_dtype=grad.dtype)
+        if N == 4:
+            if not HOLD:
+                w_3 = _matrix(weight, 3, H, HP, False)
+            f_3 = tl.load(part + 3 * H, mask=now, other=0)
+            passed += tl.dot(f_3 * grad, w_3, input_precision=PRECISION, out_dtype=grad.dtype)
+            passed_c = source * tl.load(part + 5 * H, mask=now, other=0)
+        else:
+            passed += source * tl.load(part + N * H, mask=now, other=0)
+        if HAS_FLAGS:
+            flag = tl.load(flags + row[:, None], mask=now, other=0) != 0
+            lost += tl.where(flag & now, passed, 0)
+            passed = tl.where(flag, 0, passed)
+            if N == 4:
+                lost_c += tl.where(flag & now, passed_c, 0)
+                passed_c = tl.where(flag, 0, passed_c)
+        grad = tl.where(now, passed, grad)
+        if N == 4:
+            grad_c = tl.where(now, passed_c, grad_c)
+    tl.store(before + place, grad, mask=real)
+    tl.store(cut + place, lost, mask=real)
+    if N == 4:
+        tl.store(before + place + H, grad_c, mask=real)
+        tl.store(cut + place + H, lost_c, mask=real)

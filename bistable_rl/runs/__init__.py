@@ -1,0 +1,1 @@
+"""Runs: configurations, run folders and what a training writes into them."""
