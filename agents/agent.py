@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import kernels
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
 from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.cells import get_cell
-from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.devices import resolve_device
+from bistable_rl.runs.devices import chosen_backend, resolve_device
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 
@@ -69,7 +69,7 @@ class Agent:
                 raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, the agent was trained on {trained}.")
 
 
-def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
+def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
     """Reopen a run folder without executing anything in it.
 
     Args:
@@ -80,9 +80,9 @@ def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False
     Raises:
         UserError: There is no run there, or its checkpoint is missing, broken or of another architecture.
     """
-    folder = Path(run)
-    experiment = runs.read_experiment(folder)
-    chosen = checkpoint.best(folder) if best else checkpoint.latest(folder)
+    run = Run.open(run)
+    experiment = run.experiment()
+    chosen = run.checkpoints.best() if best else run.checkpoints.latest()
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
         policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
@@ -109,13 +109,21 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     Raises:
         UserError: The policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
-    policy = experiment.policy
-    try:
-        kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
+    with policy_errors(experiment.policy, device):
         space = with_categories(env.observation_space, declared_categories(env))
-        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"policy: {one_sentence(error)}") from None
+        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(experiment.policy)).to(device)
+
+
+@contextlib.contextmanager
+def policy_errors(policy: PolicyConfig, device: torch.device) -> Iterator[None]:
+    """Build a policy in the block; errors become sentences about the policy section.
+
+    Raises:
+        UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+    """
+    with user_errors("policy", ValueError, TypeError, NotImplementedError):
+        chosen_backend(policy.cell, device.type, policy.hidden_size)
+        yield
 
 
 def _no_rate(_: float) -> float:

@@ -24,9 +24,10 @@ from bistable_rl.agents.distributions import Categorical, DiagGaussian
 from bistable_rl.agents.features import Features
 from bistable_rl.cells import Cell
 from bistable_rl.cells.base import check_size
+from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
-from bistable_rl.runs.capacity import check_memory, layers_bytes
+from bistable_rl.runs.capacity import check_memory
 
 CRITICS = ("separate", "shared", "feedforward")
 

@@ -23,8 +23,8 @@ from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces_json import from_json, to_json
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.devices import check_torch_device
+from bistable_rl.runs.files import make_folder, named, write_bytes
 
 if TYPE_CHECKING:
     from bistable_rl.agents.ppo import RecurrentPPO
@@ -122,9 +122,9 @@ def save(model: RecurrentPPO, path: Path) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data)  # a date of its own would make equal models unequal files
-    file = runs.named(_with_suffix(path))
-    runs.make_folder(file.parent)
-    runs.write_bytes(file, buffer.getvalue())
+    file = named(_with_suffix(path))
+    make_folder(file.parent)
+    write_bytes(file, buffer.getvalue())
 
 
 def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:

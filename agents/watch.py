@@ -16,11 +16,11 @@ from bistable_rl.agents.make_env import WATCHING, close, derived_seed, make_vec_
 from bistable_rl.envs.play import describe
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.envs.render import save_gif
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.run import Run
 
 
 def watch(
-    run: Path,
+    run: Run | Path,
     *,
     overrides: Sequence[str] = (),
     episodes: int = 1,
@@ -48,7 +48,8 @@ def watch(
         ValueError: If the environment has no pictures to save.
         RunFailedError: If the environment fails while it is played, or an episode never ends.
     """
-    experiment = runs.read_experiment(run, overrides)
+    run = Run.open(run)
+    experiment = run.experiment(overrides)
     agent = load(run)
     config = experiment.env
     if save:

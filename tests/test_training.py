@@ -25,9 +25,8 @@ from bistable_rl.agents.training import train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
-from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import shipped_configs
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, load_experiment
 
 
@@ -51,7 +50,7 @@ def test_metrics_have_a_row_an_update_and_an_evaluation_when_it_is_due(trained: 
 
 
 def test_the_last_checkpoints_are_kept(trained: Path) -> None:
-    assert [folder.name for folder in checkpoint.folders(trained)] == ["000000000320", "000000000400"]
+    assert [folder.name for folder in Run(trained).checkpoints.all()] == ["000000000320", "000000000400"]
 
 
 def test_tensorboard_holds_scalars_and_the_config(trained: Path) -> None:
@@ -85,7 +84,7 @@ def test_opening_a_run_never_unpickles(trained: Path, monkeypatch: pytest.Monkey
 
 def test_a_reopened_agent_acts_as_the_trained_one(trained: Path) -> None:
     agent = load(trained)
-    weights = safetensors.torch.load_file(checkpoint.latest(trained) / "weights.safetensors")
+    weights = safetensors.torch.load_file(Run(trained).checkpoints.latest() / "weights.safetensors")
     for name, tensor in agent.policy.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
     action, state = agent.predict(np.zeros(4, np.float32))
@@ -103,7 +102,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     second = train(experiment, tmp_path / "b")
 
     def outcome(run: Path) -> tuple[dict[str, bytes], list[str]]:
-        tensors = safetensors.torch.load_file(checkpoint.latest(run) / "weights.safetensors")
+        tensors = safetensors.torch.load_file(Run(run).checkpoints.latest() / "weights.safetensors")
         with (run / "metrics.csv").open() as file:
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
         return {name: t.numpy().tobytes() for name, t in tensors.items()}, [str(row) for row in rows]
@@ -137,7 +136,7 @@ def test_options_of_a_slow_gate_are_left_out_for_a_cell_without_one(
     experiment.total_steps = 80
     run = train(experiment, tmp_path)
     assert "lmu has no slow gate" in capsys.readouterr().err
-    assert runs.read_experiment(run).policy.cell_kwargs == {"theta": 9.0}
+    assert Run.open(run).experiment().policy.cell_kwargs == {"theta": 9.0}
 
 
 def test_files_of_a_run_are_as_readable_as_others(experiment: Experiment, tmp_path: Path) -> None:
@@ -185,7 +184,7 @@ def test_two_evaluations_of_a_training_play_the_same_episodes(
 
 
 def test_the_optimizer_is_kept(trained: Path) -> None:
-    tensors = safetensors.torch.load_file(checkpoint.latest(trained) / "optimizer.safetensors")
+    tensors = safetensors.torch.load_file(Run(trained).checkpoints.latest() / "optimizer.safetensors")
     parameters = list(load(trained).policy.parameters())
     assert {name for name in tensors if name.endswith("exp_avg_sq")} == {
         f"{i}.exp_avg_sq" for i in range(len(parameters))
@@ -369,7 +368,7 @@ def _copy(run: Path, to: Path) -> Path:
 
 
 def _truncate(run: Path) -> None:
-    file = checkpoint.latest(run) / "weights.safetensors"
+    file = Run(run).checkpoints.latest() / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
 
 
@@ -390,15 +389,15 @@ def _no_checkpoint(run: Path) -> None:
 
 
 def _broken_counters(run: Path) -> None:
-    (checkpoint.latest(run) / "state.json").write_text("{")
+    (Run(run).checkpoints.latest() / "state.json").write_text("{")
 
 
 def _no_weights(run: Path) -> None:
-    (checkpoint.latest(run) / "weights.safetensors").unlink()
+    (Run(run).checkpoints.latest() / "weights.safetensors").unlink()
 
 
 def _nan_weights(run: Path) -> None:
-    file = checkpoint.latest(run) / "weights.safetensors"
+    file = Run(run).checkpoints.latest() / "weights.safetensors"
     tensors = safetensors.torch.load_file(file)
     tensors["value_net.bias"].fill_(float("nan"))
     safetensors.torch.save_file(tensors, file)
@@ -407,7 +406,7 @@ def _nan_weights(run: Path) -> None:
 def _a_pickle(run: Path) -> None:
     import pickle
 
-    (checkpoint.latest(run) / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (Run(run).checkpoints.latest() / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
 
 
 @pytest.mark.parametrize(
@@ -583,7 +582,7 @@ def _start(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     deadline = time.monotonic() + 120
-    while len(checkpoint.folders(out / "small" / "nbrc-seed0")) < 2:
+    while len(Run(out / "small" / "nbrc-seed0").checkpoints.all()) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -627,7 +626,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_last_checkpoint(
     write_bytes = Path.write_bytes
 
     def full(self: Path, data: bytes) -> int:
-        if len(checkpoint.folders(tmp_path / "small" / "nbrc-seed0")) == 2:
+        if len(Run(tmp_path / "small" / "nbrc-seed0").checkpoints.all()) == 2:
             write_bytes(self, data[: len(data) // 2])
             raise OSError(28, "No space left on device")
         return write_bytes(self, data)

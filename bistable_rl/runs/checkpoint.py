@@ -1,16 +1,14 @@
-"""Checkpoints: weights and optimizer in safetensors, counters in JSON, written whole or not at all.
+"""The files of a checkpoint: weights and optimizer in safetensors, counters in JSON.
 
-checkpoints/<steps>/weights.safetensors
-                    optimizer.safetensors
-                    training.safetensors    what else goes on from there (agents)
-                    state.json
-            best-<steps>/                   the weights that did best when they were evaluated (agents)
+weights.safetensors
+optimizer.safetensors
+training.safetensors    what else goes on from there (agents)
+state.json
 
 The same files in one uncompressed zip are what `RecurrentPPO.save` writes. Nothing of this is ever unpickled.
 """
 
 import json
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,66 +22,16 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.checkpoints import steps_of
+from bistable_rl.runs.files import inside
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 TRAINING = "training.safetensors"
 STATE = "state.json"
-BEST = "best-"
 
 Folder = Path | zipfile.Path
 """Where the files of a checkpoint are: in a folder, or in an archive."""
-
-
-def save(
-    run: Path,
-    steps: int,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    keep: int,
-    arrays: Mapping[str, np.ndarray] | None = None,
-    **state: Any,
-) -> Path:
-    """Write the checkpoint of a run at a number of steps and drop the oldest ones past `keep`.
-
-    Args:
-        run: The run folder.
-        steps: Environment steps, or updates, so far; names the checkpoint.
-        network: Its weights are kept.
-        optimizer: Its moments are kept.
-        keep: How many of the latest checkpoints remain.
-        arrays: What else goes on from there, for training.safetensors.
-        **state: Further plain values for state.json.
-
-    Raises:
-        UserError: The disk is full or cannot be written to; earlier checkpoints are intact.
-    """
-    folder = run / runs.CHECKPOINTS / f"{steps:012d}"
-    _write(folder, pack(network, {"steps": steps, **state}, optimizer=optimizer, arrays=arrays))
-    for old in folders(run)[:-keep]:
-        runs.remove_folder(old)
-    return folder
-
-
-def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str, Any]) -> None:
-    """Write the weights that did best so far, with the evaluation that says so, and drop those that did before.
-
-    Those that were best at the last checkpoint remain: a run that goes on from there may not do as well again.
-
-    Raises:
-        UserError: The disk is full or cannot be written to; the best ones until now are intact.
-    """
-    last = max(map(_steps_of, folders(run)), default=0)
-    folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
-    kept = {folder}
-    if steps > last:
-        kept.update([old for old in _bests(run) if _steps_of(old) <= last][-1:])
-    _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
-    for old in _bests(run):
-        if old not in kept:
-            runs.remove_folder(old)
 
 
 def pack(
@@ -108,65 +56,6 @@ def pack(
     if arrays is not None:
         files[TRAINING] = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
     return {**files, STATE: (json.dumps(state, indent=2, allow_nan=False) + "\n").encode()}
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    with runs.written_folder(folder) as temporary:
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-
-
-def folders(run: Path) -> list[Path]:
-    """Return the checkpoints of a run, the oldest first.
-
-    Raises:
-        UserError: One of them, or the folder that holds them, is a link.
-    """
-    return _named(run, "[0-9]{12,}")
-
-
-def _named(run: Path, pattern: str) -> list[Path]:
-    found = runs.inside(run, runs.CHECKPOINTS).glob("*")
-    return sorted(runs.inside(run, runs.CHECKPOINTS, p.name) for p in found if re.fullmatch(pattern, p.name))
-
-
-def latest(run: Path) -> Path:
-    """Return the last checkpoint of a run.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = folders(run)
-    if not found:
-        raise UserError(f"{run} holds no checkpoint yet; it was stopped before its first one.")
-    return found[-1]
-
-
-def best(run: Path) -> Path:
-    """Return the checkpoint of a run that did best when it was evaluated.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = _bests(run)
-    if not found:
-        raise UserError(f"{run} holds no best checkpoint yet; it was stopped before its first evaluation.")
-    return found[-1]
-
-
-def forget_best(run: Path, steps: int) -> None:
-    """Drop the best checkpoint if it is from after a number of steps, where the run goes on from."""
-    for folder in _bests(run):
-        if _steps_of(folder) > steps:
-            runs.remove_folder(folder)
-
-
-def _steps_of(folder: Path) -> int:
-    return int(folder.name.removeprefix(BEST))
-
-
-def _bests(run: Path) -> list[Path]:
-    return _named(run, f"{BEST}[0-9]{{12,}}")
 
 
 def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
@@ -218,7 +107,7 @@ def load_state(folder: Folder) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads(read(file))
         state["steps"] = int(state["steps"])
-        if isinstance(folder, Path) and state["steps"] != _steps_of(folder):
+        if isinstance(folder, Path) and state["steps"] != steps_of(folder):
             raise ValueError("steps of another checkpoint")
     except UserError:
         raise
@@ -283,7 +172,7 @@ def read(file: Folder) -> bytes:
     """
     try:
         if isinstance(file, Path):
-            file = runs.inside(file.parent, file.name)
+            file = inside(file.parent, file.name)
         data: bytes = file.read_bytes()
     except (FileNotFoundError, KeyError):
         if isinstance(file, Path) and not file.parent.exists():

@@ -97,17 +97,17 @@ class Stopper:
             yield
 
     @contextlib.contextmanager
-    def holding(self, say: Callable[[], object]) -> Iterator[None]:
-        """Hold signals back in the block, which looks at `event` itself.
+    def holding(self, say: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Hold signals back in the block, which checks `event` itself.
 
         Args:
-            say: Says that it is stopping.
+            say: Tells the user that the training is stopping.
         """
-        self._held = say
+        before, self._held = self._held, say
         try:
             yield
         finally:
-            self._held = None
+            self._held = before
 
     def _receive(self, number: signal.Signals) -> None:
         self.signal = number.name

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.folder import run_folder_of
 
 _folders: list[Path] = []
 
@@ -66,7 +66,7 @@ def load(module: str) -> None:
             "or put that folder on PYTHONPATH"
         )
     for place in _places(spec):
-        run = runs.run_folder_of(place)
+        run = run_folder_of(place)
         if run is not None:
             raise RefusedError(
                 f"which lies in the run folder {run}, where no code is run; move {place.name} elsewhere if you trust it"
@@ -95,7 +95,7 @@ class _Last:
     def __init__(self, top: str, folders: Sequence[Path]) -> None:
         self._top = top
         self._all = [str(folder) for folder in folders]
-        self._trusted = [str(folder) for folder in folders if runs.run_folder_of(folder / "module.py") is None]
+        self._trusted = [str(folder) for folder in folders if run_folder_of(folder / "module.py") is None]
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
