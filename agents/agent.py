@@ -1,4 +1,4 @@
-"""A trained agent, reopened from its run folder."""
+"""A trained agent, loaded from its run folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 
 class Agent:
-    """A policy with its weights; what `load` returns.
+    """A trained policy, as `load` returns it.
 
     Attributes:
         policy: The network, a torch module.
@@ -44,24 +44,24 @@ class Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions, and the memory to hand back at the next call.
+        """Return actions, and the memory to give back at the next call.
 
-        It acts with the weights as they are. In a loop that does not change them it acts faster inside
-        `with bistable_rl.fixed_weights(agent.policy):`, which packs them for the CPU once instead of at every call.
+        A loop that does not change the weights runs faster inside `with bistable_rl.fixed_weights(agent.policy):`,
+        which packs them for the CPU once instead of at every call.
 
         Args:
             observation: One observation, or a batch of n.
-            state: What the last call returned; None starts with an empty memory.
+            state: The memory that the last call returned; None starts with an empty one.
             episode_start: (n,) true where an episode has just begun, which empties that memory.
             deterministic: Take the most likely action instead of sampling one.
         """
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     def check_spaces(self, env: VecEnv) -> None:
-        """Check that an environment shows and takes what this agent was trained on.
+        """Check that an environment has the spaces that this agent was trained on.
 
         Raises:
-            UserError: Its spaces differ.
+            UserError: If its spaces differ.
         """
         for kind in ("observation_space", "action_space"):
             trained, here = getattr(self.policy, kind), getattr(env, kind)
@@ -70,15 +70,15 @@ class Agent:
 
 
 def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
-    """Reopen a run folder without executing anything in it.
+    """Load the agent of a run folder; nothing in the folder is executed.
 
     Args:
-        run: The run folder, of a finished run or of one that was stopped.
-        device: Where the network goes.
-        best: Take the weights that did best when they were evaluated, not the last ones.
+        run: The run or its folder, finished or stopped.
+        device: The device that the network goes to.
+        best: Load the weights with the best evaluation instead of the latest ones.
 
     Raises:
-        UserError: There is no run there, or its checkpoint is missing, broken or of another architecture.
+        UserError: If there is no run, or its checkpoint is missing, broken or of another architecture.
     """
     run = Run.open(run)
     experiment = run.experiment()
@@ -94,20 +94,20 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
 
 
 def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experiment:
-    """Return an experiment whose policy reads its observations as a saved one does, where the experiment leaves it out.
+    """Return an experiment whose policy reads observations as a saved one does, unless the experiment says how.
 
     Raises:
-        UserError: The checkpoint is broken.
+        UserError: If the checkpoint is broken.
     """
     kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
     return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 
 
 def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPolicy:
-    """Build the network of an experiment for the spaces of its environment, untrained.
+    """Build the untrained network of an experiment for the spaces of its environment.
 
     Raises:
-        UserError: The policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+        UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
     with policy_errors(experiment.policy, device):
         space = with_categories(env.observation_space, declared_categories(env))
@@ -127,7 +127,7 @@ def policy_errors(policy: PolicyConfig, device: torch.device) -> Iterator[None]:
 
 
 def _no_rate(_: float) -> float:
-    """Return the step size of an optimizer that takes no step: the algorithm sets it before its first."""
+    """Return the learning rate of an optimizer that takes no step; the algorithm sets it before its first."""
     return 0.0
 
 

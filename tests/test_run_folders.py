@@ -352,7 +352,7 @@ def test_a_lock_is_not_held_by_what_an_environment_forks(tmp_path: Path) -> None
         lock._open.discard(held.descriptor)
 
 
-def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_again(tmp_path: Path) -> None:
     for _ in range(3):
         first = lock.take(tmp_path)
         assert first.held
@@ -629,7 +629,7 @@ ODD_RESULTS = {
 
 
 @pytest.mark.parametrize("odd", ODD_RESULTS)
-def test_a_broken_result_is_one_sentence_where_it_is_read_and_made_anew_where_the_run_goes_on(
+def test_a_broken_result_is_one_sentence_where_it_is_read_and_written_again_by_a_resumed_run(
     odd: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(trained, tmp_path)

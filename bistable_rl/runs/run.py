@@ -62,6 +62,7 @@ class Run:
         self.folder = Path(folder)
         self.checkpoints = Checkpoints(self.folder, CHECKPOINTS)
         self.metrics = Metrics(self.folder, METRICS)
+        self._is_checked = False
         self._read: tuple[tuple[int, int] | None, dict[str, Any]] | None = None
 
     def __str__(self) -> str:
@@ -74,15 +75,15 @@ class Run:
 
     @classmethod
     def open(cls, run: Run | str | os.PathLike[str]) -> Run:
-        """Open an existing run folder; a run that is open already is returned as it is.
+        """Open an existing run folder; a run that is open already is returned without another look at its files.
 
         Raises:
             UserError: If there is no run folder, or a file of it is a link.
         """
-        if isinstance(run, Run):
-            return run
-        opened = cls(run)
-        check_run_folder(opened.folder)
+        opened = run if isinstance(run, Run) else cls(run)
+        if not opened._is_checked:
+            check_run_folder(opened.folder)
+            opened._is_checked = True
         return opened
 
     @classmethod
