@@ -4,6 +4,7 @@ import pytest
 from new_run import new_run
 
 from bistable_rl.errors import UserError
+from bistable_rl.runs.config import read_yaml
 from bistable_rl.runs.files import write_json, written_folder
 from bistable_rl.runs.metrics import Metrics
 from bistable_rl.runs.run import Run
@@ -86,3 +87,23 @@ def test_metrics_keep_their_columns_and_grow(tmp_path: Path) -> None:
         file.write(row)
         file.close()
     assert (tmp_path / "metrics.csv").read_text().split() == ["a,b", "1,0.5", "2,"]
+
+
+def test_a_config_is_read_once_and_again_only_if_it_is_replaced(
+    tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(new_run(experiment, tmp_path))
+    read = []
+    monkeypatch.setattr("bistable_rl.runs.run.read_yaml", lambda path: read.append(path) or read_yaml(path))
+    assert run.experiment(["--env.kwargs.length", "7"]).env.kwargs == {"length": 7}
+    assert run.config == run.experiment() == experiment
+    assert len(read) == 1
+    experiment.total_steps = 7
+    Run(run).write_config(experiment)
+    assert run.experiment().total_steps == 7
+    assert len(read) == 2
+
+
+def test_a_run_that_was_made_by_hand_is_checked_when_it_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run folder"):
+        Run.open(Run(tmp_path))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,11 @@ from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
 from bistable_rl.agents.make_env import derived_seed, make_vec_env
 from bistable_rl.agents.record import Episodes
-from bistable_rl.agents.training import train
+from bistable_rl.agents.training import resume, train
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
-from bistable_rl.runs.config import shipped_configs
+from bistable_rl.runs.config import read_yaml, shipped_configs
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, load_experiment
 
@@ -670,3 +671,37 @@ def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
         train(load_experiment(config, ["--warmup.steps", "5"]), tmp_path)
     result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
     assert result["status"] == "failed"
+
+
+def test_a_run_that_is_stopped_before_its_warm_up_begins_with_it_when_it_is_resumed(
+    config: Path, tmp_path: Path
+) -> None:
+    experiment = load_experiment(config, ["--warmup.steps", "2", "--total_steps", "80"])
+    stop = threading.Event()
+    stop.set()
+    run = train(experiment, tmp_path, stop=stop)
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+    resume(run)
+    assert json.loads((run / "result.json").read_text())["warmup"][0]["steps"] == 2
+
+
+def test_a_training_reads_its_config_once_and_builds_its_policy_once(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.agents.policy import RecurrentPolicy
+
+    init, counts = RecurrentPolicy.__init__, {"policies": 0, "configs": 0}
+
+    def built(self: RecurrentPolicy, *args: Any, **kwargs: Any) -> None:
+        counts["policies"] += 1
+        init(self, *args, **kwargs)
+
+    def read(path: Path) -> dict[str, Any]:
+        counts["configs"] += 1
+        return read_yaml(path)
+
+    monkeypatch.setattr(RecurrentPolicy, "__init__", built)
+    monkeypatch.setattr("bistable_rl.runs.run.read_yaml", read)
+    run = _copy(trained, tmp_path)
+    assert main(["train", "--resume", str(run), "--total_steps", "480"]) == 0
+    assert counts == {"policies": 1, "configs": 1}
