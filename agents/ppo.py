@@ -198,10 +198,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
-        layers = self.policy.lstm_actor.rnn
+        memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
-            warn_of_missing_kernels(self.policy.constructor_args["cell"], self.device.type, layers.hidden_size)
-        state = sum(memory.hidden_size for memory in self.policy._memories())
+            warn_of_missing_kernels(memory.cell, self.device.type, memory.hidden_size)
+        state = self.policy.initial_state(1).numel()
         check_memory(
             f"the state of {self.n_envs} copies, {state:,} numbers each,", 8 * self.n_envs * state, self.device
         )
@@ -338,7 +338,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self._check_finite("observations", "rewards")
         seen = obs_as_tensor(self._last_obs, self.device)
         rollout_buffer.last_values[:] = self.policy.values(
-            seen, self._restart(self._last_state, self._last_episode_starts)
+            seen, self.policy.restart(self._last_state, self._last_episode_starts)
         )
         self._evaluate_rollout()
         self._check_scale_of_rewards()
@@ -360,7 +360,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         low, high = getattr(self.action_space, "low", None), getattr(self.action_space, "high", None)
         for t in range(n_rollout_steps):
             seen = obs_as_tensor(observation, self.device)
-            before = self._restart(state, starts)
+            before = self.policy.restart(state, starts)
             actions, state = self.policy.step(seen, before)
             taken = actions.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
@@ -398,13 +398,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 stacklevel=5,
             )
         return np.array(shown, np.int64)
-
-    def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
-        """Return the state with the initial state where an episode starts."""
-        if not starts.any():
-            return state
-        begins = torch.from_numpy(starts).to(state.device).reshape(1, -1, 1)
-        return torch.where(begins, self.policy.initial_state(1), state)
 
     def _stacked(self, observations: list[Any]) -> Tensor | dict[str, Tensor]:
         """Return single observations as one batch."""
@@ -507,7 +500,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
         self.logger.record("train/explained_variance", explained)
         if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
-            self.logger.record("train/std", float(self.policy.floored(self.policy.log_std.detach()).exp().mean()))
+            self.logger.record("train/std", float(self.policy.clamp_log_std(self.policy.log_std.detach()).exp().mean()))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", self.clip_range(self._current_progress_remaining))
         self.logger.record("train/ent_coef", self.entropy_schedule(self._current_progress_remaining))

@@ -286,7 +286,7 @@ def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -
     return warm_up_run(
         run,
         experiment.warmup,
-        [memory.rnn for memory in (policy.lstm_actor, policy.lstm_critic) if memory is not None],
+        policy.memories,
         sequences,
         truncate=False,
         seed=experiment.seed,

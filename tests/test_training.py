@@ -155,8 +155,8 @@ def test_the_policy_section_reaches_the_network(experiment: Experiment, tmp_path
     experiment.policy.num_layers, experiment.policy.critic, experiment.policy.net_arch = 2, "separate", [7]
     experiment.total_steps = 80
     shapes = {name: tuple(p.shape) for name, p in load(train(experiment, tmp_path)).policy.named_parameters()}
-    assert shapes["lstm_critic.rnn.cells.1.weight_ih"] == (24, 8)
-    assert shapes["mlp_extractor.policy_net.0.weight"] == (7, 8)
+    assert shapes["critic_memory.cells.1.weight_ih"] == (24, 8)
+    assert shapes["actor_mlp.0.weight"] == (7, 8)
 
 
 def test_seeds_and_purposes_share_no_episodes(experiment: Experiment) -> None:
@@ -657,7 +657,7 @@ def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Pa
     start = safetensors.torch.load_file(sorted((cold / "checkpoints").iterdir())[0] / "weights.safetensors")
     moved = {name for name in start if not torch.equal(start[name], weights[0][name])}
     assert moved
-    assert all(name.startswith(("lstm_actor.rnn", "lstm_critic.rnn")) for name in moved)
+    assert all(name.startswith(("memory.", "critic_memory.")) for name in moved)
 
 
 def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(

@@ -123,7 +123,7 @@ def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
     return Subject(
         title,
         run,
-        agent.policy.lstm_actor.rnn,
+        agent.policy.memory,
         agent.policy,
         played.features,
         played.lengths,
