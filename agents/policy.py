@@ -15,19 +15,17 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
+from bistable_rl.agents.obs import map_obs
 from bistable_rl.cells.base import check_size
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.capacity import check_memory, layers_bytes
-
-Obs = Tensor | dict[str, Tensor]
-"""Observations of n copies, (n, ...), or by key of a Dict."""
 
 CRITICS = ("separate", "shared", "feedforward")
 
@@ -241,27 +239,27 @@ class RecurrentPolicy(BasePolicy):
         starts = torch.from_numpy(episode_starts).to(state.device).reshape(1, -1, 1)
         return torch.where(starts, self.initial_state(1), state)
 
-    def step(self, obs: Obs, state: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor]:
+    def step(self, obs: PyTorchObs, state: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor]:
         """Return the actions (n, ...) for one observation of each copy, and the next state (K, n, S)."""
         features = self.extract_features(obs)
         output, _, state = self._advance(features.unsqueeze(0), state)
         actions = self._distribution(self.actor_mlp(output[0])).get_actions(deterministic)
         return actions.reshape(-1, *(self.action_space.shape or ())), state
 
-    def advance(self, obs: Obs, state: Tensor, resets: Tensor) -> Tensor:
+    def advance(self, obs: PyTorchObs, state: Tensor, resets: Tensor) -> Tensor:
         """Return the state after T steps of observations (T, n, ...), reset before the steps where `resets` (T, n)."""
         T, n = resets.shape
-        flat = {key: part.flatten(0, 1) for key, part in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
-        return self._advance(self.extract_features(flat).reshape(T, n, -1), state, resets)[2]
+        features = self.extract_features(map_obs(lambda part: part.flatten(0, 1), obs))
+        return self._advance(features.reshape(T, n, -1), state, resets)[2]
 
-    def values(self, obs: Obs, state: Tensor) -> Tensor:
+    def values(self, obs: PyTorchObs, state: Tensor) -> Tensor:
         """Return the values (n,) of one observation of each copy in the given state."""
         features = self.extract_features(obs)
         _, output, _ = self._advance(features.unsqueeze(0), state)
         return self._values(features, output[0])
 
     def evaluate_packed(
-        self, obs: Obs, actions: Tensor, state: Tensor, batch_sizes: Tensor
+        self, obs: PyTorchObs, actions: Tensor, state: Tensor, batch_sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of packed sequences, in one call per layer.
 
@@ -275,7 +273,7 @@ class RecurrentPolicy(BasePolicy):
         actor_output, critic_output, _ = self._advance(PackedSequence(features, batch_sizes), state)
         return self._evaluate(features, actor_output.data, critic_output.data, actions)
 
-    def extract_features(self, obs: Obs, features_extractor: nn.Module | None = None) -> Tensor:  # type: ignore[override]
+    def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:  # type: ignore[override]
         """Return the features (n, F) of observations."""
         features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
         return features

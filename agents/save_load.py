@@ -19,7 +19,7 @@ from bistable_rl.agents import state as snapshot
 from bistable_rl.agents.checks import check_number, check_positive, check_whole
 from bistable_rl.agents.features import saved_kinds, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.spaces_json import from_json, to_json
+from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs

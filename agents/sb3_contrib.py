@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor
 
-from bistable_rl.agents.policy import Obs, RecurrentPolicy
+from bistable_rl.agents.policy import RecurrentPolicy
 
 Pair = tuple[Tensor, Tensor]
 
@@ -31,7 +32,7 @@ class MlpRecurrentPolicy(RecurrentPolicy, RecurrentActorCriticPolicy):
         return SimpleNamespace(num_layers=layers, hidden_size=size)
 
     def forward(
-        self, obs: Obs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
+        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """Return actions, values (n, 1), log-probabilities and the next states of one step."""
         features, actor_output, critic_output, pair = self._run(obs, lstm_states.pi, episode_starts)
@@ -41,25 +42,25 @@ class MlpRecurrentPolicy(RecurrentPolicy, RecurrentActorCriticPolicy):
         log_probs = distribution.log_prob(actions)
         return actions.reshape(-1, *(self.action_space.shape or ())), values, log_probs, RNNStates(pair, pair)
 
-    def get_distribution(self, obs: Obs, lstm_states: Pair, episode_starts: Tensor) -> tuple[Distribution, Pair]:
+    def get_distribution(self, obs: PyTorchObs, lstm_states: Pair, episode_starts: Tensor) -> tuple[Distribution, Pair]:
         """Return the distribution of the actions, and the next states."""
         _, actor_output, _, pair = self._run(obs, lstm_states, episode_starts)
         return self._distribution(self.actor_mlp(actor_output)), pair
 
-    def predict_values(self, obs: Obs, lstm_states: Pair, episode_starts: Tensor) -> Tensor:
+    def predict_values(self, obs: PyTorchObs, lstm_states: Pair, episode_starts: Tensor) -> Tensor:
         """Return the values (n · T, 1)."""
         features, _, critic_output, _ = self._run(obs, lstm_states, episode_starts)
         return self._values(features, critic_output).unsqueeze(1)
 
     def evaluate_actions(
-        self, obs: Obs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values (n · T, 1), log-probabilities and entropies; a shared critic trains the memory too."""
         features, actor_output, critic_output, _ = self._run(obs, lstm_states.pi, episode_starts)
         values, log_probs, entropies = self._evaluate(features, actor_output, critic_output, actions)
         return values.unsqueeze(1), log_probs, entropies
 
-    def _run(self, obs: Obs, states: Pair, episode_starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Pair]:
+    def _run(self, obs: PyTorchObs, states: Pair, episode_starts: Tensor) -> tuple[Tensor, Tensor, Tensor, Pair]:
         """Return the features, the outputs for actor and critic, all in the order of `obs`, and the next states."""
         features, n = self.extract_features(obs), states[0].shape[1]
         x = features.reshape(n, -1, features.shape[-1]).transpose(0, 1)

@@ -26,7 +26,7 @@ from torch import Tensor
 from bistable_rl import kernels
 from bistable_rl.agents import MlpRecurrentPolicy, RecurrentPPO, evaluation
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import CELLS
 from bistable_rl.envs import make_batched_env, make_env
@@ -155,9 +155,9 @@ def test_the_ratio_is_one_at_every_minibatch_while_the_weights_are_those_of_the_
         model = agent(policy={"critic": critic}, **options)
         live(model, 2)
         generator = np.random.default_rng(0)
-        for packed in model.rollout_buffer.sequences.minibatches(batch_size, generator):
-            _, log_probs, _ = model._evaluate(packed)
-            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, packed)).exp()
+        for minibatch in model.rollout_buffer.sequences.minibatches(batch_size, generator):
+            _, log_probs, _ = model._evaluate(minibatch)
+            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, minibatch)).exp()
             torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=2e-6)
 
 
@@ -203,7 +203,7 @@ def test_time_limits_are_bootstrapped_as_copy_by_copy(critic: str, normalize: bo
         for t in reversed(range(T)):
             info = kept.infos[t][copy]
             if not kept.dones[t][copy]:
-                seen = torch.as_tensor(model._last_obs[copy]) if t == T - 1 else rollout.observations[t + 1, copy]  # type: ignore[index]
+                seen = torch.as_tensor(model._last_obs[copy]) if t == T - 1 else rollout.obs[t + 1, copy]  # type: ignore[index]
                 next_value = value_by_hand(model.policy, seen, after[t][:, copy])
             elif info["TimeLimit.truncated"]:
                 last = torch.as_tensor(info["terminal_observation"])
@@ -259,14 +259,14 @@ def test_gradient_reaches_back_to_the_cut_and_no_further(bptt_length: int | None
     starts[0] = True
     rollout.episode_starts[:] = starts
     rollout.end(model._last_state)
-    observations = rollout.observations
+    observations = rollout.obs
     assert isinstance(observations, Tensor)
-    rollout.observations = observations.clone().requires_grad_()
-    packed = rollout.sequences.pack(np.arange(len(rollout.sequences)))
-    values, _, _ = model._evaluate(packed)
-    last = np.flatnonzero(packed.rows == 11 * 4 + 2)
+    rollout.obs = observations.clone().requires_grad_()
+    minibatch = rollout.sequences.pack(np.arange(len(rollout.sequences)))
+    values, _, _ = model._evaluate(minibatch)
+    last = np.flatnonzero(minibatch.rows == 11 * 4 + 2)
     values[last].sum().backward()
-    gradient = rollout.observations.grad
+    gradient = rollout.obs.grad
     assert gradient is not None
     touched = gradient.abs().sum(-1) > 0
     assert not touched[:, [0, 1, 3]].any()
@@ -286,8 +286,8 @@ def test_the_advantages_of_a_single_step_are_left_as_they_are() -> None:
     model = agent(noise(copies=1), n_steps=1, batch_size=128, n_epochs=1)
     live(model)
     rollout = model.rollout_buffer
-    packed = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
-    _, measured = model.loss(packed)
+    minibatch = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
+    _, measured = model.loss(minibatch)
     assert measured["train/policy_gradient_loss"].item() == pytest.approx(-rollout.advantages.item(), rel=1e-5)
 
 
@@ -301,7 +301,7 @@ def test_a_shared_critic_trains_the_memory_unless_told_not_to() -> None:
         assert ("memory" in trained) == critic_gradient
 
 
-def everything(model: RecurrentPPO) -> Packed:
+def everything(model: RecurrentPPO) -> Minibatch:
     sequences = model.rollout_buffer.sequences
     return sequences.pack(np.arange(len(sequences)))
 
@@ -668,9 +668,9 @@ def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str)
     live(gpu)
     gpu.policy.load_state_dict(cpu.policy.state_dict())
     ours, theirs = cpu.rollout_buffer, gpu.rollout_buffer
-    for name in ("observations", "actions", "rewards", "bootstraps", "last_values"):
+    for name in ("obs", "actions", "rewards", "bootstraps", "last_values"):
         getattr(theirs, name).copy_(getattr(ours, name))
-    theirs.episode_starts[:], theirs.episode_ends[:] = ours.episode_starts, ours.episode_ends
+    theirs.episode_starts[:], theirs.dones[:] = ours.episode_starts, ours.dones
     theirs.states = {moment: state.cuda() for moment, state in ours.states.items()}
     theirs.sequences = ours.sequences
     with torch.no_grad():
