@@ -477,10 +477,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
             std, mean = torch.std_mean(advantages)
             advantages = (advantages - mean) / (std + 1e-8)
 
-        # clipped surrogate (Schulman et al. 2017, eq. 7): min(A·r, A·clamp(r, 1 - ε, 1 + ε)) = min(A·r, A + ε·|A|)
+        # clipped surrogate (Schulman et al. 2017, eq. 7)
         log_ratio = log_probs - buffer.rows(buffer.log_probs, minibatch)
         ratio = log_ratio.exp()
-        policy_loss = -torch.min(advantages * ratio, advantages + clip_range * advantages.abs()).mean()
+        clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped_ratio).mean()
 
         if self.clip_range_vf is not None:
             old_values, clip_range_vf = buffer.rows(buffer.values, minibatch), self.clip_range_vf(progress)
