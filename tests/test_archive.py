@@ -18,8 +18,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import EnvConfig
 

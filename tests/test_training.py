@@ -19,9 +19,9 @@ import torch
 import bistable_rl
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
-from bistable_rl.agents.make_env import derived_seed, make_vec_env
-from bistable_rl.agents.record import Episodes
+from bistable_rl.agents.play import Episodes
 from bistable_rl.agents.training import train
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
@@ -29,6 +29,7 @@ from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import shipped_configs
 from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.seeds import derived_seed
 
 
 def test_a_run_folder_is_complete(trained: Path) -> None:
