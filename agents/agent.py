@@ -14,8 +14,8 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
-from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import chosen_backend, resolve_device

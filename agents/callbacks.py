@@ -16,9 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
-from bistable_rl.agents.make_env import EVALUATION, derived_seed
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.state import Snapshot, capture
+from bistable_rl.agents.state import TrainingState, capture
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
@@ -27,6 +26,7 @@ from bistable_rl.runs.metrics import MetricsWriter
 from bistable_rl.runs.progress import Progress
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment
+from bistable_rl.runs.seeds import EVALUATION, derived_seed
 
 COLUMNS = (
     "time/total_timesteps",
@@ -130,7 +130,7 @@ class RunCallback(BaseCallback):
         run: Run,
         eval_env: VecEnv,
         horizons: Horizons,
-        start: Snapshot | None,
+        start: TrainingState | None,
         stop: threading.Event,
     ) -> None:
         super().__init__()

@@ -17,33 +17,26 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import (
-    EVALUATION,
-    TRAINING,
-    WARM_UP,
-    close,
-    derived_seed,
-    make_evaluation_env,
-    make_vec_env,
-)
+from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.record import random_actions, record
-from bistable_rl.agents.state import Snapshot, restore
+from bistable_rl.agents.state import restore
+from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
 from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.dynamics.warmup import warm_up
 from bistable_rl.errors import RunFailedError, UserError, one_sentence, user_errors
-from bistable_rl.runs import checkpoint
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.devices import hardware, peak_memory_mb, training_device
 from bistable_rl.runs.folder import CONFIG
 from bistable_rl.runs.recording import recording
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import AlgorithmConfig, Experiment, PolicyConfig
+from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
 WARM_UP_EPISODES = 64
@@ -188,12 +181,9 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     Raises:
         UserError: If the checkpoint is broken or does not fit.
     """
-    model, saved, start = parts.model, run.checkpoints.all(), None
+    model, saved = parts.model, run.checkpoints.all()
     model.set_logger(Logger(str(run), []))
-    if saved:
-        state = checkpoint.load_weights(saved[-1], model.policy)
-        checkpoint.load_optimizer(saved[-1], model.policy.optimizer)
-        start = Snapshot(state.pop("steps"), checkpoint.load_arrays(saved[-1]), state)
+    start = training_state.load(saved[-1], model) if saved else None
     try:
         callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop)
         if start is not None:
@@ -264,7 +254,7 @@ def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, 
     with user_errors("warmup", ValueError):
         return [
             warm_up(
-                memory.rnn,
+                memory,
                 episodes.features,
                 episodes.lengths,
                 steps=experiment.warmup.steps,
@@ -272,8 +262,7 @@ def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, 
                 truncate=False,
                 seed=experiment.seed,
             ).summary()
-            for memory in (policy.lstm_actor, policy.lstm_critic)
-            if memory is not None
+            for memory in policy.memories
         ]
 
 

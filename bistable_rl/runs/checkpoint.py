@@ -1,14 +1,18 @@
-"""The files of a checkpoint: weights and optimizer in safetensors, counters in JSON.
+"""The files of a checkpoint: weights and moments in safetensors, counters in JSON.
 
 weights.safetensors
 optimizer.safetensors
-training.safetensors    what else goes on from there (agents)
-state.json
+training.safetensors    the other arrays of the training state (agents)
+state.json              steps, and the other values of the training state
 
-The same files in one uncompressed zip are what `RecurrentPPO.save` writes. Nothing of this is ever unpickled.
+They lie in a folder of a run's checkpoints/ (see `checkpoints`), or in one uncompressed zip, which `RecurrentPPO.save`
+writes.
+
+Reading them never unpickles anything.
 """
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,20 +35,38 @@ TRAINING = "training.safetensors"
 STATE = "state.json"
 
 Folder = Path | zipfile.Path
-"""Where the files of a checkpoint are: in a folder, or in an archive."""
+"""A folder of files, or an archive."""
+
+RENAMED = (
+    (r"^(pi|vf)_features_extractor\..*$", ""),  # the same tensors once more
+    (r"^lstm_actor\.(rnn\.)?", "memory."),
+    (r"^lstm_critic\.(rnn\.)?", "critic_memory."),
+    (r"^(memory|critic_memory)\.(weight|bias)_(ih|hh)_l(\d+)$", r"\1.cells.\4.\2_\3"),  # a torch.nn.LSTM's
+    (r"^critic\.", "critic_linear."),
+    (r"^mlp_extractor\.policy_net\.", "actor_mlp."),
+    (r"^mlp_extractor\.value_net\.", "critic_mlp."),
+)
+"""Patterns in the names of weights that version 0.1 and sb3-contrib saved, and their replacements."""
 
 
 def pack(
     network: nn.Module,
-    state: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     optimizer: torch.optim.Optimizer | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint, by name.
 
+    Args:
+        network: Its weights are saved.
+        values: Plain JSON values for state.json, among them `steps`.
+        optimizer: Its moments are saved.
+        arrays: The arrays for training.safetensors.
+
     Raises:
-        UserError: The weights hold NaN or infinity, with which nothing could go on.
+        UserError: If the weights hold NaN or infinity, from which no training could continue.
+        TypeError, ValueError: If a value is not a plain JSON value.
     """
     weights = _contiguous(network.state_dict())
     for name, tensor in weights.items():
@@ -55,72 +77,83 @@ def pack(
         files[OPTIMIZER] = safetensors.torch.save(_optimizer_tensors(optimizer))
     if arrays is not None:
         files[TRAINING] = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
-    return {**files, STATE: (json.dumps(state, indent=2, allow_nan=False) + "\n").encode()}
+    return {**files, STATE: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()}
 
 
 def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
-    """Load a checkpoint's weights into a network and return its state.json.
+    """Load the weights of a checkpoint into a network, and return the values in state.json.
 
     Raises:
-        UserError: A file is missing, truncated or broken, or the weights belong to another architecture.
+        UserError: If a file is missing, truncated or broken, or the weights belong to another architecture.
     """
     tensors = _tensors(folder / WEIGHTS)
-    state = load_state(folder)
+    values = load_values(folder)
     fill(network, tensors, f"the checkpoint {folder}")
-    return state
+    return values
 
 
 def weight_names(folder: Folder) -> list[str]:
-    """Return the names of a checkpoint's weights.
+    """Return the names of the weights of a checkpoint.
 
     Raises:
-        UserError: The file is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     return list(_tensors(folder / WEIGHTS))
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load weights into a network.
+def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that version 0.1 or sb3-contrib saved under the names that they have today."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        if name:
+            renamed[name] = tensor
+    return renamed
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load weights, under their names of today or of version 0.1, into a network.
 
     Raises:
-        UserError: They belong to another architecture, or hold NaN; the sentence starts with `source`.
+        UserError: If they belong to another architecture or hold NaN; the message starts with `source`.
     """
-    wanted = network.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
+    found, wanted = current_names(tensors), network.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = _shown(found.get(name)), _shown(wanted.get(name))
         if have != want:
             raise UserError(
                 f"{source} belongs to another architecture: {name} is {have} in it and {want} in the network."
             )
-        if not bool(torch.isfinite(tensors[name]).all()):
+        if not bool(torch.isfinite(found[name]).all()):
             raise UserError(f"{source} is broken: {name} holds NaN or infinity.")
-    network.load_state_dict(tensors)
+    network.load_state_dict(found)
 
 
-def load_state(folder: Folder) -> dict[str, Any]:
-    """Return a checkpoint's state.json.
+def load_values(folder: Folder) -> dict[str, Any]:
+    """Return the values in state.json of a checkpoint.
 
     Raises:
-        UserError: It is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     file = folder / STATE
     try:
-        state: dict[str, Any] = json.loads(read(file))
-        state["steps"] = int(state["steps"])
-        if isinstance(folder, Path) and state["steps"] != steps_of(folder):
+        values: dict[str, Any] = json.loads(read(file))
+        values["steps"] = int(values["steps"])
+        if isinstance(folder, Path) and values["steps"] != steps_of(folder):
             raise ValueError("steps of another checkpoint")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f"the checkpoint {file} is truncated or broken.") from None
-    return state
+    return values
 
 
 def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint's moments into an optimizer of the same parameters.
+    """Load the moments of a checkpoint into an optimizer of the same parameters.
 
     Raises:
-        UserError: The file is missing, truncated or broken, or belongs to another network.
+        UserError: If the file is missing, truncated or broken, or belongs to another network.
     """
     file = folder / OPTIMIZER
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -150,10 +183,10 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
-    """Return a checkpoint's training.safetensors.
+    """Return the arrays in training.safetensors of a checkpoint.
 
     Raises:
-        UserError: It is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     file = folder / TRAINING
     data = read(file)
@@ -165,10 +198,10 @@ def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
 
 
 def read(file: Folder) -> bytes:
-    """Return a file of a checkpoint.
+    """Return the content of a file of a checkpoint.
 
     Raises:
-        UserError: It is missing or cannot be read.
+        UserError: If it is missing or cannot be read.
     """
     try:
         if isinstance(file, Path):
