@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from new_run import new_run
@@ -93,8 +94,13 @@ def test_a_config_is_read_once_and_again_only_if_it_is_replaced(
     tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.open(new_run(experiment, tmp_path))
-    read = []
-    monkeypatch.setattr("bistable_rl.runs.run.read_yaml", lambda path: read.append(path) or read_yaml(path))
+    read: list[Path] = []
+
+    def counted(path: Path) -> dict[str, Any]:
+        read.append(path)
+        return read_yaml(path)
+
+    monkeypatch.setattr("bistable_rl.runs.run.read_yaml", counted)
     assert run.experiment(["--env.kwargs.length", "7"]).env.kwargs == {"length": 7}
     assert run.config == run.experiment() == experiment
     assert len(read) == 1
