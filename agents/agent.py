@@ -1,8 +1,10 @@
-"""A trained agent, reopened from its run folder."""
+"""A trained agent, loaded from its run folder."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,18 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl import kernels
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
-from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.cells import get_cell
-from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.agents.vec_envs import close, make_vec_env
+from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.devices import resolve_device
+from bistable_rl.runs.devices import chosen_backend, resolve_device
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 
 class Agent:
-    """A policy with its weights; what `load` returns.
+    """A trained policy, as `load` returns it.
 
     Attributes:
         policy: The network, a torch module.
@@ -44,24 +44,24 @@ class Agent:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions, and the memory to hand back at the next call.
+        """Return actions, and the memory to give back at the next call.
 
-        It acts with the weights as they are. In a loop that does not change them it acts faster inside
-        `with bistable_rl.fixed_weights(agent.policy):`, which packs them for the CPU once instead of at every call.
+        A loop that does not change the weights runs faster inside `with bistable_rl.fixed_weights(agent.policy):`,
+        which packs them for the CPU once instead of at every call.
 
         Args:
             observation: One observation, or a batch of n.
-            state: What the last call returned; None starts with an empty memory.
+            state: The memory that the last call returned; None starts with an empty one.
             episode_start: (n,) true where an episode has just begun, which empties that memory.
             deterministic: Take the most likely action instead of sampling one.
         """
         return self.policy.predict(observation, state, episode_start, deterministic)
 
     def check_spaces(self, env: VecEnv) -> None:
-        """Check that an environment shows and takes what this agent was trained on.
+        """Check that an environment has the spaces that this agent was trained on.
 
         Raises:
-            UserError: Its spaces differ.
+            UserError: If its spaces differ.
         """
         for kind in ("observation_space", "action_space"):
             trained, here = getattr(self.policy, kind), getattr(env, kind)
@@ -69,20 +69,20 @@ class Agent:
                 raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, the agent was trained on {trained}.")
 
 
-def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
-    """Reopen a run folder without executing anything in it.
+def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
+    """Load the agent of a run folder; nothing in the folder is executed.
 
     Args:
-        run: The run folder, of a finished run or of one that was stopped.
-        device: Where the network goes.
-        best: Take the weights that did best when they were evaluated, not the last ones.
+        run: The run or its folder, finished or stopped.
+        device: The device that the network goes to.
+        best: Load the weights with the best evaluation instead of the latest ones.
 
     Raises:
-        UserError: There is no run there, or its checkpoint is missing, broken or of another architecture.
+        UserError: If there is no run, or its checkpoint is missing, broken or of another architecture.
     """
-    folder = Path(run)
-    experiment = runs.read_experiment(folder)
-    chosen = checkpoint.best(folder) if best else checkpoint.latest(folder)
+    run = Run.open(run)
+    experiment = run.experiment()
+    chosen = run.checkpoints.best() if best else run.checkpoints.latest()
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
         policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
@@ -94,32 +94,40 @@ def load(run: str | os.PathLike[str], device: str = "cpu", *, best: bool = False
 
 
 def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experiment:
-    """Return an experiment whose policy reads its observations as a saved one does, where the experiment leaves it out.
+    """Return an experiment whose policy reads observations as a saved one does, unless the experiment says how.
 
     Raises:
-        UserError: The checkpoint is broken.
+        UserError: If the checkpoint is broken.
     """
     kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
     return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 
 
 def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPolicy:
-    """Build the network of an experiment for the spaces of its environment, untrained.
+    """Build the untrained network of an experiment for the spaces of its environment.
 
     Raises:
-        UserError: The policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+        UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
-    policy = experiment.policy
-    try:
-        kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
+    with policy_errors(experiment.policy, device):
         space = with_categories(env.observation_space, declared_categories(env))
-        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"policy: {one_sentence(error)}") from None
+        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(experiment.policy)).to(device)
+
+
+@contextlib.contextmanager
+def policy_errors(policy: PolicyConfig, device: torch.device) -> Iterator[None]:
+    """Build a policy in the block; errors become sentences about the policy section.
+
+    Raises:
+        UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+    """
+    with user_errors("policy", ValueError, TypeError, NotImplementedError):
+        chosen_backend(policy.cell, device.type, policy.hidden_size)
+        yield
 
 
 def _no_rate(_: float) -> float:
-    """Return the step size of an optimizer that takes no step: the algorithm sets it before its first."""
+    """Return the learning rate of an optimizer that takes no step; the algorithm sets it before its first."""
     return 0.0
 
 

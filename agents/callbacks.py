@@ -1,4 +1,4 @@
-"""What happens beside the learning: logging, evaluation, checkpoints, progress, and stopping."""
+"""The callback of a training: logging, evaluation, checkpoints, progress, and stopping."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from torch.utils.tensorboard import SummaryWriter
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.state import Snapshot, capture
-from bistable_rl.errors import NonFiniteError, UserError
+from bistable_rl.agents.state import TrainingState, capture
+from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.files import non_finite
+from bistable_rl.runs.metrics import MetricsWriter
 from bistable_rl.runs.progress import Progress
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment
+from bistable_rl.runs.seeds import EVALUATION, derived_seed
 
 COLUMNS = (
     "time/total_timesteps",
@@ -58,96 +61,85 @@ COLUMNS = (
 )
 
 
-class _MetricsWriter(KVWriter):
-    def __init__(self, file: runs.MetricsFile) -> None:
-        self.file = file
+class _CSV(KVWriter):
+    """SB3's interface to metrics.csv."""
+
+    def __init__(self, writer: MetricsWriter) -> None:
+        self.writer = writer
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        self.file.write(key_values)
+        self.writer.write(key_values)
 
     def close(self) -> None:
-        self.file.close()
+        self.writer.close()
 
 
 class _TensorBoard(TensorBoardOutputFormat):
-    """SB3's writer; `purge_step` hides what a run that goes on from there had written after it."""
+    """SB3's writer. `purge_step` hides the values that a run had written after the checkpoint it resumes from."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        self.folder = folder
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
         self._is_closed = False
 
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        try:
-            super().write(key_values, key_excluded, step)
-        except OSError as error:
-            raise UserError(f"{self.folder} cannot be written: {error.strerror or error}.") from None
 
-
-def open_outputs(run: Path, experiment: Experiment, first_step: int) -> list[KVWriter]:
-    """Return what SB3's logger writes to, metrics.csv and TensorBoard, with the resolved config as TensorBoard's text.
+def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWriter]:
+    """Return the outputs of SB3's logger: metrics.csv and TensorBoard, with the config as TensorBoard's text.
 
     Args:
-        run: The run folder; metrics from `first_step` on are dropped, since they will be written again.
+        run: The run; its metrics from `first_step` on have been cut.
         experiment: The experiment.
-        first_step: Where the run goes on.
+        first_step: The step that the training starts at.
 
     Raises:
-        UserError: The disk is full, or metrics.csv is broken.
+        OSError: If the disk is full.
     """
-    try:
-        runs.cut_metrics(run, "time/total_timesteps", first_step - 1)
-        tensorboard = _TensorBoard(run, first_step or None)
-        tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
-        tensorboard.writer.flush()
-        columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
-        return [_MetricsWriter(runs.MetricsFile(run / runs.METRICS, columns)), tensorboard]
-    except OSError as error:
-        raise UserError(f"{run} cannot be written: {error.strerror or error}.") from None
+    tensorboard = _TensorBoard(run.folder, first_step or None)
+    tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
+    tensorboard.writer.flush()
+    columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
+    return [_CSV(run.metrics.writer(columns)), tensorboard]
 
 
 def horizon_tags(horizon: int) -> list[str]:
-    """Return the names under which an evaluation at a horizon is logged."""
+    """Return the names under which the evaluation at a horizon is logged."""
     return [f"horizon_{horizon}/{way}{name}" for way in ("", "sampled_") for name in FIGURES]
 
 
 class RunCallback(BaseCallback):
-    """Keeps the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
+    """Writes to the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
 
-    Everything happens between two updates, when weights and counters belong together, and a checkpoint is written
-    before the evaluation and the row of its update: a run that goes on from it makes both anew. A training that is
-    stopped ends at the next environment step, and leaves a checkpoint of the last update.
+    Everything happens between two updates, when weights and counters belong together. A checkpoint is written before
+    the evaluation and the row of its update, so a run that resumes from it makes both again. A training that is stopped
+    ends at the next environment step and leaves a checkpoint of the last update.
 
     Args:
         experiment: The experiment.
-        run: Its run folder.
-        eval_env: The copies for evaluation.
-        eval_seed: Seeds them anew for every evaluation, so that all of them play the same episodes.
+        run: Its run.
+        eval_env: The copies for evaluation, seeded again for every one, so that all play the same episodes.
         horizons: The further horizons to evaluate at.
-        start: The checkpoint that the run goes on from, or None.
+        start: The checkpoint that the run resumes from, or None.
         stop: Stops the training once it is set.
 
     Raises:
-        KeyError, TypeError, ValueError: That checkpoint is broken.
+        KeyError, TypeError, ValueError: If that checkpoint is broken.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        run: Path,
+        run: Run,
         eval_env: VecEnv,
-        eval_seed: int,
         horizons: Horizons,
-        start: Snapshot | None,
+        start: TrainingState | None,
         stop: threading.Event,
     ) -> None:
         super().__init__()
         self.experiment = experiment
         self.run = run
         self.eval_env = eval_env
-        self.eval_seed = eval_seed
         self.horizons = horizons
         self.stop = stop
+        self.is_resumed = start is not None
         self.last_evaluation: Evaluation | None = None
         self.last_horizons: list[dict[str, Any]] = []
         before: dict[str, Any] = {"evaluated_at": 0, "best": None, "seconds": 0.0}
@@ -164,12 +156,12 @@ class RunCallback(BaseCallback):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, before the run was stopped too."""
+        """Seconds of training so far, in all parts of a run that was stopped and resumed."""
         return self._seconds_before + time.monotonic() - self._started
 
     @property
     def steps(self) -> int:
-        """Environment steps so far that are not lost when the training stops here."""
+        """Environment steps up to the last update, which are not lost if the training stops here."""
         return self.num_timesteps if self._snapshot is None else self._snapshot.steps
 
     def _on_training_start(self) -> None:
@@ -198,12 +190,22 @@ class RunCallback(BaseCallback):
         elif self._saved_at != self.steps:
             self._save()  # stopped within a rollout: these are the weights of the last update
 
+    def report(self) -> dict[str, Any]:
+        """Return the part of result.json that this callback knows."""
+        return {
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "steps_per_second": round(self.steps / self.seconds, 1),
+            "evaluation": None if self.last_evaluation is None else self.last_evaluation.summary(),
+            "horizons": self.last_horizons,
+        }
+
     def close(self) -> None:
-        """Give the terminal back."""
+        """Leave the progress bar as it stands."""
         self._progress.close()
 
     def say_stopping(self) -> None:
-        """Say that a signal has come."""
+        """Tell the user that the training is stopping."""
         self._progress.say("stopping at the next step; press Ctrl-C again to stop at once")
 
     def _between_updates(self, last: bool = False) -> None:
@@ -223,7 +225,7 @@ class RunCallback(BaseCallback):
         self.model.dump_logs()
 
     def _evaluate(self, at_horizons: bool) -> None:
-        self.eval_env.seed(self.eval_seed)
+        self.eval_env.seed(derived_seed(self.experiment.seed, EVALUATION))
         episodes = self.experiment.evaluation.episodes
         result = evaluate(
             self.model.policy,
@@ -235,7 +237,7 @@ class RunCallback(BaseCallback):
         if self.stop.is_set():
             return
         summary = result.summary()
-        for key, value in runs.non_finite(summary).items():
+        for key, value in non_finite(summary).items():
             raise NonFiniteError(f"{key} became {value} in the evaluation after {self.num_timesteps} environment steps")
         self.last_evaluation = result
         self._keep_best(summary)
@@ -267,17 +269,16 @@ class RunCallback(BaseCallback):
         merit = [float(summary["success_rate"] or 0.0), float(summary["return_mean"])]
         if self._best is None or merit >= self._best:
             self._best = merit
-            checkpoint.save_best(self.run, self.steps, self.model.policy, summary)
+            files = checkpoint.pack(self.model.policy, {"steps": self.steps, "evaluation": summary})
+            self.run.checkpoints.add_best(self.steps, files)
 
     def _save(self) -> None:
         assert self._snapshot is not None
-        self._saved_at = self._snapshot.steps
-        checkpoint.save(
-            self.run,
-            self._snapshot.steps,
+        self._saved_at = steps = self._snapshot.steps
+        files = checkpoint.pack(
             self.model.policy,
-            self.model.policy.optimizer,
-            keep=self.experiment.checkpoint.keep,
+            {"steps": steps, **self._snapshot.values},
+            optimizer=self.model.policy.optimizer,
             arrays=self._snapshot.arrays,
-            **self._snapshot.values,
         )
+        self.run.checkpoints.add(steps, files, keep=self.experiment.checkpoint.keep)

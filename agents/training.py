@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,36 +16,32 @@ import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
-from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
+from bistable_rl.agents import state as training_state
+from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import (
-    EVALUATION,
-    TRAINING,
-    WARM_UP,
-    close,
-    derived_seed,
-    make_evaluation_env,
-    make_vec_env,
-)
+from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.record import random_actions, record
-from bistable_rl.agents.state import Snapshot, restore
+from bistable_rl.agents.state import restore
+from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
-from bistable_rl.dynamics.warmup import warm_up_run
-from bistable_rl.errors import RunFailedError, UserError, one_sentence
-from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.capacity import check_memory, layers_bytes
-from bistable_rl.runs.config import to_yaml
-from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device
-from bistable_rl.runs.schema import AlgorithmConfig, Experiment
+from bistable_rl.cells.footprint import layers_bytes
+from bistable_rl.dynamics.warmup import warm_up
+from bistable_rl.errors import RunFailedError, UserError, one_sentence, user_errors
+from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.devices import hardware, peak_memory_mb, training_device
+from bistable_rl.runs.folder import CONFIG
+from bistable_rl.runs.recording import recording
+from bistable_rl.runs.run import Run
+from bistable_rl.runs.schema import AlgorithmConfig, Experiment, PolicyConfig
+from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
-WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
+WARM_UP_EPISODES = 64
+WARM_UP_STEPS = 1000
+"""The steps after which an episode of the warm-up is cut."""
 
 
 def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: threading.Event | None = None) -> Path:
@@ -58,51 +54,52 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: t
         stop: Set by another thread, it stops the training as Ctrl-C does: at the next step, with a checkpoint.
 
     Raises:
-        UserError: Something in the experiment is wrong (nothing has been written then), or the disk is full.
-        RunFailedError: A NaN, or an error of the environment, stopped the training.
+        UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
+        RunFailedError: If a NaN, or an error of the environment, stopped the training.
     """
     experiment = without_gate_options(experiment)
-    parts = _prepare(experiment)
-    with runs.created(experiment, out, overwrite=overwrite) as run:
-        _train(experiment, run, parts, stop)
-    return run
+    parts = _make_parts(experiment)
+    with Run.create(experiment, out, overwrite=overwrite) as run:
+        _train(run, experiment, parts, stop)
+    return run.folder
 
 
-def resume(run: Path, *, total_steps: int | None = None, stop: threading.Event | None = None) -> None:
-    """Train in a run folder, from its last checkpoint on, or from the beginning where there is none.
+def resume(
+    run: Run | str | os.PathLike[str], *, total_steps: int | None = None, stop: threading.Event | None = None
+) -> None:
+    """Resume a run from its latest checkpoint, or from the beginning if there is none.
 
-    On an environment of ours the weights and the metrics, time and memory aside, become those of a run that was never
+    In one of our environments the weights and the metrics, time and memory aside, become those of a run that was never
     stopped; any other environment starts new episodes. A finished run stays as it is.
 
     Args:
-        run: The run folder; a `config.yaml` in it is enough.
+        run: The run or its folder; a `config.yaml` in it is enough.
         total_steps: Environment steps to train for, in place of those of the experiment.
         stop: As of `train`.
 
     Raises:
-        UserError: Something in the folder is wrong, another process trains in it, or the disk is full.
-        RunFailedError: A NaN, or an error of the environment, stopped the training.
+        UserError: If something in the folder is wrong, another process trains in it, or the disk is full.
+        RunFailedError: If a NaN, or an error of the environment, stopped the training.
     """
-    if _to_do(run, total_steps) is None:
+    run = Run.open(run)
+    if run.finished(_experiment(run, total_steps).total_steps):
         return
-    with runs.locked(run):
-        experiment = _to_do(run, total_steps)
-        if experiment is not None:  # else another process has ended it meanwhile
+    with run.locked():
+        experiment = _experiment(run, total_steps)
+        if not run.finished(experiment.total_steps):  # another process may have finished it meanwhile
             experiment = without_gate_options(experiment)
-            _train(experiment, run, _prepare(experiment, checkpoint.folders(run)), stop)
+            saved = run.checkpoints.all()
+            _train(run, experiment, _make_parts(experiment, saved[-1] if saved else None), stop)
 
 
-def _to_do(run: Path, total_steps: int | None) -> Experiment | None:
-    """Return the experiment of a run folder, None if it has finished."""
-    experiment = runs.read_experiment(run)
-    if total_steps is not None:
-        experiment = replace(experiment, total_steps=total_steps)
-    return None if runs.is_finished(run, experiment.total_steps) else experiment
+def _experiment(run: Run, total_steps: int | None) -> Experiment:
+    experiment = run.experiment()
+    return experiment if total_steps is None else replace(experiment, total_steps=total_steps)
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a training is made of; made before anything is written, so that what cannot work is refused first."""
+    """The algorithm and its environments, made before anything is written: a wrong experiment writes nothing."""
 
     model: RecurrentPPO
     env: VecEnv
@@ -110,16 +107,22 @@ class _Parts:
     horizons: Horizons
 
     def close(self) -> None:
-        """Close the environments; one that fails at it, when all is done, is only named."""
+        """Close the environments; warn of one that fails at it."""
         close(self.env)
         close(self.eval_env)
         self.horizons.close()
 
 
-def _prepare(experiment: Experiment, saved: Sequence[Path] = ()) -> _Parts:
-    """Make what trains, or goes on from the last of the saved checkpoints."""
+def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
+    """Make what trains, for a new run or from a checkpoint."""
+    device = training_device(experiment.device)
     try:
-        return _parts(experiment, saved)
+        env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
+        seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
+        eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
+        as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
+        model = _make_model(as_saved, env, device)
+        return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
 
@@ -128,123 +131,80 @@ def _exited(experiment: Experiment, error: SystemExit) -> str:
     return f"the environment {experiment.env.id} called sys.exit({'' if error.code is None else repr(error.code)})"
 
 
-def _parts(experiment: Experiment, saved: Sequence[Path]) -> _Parts:
-    device = resolve_device(experiment.device)
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # networks of this size run no faster on more
-    env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
-    seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
-    eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
-    as_saved = with_saved_kinds(experiment, saved[-1], env) if saved else experiment
-    model = _make_model(as_saved, env, device)
-    return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
-
-
-def _train(experiment: Experiment, run: Path, parts: _Parts, stop: threading.Event | None) -> None:
-    """Train from the last checkpoint of a run on, if there is one, and write result.json."""
-    model = parts.model
-    saved = checkpoint.folders(run)
-    start = _load(saved[-1], model) if saved else None
-    model.set_logger(Logger(str(run), []))
-    stopper = Stopper(stop)
+@contextlib.contextmanager
+def _environment_errors(experiment: Experiment) -> Iterator[None]:
+    """Turn what only an environment raises, such as SystemExit, into the error of a failed run."""
     try:
-        seed = derived_seed(experiment.seed, EVALUATION)
-        callback = RunCallback(experiment, run, parts.eval_env, seed, parts.horizons, start, stopper.event)
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except SystemExit as error:
+        raise RunFailedError(_exited(experiment, error)) from error
+    except BaseException as error:
+        raise RunFailedError(f"the environment {experiment.env.id} raised {error!r}") from error
+
+
+def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event | None) -> None:
+    """Train from the latest checkpoint of a run, if there is one, and write result.json."""
+    model, stopper = parts.model, Stopper(stop)
+    warmup: list[dict[str, Any]] | None = None
+
+    def report() -> dict[str, Any]:
+        return {**callback.report(), "peak_memory_mb": round(peak_memory_mb(model.device), 1), "warmup": warmup}
+
+    with contextlib.closing(parts):
+        callback = _load(run, experiment, parts, stopper.event)
+        run.metrics.cut("time/total_timesteps", callback.steps - 1)
+        machine = hardware(model.device, experiment.cell, experiment.policy.hidden_size)
+        with (
+            recording(run, report, hardware=machine, stopper=stopper, unit="steps"),
+            _environment_errors(experiment),
+        ):
+            try:
+                with stopper.holding(callback.say_stopping):
+                    run.write_config(experiment)
+                    run.checkpoints.forget_best(callback.steps)
+                    model.logger.output_formats += open_outputs(run, experiment, callback.steps)
+                warmup = run.warmed_up(experiment.warmup, lambda: _warm_up(experiment, model.policy), stopper.event)
+                with stopper.holding(callback.say_stopping):
+                    steps = experiment.total_steps - model.num_timesteps
+                    model.learn(steps, callback, log_interval=None, reset_num_timesteps=not callback.is_resumed)
+            finally:
+                with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which has failed the run before
+                    callback.close()
+                    model.logger.close()
+
+
+def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event) -> RunCallback:
+    """Bring the model to the latest checkpoint, if there is one, and return the callback that goes on from there.
+
+    Raises:
+        UserError: If the checkpoint is broken or does not fit.
+    """
+    model, saved = parts.model, run.checkpoints.all()
+    model.set_logger(Logger(str(run), []))
+    start = training_state.load(saved[-1], model) if saved else None
+    try:
+        callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop)
         if start is not None:
             parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
             restore(model, start)
-    except Exception as error:  # whatever a file from somebody else makes it stumble over
+    except Exception as error:  # any error: the file may come from anybody
         if start is None:
             raise
         raise UserError(
-            f"the checkpoint {saved[-1]} does not fit {run / runs.CONFIG} ({type(error).__name__}: {error})."
+            f"the checkpoint {saved[-1]} does not fit {run.folder / CONFIG} ({type(error).__name__}: {error})."
         ) from None
-    with stopper.listening():
-        try:
-            # what cannot go on has been refused by now; from here on the folder changes, and a result must follow
-            with stopper.holding(callback.say_stopping):
-                model.logger.output_formats += open_outputs(run, experiment, start.steps if start else 0)
-                runs.clean(run)
-                runs.write_text(run / runs.CONFIG, to_yaml(experiment))
-                runs.write_environment(run, hardware(model.device, experiment.cell, experiment.policy.hidden_size))
-                runs.remove_file(run / runs.RESULT)
-                if start is not None:
-                    checkpoint.forget_best(run, start.steps)
-            _train_and_finish(experiment, run, parts, callback, stopper, start)
-        finally:
-            parts.close()
-
-
-def _train_and_finish(
-    experiment: Experiment,
-    run: Path,
-    parts: _Parts,
-    callback: RunCallback,
-    stopper: Stopper,
-    start: Snapshot | None,
-) -> None:
-    model = parts.model
-    status, warmup = "failed", None
-    failure: BaseException | None = None
-    try:
-        warmup = None if stopper.event.is_set() else warm_up_memory(experiment, model.policy, run)
-        steps = experiment.total_steps - model.num_timesteps
-        with stopper.holding(callback.say_stopping):
-            model.learn(steps, callback, log_interval=None, reset_num_timesteps=start is None)
-        status = "interrupted" if stopper.event.is_set() else "finished"
-    except KeyboardInterrupt:
-        status = "interrupted"
-    except SystemExit as error:
-        failure = RunFailedError(_exited(experiment, error))
-        failure.__cause__ = error
-    except BaseException as error:  # whatever an environment does: the run folder must say how it ended
-        failure = error
-    with stopper.holding(lambda: None):  # it ends now in any case
-        callback.close()
-        with contextlib.suppress(OSError):  # a full disk, which something has met before
-            model.logger.close()
-        saved = checkpoint.folders(run)
-        last = str(saved[-1].relative_to(run)) if saved else None
-        result: dict[str, Any] = {
-            "status": status,
-            "signal": stopper.signal,
-            "steps": callback.steps,
-            "seconds": round(callback.seconds, 1),
-            "steps_per_second": round(callback.steps / callback.seconds, 1),
-            "peak_memory_mb": round(peak_memory_mb(model.device), 1),
-            "checkpoint": last,
-            "evaluation": callback.last_evaluation.summary() if callback.last_evaluation else None,
-            "horizons": callback.last_horizons,
-            "warmup": warmup,
-        }
-        runs.finish(run, result, failure, f"{model.num_timesteps} steps")
-
-
-def _load(folder: Path, model: RecurrentPPO) -> Snapshot:
-    """Load a checkpoint's weights and moments, and return the rest."""
-    state = checkpoint.load_weights(folder, model.policy)
-    checkpoint.load_optimizer(folder, model.policy.optimizer)
-    return Snapshot(state.pop("steps"), checkpoint.load_arrays(folder), state)
+    return callback
 
 
 def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:
-    """Build the algorithm, and try it for a step, so that what cannot work is refused before anything is written.
+    """Build the algorithm and try the environment for a step.
 
     Raises:
-        UserError: The policy section, the environment or both together do not work.
+        UserError: If the policy section, the environment or both together do not work.
     """
-    policy = experiment.policy
-    try:
-        layers = layers_bytes(policy.cell, 1, policy.hidden_size, policy.num_layers, policy.cell_kwargs)
-    except (ValueError, TypeError):
-        layers = 0  # which `make_policy` explains
-    check_memory(
-        f"policy: the training of num_layers {policy.num_layers:,} of hidden_size {policy.hidden_size:,} "
-        "(weights, gradients and Adam's moments)",
-        4 * layers,
-        device,
-    )
-    make_policy(experiment, env, device)
+    _check_policy_memory(experiment.policy, device)
     try:
         model = RecurrentPPO(
             RecurrentPolicy,
@@ -253,7 +213,10 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
             policy_kwargs=policy_kwargs(experiment.policy),
             seed=experiment.seed,
             device=device,
+            _init_setup_model=False,
         )
+        with policy_errors(experiment.policy, device):
+            model._setup_model()
         env.reset()
         env.action_space.seed(0)
         env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
@@ -263,34 +226,44 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
     except Exception as error:
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
-    env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it otherwise
+    env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it with the experiment's seed
     return model
 
 
-def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -> list[dict[str, Any]] | None:
-    """Warm up the recurrent layers of a run at its start, on whole episodes of random actions.
-
-    Returns:
-        What it did to the memory, and to that of a separate critic; None without a warm-up.
-    """
-
-    def sequences() -> tuple[Tensor, Tensor]:
-        seed = derived_seed(experiment.seed, WARM_UP)
-        env = make_vec_env(experiment.env, WARM_UP_EPISODES, seed)
-        try:
-            episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
-        finally:
-            close(env)
-        return episodes.features, episodes.lengths
-
-    return warm_up_run(
-        run,
-        experiment.warmup,
-        [memory.rnn for memory in (policy.lstm_actor, policy.lstm_critic) if memory is not None],
-        sequences,
-        truncate=False,
-        seed=experiment.seed,
+def _check_policy_memory(policy: PolicyConfig, device: torch.device) -> None:
+    try:
+        layers = layers_bytes(policy.cell, 1, policy.hidden_size, policy.num_layers, policy.cell_kwargs)
+    except (ValueError, TypeError):
+        return  # the policy says what is wrong
+    check_memory(
+        f"policy: the training of num_layers {policy.num_layers:,} of hidden_size {policy.hidden_size:,} "
+        "(weights, gradients and Adam's moments)",
+        4 * layers,
+        device,
     )
+
+
+def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, Any]]:
+    """Warm up the memory, and that of a separate critic, on whole episodes of random actions."""
+    seed = derived_seed(experiment.seed, WARM_UP)
+    env = make_vec_env(experiment.env, WARM_UP_EPISODES, seed)
+    try:
+        episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
+    finally:
+        close(env)
+    with user_errors("warmup", ValueError):
+        return [
+            warm_up(
+                memory,
+                episodes.features,
+                episodes.lengths,
+                steps=experiment.warmup.steps,
+                learning_rate=experiment.warmup.learning_rate,
+                truncate=False,
+                seed=experiment.seed,
+            ).summary()
+            for memory in policy.memories
+        ]
 
 
 def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:
@@ -304,18 +277,16 @@ def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:
 
 
 def without_gate_options(experiment: Experiment) -> Experiment:
-    """Leave `c_bias` and `t_max` out for a cell that has no slow gate, and say so.
+    """Leave out `c_bias` and `t_max` for a cell that has no slow gate, and say so.
 
-    A config that sets them for the gated cells can so be trained with every cell.
+    A config that sets them for the gated cells can thus be trained with every cell.
 
     Raises:
-        UserError: There is no such cell.
+        UserError: If there is no such cell.
     """
     policy = experiment.policy
-    try:
+    with user_errors("policy", ValueError):
         known = cell_options(policy.cell)
-    except ValueError as error:
-        raise UserError(f"policy: {one_sentence(error)}") from None
     idle = [name for name in ("c_bias", "t_max") if name in policy.cell_kwargs and name not in known]
     if not idle:
         return experiment

@@ -1,27 +1,39 @@
-"""The errors that become one sentence, and how such sentences are put together."""
+"""The errors that are shown to a user as one sentence, and how such sentences are made."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
 class UserError(ValueError):
-    """What a user did wrong; the message is one sentence: what, where, and what would be right."""
+    """A user's mistake; the message is one sentence: what is wrong, where, and what would be right."""
 
 
 class NonFiniteError(FloatingPointError):
-    """A NaN or an infinity turned up in training; the message says where."""
+    """A NaN or an infinity in training; the message says where."""
 
 
 class RunFailedError(RuntimeError):
     """A run that stopped by itself; the message is one sentence: what happened, where, and what is left."""
 
 
+@contextlib.contextmanager
+def user_errors(section: str, *types: type[Exception]) -> Iterator[None]:
+    """Turn errors of these types in the block into a UserError about a section of the configuration."""
+    try:
+        yield
+    except UserError:
+        raise
+    except types as error:
+        raise UserError(f"{section}: {one_sentence(error)}") from None
+
+
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """Return the sentence for a name that is none of the choices, with the nearest one first."""
+    """Return the sentence for a name that is not among the choices, with the nearest one first."""
     options = sorted(choices)
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f"did you mean {near[0]!r}? The" if near else "the"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def drawing(
         yield figure, axes
         picture = io.BytesIO()
         figure.savefig(picture, dpi=DPI, format="png", metadata={"Software": None})
-    runs.write_bytes(path, picture.getvalue())
+    write_bytes(path, picture.getvalue())
 
 
 def plain(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import named, write_bytes
 
 _NEGATIVE = np.array([60, 110, 255])
 _ZERO = np.array([40, 40, 40])
@@ -42,4 +42,4 @@ def save_gif(frames: Sequence[npt.NDArray[np.uint8]], path: Path, seconds: float
     first, *rest = [Image.fromarray(frame) for frame in frames]
     film = io.BytesIO()
     first.save(film, format="GIF", save_all=True, append_images=rest, duration=round(1000 * seconds), loop=0)
-    runs.write_bytes(runs.named(path), film.getvalue())
+    write_bytes(named(path), film.getvalue())

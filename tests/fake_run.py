@@ -44,7 +44,8 @@ def run(folder: Path) -> int:
     environment = {"date": "2026-01-01T00:00:00+00:00", "commit": "c0ffee", "processor": "P", "cores": 2}
     environment |= {"device": "cpu", "threads": 1}
     (folder / "environment.json").write_text(json.dumps(environment))
-    (folder / "result.json").write_text(json.dumps({"status": "interrupted"}))
+    interrupted = {"status": "interrupted", "steps": 0, "seconds": 0, "evaluation": None}
+    (folder / "result.json").write_text(json.dumps(interrupted))
     if cell == "goru":
         print("bistable-rl: the gradient became NaN.", file=sys.stderr)
         return 1

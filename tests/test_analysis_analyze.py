@@ -8,7 +8,7 @@ import pytest
 from bistable_rl.analysis.trained import cue_and_noise, read_subject
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
-from bistable_rl.runs import checkpoint
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig, load_experiment
 
 
@@ -39,7 +39,7 @@ def test_an_agent_is_analysed_into_figures_tables_and_a_page(
     for line in out.splitlines()[:-1]:
         assert f"- {line}" in page
     assert "one of 2 cues is read right" in out
-    steps = [int(folder.name) for folder in checkpoint.folders(trained)]
+    steps = [int(folder.name) for folder in Run(trained).checkpoints.all()]
     assert [int(row["steps"]) for row in rows(tmp_path / "a" / "attractors.csv")] == steps
     assert all(1 <= float(row["attractors"]) <= 8 for row in rows(tmp_path / "a" / "attractors.csv"))
     assert len(rows(tmp_path / "a" / "time_constants.csv")) == 8

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from new_run import new_run
 
-from bistable_rl.benchmarks.batches import Feed
+from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.runner import load_network, resume, start
 from bistable_rl.benchmarks.tasks.task import judge
 from bistable_rl.benchmarks.trainer import Trainer, learning_rate
 from bistable_rl.cli import main
 from bistable_rl.errors import UserError
-from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import (
     Benchmark,
     BenchmarkCheckpointConfig,
@@ -52,17 +52,17 @@ def small(**changes: Any) -> Benchmark:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(checkpoint.latest(run) / "weights.safetensors")
+    return safetensors.torch.load_file(Run(run).checkpoints.latest() / "weights.safetensors")
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
     """Return the rows of metrics.csv, the seconds aside."""
-    with (run / runs.METRICS).open(newline="") as file:
+    with (run / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "time/seconds"} for row in csv.DictReader(file)]
 
 
 def result(run: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((run / runs.RESULT).read_text())
+    read: dict[str, Any] = json.loads((run / "result.json").read_text())
     return read
 
 
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(
     extra = {"validation_size": 20} if data == "fixed" else {}
     config = small(data=data, training={"schedule": "cosine", **extra})
     whole = start(config, tmp_path / "whole")
-    run = runs.create(config, tmp_path / "killed")
+    run = new_run(config, tmp_path / "killed")
     update, left = Trainer._update, iter([3, 5, 7, 8, 11, 14, 9])
 
     def dying(trainer: Trainer) -> None:
@@ -121,8 +121,8 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(
 
     monkeypatch.setattr(Trainer, "_update", dying)
     kills = 0
-    while not (run / runs.RESULT).exists():
-        saved = checkpoint.folders(run)
+    while not (run / "result.json").exists():
+        saved = Run(run).checkpoints.all()
         first = int(saved[-1].name) if saved else 0
         monkeypatch.setattr(Trainer, "dies_at", first + next(left, 100), raising=False)
         try:
@@ -150,7 +150,7 @@ def test_a_stop_by_ctrl_c_saves_and_can_be_gone_on_with(
     assert main(["benchmark", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "runs")]) == 130
     run = tmp_path / "runs" / "small" / "nbrc-seed0"
     assert result(run)["status"] == "interrupted"
-    assert checkpoint.latest(run).name.endswith("10")
+    assert Run(run).checkpoints.latest().name.endswith("10")
     assert main(["benchmark", "--resume", str(run)]) == 0
     same(run, whole)
     assert "finished: 63 updates" in capsys.readouterr().out
@@ -165,7 +165,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_folder_that_holds_only_a_config_starts_at_the_beginning(tmp_path: Path) -> None:
-    run = runs.create(small(), tmp_path / "a")
+    run = new_run(small(), tmp_path / "a")
     resume(run)
     same(run, start(small(), tmp_path / "b"))
 
@@ -249,7 +249,7 @@ def test_a_network_trained_on_the_cpu_answers_the_same_on_a_gpu(task: str, cell:
     run = start(config, tmp_path)
     ours, made = load_network(run)
     theirs, _ = load_network(run, "cuda")
-    samples, index = Feed(config, made, torch.device("cpu")).test_set()
+    samples, index = Batches(config, made, torch.device("cpu")).test_set()
     x, target = samples.batch(index)
     with torch.no_grad():
         expected, answers = ours(x), theirs(x.cuda()).cpu()
@@ -315,7 +315,7 @@ def test_a_wrong_command_is_one_sentence(argv: list[str], expected: str, capsys:
 def test_twenty_kills_at_random_instants_leave_no_trace(tmp_path: Path) -> None:
     config = small(kwargs={"train_size": 4000, "length": 40}, training={"epochs": 4, "validation_size": 50})
     whole = start(config, tmp_path / "whole")
-    run = runs.create(config, tmp_path / "killed")
+    run = new_run(config, tmp_path / "killed")
     command = [sys.executable, "-m", "bistable_rl.cli", "benchmark", "--resume", str(run)]
     chance = random.Random(0)
     for _ in range(20):
@@ -336,9 +336,9 @@ def test_a_warm_up_is_done_once_and_a_resumed_run_tells_what_it_did(tmp_path: Pa
     assert done["steps"] == 3
     whole = weights(run)
     for kept in (1, 0):  # from the first checkpoint on, then from the beginning
-        for folder in checkpoint.folders(run)[kept:]:
+        for folder in Run(run).checkpoints.all()[kept:]:
             shutil.rmtree(folder)
-        (run / runs.RESULT).unlink()
+        (run / "result.json").unlink()
         resume(run)
         assert result(run)["warmup"] == [done]
         assert all(torch.equal(whole[name], tensor) for name, tensor in weights(run).items())

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl.benchmarks import TASKS, make_task
-from bistable_rl.benchmarks.batches import Feed
+from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
 from bistable_rl.benchmarks.tasks.task import DrawnTask, Task, Which, judge
 from bistable_rl.data import digits
@@ -184,13 +184,13 @@ def test_mnist_has_its_own_split_and_size() -> None:
     assert target[0, :5].tolist() == [7, 2, 1, 0, 4]
 
 
-def feed(**changes: Any) -> Feed:
+def feed(**changes: Any) -> Batches:
     training = TrainingConfig(batch_size=12, epochs=3, validation_size=changes.pop("validation_size", 0))
     benchmark = Benchmark("x", TaskConfig("copy_first"), training=training, **changes)
-    return Feed(benchmark, task("copy_first"), torch.device("cpu"))
+    return Batches(benchmark, task("copy_first"), torch.device("cpu"))
 
 
-def epoch(of: Feed, number: int) -> list[float]:
+def epoch(of: Batches, number: int) -> list[float]:
     """Return the first number of every sample of an epoch, in the order in which they come."""
     updates = range(number * of.epoch_updates, (number + 1) * of.epoch_updates)
     return [value for update in updates for value in of.batch(update)[1][0, :, 0].tolist()]
@@ -245,7 +245,7 @@ def test_answers_are_judged_as_in_the_paper() -> None:
 def test_images_cannot_be_fresh() -> None:
     benchmark = Benchmark("x", TaskConfig("line_mnist"), data="fresh")
     with pytest.raises(UserError, match="data must be fixed for line_mnist"):
-        Feed(benchmark, task("line_mnist"), torch.device("cpu"))
+        Batches(benchmark, task("line_mnist"), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

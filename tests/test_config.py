@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from new_run import new_run
 
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import find_config, shipped_configs, to_yaml
 from bistable_rl.runs.devices import check_torch_device, resolve_device
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment, load_benchmark, load_either, load_experiment
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
@@ -280,7 +281,7 @@ def test_a_config_that_is_neither_kind_is_refused_in_one_sentence(tmp_path: Path
 @pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])
 def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: type) -> None:
     config = load_either(write(tmp_path, text))
-    run = runs.create(config, tmp_path / "runs")
+    run = new_run(config, tmp_path / "runs")
     assert run == tmp_path / "runs" / "x" / "nbrc-seed0"
-    assert type(runs.read_config(run)) is kind
-    assert runs.read_config(run) == config
+    assert type(Run.open(run).config) is kind
+    assert Run.open(run).config == config

@@ -34,7 +34,7 @@ def test_a_run_without_a_final_evaluation_is_one_sentence(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
-    (run / "result.json").write_text('{"status": "interrupted", "evaluation": null}')
+    (run / "result.json").write_text('{"status": "interrupted", "steps": 0, "seconds": 0, "evaluation": null}')
     assert main([str(run), "--out", str(tmp_path / "x")]) == 2
     assert "ended without an evaluation" in capsys.readouterr().err
     (run / "result.json").write_text("{")

@@ -15,7 +15,7 @@ from bistable_rl.agents.training import train
 from bistable_rl.cli import main
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env
 from bistable_rl.errors import UserError
-from bistable_rl.runs import checkpoint
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import EnvConfig, Experiment
 
 COPY_FIRST = EnvConfig("bistable_rl/CopyFirst-v0", {"num_symbols": 4})
@@ -107,7 +107,9 @@ def test_evaluating_at_horizons_does_not_change_the_training(experiment: Experim
     plain = train(experiment, tmp_path / "plain")
     experiment.evaluation.horizons = [9, 30]
     asked = train(experiment, tmp_path / "asked")
-    weights = [safetensors.torch.load_file(checkpoint.latest(run) / "weights.safetensors") for run in (plain, asked)]
+    weights = [
+        safetensors.torch.load_file(Run(run).checkpoints.latest() / "weights.safetensors") for run in (plain, asked)
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     rows = json.loads((asked / "result.json").read_text())["horizons"]
     assert [(row["horizon"], row["length"], row["episodes"]) for row in rows] == [(9, 9, 5), (30, 30, 5)]

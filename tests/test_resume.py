@@ -28,8 +28,8 @@ from bistable_rl.cli import main
 from bistable_rl.envs.copy_first import CopyFirstVectorEnv
 from bistable_rl.errors import UserError
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import EnvConfig, Experiment
 
 
@@ -50,7 +50,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def cut_back(run: Path, steps: int) -> None:
     """Leave what a run that was killed in the update after a checkpoint leaves."""
-    for folder in checkpoint.folders(run):
+    for folder in Run(run).checkpoints.all():
         if int(folder.name) > steps:
             shutil.rmtree(folder)
     (run / "result.json").unlink()
@@ -137,7 +137,7 @@ def test_a_finished_run_says_so_and_a_larger_total_extends_it(
     assert main(["train", "--resume", str(run), "--total_steps", "400"]) == 0
     assert "finished: 400 steps" in capsys.readouterr().out
     assert outcome(run) == outcome(whole)
-    assert runs.read_experiment(run) == runs.read_experiment(whole)
+    assert Run.open(run).experiment() == Run.open(whole).experiment()
 
 
 def _only_config(run: Path) -> None:
@@ -174,13 +174,13 @@ def test_a_third_partys_environment_goes_on_with_new_episodes(experiment: Experi
     change(experiment, algorithm={"batch_size": 20}, checkpoint={"keep": 20, "every": 40})
     experiment.total_steps = 160
     run = train(experiment, tmp_path)
-    first = checkpoint.load_arrays(checkpoint.folders(run)[0])
+    first = checkpoint.load_arrays(Run(run).checkpoints.all()[0])
     cut_back(run, 80)
     resume(run)
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
     with (run / "metrics.csv").open() as file:
         assert [int(row["time/total_timesteps"]) for row in csv.DictReader(file)] == [40, 80, 120, 160]
-    last = checkpoint.load_arrays(checkpoint.latest(run))
+    last = checkpoint.load_arrays(Run(run).checkpoints.latest())
     assert not np.array_equal(first["observation"], last["observation"])
 
 
@@ -198,15 +198,15 @@ def test_the_best_weights_are_kept_beside_the_last(
     monkeypatch.setattr(callbacks, "evaluate", fixed)
     experiment.evaluation.every = 80
     run = train(experiment, tmp_path)
-    assert checkpoint.best(run).name == "best-000000000320"
+    assert Run(run).checkpoints.best().name == "best-000000000320"
     assert len(list((run / "checkpoints").glob("best-*"))) == 1
     assert load(run, best=True).steps == 320
     assert load(run).steps == 400
-    assert json.loads((checkpoint.best(run) / "state.json").read_text())["evaluation"]["return_mean"] == 2.0
+    assert json.loads((Run(run).checkpoints.best() / "state.json").read_text())["evaluation"]["return_mean"] == 2.0
 
 
 def test_the_best_weights_until_the_last_checkpoint_survive_better_ones_that_are_lost(tmp_path: Path) -> None:
-    network, optimizer = torch.nn.Linear(1, 1), torch.optim.Adam([torch.zeros(1)])
+    checkpoints = Run(tmp_path).checkpoints
 
     def bests() -> list[str]:
         return sorted(
@@ -214,19 +214,19 @@ def test_the_best_weights_until_the_last_checkpoint_survive_better_ones_that_are
         )
 
     for steps in (20, 50):
-        checkpoint.save_best(tmp_path, steps, network, {})
-    checkpoint.save(tmp_path, 60, network, optimizer, keep=1)
+        checkpoints.add_best(steps, {"state.json": b""})
+    checkpoints.add(60, {"state.json": b""}, keep=1)
     for steps in (70, 80):
-        checkpoint.save_best(tmp_path, steps, network, {})
+        checkpoints.add_best(steps, {"state.json": b""})
         assert bests() == ["50", str(steps)]
-    checkpoint.forget_best(tmp_path, 60)  # killed, it goes on from there
-    assert checkpoint.best(tmp_path).name == "best-000000000050"
-    checkpoint.save_best(tmp_path, 60, network, {})
+    checkpoints.forget_best(60)  # killed, it goes on from there
+    assert checkpoints.best().name == "best-000000000050"
+    checkpoints.add_best(60, {"state.json": b""})
     assert bests() == ["60"]
 
 
 def test_evaluate_takes_the_best_weights_when_asked(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = int(checkpoint.best(trained).name.removeprefix("best-"))
+    steps = int(Run(trained).checkpoints.best().name.removeprefix("best-"))
     assert main(["evaluate", str(trained), "--best", "--episodes", "2"]) == 0
     assert f"trained for {steps:,} steps" in capsys.readouterr().out
 
@@ -236,7 +236,7 @@ def test_the_time_and_the_memory_of_a_run_add_up_over_its_parts(
 ) -> None:
     run = train(experiment, tmp_path)
     cut_back(run, 320)
-    folder = checkpoint.latest(run)
+    folder = Run(run).checkpoints.latest()
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(state | {"seconds": 1000.0}))
     ticks = itertools.count(0, 3)  # a clock that goes on by 3 s whenever it is looked at: this part takes no time
@@ -255,26 +255,26 @@ def _other_copies(run: Path) -> None:
 
 
 def _no_arrays(run: Path) -> None:
-    (checkpoint.latest(run) / "training.safetensors").unlink()
+    (Run(run).checkpoints.latest() / "training.safetensors").unlink()
 
 
 def _broken_arrays(run: Path) -> None:
     import pickle
 
-    (checkpoint.latest(run) / "training.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (Run(run).checkpoints.latest() / "training.safetensors").write_bytes(pickle.dumps({"a": 1}))
 
 
 def _broken_moments(run: Path) -> None:
-    file = checkpoint.latest(run) / "optimizer.safetensors"
+    file = Run(run).checkpoints.latest() / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
 
 
 def _broken_counters(run: Path) -> None:
-    (checkpoint.latest(run) / "state.json").write_text('{"steps": 320}')
+    (Run(run).checkpoints.latest() / "state.json").write_text('{"steps": 320}')
 
 
 def _state(run: Path, **changes: Any) -> None:
-    file = checkpoint.latest(run) / "state.json"
+    file = Run(run).checkpoints.latest() / "state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
@@ -287,7 +287,7 @@ def _no_seconds(run: Path) -> None:
 
 
 def _moments(run: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    file = checkpoint.latest(run) / "optimizer.safetensors"
+    file = Run(run).checkpoints.latest() / "optimizer.safetensors"
     tensors = safetensors.torch.load_file(file)
     change(tensors)
     safetensors.torch.save_file(tensors, file)
@@ -302,7 +302,7 @@ def _lost_moment(run: Path) -> None:
 
 
 def _array(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    file = checkpoint.latest(run) / "training.safetensors"
+    file = Run(run).checkpoints.latest() / "training.safetensors"
     arrays = safetensors.numpy.load_file(file)
     safetensors.numpy.save_file(arrays | {name: change(arrays[name])}, file)
 
@@ -436,13 +436,13 @@ def test_a_run_killed_twenty_times_equals_one_that_was_not(experiment: Experimen
         reached = done
         while reached <= done and process.poll() is None:  # it has loaded, and made a checkpoint of its own
             time.sleep(0.01)
-            reached = max([int(folder.name) for folder in checkpoint.folders(run)], default=-1)
+            reached = max([int(folder.name) for folder in Run(run).checkpoints.all()], default=-1)
         time.sleep(instants.uniform(0, 0.3))
         assert process.poll() is None, process.communicate()
         process.kill()
         process.communicate()
         kills += 1
-        now = int(checkpoint.latest(run).name)
+        now = int(Run(run).checkpoints.latest().name)
         assert now >= reached  # no checkpoint was lost
         done = now
     out, err = process.communicate(timeout=600)

@@ -16,14 +16,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from new_run import new_run
 
 from bistable_rl.agents.training import resume, train
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
 from bistable_rl.runs import checkpoint, lock
-from bistable_rl.runs import run as runs
+from bistable_rl.runs import folder as run_folder
+from bistable_rl.runs.files import named, read_json, write_bytes, write_json
+from bistable_rl.runs.recording import recording
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, EnvConfig, Experiment, NetworkConfig, TaskConfig
+from bistable_rl.runs.stopping import Stopper
 
 BENCHMARK = Benchmark("small", TaskConfig("copy_first", {"length": 5}), NetworkConfig(hidden_size=4), device="cpu")
 
@@ -64,7 +69,7 @@ def _checkpoints(run: Path, home: Path) -> None:
 
 
 def _a_checkpoint(run: Path, home: Path) -> None:
-    newest = checkpoint.latest(run)
+    newest = Run(run).checkpoints.latest()
     shutil.move(newest, home)
     newest.symlink_to(home / newest.name)
 
@@ -134,9 +139,9 @@ def test_checkpoints_reached_by_a_link_are_never_pruned(trained: Path, home: Pat
     before = files(tmp_path)
     network = torch.nn.Linear(1, 1)
     with pytest.raises(UserError, match="checkpoints is a link"):
-        checkpoint.save_best(run, 10**6, network, {})
+        Run(run).checkpoints.add_best(10**6, checkpoint.pack(network, {"steps": 10**6, "evaluation": {}}))
     with pytest.raises(UserError, match="checkpoints is a link"):
-        checkpoint.forget_best(run, 0)
+        Run(run).checkpoints.forget_best(0)
     assert files(tmp_path) == before
 
 
@@ -182,7 +187,7 @@ def test_a_run_folder_may_itself_be_a_link(trained: Path, tmp_path: Path) -> Non
     run = copied(trained, tmp_path)
     (tmp_path / "mine").symlink_to(run)
     resume(tmp_path / "mine")
-    assert runs.is_finished(run, 400)
+    assert Run(run).finished(400)
 
 
 def test_overwrite_leaves_a_linked_run_alone(experiment: Experiment, trained: Path, tmp_path: Path) -> None:
@@ -191,8 +196,8 @@ def test_overwrite_leaves_a_linked_run_alone(experiment: Experiment, trained: Pa
     (tmp_path / "runs" / "small" / "nbrc-seed0").symlink_to(run)
     before = files(run)
     with pytest.raises(UserError, match="is a link, so --overwrite leaves it alone"):
-        runs.create(experiment, tmp_path / "runs", overwrite=True)
-    assert runs.create(experiment, tmp_path / "runs").name == "nbrc-seed0-2"
+        new_run(experiment, tmp_path / "runs", overwrite=True)
+    assert new_run(experiment, tmp_path / "runs").name == "nbrc-seed0-2"
     assert files(run) == before
 
 
@@ -204,7 +209,7 @@ def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to("b.json")
     (tmp_path / "b.json").symlink_to(tmp_path / "results" / "c.json")
     for value in (1, 2):
-        runs.write_json(runs.named(tmp_path / "a.json"), {"value": value})
+        write_json(named(tmp_path / "a.json"), {"value": value})
         assert json.loads((tmp_path / "results" / "c.json").read_text()) == {"value": value}
     assert (tmp_path / "a.json").is_symlink()
     assert (tmp_path / "b.json").is_symlink()
@@ -215,14 +220,14 @@ def test_links_in_a_circle_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UserError, match="circle"):
-        runs.named(tmp_path / "a")
+        named(tmp_path / "a")
 
 
 def test_a_private_file_stays_private(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("{}")
     path.chmod(0o600)
-    runs.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -232,16 +237,16 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()
-    runs.write_bytes(pipe, b"data")
+    write_bytes(pipe, b"data")
     reader.join(10)
     assert received == [b"data"]
     assert pipe.is_fifo()
 
 
 def test_a_device_is_written_to_and_a_full_one_is_one_sentence() -> None:
-    runs.write_bytes(Path("/dev/null"), b"data")
+    write_bytes(Path("/dev/null"), b"data")
     with pytest.raises(UserError, match="/dev/full cannot be written: No space left on device"):
-        runs.write_bytes(Path("/dev/full"), b"data")
+        write_bytes(Path("/dev/full"), b"data")
     assert Path("/dev/null").is_char_device()
     assert Path("/dev/full").is_char_device()
 
@@ -250,8 +255,8 @@ def test_a_device_is_written_to_and_a_full_one_is_one_sentence() -> None:
 @pytest.mark.parametrize("to", ["a pipe", "a file"])
 def test_standard_output_gets_what_is_written_in_its_turn(name: str, to: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from bistable_rl.runs import run as runs; print('first'); "
-        "path = runs.named(Path(sys.argv[1])); runs.write_bytes(path, b'second\\n'); print('third')"
+        "import sys; from pathlib import Path; from bistable_rl.runs.files import named, write_bytes; print('first'); "
+        "path = named(Path(sys.argv[1])); write_bytes(path, b'second\\n'); print('third')"
     )
     command = [sys.executable, "-c", code, name]
     if to == "a pipe":
@@ -291,7 +296,7 @@ def test_a_folder_in_which_another_trains_is_refused_and_nothing_is_touched(
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "small" / "nbrc-seed0"))
     (run / "result.json").unlink()
-    with runs.locked(run):
+    with Run(run).locked():
         before = files(tmp_path)
         assert main(["train", "--resume", str(run)]) == 2
         assert f"another process is training in {run} (pid {os.getpid()}); wait" in capsys.readouterr().err
@@ -300,7 +305,7 @@ def test_a_folder_in_which_another_trains_is_refused_and_nothing_is_touched(
         assert files(tmp_path) == before
         assert main(["evaluate", str(run), "--episodes", "1"]) == 0  # it only reads
     resume(run)
-    assert runs.is_finished(run, 400)
+    assert Run(run).finished(400)
     assert not (run / lock.LOCK).exists()
 
 
@@ -347,7 +352,7 @@ def test_a_lock_is_not_held_by_what_an_environment_forks(tmp_path: Path) -> None
         lock._open.discard(held.descriptor)
 
 
-def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_again(tmp_path: Path) -> None:
     for _ in range(3):
         first = lock.take(tmp_path)
         assert first.held
@@ -358,7 +363,7 @@ def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_anew(tmp_path: 
 
 def test_a_child_takes_over_the_lock_that_its_parent_took_for_it(tmp_path: Path) -> None:
     held = lock.take(tmp_path)
-    code = "import sys; from bistable_rl.runs import run as runs; from pathlib import Path\nwith runs.locked(Path(sys.argv[1])): pass"
+    code = "import sys; from bistable_rl.runs.run import Run\nwith Run(sys.argv[1]).locked(): pass"
     environment = {**os.environ, lock.INHERITED: str(held.descriptor)}
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, env=environment, pass_fds=[held.descriptor], capture_output=True, check=False)
@@ -375,24 +380,24 @@ def test_a_new_run_appears_with_its_config_or_not_at_all(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_text", killed)
+        patch.setattr(run_folder, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
-            runs.create(experiment, tmp_path)
+            new_run(experiment, tmp_path)
     assert list((tmp_path / "small").iterdir()) == []
     for name in (".nbrc-seed0.1", ".nbrc-seed0.1.2"):  # kill -9 leaves these
         (tmp_path / "small" / name).mkdir()
         (tmp_path / "small" / name / "config.yaml").write_text("")
     (tmp_path / "small" / ".nbrc-seed0.mine").mkdir()
     (tmp_path / "small" / ".nbrc-seed0.9").mkdir()
-    with runs.locked(tmp_path / "small" / ".nbrc-seed0.9"):  # its maker lives
-        runs.create(experiment, tmp_path)
+    with Run(tmp_path / "small" / ".nbrc-seed0.9").locked():  # its maker lives
+        new_run(experiment, tmp_path)
         names = {path.name for path in (tmp_path / "small").iterdir()}
     assert names == {"nbrc-seed0", ".nbrc-seed0.mine", ".nbrc-seed0.9"}
 
 
 def test_runs_that_begin_at_once_get_a_folder_each(experiment: Experiment, tmp_path: Path) -> None:
     made: list[Path] = []
-    threads = [threading.Thread(target=lambda: made.append(runs.create(experiment, tmp_path))) for _ in range(12)]
+    threads = [threading.Thread(target=lambda: made.append(new_run(experiment, tmp_path))) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -415,7 +420,7 @@ def started(config: Path, out: Path, *command: str) -> "subprocess.Popen[str]":
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while len(checkpoint.folders(out / "small" / "nbrc-seed0")) < 2:
+    while len(Run(out / "small" / "nbrc-seed0").checkpoints.all()) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -444,7 +449,7 @@ def test_what_a_job_manager_and_a_closed_terminal_send_stops_as_ctrl_c_does(
     assert "interrupted: " in out
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["signal"]) == ("interrupted", sent)
-    assert int(checkpoint.latest(run).name) == result["steps"]
+    assert int(Run(run).checkpoints.latest().name) == result["steps"]
     with (run / "metrics.csv").open() as file:
         rows = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
     assert rows == list(range(80, rows[-1] + 1, 80))
@@ -454,15 +459,15 @@ def test_what_a_job_manager_and_a_closed_terminal_send_stops_as_ctrl_c_does(
 def test_a_signal_before_the_first_step_leaves_a_result(
     module: str, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = runs.write_environment
+    write = Run.write_environment
 
-    def interrupted(run: Path, hardware: dict[str, Any]) -> None:
+    def interrupted(run: Run, hardware: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         write(run, hardware)
 
-    monkeypatch.setattr(runs, "write_environment", interrupted)
+    monkeypatch.setattr(Run, "write_environment", interrupted)
     run = train(experiment, tmp_path) if module == "training" else start(BENCHMARK, tmp_path)
-    result = runs.read_result(run)
+    result = Run.open(run).result
     assert result is not None
     assert (result["status"], result["signal"], result["steps"]) == ("interrupted", "SIGTERM", 0)
 
@@ -484,7 +489,7 @@ def test_a_training_in_a_side_thread_is_stopped_by_its_event(experiment: Experim
     thread.start()
     run = tmp_path / "small" / "nbrc-seed0"
     deadline = time.monotonic() + 60
-    while len(checkpoint.folders(run)) < 2:
+    while len(Run(run).checkpoints.all()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     stop.set()
@@ -492,7 +497,7 @@ def test_a_training_in_a_side_thread_is_stopped_by_its_event(experiment: Experim
     assert ended == [run]
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["signal"]) == ("interrupted", None)
-    assert int(checkpoint.latest(run).name) == result["steps"]
+    assert int(Run(run).checkpoints.latest().name) == result["steps"]
 
 
 def test_a_benchmark_in_a_side_thread_is_stopped_by_its_event(tmp_path: Path) -> None:
@@ -502,7 +507,7 @@ def test_a_benchmark_in_a_side_thread_is_stopped_by_its_event(tmp_path: Path) ->
     thread.start()
     thread.join(60)
     assert json.loads((ended[0] / "result.json").read_text())["status"] == "interrupted"
-    assert checkpoint.folders(ended[0])
+    assert Run(ended[0]).checkpoints.all()
 
 
 # --- environments that break ------------------------------------------------------------------------------
@@ -589,7 +594,7 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     monkeypatch.setattr(Breaking, "error", error)
     with pytest.warns(UserWarning, match="the environment could not be closed: .*(no display|SystemExit)"):
         run = train(breaking, tmp_path)
-    assert runs.is_finished(run, 400)
+    assert Run(run).finished(400)
 
 
 def test_a_clock_that_is_set_back_changes_neither_fps_nor_seconds(
@@ -624,18 +629,18 @@ ODD_RESULTS = {
 
 
 @pytest.mark.parametrize("odd", ODD_RESULTS)
-def test_a_broken_result_is_one_sentence_where_it_is_read_and_made_anew_where_the_run_goes_on(
+def test_a_broken_result_is_one_sentence_where_it_is_read_and_written_again_by_a_resumed_run(
     odd: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(trained, tmp_path)
     (run / "result.json").write_bytes(ODD_RESULTS[odd])
     with pytest.raises(UserError, match=r"result.json is broken: .*[.]$"):
-        runs.read_result(run)
-    assert not runs.is_finished(run)
+        _ = Run.open(run).result
+    assert not Run(run).finished()
     if odd == "no steps":
         assert main(["train", "--resume", str(run)]) == 0
         assert "finished: 400 steps" in capsys.readouterr().out
-        assert runs.is_finished(run, 400)
+        assert Run(run).finished(400)
 
 
 def test_an_evaluation_that_cannot_be_shown_is_one_sentence(
@@ -678,7 +683,7 @@ def test_safetensors_of_odd_content_are_one_sentence(
     file: str, content: bytes, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(trained, tmp_path)
-    (checkpoint.latest(run) / f"{file}.safetensors").write_bytes(content)
+    (Run(run).checkpoints.latest() / f"{file}.safetensors").write_bytes(content)
     assert main(["train", "--resume", str(run)]) == 2
     err = capsys.readouterr().err
     assert "the checkpoint " in err
@@ -693,17 +698,20 @@ def test_a_state_of_odd_content_is_one_sentence(
     content: bytes, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(trained, tmp_path)
-    (checkpoint.latest(run) / "state.json").write_bytes(content)
+    (Run(run).checkpoints.latest() / "state.json").write_bytes(content)
     assert main(["train", "--resume", str(run)]) == 2
     assert "the checkpoint " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_result_that_is_not_finite_is_a_failed_run_with_its_key(value: float, tmp_path: Path) -> None:
-    result = {"status": "finished", "steps": 3, "checkpoint": None, "evaluation": {"mse": value, "accuracy": 0.5}}
-    with pytest.raises(RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"):
-        runs.finish(tmp_path, result, None, "3 updates")
-    written = runs.read_json(tmp_path / "result.json")
+    result = {"steps": 3, "evaluation": {"mse": value, "accuracy": 0.5}}
+    with (
+        pytest.raises(RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"),
+        recording(Run(tmp_path), lambda: result, hardware={}, stopper=Stopper(), unit="updates"),
+    ):
+        pass
+    written = read_json(tmp_path / "result.json")
     assert (written["status"], written["evaluation"]) == ("failed", {"mse": None, "accuracy": 0.5})
 
 
@@ -718,7 +726,7 @@ def test_returns_of_an_evaluation_that_are_not_finite_are_a_failed_run(
     monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: endless)
     with pytest.raises(RunFailedError, match=f"return_mean became {kind} in the evaluation after 160 env"):
         train(experiment, tmp_path)
-    assert runs.read_json(tmp_path / "small" / "nbrc-seed0" / "result.json")["status"] == "failed"
+    assert read_json(tmp_path / "small" / "nbrc-seed0" / "result.json")["status"] == "failed"
 
 
 def test_a_test_error_that_is_not_finite_is_the_same_sentence_at_every_resume(

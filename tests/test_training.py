@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +20,16 @@ import torch
 import bistable_rl
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
-from bistable_rl.agents.make_env import derived_seed, make_vec_env
-from bistable_rl.agents.record import Episodes
-from bistable_rl.agents.training import train
+from bistable_rl.agents.play import Episodes
+from bistable_rl.agents.training import resume, train
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
-from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.config import shipped_configs
+from bistable_rl.runs.config import read_yaml, shipped_configs
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.seeds import derived_seed
 
 
 def test_a_run_folder_is_complete(trained: Path) -> None:
@@ -51,7 +52,7 @@ def test_metrics_have_a_row_an_update_and_an_evaluation_when_it_is_due(trained: 
 
 
 def test_the_last_checkpoints_are_kept(trained: Path) -> None:
-    assert [folder.name for folder in checkpoint.folders(trained)] == ["000000000320", "000000000400"]
+    assert [folder.name for folder in Run(trained).checkpoints.all()] == ["000000000320", "000000000400"]
 
 
 def test_tensorboard_holds_scalars_and_the_config(trained: Path) -> None:
@@ -85,7 +86,7 @@ def test_opening_a_run_never_unpickles(trained: Path, monkeypatch: pytest.Monkey
 
 def test_a_reopened_agent_acts_as_the_trained_one(trained: Path) -> None:
     agent = load(trained)
-    weights = safetensors.torch.load_file(checkpoint.latest(trained) / "weights.safetensors")
+    weights = safetensors.torch.load_file(Run(trained).checkpoints.latest() / "weights.safetensors")
     for name, tensor in agent.policy.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
     action, state = agent.predict(np.zeros(4, np.float32))
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     second = train(experiment, tmp_path / "b")
 
     def outcome(run: Path) -> tuple[dict[str, bytes], list[str]]:
-        tensors = safetensors.torch.load_file(checkpoint.latest(run) / "weights.safetensors")
+        tensors = safetensors.torch.load_file(Run(run).checkpoints.latest() / "weights.safetensors")
         with (run / "metrics.csv").open() as file:
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
         return {name: t.numpy().tobytes() for name, t in tensors.items()}, [str(row) for row in rows]
@@ -137,7 +138,7 @@ def test_options_of_a_slow_gate_are_left_out_for_a_cell_without_one(
     experiment.total_steps = 80
     run = train(experiment, tmp_path)
     assert "lmu has no slow gate" in capsys.readouterr().err
-    assert runs.read_experiment(run).policy.cell_kwargs == {"theta": 9.0}
+    assert Run.open(run).experiment().policy.cell_kwargs == {"theta": 9.0}
 
 
 def test_files_of_a_run_are_as_readable_as_others(experiment: Experiment, tmp_path: Path) -> None:
@@ -155,8 +156,8 @@ def test_the_policy_section_reaches_the_network(experiment: Experiment, tmp_path
     experiment.policy.num_layers, experiment.policy.critic, experiment.policy.net_arch = 2, "separate", [7]
     experiment.total_steps = 80
     shapes = {name: tuple(p.shape) for name, p in load(train(experiment, tmp_path)).policy.named_parameters()}
-    assert shapes["lstm_critic.rnn.cells.1.weight_ih"] == (24, 8)
-    assert shapes["mlp_extractor.policy_net.0.weight"] == (7, 8)
+    assert shapes["critic_memory.cells.1.weight_ih"] == (24, 8)
+    assert shapes["actor_mlp.0.weight"] == (7, 8)
 
 
 def test_seeds_and_purposes_share_no_episodes(experiment: Experiment) -> None:
@@ -185,7 +186,7 @@ def test_two_evaluations_of_a_training_play_the_same_episodes(
 
 
 def test_the_optimizer_is_kept(trained: Path) -> None:
-    tensors = safetensors.torch.load_file(checkpoint.latest(trained) / "optimizer.safetensors")
+    tensors = safetensors.torch.load_file(Run(trained).checkpoints.latest() / "optimizer.safetensors")
     parameters = list(load(trained).policy.parameters())
     assert {name for name in tensors if name.endswith("exp_avg_sq")} == {
         f"{i}.exp_avg_sq" for i in range(len(parameters))
@@ -369,7 +370,7 @@ def _copy(run: Path, to: Path) -> Path:
 
 
 def _truncate(run: Path) -> None:
-    file = checkpoint.latest(run) / "weights.safetensors"
+    file = Run(run).checkpoints.latest() / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
 
 
@@ -390,15 +391,15 @@ def _no_checkpoint(run: Path) -> None:
 
 
 def _broken_counters(run: Path) -> None:
-    (checkpoint.latest(run) / "state.json").write_text("{")
+    (Run(run).checkpoints.latest() / "state.json").write_text("{")
 
 
 def _no_weights(run: Path) -> None:
-    (checkpoint.latest(run) / "weights.safetensors").unlink()
+    (Run(run).checkpoints.latest() / "weights.safetensors").unlink()
 
 
 def _nan_weights(run: Path) -> None:
-    file = checkpoint.latest(run) / "weights.safetensors"
+    file = Run(run).checkpoints.latest() / "weights.safetensors"
     tensors = safetensors.torch.load_file(file)
     tensors["value_net.bias"].fill_(float("nan"))
     safetensors.torch.save_file(tensors, file)
@@ -407,7 +408,7 @@ def _nan_weights(run: Path) -> None:
 def _a_pickle(run: Path) -> None:
     import pickle
 
-    (checkpoint.latest(run) / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (Run(run).checkpoints.latest() / "weights.safetensors").write_bytes(pickle.dumps({"a": 1}))
 
 
 @pytest.mark.parametrize(
@@ -583,7 +584,7 @@ def _start(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     deadline = time.monotonic() + 120
-    while len(checkpoint.folders(out / "small" / "nbrc-seed0")) < 2:
+    while len(Run(out / "small" / "nbrc-seed0").checkpoints.all()) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -627,7 +628,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_last_checkpoint(
     write_bytes = Path.write_bytes
 
     def full(self: Path, data: bytes) -> int:
-        if len(checkpoint.folders(tmp_path / "small" / "nbrc-seed0")) == 2:
+        if len(Run(tmp_path / "small" / "nbrc-seed0").checkpoints.all()) == 2:
             write_bytes(self, data[: len(data) // 2])
             raise OSError(28, "No space left on device")
         return write_bytes(self, data)
@@ -657,7 +658,7 @@ def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Pa
     start = safetensors.torch.load_file(sorted((cold / "checkpoints").iterdir())[0] / "weights.safetensors")
     moved = {name for name in start if not torch.equal(start[name], weights[0][name])}
     assert moved
-    assert all(name.startswith(("lstm_actor.rnn", "lstm_critic.rnn")) for name in moved)
+    assert all(name.startswith(("memory.", "critic_memory.")) for name in moved)
 
 
 def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
@@ -671,3 +672,37 @@ def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
         train(load_experiment(config, ["--warmup.steps", "5"]), tmp_path)
     result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
     assert result["status"] == "failed"
+
+
+def test_a_run_that_is_stopped_before_its_warm_up_begins_with_it_when_it_is_resumed(
+    config: Path, tmp_path: Path
+) -> None:
+    experiment = load_experiment(config, ["--warmup.steps", "2", "--total_steps", "80"])
+    stop = threading.Event()
+    stop.set()
+    run = train(experiment, tmp_path, stop=stop)
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+    resume(run)
+    assert json.loads((run / "result.json").read_text())["warmup"][0]["steps"] == 2
+
+
+def test_a_training_reads_its_config_once_and_builds_its_policy_once(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bistable_rl.agents.policy import RecurrentPolicy
+
+    init, counts = RecurrentPolicy.__init__, {"policies": 0, "configs": 0}
+
+    def built(self: RecurrentPolicy, *args: Any, **kwargs: Any) -> None:
+        counts["policies"] += 1
+        init(self, *args, **kwargs)
+
+    def read(path: Path) -> dict[str, Any]:
+        counts["configs"] += 1
+        return read_yaml(path)
+
+    monkeypatch.setattr(RecurrentPolicy, "__init__", built)
+    monkeypatch.setattr("bistable_rl.runs.run.read_yaml", read)
+    run = _copy(trained, tmp_path)
+    assert main(["train", "--resume", str(run), "--total_steps", "480"]) == 0
+    assert counts == {"policies": 1, "configs": 1}

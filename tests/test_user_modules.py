@@ -205,8 +205,8 @@ def test_a_folder_of_logs_is_not_taken_for_a_library_that_is_not_installed(tmp_p
     [
         ("my_env:Walk-v0", "environment 'my_env:Walk-v0' needs the package 'my_env', which fails: ZeroDivisionError"),
         ("my.env:Walk-v0", "needs the package 'my.env', which is neither installed nor in {folder}; run this in"),
-        ("../my_env:Walk-v0", "needs the package '../my_env', which is no name of a module"),
-        ("my_env:b:Walk-v0", "needs the package 'my_env:b', which is no name of a module"),
+        ("../my_env:Walk-v0", "needs the package '../my_env', which is not the name of a module"),
+        ("my_env:b:Walk-v0", "needs the package 'my_env:b', which is not the name of a module"),
         ("os:Walk-v0", "unknown environment id 'Walk-v0'"),
     ],
 )

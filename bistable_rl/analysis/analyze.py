@@ -13,7 +13,7 @@ from bistable_rl.dynamics.attractors import attractors
 from bistable_rl.dynamics.gates import GateTrace, gate_trace, gates_of
 from bistable_rl.dynamics.memory import survival, time_constants
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import inside, make_folder, write_text
 
 STARTS = 32
 """Sequences whose end states are counted as attractors."""
@@ -41,8 +41,8 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
     except ValueError as error:
         raise UserError(f"{run}: {one_sentence(error)}") from None
     if out.is_relative_to(run):
-        runs.inside(run, *out.relative_to(run).parts)
-    out = runs.make_folder(out)
+        inside(run, *out.relative_to(run).parts)
+    out = make_folder(out)
     trace = gate_trace(subject.rnn, subject.x)
     page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]
     found: list[str] = []
@@ -58,7 +58,7 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
         lines, files = part
         found += lines
         page += [f"## {title}", "", *(f"- {line}" for line in lines), "", *(f"![{title}]({f})" for f in files), ""]
-    runs.write_text(out / "analysis.md", "\n".join(page))
+    write_text(out / "analysis.md", "\n".join(page))
     return found
 
 
@@ -107,7 +107,7 @@ def _write_aligned(path: Path, aligned: dict[str, dict[str, Aligned]]) -> None:
                     f"{' '.join(label.split())},{event},{layer + 1},{offset},{mean:.6g}"
                     for offset, mean in zip(values.offset, row, strict=True)
                 ]
-    runs.write_text(path, "\n".join(rows) + "\n")
+    write_text(path, "\n".join(rows) + "\n")
 
 
 def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
@@ -119,11 +119,11 @@ def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
     cell = subject.rnn.cell
     constants = time_constants(subject.rnn, x[1:, :TIMED])
     rows = [f"{layer + 1},{unit},{value:g}" for (layer, unit), value in np.ndenumerate(constants)]
-    runs.write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
+    write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
     analysis_figures.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
     kept = survival(subject.rnn, x, cues)
     rows = [f"{layer + 1},{step},{value:.6g}" for (layer, step), value in np.ndenumerate(kept.accuracy)]
-    runs.write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
+    write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
     analysis_figures.draw_survival(out / "survival.png", cell, kept)
     lines = []
     for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
@@ -154,7 +154,7 @@ def _attractors(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
         for steps, count, layers in zip(trained, counts, stars, strict=True)
     ]
     header = "steps,attractors,vaa," + ",".join(f"vaa_star_layer{layer + 1}" for layer in range(len(stars[0])))
-    runs.write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
+    write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
     analysis_figures.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
     lines = [
         f"after {steps:,} steps of training: {count.mean():.1f} attractors reached from {n} states "

@@ -8,7 +8,6 @@ writes FILE.png, FILE.csv and FILE.md: the table, with the hardware, dates and c
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 from collections import defaultdict
@@ -21,7 +20,9 @@ import numpy as np
 
 from bistable_rl import figure_style
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import named, write_text
+from bistable_rl.runs.folder import METRICS, RESULT
+from bistable_rl.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,18 @@ def read(run: Path) -> Curve:
     Raises:
         UserError: It is no run folder, or the run has not ended, or its environment reports no success.
     """
-    experiment = runs.read_experiment(run)
+    opened = Run.open(run)
+    experiment = opened.experiment()
     try:
-        result = runs.read_json(run / runs.RESULT)
-        environment = runs.read_json(run / runs.ENVIRONMENT)
-        with (run / runs.METRICS).open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["rollout/success_rate"]]
+        result = opened.result
+        if result is None:
+            raise UserError(f"{run} has no {RESULT} yet; wait until the run has ended.")
+        environment = opened.environment
+        rows = [row for row in opened.metrics.rows() if row["rollout/success_rate"]]
     except FileNotFoundError as error:
         raise UserError(f"{run} has no {Path(error.filename).name} yet; wait until the run has ended.") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run}: its files are broken ({one_sentence(error)})") from None
     if not isinstance(result.get("evaluation"), dict) or not isinstance(
@@ -66,7 +71,7 @@ def read(run: Path) -> Curve:
     ):
         raise UserError(f"{run} ended without an evaluation that reports success ({result.get('status')}).")
     if not rows:
-        raise UserError(f"{run}/{runs.METRICS} reports no success rate, so there is no curve to draw.")
+        raise UserError(f"{run}/{METRICS} reports no success rate, so there is no curve to draw.")
     steps = np.array([int(row["time/total_timesteps"]) for row in rows])
     success = np.array([float(row["rollout/success_rate"]) for row in rows])
     return Curve(experiment.policy.cell, experiment.seed, steps, success, result, environment)
@@ -104,7 +109,7 @@ def write_csv(curves: Sequence[Curve], path: Path) -> None:
     for curve in curves:
         for steps, success in zip(curve.steps, curve.success, strict=True):
             lines.append(f"{curve.cell},{curve.seed},{steps},{success:.4g}")
-    runs.write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def draw(curves: Sequence[Curve], path: Path, chance: float | None = None) -> None:
@@ -140,11 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{args.out.parent} cannot be made: {error.strerror}.") from None
-        write_csv(curves, runs.named(Path(f"{args.out}.csv")))
-        draw(curves, runs.named(Path(f"{args.out}.png")), args.chance)
+        write_csv(curves, named(Path(f"{args.out}.csv")))
+        draw(curves, named(Path(f"{args.out}.png")), args.chance)
         command = shlex.join(["python", "-m", "bistable_rl.analysis.curves", *(sys.argv[1:] if argv is None else argv)])
         page = table(curves, command)
-        runs.write_text(runs.named(Path(f"{args.out}.md")), page)
+        write_text(named(Path(f"{args.out}.md")), page)
     except UserError as error:
         print(f"curves: {error}", file=sys.stderr)
         return 2

@@ -15,14 +15,15 @@ from tqdm import tqdm
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
-from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed
 from bistable_rl.errors import UserError
 from bistable_rl.figure_style import cell_colour, drawing
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import named, write_json
+from bistable_rl.runs.run import Run
+from bistable_rl.runs.seeds import FINAL_EVALUATION, derived_seed
 
 
 def evaluate_horizons(
-    run: Path,
+    run: Run | Path,
     horizons: Sequence[int],
     *,
     episodes: int,
@@ -49,7 +50,8 @@ def evaluate_horizons(
         UserError: There is no run, its environment has no horizon or refuses one of the values, its spaces are not
             those the agent was trained on, or a file cannot be written.
     """
-    experiment = runs.read_experiment(run, overrides)
+    run = Run.open(run)
+    experiment = run.experiment(overrides)
     name, trained = horizon_argument(experiment.env)
     if any(token.partition("=")[0] == f"--env.kwargs.{name}" for token in overrides):
         raise UserError(f"command line: --horizons sets env.kwargs.{name} already; give one of the two.")
@@ -57,7 +59,7 @@ def evaluate_horizons(
     played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION))
     for env in played.envs.values():
         agent.check_spaces(env)
-    with drawing(runs.named(figure)) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
+    with drawing(named(figure)) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
         with playing():
             try:
                 rows = _play(played, agent)
@@ -70,7 +72,7 @@ def evaluate_horizons(
     if json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
         about = {"run": str(run), "steps": agent.steps, "env": env_config, "argument": name, "trained": trained}
-        runs.write_json(runs.named(json), {**about, "horizons": rows})
+        write_json(named(json), {**about, "horizons": rows})
     return rows
 
 

@@ -21,7 +21,7 @@ from bistable_rl.benchmarks.reproduce.grids import TABLES
 from bistable_rl.cells import BRCCell
 from bistable_rl.dynamics.bifurcation import FixedPoints, HeldUnit, bifurcation
 from bistable_rl.figure_style import OTHER_COLOUR, cell_colour, drawing
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,7 +195,7 @@ def draw_figures(out: Path, trained: Path) -> list[str]:
         UserError: matplotlib is not installed, the folder cannot be written to, or a file in `trained` is broken.
     """
     trainings = fig_3(trained)
-    out = runs.make_folder(out)
+    out = make_folder(out)
     page, lines = ["# The paper's figures, from the cells of bistable-rl", ""], []
     for name, figure in (FIGURES | trainings).items():
         figure.draw(out / f"{name}.png")
@@ -205,5 +205,5 @@ def draw_figures(out: Path, trained: Path) -> list[str]:
         command = shlex.join(["bistable-rl", "reproduce", "fig3", "--preset", "quick", "--out", str(trained)])
         lines.append(f"Fig. 3 is drawn from trainings, and {trained} has none: `{command}` makes them.")
         page += [lines[-1], ""]
-    runs.write_text(out / PAGE, "\n".join(page))
+    write_text(out / PAGE, "\n".join(page))
     return [*lines, f"all of them, with what to see: {out / PAGE}"]

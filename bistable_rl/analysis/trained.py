@@ -19,13 +19,14 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.make_env import ANALYSIS, close, derived_seed, make_vec_env
-from bistable_rl.agents.record import record
+from bistable_rl.agents.play import record
+from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
+from bistable_rl.runs.seeds import ANALYSIS, derived_seed
 from bistable_rl.stack import RNN
 
 LONGEST = 2_000
@@ -53,7 +54,7 @@ class Subject:
     """
 
     title: str
-    run: Path
+    run: Run
     rnn: RNN
     network: nn.Module
     x: Tensor
@@ -76,26 +77,27 @@ class Subject:
         Raises:
             UserError: A checkpoint is broken.
         """
-        for folder in checkpoint.folders(self.run):
+        for folder in self.run.checkpoints.all():
             yield int(checkpoint.load_weights(folder, self.network)["steps"])
 
 
-def read_subject(run: Path, episodes: int) -> Subject:
+def read_subject(run: Run | Path, episodes: int) -> Subject:
     """Reopen a run and let it play episodes, or give it samples of its test set.
 
     Args:
-        run: A run folder, of an agent or a supervised network.
+        run: A run or its folder, of an agent or a supervised network.
         episodes: n, how many sequences, at least 2.
 
     Raises:
         UserError: There is no run there, or its checkpoint is missing or broken.
         RunFailedError: The environment fails while the agent plays.
     """
-    config = runs.read_config(run)
+    run = Run.open(run)
+    config = run.config
     return _network(run, config, episodes) if isinstance(config, Benchmark) else _agent(run, config, episodes)
 
 
-def _network(run: Path, benchmark: Benchmark, samples: int) -> Subject:
+def _network(run: Run, benchmark: Benchmark, samples: int) -> Subject:
     network, task = load_network(run)
     generator = torch.Generator().manual_seed(derived_seed(benchmark.seed, ANALYSIS))
     x, _ = task.test_set(generator, benchmark.protocol).batch(torch.arange(samples))
@@ -108,7 +110,7 @@ def _network(run: Path, benchmark: Benchmark, samples: int) -> Subject:
     return Subject(title, run, network.rnn, network, x, lengths, marked, task.answers)
 
 
-def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
+def _agent(run: Run, experiment: Experiment, episodes: int) -> Subject:
     agent = load(run)
     seed = derived_seed(experiment.seed, ANALYSIS)
     env = make_vec_env(experiment.env, episodes, seed)
@@ -123,7 +125,7 @@ def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
     return Subject(
         title,
         run,
-        agent.policy.lstm_actor.rnn,
+        agent.policy.memory,
         agent.policy,
         played.features,
         played.lengths,

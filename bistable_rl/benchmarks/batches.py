@@ -1,6 +1,6 @@
-"""What the network sees, and when: every batch is a function of the seed and the number of the update.
+"""The batches of a supervised training. Each is a function of the seed and the number of its update.
 
-So a training that goes on after a stop needs no random generator's state: it asks for the batch of the next update.
+So a resumed training needs no state of a random generator: it asks for the batch of its next update.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bistable_rl.benchmarks.tasks.task import Batch, DrawnTask, Samples, Task
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import Benchmark
 
-# what a generator is for
+# the purposes of generators
 _TRAIN_SET, _TEST_SET, _HELD_OUT, _ORDER, _FRESH = range(5)
 
 
@@ -23,16 +23,16 @@ def _generator(seed: int, purpose: int, number: int, device: torch.device) -> to
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
-class Feed:
+class Batches:
     """The batches of a training and its validation and test sets.
 
     Args:
         benchmark: What is trained.
         task: Its task.
-        device: Where samples are made and kept.
+        device: The device of the samples.
 
     Raises:
-        UserError: The task draws no fresh samples, or the validation set leaves nothing to train on.
+        UserError: If the task draws no fresh samples, or the validation set leaves nothing to train on.
     """
 
     def __init__(self, benchmark: Benchmark, task: Task, device: torch.device) -> None:
@@ -76,12 +76,12 @@ class Feed:
         return self._samples.batch(self._order[start:stop])
 
     def validation_set(self) -> tuple[Samples, torch.Tensor]:
-        """Return samples and the numbers of those that are held out of the training."""
+        """Return samples, and the indices of those that are held out for validation."""
         assert self._samples is not None
         return self._samples, self._held_out
 
     def test_set(self) -> tuple[Samples, torch.Tensor]:
-        """Return the test set and the numbers of its samples; it is made anew, since it is needed once."""
+        """Make the test set; return it and the indices of its samples."""
         generator = _generator(self.benchmark.seed, _TEST_SET, 0, self.device)
         samples = self.task.test_set(generator, self.benchmark.protocol)
         return samples, torch.arange(len(samples), device=self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bistable_rl.benchmarks import make_task
-from bistable_rl.benchmarks.batches import Feed
+from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.runner import make_network
 from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
 from bistable_rl.runs.devices import resolve_device
@@ -37,7 +37,7 @@ class BenchmarkCheck:
         key = repr((benchmark.task, benchmark.data, benchmark.protocol, benchmark.training))
         if key not in self._seen:
             task = make_task(benchmark.task)
-            feed = Feed(benchmark, task, cpu)
+            feed = Batches(benchmark, task, cpu)
             if not isinstance(task, DrawnTask):
                 feed.test_set()  # a missing or broken file
             self._seen[key] = task

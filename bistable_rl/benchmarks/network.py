@@ -1,4 +1,4 @@
-"""The network of the benchmarks: recurrent layers, and a linear head on the last of them."""
+"""The network of the benchmarks: recurrent layers and a linear head."""
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -9,14 +9,14 @@ from bistable_rl.runs.schema import NetworkConfig
 
 
 class Network(nn.Module):
-    """Recurrent layers of one cell and a linear head, which starts as the paper's did (Keras: Glorot-uniform, bias 0).
+    """Recurrent layers of one cell and a linear head, initialised as in the paper (Keras: Glorot-uniform, bias 0).
 
     Args:
         config: Cell and sizes.
-        task: Says how wide input and answer are, and how many steps are answered.
+        task: The task, for the widths of input and answer and the number of answers.
 
     Raises:
-        ValueError: There is no such cell, or it has no such option.
+        ValueError: If there is no such cell, or it has no such option.
     """
 
     def __init__(self, config: NetworkConfig, task: Task) -> None:
@@ -30,8 +30,8 @@ class Network(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor | PackedSequence) -> Tensor:
-        """Return the answers of the last K steps (K, B, O) to x (T, B, I), which may be packed where K is 1."""
+        """Return the answers of the last K steps (K, B, O) to x (T, B, I), which may be packed if K is 1."""
         outputs, h_n = self.rnn(x)
         if self.answers == 1:
-            return self.head(h_n[-1:, :, : self.rnn.hidden_size])  # the last output, wherever a sequence ends
+            return self.head(h_n[-1:, :, : self.rnn.hidden_size])  # the last output of each sequence
         return self.head(outputs[-self.answers :])

@@ -1,4 +1,4 @@
-"""One supervised training: its updates, its checkpoints, and its rows of metrics."""
+"""A supervised training: its updates, its checkpoints, and its rows of metrics."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from bistable_rl.benchmarks.batches import Feed
+from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
 from bistable_rl.benchmarks.tasks.task import Samples, judge, loss_of
 from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.progress import Progress
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, TrainingConfig
 
 COLUMNS = (
@@ -41,15 +41,15 @@ EVALUATION_BATCH = 500  # samples
 
 @dataclass
 class State:
-    """Where a training is, beside weights and moments: all that a checkpoint must add to them.
+    """The state of a training beside weights and moments, which a checkpoint adds to them.
 
     Attributes:
         updates: Updates done.
-        seconds: Seconds of training, before it was last stopped too.
+        seconds: Seconds of training, in all parts of a run that was stopped and resumed.
         loss_sum: Sum of the losses since the last row of metrics.
-        losses: How many they are.
+        losses: The number of these losses.
         best: The smallest validation loss.
-        worse_epochs: Epochs since then.
+        worse_epochs: Epochs since that loss.
         over: Whether the training has ended early, by `patience` or `target_loss`.
     """
 
@@ -63,7 +63,7 @@ class State:
 
 
 def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
-    """Return the step size of an update, counted from 0, out of a total: warm-up, then the schedule."""
+    """Return the learning rate of an update, counted from 0, out of a total: warm-up, then the schedule."""
     if update < training.warmup_steps:
         return training.learning_rate * (update + 1) / training.warmup_steps
     done = (update - training.warmup_steps) / max(1, total - training.warmup_steps)
@@ -72,49 +72,51 @@ def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
 
 
 class Trainer:
-    """Trains the network of a run folder, from its last checkpoint on where there is one.
+    """Trains the network of a run, from its latest checkpoint if there is one.
 
     Args:
-        benchmark: What is trained.
-        run: Its run folder.
-        feed: Its batches.
+        run: The run.
+        benchmark: What it trains.
+        batches: Its batches.
         network: Its network, on its device.
-        stop: Ends the training, once it is set, after the update that is being computed.
+        stop: Once it is set, the training ends after the current update.
 
     Raises:
-        UserError: A checkpoint or metrics.csv is broken, or the disk is full.
+        UserError: If a checkpoint or metrics.csv is broken, or the disk is full.
     """
 
-    def __init__(self, benchmark: Benchmark, run: Path, feed: Feed, network: Network, stop: threading.Event) -> None:
-        self.benchmark = benchmark
+    def __init__(
+        self, run: Run, benchmark: Benchmark, batches: Batches, network: Network, stop: threading.Event
+    ) -> None:
         self.run = run
-        self.feed = feed
+        self.benchmark = benchmark
+        self.batches = batches
         self.network = network
         self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate)
         self.state = State()
         self.stop = stop
-        saved = checkpoint.folders(run)
+        saved = run.checkpoints.all()
         if saved:
             loaded = checkpoint.load_weights(saved[-1], network)
             checkpoint.load_optimizer(saved[-1], self.optimizer)
             self.state = _state(loaded, saved[-1])
-        runs.cut_metrics(run, "time/updates", self.state.updates)
+        run.metrics.cut("time/updates", self.state.updates)
         self._saved_at = self.state.updates if saved else None
         self._before = self.state.seconds
 
     def train(self) -> None:
         """Train until the end, or until it is stopped."""
-        state, total = self.state, self.feed.total_updates
+        state, total = self.state, self.batches.total_updates
         began = time.monotonic()
         self._progress = Progress(total, str(self.run), start=state.updates, unit="updates")
-        self._metrics = runs.MetricsFile(self.run / runs.METRICS, COLUMNS)
+        self._metrics = self.run.metrics.writer(COLUMNS)
         self._tensorboard = SummaryWriter(str(self.run), purge_step=state.updates + 1)
         self._tensorboard.add_text("config", "```yaml\n" + to_yaml(self.benchmark) + "```", 0)
         try:
             while state.updates < total and not state.over and not self.stop.is_set():
                 self._update()
                 state.seconds = self._before + time.monotonic() - began
-                ends_epoch = state.updates % self.feed.epoch_updates == 0
+                ends_epoch = state.updates % self.batches.epoch_updates == 0
                 if ends_epoch or state.over or state.updates % ROW_EVERY == 0:
                     self._write_row(ends_epoch)
                 if state.updates % self.benchmark.checkpoint.every == 0:
@@ -129,24 +131,24 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, samples: Samples, index: torch.Tensor) -> dict[str, float]:
-        """Return how well the network answers some samples."""
+        """Return the errors of the network on some samples."""
         outputs, targets = [], []
         for part in index.split(EVALUATION_BATCH):
             x, target = samples.batch(part)
             with self._autocast():
                 outputs.append(self.network(x).float())
             targets.append(target)
-        return judge(torch.cat(outputs, 1), torch.cat(targets, 1), classes=self.feed.task.classes)
+        return judge(torch.cat(outputs, 1), torch.cat(targets, 1), classes=self.batches.task.classes)
 
     def _update(self) -> None:
         state, training = self.state, self.benchmark.training
-        rate = learning_rate(training, state.updates, self.feed.total_updates)
+        rate = learning_rate(training, state.updates, self.batches.total_updates)
         self.optimizer.param_groups[0]["lr"] = rate
-        x, target = self.feed.batch(state.updates)
+        x, target = self.batches.batch(state.updates)
         self.optimizer.zero_grad()
         with self._autocast():
             output = self.network(x)
-        loss = loss_of(output, target, classes=self.feed.task.classes)
+        loss = loss_of(output, target, classes=self.batches.task.classes)
         loss.backward()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
@@ -169,7 +171,7 @@ class Trainer:
         state = self.state
         row: dict[str, Any] = {
             "time/updates": state.updates,
-            "time/epochs": state.updates / self.feed.epoch_updates,
+            "time/epochs": state.updates / self.batches.epoch_updates,
             "time/seconds": state.seconds,
             "train/loss": state.loss_sum / state.losses,
             "train/learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -177,9 +179,9 @@ class Trainer:
         state.loss_sum, state.losses = 0.0, 0
         self._loss = row["train/loss"]
         if ends_epoch and self.benchmark.training.validation_size:
-            found = self.evaluate(*self.feed.validation_set())
+            found = self.evaluate(*self.batches.validation_set())
             row |= {f"eval/{name}": value for name, value in found.items()}
-            self._judge_progress(found["loss" if self.feed.task.classes else "mse"])
+            self._judge_progress(found["loss" if self.batches.task.classes else "mse"])
         self._metrics.write(row)
         for name in COLUMNS[1:]:
             if name in row:
@@ -200,20 +202,29 @@ class Trainer:
         state.over = state.over or (patience is not None and state.worse_epochs >= patience)
 
     def _save(self) -> None:
-        state = asdict(self.state)
-        keep = self.benchmark.checkpoint.keep
-        checkpoint.save(self.run, state.pop("updates"), self.network, self.optimizer, keep=keep, **state)
-        self._saved_at = self.state.updates
+        values = asdict(self.state)
+        values["steps"] = self._saved_at = values.pop("updates")
+        files = checkpoint.pack(self.network, values, optimizer=self.optimizer)
+        self.run.checkpoints.add(self._saved_at, files, keep=self.benchmark.checkpoint.keep)
 
     def _facts(self) -> dict[str, str]:
         state = self.state
         return {"loss": f"{state.loss_sum / state.losses:.4f}"} if state.losses else {"loss": f"{self._loss:.4f}"}
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.benchmark.training.mixed_precision)
+        return torch.autocast(self.batches.device.type, torch.bfloat16, enabled=self.benchmark.training.mixed_precision)
+
+    def report(self) -> dict[str, Any]:
+        """Return the part of result.json that this trainer knows."""
+        state = self.state
+        return {
+            "steps": state.updates,
+            "epochs": round(state.updates / self.batches.epoch_updates, 4),
+            "seconds": round(state.seconds, 1),
+        }
 
     def say_stopping(self) -> None:
-        """Say that a signal has come."""
+        """Tell the user that the training is stopping."""
         self._progress.say("stopping after this update; press Ctrl-C again to stop at once")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bistable_rl.commands.parser import Parser, count, path
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.folder import ANALYSIS
 
 
 def analyze(argv: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def analyze(argv: Sequence[str]) -> int:
 
     from bistable_rl.analysis.analyze import analyze
 
-    out = args.out or args.run / runs.ANALYSIS
+    out = args.out or args.run / ANALYSIS
     print("\n".join(analyze(args.run, out, episodes=args.episodes)))
     print(f"figures and tables: {out / 'analysis.md'}")
     return 0

@@ -10,6 +10,7 @@ from bistable_rl.commands.parser import path
 from bistable_rl.commands.training import TrainingParser, exit_code, say_result
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, load_benchmark
 
 
@@ -34,11 +35,11 @@ def benchmark(argv: Sequence[str]) -> int:
 
         from bistable_rl.benchmarks.runner import start
 
-        run = start(config, args.out, overwrite=args.overwrite)
+        run = Run(start(config, args.out, overwrite=args.overwrite))
     else:
         from bistable_rl.benchmarks.runner import resume
 
-        run = args.resume
+        run = Run.open(args.resume)
         resume(run)
     return exit_code(say_result(run, "updates", _print_errors))
 

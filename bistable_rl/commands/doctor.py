@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bistable_rl.commands.parser import Parser
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.environment import collect_environment
 
 
 def doctor(argv: Sequence[str]) -> int:
@@ -17,7 +17,7 @@ def doctor(argv: Sequence[str]) -> int:
     from bistable_rl import kernels
     from bistable_rl.cells import CELLS
 
-    facts = runs.environment()
+    facts = collect_environment()
     print(f"python     {facts['python']} on {facts['platform']}")
     for name, version in facts["versions"].items():
         print(f"{name:<20} {version or 'not installed'}")

@@ -8,7 +8,8 @@ from typing import Any
 
 from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import named, write_json
+from bistable_rl.runs.run import Run
 
 
 def _counts(text: str) -> list[int]:
@@ -65,10 +66,12 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import FINAL_EVALUATION, close, derived_seed, make_evaluation_env
+    from bistable_rl.agents.vec_envs import close, make_evaluation_env
+    from bistable_rl.runs.seeds import FINAL_EVALUATION, derived_seed
 
-    experiment = runs.read_experiment(args.run, overrides)
-    agent = load(args.run, best=args.best)
+    run = Run.open(args.run)
+    experiment = run.experiment(overrides)
+    agent = load(run, best=args.best)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
     env = make_evaluation_env(experiment.env, args.episodes, seed)
     agent.check_spaces(env)
@@ -78,13 +81,11 @@ def evaluate(argv: Sequence[str]) -> int:
             summary = evaluation.evaluate(agent, env, args.episodes, max_episode_steps=longest).summary()
         finally:
             close(env)
-    print(f"{args.run}, trained for {agent.steps:,} steps")
+    print(f"{run}, trained for {agent.steps:,} steps")
     print_summary(summary)
     if args.json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
-        runs.write_json(
-            runs.named(args.json), {"run": str(args.run), "steps": agent.steps, "env": env_config, **summary}
-        )
+        write_json(named(args.json), {"run": str(run), "steps": agent.steps, "env": env_config, **summary})
     return 0
 
 

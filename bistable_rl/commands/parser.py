@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from bistable_rl.errors import UserError, unknown
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import NAME_BYTES
+from bistable_rl.runs.files import named
 
 OWN_ENVIRONMENT = (
     "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
@@ -126,7 +126,7 @@ def check_suffix(option: str, file: Path | None, suffix: str) -> None:
 
 def check_parent(file: Path | None) -> None:
     """Refuse a file that cannot be written before the work that would fill it."""
-    folder = None if file is None else runs.named(file).absolute().parent
+    folder = None if file is None else named(file).absolute().parent
     if file is not None and folder is not None and not folder.is_dir():
         raise UserError(f"there is no folder {folder} to write {file.name} to.")
     if file is not None and file.is_dir():

@@ -8,7 +8,8 @@ from typing import Any
 
 from bistable_rl.commands.parser import Parser, check_parent, path
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.environment import collect_environment
+from bistable_rl.runs.files import named, write_json
 
 
 def speed(argv: Sequence[str]) -> int:
@@ -54,5 +55,5 @@ def speed(argv: Sequence[str]) -> int:
         raise UserError(f"speed: {one_sentence(error)}") from None
     if args.json is not None:
         rows = [dataclasses.asdict(row) for row in measured]
-        runs.write_json(runs.named(args.json), {"environment": runs.environment(), "measured": rows})
+        write_json(named(args.json), {"environment": collect_environment(), "measured": rows})
     return 0

@@ -8,9 +8,9 @@ from bistable_rl.commands.evaluate import print_summary
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, keys
 from bistable_rl.commands.training import TrainingParser, exit_code, say_result
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import find_config, shipped_configs
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, load_experiment
 
 
@@ -33,19 +33,19 @@ def train(argv: Sequence[str]) -> int:
 
         from bistable_rl.agents.training import train
 
-        run = train(experiment, args.out, overwrite=args.overwrite)
+        run = Run(train(experiment, args.out, overwrite=args.overwrite))
     else:
         for key in keys(overrides):
             if key != "--total_steps":
                 raise UserError(f"train: a run goes on as its config.yaml says, but for --total_steps; {key} is fixed.")
-        run = args.resume
-        total_steps = runs.read_experiment(run, overrides).total_steps
+        run = Run.open(args.resume)
+        total_steps = run.experiment(overrides).total_steps
 
         from bistable_rl.agents.training import resume
 
-        if runs.is_finished(run, total_steps):
+        if run.finished(total_steps):
             print(f"{run} has finished already; a larger --total_steps makes it go on.")
         resume(run, total_steps=total_steps)
     result = say_result(run, "steps", print_summary)
-    print(f"watch:    tensorboard --logdir {run.parent}\nevaluate: bistable-rl evaluate {run}")
+    print(f"watch:    tensorboard --logdir {run.folder.parent}\nevaluate: bistable-rl evaluate {run}")
     return exit_code(result)

@@ -10,9 +10,10 @@ from typing import Any
 
 from bistable_rl.commands.parser import Parser, path
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
 from bistable_rl.runs import stopping
 from bistable_rl.runs.config import help_of
+from bistable_rl.runs.folder import RESULT
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
 
@@ -46,22 +47,22 @@ class TrainingParser(Parser):
         return args, overrides
 
 
-def say_result(run: Path, unit: str, show: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+def say_result(run: Run, unit: str, show: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Print how a training ended, after so many of a unit; return its result.
 
     Raises:
         UserError: result.json is missing or broken.
     """
-    result = runs.read_result(run)
+    result = run.result
     if result is None:
-        raise UserError(f"{run} holds no {runs.RESULT}; --resume goes on with it.")
+        raise UserError(f"{run} holds no {RESULT}; --resume goes on with it.")
     print(f"{result['status']}: {result['steps']:,} {unit} in {result['seconds']:,.0f} s, in {run}")
     try:
         if result["evaluation"]:
             show(result["evaluation"])
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{run / runs.RESULT} is broken: its evaluation cannot be shown ({type(error).__name__}: {error}); "
+            f"{run.folder / RESULT} is broken: its evaluation cannot be shown ({type(error).__name__}: {error}); "
             "delete it, and --resume makes it anew."
         ) from None
     return result

@@ -6,7 +6,6 @@ same call is made again, and one that was extended runs what is new.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections import deque
@@ -22,8 +21,9 @@ from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.launchers.local import STOPPED, LocalLauncher
 from bistable_rl.compare.ledger import Ledger, Row
 from bistable_rl.errors import RunFailedError, UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import make_folder
 from bistable_rl.runs.lock import LockedError, take
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment
 from bistable_rl.runs.stopping import raising
 
@@ -107,7 +107,7 @@ def run_grid(
     """
     launcher = launcher or LocalLauncher(workers)
     try:
-        lock = take(runs.make_folder(folder))
+        lock = take(make_folder(folder))
     except LockedError as busy:
         raise UserError(
             f"another grid is at work in {folder}{busy.holder}; wait for it, or name another --out."
@@ -205,10 +205,10 @@ class _Grid:
 def _failure(job: Job, code: int) -> str:
     """Return why a run failed, in the words of its last line."""
     if code < 0:
-        return f"it was killed by signal {-code}; see {job.folder / runs.LOG}."
+        return f"it was killed by signal {-code}; see {Run(job.folder).log}."
     if code in STOPPED:
         return "it was stopped; the same command goes on with it."
-    log = job.folder / runs.LOG
+    log = Run(job.folder).log
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it said nothing.")
 
@@ -216,8 +216,7 @@ def _failure(job: Job, code: int) -> str:
 def fraction_done(job: Job) -> float:
     """Return how much of a run is done, from 0 to 1, by the last row of its metrics.csv."""
     try:
-        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
-            [last] = deque(csv.DictReader(file), maxlen=1)
+        last = Run(job.folder).metrics.last()
         if isinstance(job.config, Experiment):
             return min(1.0, float(last["time/total_timesteps"]) / job.config.total_steps)
         return min(1.0, float(last["time/epochs"]) / job.config.training.epochs)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +12,8 @@ import numpy as np
 from bistable_rl.compare.engine import POLL_SECONDS, Launcher, fraction_done
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.ledger import Row
-from bistable_rl.runs import run as runs
 from bistable_rl.runs.progress import say_measuring
+from bistable_rl.runs.run import Run
 
 MEASURED_SECONDS = 5.0  # of training, behind the imports
 LONGEST_SECONDS = 120.0
@@ -59,8 +57,6 @@ def _measured(job: Job, launcher: Launcher) -> float:
 def _elapsed(job: Job) -> float:
     """Return the seconds of training so far: the second column of metrics.csv."""
     try:
-        with (job.folder / runs.METRICS).open(encoding="utf-8") as file:
-            [last] = deque(csv.reader(file), maxlen=1)
-        return float(last[1])
-    except (OSError, LookupError, ValueError):  # no row yet, or half a row
+        return float(list(Run(job.folder).metrics.last().values())[1])
+    except (OSError, LookupError, ValueError, TypeError):  # no row yet, or half a row
         return 0.0

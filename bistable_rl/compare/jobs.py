@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.config import to_dict, to_yaml
+from bistable_rl.runs.config import to_dict
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
 IRRELEVANT = ("name", "device", "checkpoint")
@@ -79,28 +79,17 @@ def prepare(job: Job) -> None:
     Raises:
         UserError: The folder holds another experiment, or cannot be written to.
     """
-    if not (job.folder / runs.CONFIG).exists():
-        try:
-            job.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{job.folder} cannot be made: {error.strerror}.") from None
-        runs.write_json(job.folder / runs.JOB, {"hash": job.hash})
-        runs.write_text(job.folder / runs.CONFIG, to_yaml(job.config))
+    run = Run(job.folder)
+    if not run.exists:
+        run.write_job(job.hash, job.config)
         return
-    there = runs.read_config(job.folder)
-    if job.hash not in (config_hash(there), _kept_hash(job.folder)):
+    there = Run.open(job.folder).config
+    if job.hash not in (config_hash(there), run.job_hash):
         key, have, want = next(_differences(to_dict(there), to_dict(job.config)), ("something", "another", "this one"))
         raise UserError(
             f"{job.folder} holds a run of another experiment ({key} is {have!r} there and {want!r} here); "
             "name another --out, or delete that folder."
         )
-
-
-def _kept_hash(folder: Path) -> str | None:
-    try:
-        return str(runs.read_json(folder / runs.JOB)["hash"])
-    except (FileNotFoundError, UserError, LookupError):  # the run of no grid
-        return None
 
 
 def _differences(have: Mapping[str, Any], want: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -22,7 +22,8 @@ from typing import Any
 import bistable_rl
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import inside, write_text
+from bistable_rl.runs.run import Run
 
 RESULTS = Path(bistable_rl.__file__).parent / "results"
 """Folders of rows that are committed; an installed package has none."""
@@ -74,12 +75,12 @@ def of_run(job: Job) -> Row | None:
         UserError: The run says that it finished, but its files are broken.
     """
     try:
-        result = runs.read_json(runs.inside(job.folder, runs.RESULT))
-        if result["status"] != "finished":
+        run = Run(job.folder)
+        result = run.result
+        if result is None or result["status"] != "finished":
             return None
-        made = runs.read_json(runs.inside(job.folder, runs.ENVIRONMENT))
-        with runs.inside(job.folder, runs.METRICS).open(encoding="utf-8") as file:
-            curve = [point for point in map(_point, csv.DictReader(file)) if point]
+        made = run.environment
+        curve = [point for point in map(_point, run.metrics.rows()) if point]
         facts = {
             "cell": job.config.cell,
             "date": made["date"],
@@ -172,7 +173,7 @@ class Ledger:
     def __init__(self, folder: Path, committed: Path | None = None) -> None:
         self.folder = folder
         for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-            runs.inside(folder, name)
+            inside(folder, name)
         self._rows: dict[str, Row] = {}
         for source in (committed, folder):
             if source is not None and (source / RUNS).exists():
@@ -237,7 +238,7 @@ def _write_csv(path: Path, first: Iterable[str], rows: list[dict[str, Any]]) -> 
     writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    runs.write_text(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def read(folder: Path) -> list[Row]:

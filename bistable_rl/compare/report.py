@@ -16,7 +16,7 @@ from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, 
 from bistable_rl.compare.groups import Panel, Series, final_value, horizon_metric, panels
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.statistics import Estimate
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import write_text
 
 REPORT, PAGE, SUMMARY = "report.md", "report.html", "summary.csv"
 CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"
@@ -91,9 +91,9 @@ def write_report(
         ]
     blocks += [Heading("What it cost"), _cost_table(found, unit), Heading("Runs"), _runs_table(rows, metric.name)]
     blocks.append(Paragraph(f"On {'; '.join(sorted({row.facts['hardware'] for row in rows}))}."))
-    runs.write_text(folder / REPORT, markdown(blocks))
-    runs.write_text(folder / PAGE, page(blocks))
-    runs.write_text(folder / SUMMARY, _summary(found))
+    write_text(folder / REPORT, markdown(blocks))
+    write_text(folder / PAGE, page(blocks))
+    write_text(folder / SUMMARY, _summary(found))
     return folder / REPORT, [block.file for block in blocks if isinstance(block, Figure)]
 
 

@@ -7,10 +7,7 @@ equation, at the price of weights that were moved away from their initialisation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +24,6 @@ from bistable_rl.dynamics.attractors import (
     settle,
     vaa_star,
 )
-from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import checkpoint
-from bistable_rl.runs import run as runs
-from bistable_rl.runs.schema import WarmupConfig
 from bistable_rl.stack import RNN
 
 TARGET = 0.95
@@ -129,57 +122,3 @@ def warm_up(
     after = attractors(rnn, *sampled, seed=seed)
     rnn.train(training)
     return WarmUp(before, after, np.array(losses))
-
-
-def warm_up_run(
-    run: Path,
-    config: WarmupConfig,
-    networks: Sequence[RNN],
-    sequences: Callable[[], tuple[Tensor, Tensor | None]],
-    *,
-    truncate: bool,
-    seed: int,
-) -> list[dict[str, Any]] | None:
-    """Warm up the networks of a run that is at its very start; of one that goes on, tell what its warm-up did.
-
-    Args:
-        run: The run folder; what was done is kept in its warmup.json.
-        config: How.
-        networks: The recurrent layers of the run.
-        sequences: Makes `warm_up`'s sequences and lengths.
-        truncate: As in `warm_up`.
-        seed: The run's.
-
-    Returns:
-        A summary for each network, None without a warm-up.
-
-    Raises:
-        UserError: The warm-up does not work, or warmup.json cannot be written or read.
-    """
-    if not config.steps:
-        return None
-    file = runs.inside(run, runs.WARMUP)
-    if checkpoint.folders(run):
-        try:
-            kept: list[dict[str, Any]] = runs.read_json(file)["warmup"]
-        except (OSError, UserError, KeyError):
-            raise UserError(f"{file} is missing or broken, though the run began with a warm-up.") from None
-        return kept
-    x, lengths = sequences()
-    summaries = []
-    for rnn in networks:
-        try:
-            done = warm_up(
-                rnn,
-                x,
-                lengths,
-                steps=config.steps,
-                learning_rate=config.learning_rate,
-                truncate=truncate,
-                seed=seed,
-            )
-        except ValueError as error:
-            raise UserError(f"warmup: {one_sentence(error)}") from None
-        summaries.append(done.summary())
-    runs.write_json(file, {"warmup": summaries})
-    return summaries

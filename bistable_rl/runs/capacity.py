@@ -1,28 +1,21 @@
-"""How much memory there is, so that a size beyond it is refused in a sentence before anything is allocated.
+"""The memory that is free, so that a size beyond it is refused in a sentence before anything is allocated.
 
-Linux promises more memory than it has and kills who uses it, so an allocation that succeeds proves nothing. What is
-counted is what is needed at least; what lies below the memory may still not fit.
+Linux promises more memory than it has and kills the process that uses it, so an allocation that succeeds proves
+nothing. Callers count the bytes that are needed at least; a smaller count may still not fit.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bistable_rl.cells import check_options
 from bistable_rl.errors import UserError
-from bistable_rl.rnn import make_rnn
-
-LIMIT = 2**63
-"""Bytes that nothing has; where even the count overflows, so many are needed."""
 
 
 def available(device: torch.device | str = "cpu") -> int:
-    """Return the bytes that this process can still use: of the GPU, or of the machine and of its cgroup's limit."""
+    """Return the bytes that this process can still use: of the GPU, or of the machine and within its cgroup's limit."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -30,49 +23,21 @@ def available(device: torch.device | str = "cpu") -> int:
 
 
 def check_memory(what: str, needed: int, device: torch.device | str = "cpu") -> None:
-    """Check that there is memory for something.
+    """Check that so much memory is free.
 
     Args:
-        what: What needs it, with the names and values of what sets its size.
+        what: What needs the memory, with the names and values that set its size.
         needed: The bytes that it needs at least.
-        device: Where it will be.
+        device: The device whose memory it needs.
 
     Raises:
-        UserError: There is less.
+        UserError: If less is free.
     """
     if torch.device(device).type not in ("cpu", "cuda"):
         return
     there = available(device)
     if needed > there:
         raise UserError(f"{what} needs {_shown(needed)} of memory at least, and {_shown(there)} are free.")
-
-
-def layers_bytes(
-    cell: str, input_size: int, hidden_size: int, num_layers: int, cell_kwargs: Mapping[str, Any] | None = None
-) -> int:
-    """Return the bytes of the float32 parameters of recurrent layers, of which none is allocated.
-
-    Raises:
-        ValueError: There is no such cell, or it has no such option.
-        TypeError: A switch is neither true nor false.
-    """
-    check_options(cell, dict(cell_kwargs or {}))
-    memory = (cell_kwargs or {}).get("memory_size")  # the LMU's Ā is computed on the CPU, in float64
-    if isinstance(memory, int) and 8 * memory**2 > available():
-        return 8 * memory**2
-    try:
-        sizes = [
-            sum(
-                p.numel()
-                for p in make_rnn(
-                    cell, width, hidden_size, cell_kwargs=dict(cell_kwargs or {}), device="meta"
-                ).parameters()
-            )
-            for width in (input_size, hidden_size)
-        ]
-    except (RuntimeError, OverflowError, TypeError):  # more numbers than 64 bits can count
-        return LIMIT
-    return 4 * (sizes[0] + (num_layers - 1) * sizes[1])
 
 
 def _machine() -> int:
@@ -86,7 +51,7 @@ def _machine() -> int:
 
 
 def _cgroups() -> list[int]:
-    """Return what is left below the limit of each control group that holds this process; pages of files can go."""
+    """Return what each control group of this process leaves below its limit, not counting pages of files."""
     left = []
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -1,6 +1,7 @@
-"""Where a network lives, and what runs it there."""
+"""The device that a network is trained on, and the backend that runs it there."""
 
 import functools
+import os
 import resource
 import sys
 import warnings
@@ -18,7 +19,7 @@ def resolve_device(name: torch.device | str) -> torch.device:
     """Return the device behind `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: There is no such device, or it is not here.
+        UserError: If there is no such device, or it is not here.
     """
     check_device(str(name))
     if name == "auto":
@@ -31,16 +32,44 @@ def resolve_device(name: torch.device | str) -> torch.device:
     return device
 
 
+def training_device(name: str) -> torch.device:
+    """Return the device of a training; on the CPU, unless OMP_NUM_THREADS says otherwise, torch then uses one thread.
+
+    Networks of this size run no faster on more threads, and the numbers do not depend on the machine's cores.
+
+    Raises:
+        UserError: As `resolve_device`.
+    """
+    device = resolve_device(name)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    return device
+
+
+def chosen_backend(cell: str, device: str, hidden_size: int) -> kernels.Choice:
+    """Return the backend of a cell's layers, and why it was chosen.
+
+    Args:
+        cell: A key of `CELLS`.
+        device: The type of the device, such as "cpu".
+        hidden_size: H.
+
+    Raises:
+        ValueError: If there is no such cell, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+    """
+    return kernels.choose(get_cell(cell).kernel, device, torch.float32, hidden_size)
+
+
 @functools.cache
 def warn_of_missing_kernels(cell: str, device: str, hidden_size: int) -> None:
-    """Warn, once, where a training does without the kernels that its cell has, and say why.
+    """Warn, once, of a training without the fast kernels that its cell has, and say why.
 
     Args:
         cell: A key of `CELLS`.
         device: The type of the device, such as "cpu".
         hidden_size: H.
     """
-    choice = kernels.choose(get_cell(cell).kernel, device, torch.float32, hidden_size)
+    choice = chosen_backend(cell, device, hidden_size)
     if choice.backend == "torch" and choice.why != "asked for":
         warnings.warn(
             f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
@@ -49,12 +78,12 @@ def warn_of_missing_kernels(cell: str, device: str, hidden_size: int) -> None:
 
 
 def check_torch_device(device: torch.device | str) -> torch.device | str:
-    """Return what is to be a device of torch's, where nothing would take its place in silence.
+    """Check a device before Stable-Baselines3 or torch replaces it in silence, and return it.
 
     Stable-Baselines3 takes the CPU where there is no CUDA, and torch takes `cuda:256` for `cuda:0`.
 
     Raises:
-        ValueError: A CUDA device is not here, or the device holds no numbers.
+        ValueError: If a CUDA device is not here, or the device is "meta".
     """
     if str(device).lower().startswith("cuda"):
         return resolve_device(device)
@@ -64,17 +93,16 @@ def check_torch_device(device: torch.device | str) -> torch.device | str:
 
 
 def hardware(device: torch.device, cell: str, hidden_size: int) -> dict[str, Any]:
-    """Return device, threads and kernel backend of a network, for environment.json."""
-    choice = kernels.choose(get_cell(cell).kernel, device.type, torch.float32, hidden_size)
+    """Return the device, threads and kernel backend of a network, for environment.json."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "backend": choice.backend,
+        "backend": chosen_backend(cell, device.type, hidden_size).backend,
     }
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory in use so far, in MB: the device's, or this process's on the CPU."""
+    """Return the peak memory so far in MB: of the GPU, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere

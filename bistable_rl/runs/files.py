@@ -1,6 +1,6 @@
-"""Files and folders that are written whole or not at all, and never through a link that somebody else has put there.
+"""Files and folders, written whole or not at all, and never through a link that somebody else has put there.
 
-A temporary neighbour is called `.<name>.<pid>`, and is renamed to `<name>` when all of it is on the disk.
+A temporary neighbour is named `.<name>.<pid>`. It is renamed to `<name>` once all of it is on the disk.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LEFTOVER = re.compile(r"\.(?:[a-z]+\.(?:yaml|json|csv)|(?:best-)?[0-9]{12,})(?:\
 """The names of temporary files and folders in a run folder."""
 
 
-# --- where ------------------------------------------------------------------------------------------------
+# --- paths ------------------------------------------------------------------------------------------------
 
 
 def inside(folder: Path, *names: str) -> Path:
-    """Return a path below a folder, which may itself be a link, that leads nowhere else.
+    """Return a path below a folder, and refuse one that leads out of it; the folder itself may be a link.
 
     Raises:
-        UserError: On the way is a link, a pipe or a device.
+        UserError: If a part of the path is a link, a pipe or a device.
     """
     path = folder
     for name in names:
@@ -44,15 +44,15 @@ def inside(folder: Path, *names: str) -> Path:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-            raise UserError(f"{path} is {what}; remove it: what {folder} holds must lie in it.")
+            raise UserError(f"{path} is {what}; remove it: everything in {folder} must lie in that folder.")
     return folder.joinpath(*names)
 
 
 def named(path: Path) -> Path:
-    """Return the file that a path which the user has named leads to through links.
+    """Follow the links of a path that the user has named.
 
     Raises:
-        UserError: The links lead in a circle.
+        UserError: If the links lead in a circle.
     """
     try:
         return path.resolve() if path.is_symlink() and _descriptor(path) is None else path
@@ -61,7 +61,7 @@ def named(path: Path) -> Path:
 
 
 def _descriptor(path: Path) -> int | None:
-    """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 is another name of."""
+    """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 stands for."""
     opened = Path("/proc/self/fd").resolve()
     for _ in range(40):  # links in a circle
         if not path.is_symlink():
@@ -76,15 +76,15 @@ def _descriptor(path: Path) -> int | None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; a device or a pipe that is there is written to.
+    """Write a file whole or not at all; write into an existing device or pipe.
 
     Raises:
-        UserError: The disk is full, the folder cannot be written to, or a link is there (`named` follows it).
+        UserError: If the disk is full, the folder cannot be written to, or the path is a link (`named` follows it).
     """
     try:
         descriptor = _descriptor(path)
         if descriptor is not None:
-            sys.stdout.flush()  # it may be the same file, in which what was printed before comes first
+            sys.stdout.flush()  # it may be the same file, where earlier output comes first
             with open(os.dup(descriptor), "wb") as file:
                 file.write(data)
         elif path.is_symlink():
@@ -105,7 +105,7 @@ def _replace(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             if path.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))  # what was private stays so
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))  # a private file stays private
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -114,19 +114,19 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def beside(path: Path, make: Callable[[Path], object]) -> Path:
-    """Make a temporary neighbour of a file or folder, under a name that nobody else has, and return its path.
+    """Make a temporary neighbour of a file or folder, under a unique name, and return its path.
 
     Args:
         path: The file or folder.
-        make: Makes the neighbour; raises FileExistsError where the name is taken.
+        make: Makes the neighbour; raises FileExistsError if the name is taken.
     """
     for number in itertools.count():
-        # a name of 255 bytes must have room for the rest; the number is for other threads and for reused pids
+        # names have at most 255 bytes; the number is for other threads and for reused pids
         temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}" + (f".{number}" if number else ""))
         with contextlib.suppress(FileExistsError):
             make(temporary)
             return temporary
-    raise AssertionError("there is always a further number")
+    raise AssertionError("the numbers have no end")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -142,10 +142,10 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a mapping as strict JSON, whole or not at all.
 
     Raises:
-        UserError: As `write_bytes`; or a number is NaN or infinite, which JSON has no word for.
+        UserError: As `write_bytes`; or if a number is NaN or infinite, which JSON cannot express.
     """
     for key, value in non_finite(data).items():
-        raise UserError(f"{path} cannot be written: {key} is {value}, which JSON has no word for.")
+        raise UserError(f"{path} cannot be written: {key} is {value}, which JSON cannot express.")
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -168,8 +168,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping that a JSON file holds.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        UserError: It cannot be read, or holds something else.
+        FileNotFoundError: If there is no such file.
+        UserError: If it cannot be read, or holds anything else.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -187,14 +187,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def remove_file(path: Path) -> None:
     """Remove a file, if there is one.
 
     Raises:
-        UserError: It cannot be removed, or a folder is in its place.
+        UserError: If it cannot be removed, or a folder is in its place.
     """
     try:
         path.unlink(missing_ok=True)
@@ -206,10 +206,10 @@ def remove_file(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, with those above it, where there is none; return it.
+    """Make a folder and its parents, if there is none, and return it.
 
     Raises:
-        UserError: It cannot be made, or a file is in its place.
+        UserError: If it cannot be made, or a file is in its place.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,11 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    """Yield a temporary folder that becomes `path` at the end of the block; an error in the block removes it.
+
+    Raises:
+        UserError: If the disk is full or cannot be written to.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = beside(path, Path.mkdir)
@@ -239,22 +243,22 @@ def written_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if there is one and it can be removed; who reads it meanwhile finds all of it or nothing."""
+    """Remove a folder, if there is one and it can be removed; other processes see all of it or nothing."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             gone = beside(path, Path.mkdir)
-            path.rename(gone)  # onto the empty folder: a name that is taken is never renamed onto
+            path.rename(gone)  # onto the empty folder, so that no other folder is replaced
             shutil.rmtree(gone, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of killed writers from a folder of ours whose lock is held."""
+    """Remove the temporary files and folders of killed writers from a run folder whose lock is held."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not LEFTOVER.fullmatch(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                # a checkpoint that was not finished; a folder with anything else in it is not ours
+                # an unfinished checkpoint; a folder with any other file in it is a user's
                 if all(re.fullmatch(r"[a-z]+\.(?:safetensors|json)", name) for name in os.listdir(entry.path)):
                     shutil.rmtree(entry.path, ignore_errors=True)
             elif entry.is_file(follow_symlinks=False):

@@ -1,4 +1,4 @@
-"""The lock of a folder: who holds it is the only one that writes there. It ends with its holder, however that ends."""
+"""The lock of a folder: only its holder writes there. It ends with the process that holds it, however that ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from bistable_rl.runs.files import inside
 
 LOCK = ".lock"
 INHERITED = "BISTABLE_RL_LOCK"
-"""The environment variable that tells a process which of its open files is a lock that its parent took for it."""
-
+"""The environment variable with the number of the open file that is a lock taken by the parent process."""
 
 _open: set[int] = set()
-"""The locks' open files of this process."""
+"""The open files of the locks that this process holds."""
 
 
 def _let_go() -> None:
-    """Leave the locks to the parent: a process that an environment forks would hold them after its parent's death."""
+    """Close the locks in a forked process, such as an environment's, which would hold them after its parent's death."""
     for descriptor in _open:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -32,10 +31,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class LockedError(Exception):
-    """Another process, or another thread of this one, holds the lock.
+    """The lock is held by another process, or by another thread of this one.
 
     Attributes:
-        holder: " (pid N)", or nothing where it is unknown.
+        holder: " (pid N)", or "" if it is unknown.
     """
 
     def __init__(self, holder: str) -> None:
@@ -47,9 +46,9 @@ class Lock:
     """A lock that is held; see `take`.
 
     Attributes:
-        folder: The folder; to be set anew when it is renamed.
-        descriptor: The open file `.lock` in it.
-        held: False where the file system knows no locks.
+        folder: The folder; whoever renames it sets this again.
+        descriptor: The number of the open file `.lock` in it.
+        held: False if the file system has no locks.
     """
 
     def __init__(self, folder: Path, descriptor: int, held: bool) -> None:
@@ -59,31 +58,31 @@ class Lock:
         _open.add(descriptor)
 
     def note(self, pid: int) -> None:
-        """Write down who holds the lock, for whoever meets it."""
+        """Write the number of the holder into the file, for the messages of other processes."""
         with contextlib.suppress(OSError):  # a full disk
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, str(pid).encode(), 0)
 
     def release(self) -> None:
-        """Give the lock up, and remove its file."""
+        """Release the lock and remove its file."""
         with contextlib.suppress(OSError):
             if _is_at(self.descriptor, self.folder / LOCK):
                 (self.folder / LOCK).unlink()
         self.hand_over()
 
     def hand_over(self) -> None:
-        """Leave the lock to the child process that was given the open file."""
+        """Leave the lock to the child process that has inherited the open file."""
         _open.discard(self.descriptor)
         os.close(self.descriptor)
 
 
 def take(folder: Path) -> Lock:
-    """Take the lock of a folder, or take over the one that this process's parent took for it.
+    """Take the lock of a folder, or take over the one that the parent process has taken for this one.
 
     Raises:
-        LockedError: Somebody else holds it.
-        FileNotFoundError: There is no such folder.
-        UserError: The folder cannot be written to, or a link is in the lock's place.
+        LockedError: If another process or thread holds it.
+        FileNotFoundError: If there is no such folder.
+        UserError: If the folder cannot be written to, or `.lock` is a link.
     """
     path = inside(folder, LOCK)
     lock = _inherited(folder)
@@ -96,14 +95,16 @@ def take(folder: Path) -> Lock:
             raise UserError(f"{path} cannot be written: {error.strerror}.") from None
         try:
             if os.fstat(descriptor).st_nlink > 1:
-                raise UserError(f"{path} is another name of a file elsewhere, which would be written to; remove it.")
+                raise UserError(
+                    f"{path} is another name of a file elsewhere, which the lock would overwrite; remove it."
+                )
             held = _flock(descriptor, folder)
         except (LockedError, UserError):
             os.close(descriptor)
             raise
         if _is_at(descriptor, path):
             lock = Lock(folder, descriptor, held)
-        else:  # its former holder has removed it meanwhile
+        else:  # its former holder has just removed it
             os.close(descriptor)
     lock.note(os.getpid())
     return lock
@@ -119,7 +120,7 @@ def _inherited(folder: Path) -> Lock | None:
 
 
 def _flock(descriptor: int, folder: Path) -> bool:
-    """Lock an open file; return False where that cannot be had."""
+    """Lock an open file; return False if the system cannot."""
     try:
         import fcntl
 
@@ -128,13 +129,15 @@ def _flock(descriptor: int, folder: Path) -> bool:
         pid = os.pread(descriptor, 20, 0).decode("ascii", "replace")
         raise LockedError(f" (pid {pid})" if pid.isdecimal() else "") from None
     except (ImportError, OSError):  # Windows; a file system without locks, such as Lustre without -o flock
-        warnings.warn(f"{folder} cannot be locked here: take care that one process alone trains in it", stacklevel=4)
+        warnings.warn(
+            f"{folder} cannot be locked on this file system: make sure that only one process trains in it", stacklevel=4
+        )
         return False
     return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is the one at a path."""
+    """Return whether an open file is the file at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except OSError:

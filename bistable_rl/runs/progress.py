@@ -1,4 +1,4 @@
-"""How far a training is."""
+"""The progress of a training."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tqdm import tqdm
 
 
 def say_measuring(what: str, number: int, total: int) -> None:
-    """Say on stderr what is measured next, the first of how many; a measurement itself prints nothing for long."""
+    """Announce a measurement on stderr, the `number`th of `total`; the measurement itself prints nothing for long."""
     print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere; a training goes on where nobody can read them.
+    """A bar on a terminal, a line every few seconds elsewhere; a terminal that is gone stops no training.
 
     Args:
-        total: Steps to go.
-        title: What is running, said once at the start.
-        start: Steps that were done before.
-        unit: What a step is called.
+        total: Steps at the end of the training.
+        title: The name of the training, printed once at the start.
+        start: Steps that were done before, in a resumed training.
+        unit: The name of steps, such as "updates".
     """
 
-    EVERY = 10.0  # seconds between two lines where there is no terminal
+    EVERY = 10.0  # seconds between two lines without a terminal
 
     def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps") -> None:
         self.total = total
@@ -38,11 +38,11 @@ class Progress:
         self.say(title)
 
     def update(self, steps: int, facts: Callable[[], dict[str, str]]) -> None:
-        """Show where training is; cheap enough for every step.
+        """Show the progress; cheap enough for every step.
 
         Args:
             steps: Steps done so far.
-            facts: Gives what to show beside them, by name; called only when something is shown.
+            facts: Returns further values to show, by name; called only when something is shown.
         """
         now = time.monotonic()
         if now - self.last < (0.5 if self.bar is not None else self.EVERY):

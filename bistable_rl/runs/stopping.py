@@ -1,7 +1,7 @@
-"""What stops a training: Ctrl-C, SIGTERM (Slurm, Kubernetes, `timeout`), SIGHUP (a closed terminal), or another thread.
+"""How a training is stopped: Ctrl-C, SIGTERM (Slurm, Kubernetes, `timeout`), SIGHUP (a closed terminal), a thread.
 
-The first signal stops it cleanly. Only a second Ctrl-C stops it at once: a job manager sends its signals to every
-process of a job, so that a run of a grid gets one from the manager and one from the grid.
+The first signal stops it cleanly. Only a second Ctrl-C stops it at once, because a run of a grid gets two signals: one
+from the job manager, which signals every process of its job, and one from the grid.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 @contextlib.contextmanager
 def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Have the first signal call a function while the block runs; a second Ctrl-C raises KeyboardInterrupt.
+    """Call a function at the first signal while the block runs; a second Ctrl-C raises KeyboardInterrupt.
 
-    In a side thread, which gets no signals, it does nothing. SIGTERM and SIGHUP that were ignored (`nohup`) stay so.
+    In a side thread, which gets no signals, this does nothing. Ignored SIGTERM and SIGHUP (`nohup`) stay ignored.
     """
     received: list[int] = []
 
@@ -39,7 +39,7 @@ def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            # None: set by something that is not Python, and could not be set again
+            # None: not set by Python, which could not set it again
             if handler is not None and (handler != signal.SIG_IGN or number == signal.SIGINT):
                 before[number] = signal.signal(number, handle)
     try:
@@ -51,7 +51,7 @@ def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Have the first signal raise KeyboardInterrupt while the block runs, with its number."""
+    """Raise KeyboardInterrupt, with the number of the signal, at the first signal while the block runs."""
 
     def interrupt(number: signal.Signals) -> None:
         raise KeyboardInterrupt(number)
@@ -61,12 +61,12 @@ def raising() -> Iterator[None]:
 
 
 def exit_code(number: int | None) -> int:
-    """Return the exit code of a command that a signal has stopped: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    """Return the exit code of a command that a signal stopped: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
     return 128 + (number or signal.SIGINT)
 
 
 def _leave_terminal() -> None:
-    """Let output go nowhere that would go to a terminal which is no longer there, where writing raises OSError."""
+    """Discard output to a terminal that is gone, where writing would raise OSError."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
@@ -79,7 +79,7 @@ class Stopper:
     """Stops one training.
 
     Args:
-        event: What another thread sets to stop it; by default one of its own.
+        event: Another thread sets it to stop the training; by default a new event.
 
     Attributes:
         signal: The name of the signal that stopped it, such as "SIGTERM"; None if none did.
@@ -92,22 +92,22 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Let signals stop what runs in the block: by KeyboardInterrupt, but where they are held back."""
+        """Turn signals in the block into KeyboardInterrupt, except where they are held back."""
         with on_signals(self._receive):
             yield
 
     @contextlib.contextmanager
-    def holding(self, say: Callable[[], object]) -> Iterator[None]:
-        """Hold signals back in the block, which looks at `event` itself.
+    def holding(self, say: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Hold signals back in the block, which checks `event` itself.
 
         Args:
-            say: Says that it is stopping.
+            say: Tells the user that the training is stopping.
         """
-        self._held = say
+        before, self._held = self._held, say
         try:
             yield
         finally:
-            self._held = None
+            self._held = before
 
     def _receive(self, number: signal.Signals) -> None:
         self.signal = number.name

@@ -1,9 +1,10 @@
-"""Modules of a user's own, which an environment's id asks for: `my_env:Corridor-v0` imports `my_env`.
+"""The user's own modules, which an environment's id may name: `my_env:Corridor-v0` imports `my_env`.
 
-What is installed comes first. A module that is not is looked for in the folders that `search` was told, such as that of
-the config file, and then in the current one: behind every other finder and for its own import alone, so that no file
-there takes the place of a library's or of ours. Helpers that it imports meanwhile are found in the same way, and the
-modules of a package always. What lies in a run folder is refused: a run folder is data, often somebody else's.
+Installed modules come first. Any other module is searched for in the folders given to `search`, such as that of the
+config file, and then in the current folder. They are searched after all other finders and only during this import, so
+that no file there replaces a module of a library or of this package. Helpers that the module imports meanwhile are
+found in the same way, and modules of a package always. Modules in a run folder are refused: a run folder is data, often
+somebody else's.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.folder import run_folder_of
 
 _folders: list[Path] = []
 
 
 class RefusedError(ImportError):
-    """A module that is not there or is not to be imported; the message goes on after "the package 'name', "."""
+    """A module that is missing or refused; the message continues "the package 'name', "."""
 
 
 def search(folders: Iterable[Path]) -> None:
-    """Look for modules in these folders from now on, before the current one; in place of those named earlier."""
+    """Search these folders for modules from now on, before the current one, instead of those given earlier."""
     _folders[:] = folders
 
 
 def folders() -> list[Path]:
-    """Return the folders that are searched after everything installed, in their order; none in a run folder."""
+    """Return the folders that are searched after all installed modules, in their order."""
     try:
         found = [folder.resolve() for folder in (*_folders, Path.cwd())]
     except OSError:  # the current folder has been deleted
@@ -41,16 +42,16 @@ def folders() -> list[Path]:
 
 
 def load(module: str) -> None:
-    """Import a module, and say on stderr from where, unless it has been imported already.
+    """Import a module, unless it has been imported already, and print its file on stderr.
 
     Raises:
-        RefusedError: There is none of that name, or it lies in a run folder.
-        Exception: Whatever the module raises.
+        RefusedError: If there is no such module, or it lies in a run folder.
+        Exception: Any error of the module.
     """
     if module in sys.modules:
         return
     if not all(part.isidentifier() for part in module.split(".")):
-        raise RefusedError("which is no name of a module")
+        raise RefusedError("which is not the name of a module")
     top = module.partition(".")[0]
     if top in sys.modules:
         importlib.import_module(module)
@@ -66,7 +67,7 @@ def load(module: str) -> None:
             "or put that folder on PYTHONPATH"
         )
     for place in _places(spec):
-        run = runs.run_folder_of(place)
+        run = run_folder_of(place)
         if run is not None:
             raise RefusedError(
                 f"which lies in the run folder {run}, where no code is run; move {place.name} elsewhere if you trust it"
@@ -77,30 +78,30 @@ def load(module: str) -> None:
 
 
 def _places(spec: ModuleSpec) -> list[Path]:
-    """Return the file of a module, or the folders of a package without one; nothing for one of Python's own."""
+    """Return the file of a module, or the folders of a namespace package; nothing for a built-in module."""
     if spec.has_location and spec.origin is not None:
         return [Path(spec.origin).absolute()]
     return [Path(folder).absolute() for folder in spec.submodule_search_locations or ()]
 
 
 class _Last:
-    """A finder of modules in some folders, but for what lies in a run folder there.
+    """A finder of modules in some folders, except for modules in a run folder.
 
     Args:
-        top: The module that is asked for. A folder of another name is no package without an `__init__.py`, or a
-            library that is tried for and not installed would be taken for the folder of its logs.
-        folders: Where to look.
+        top: The module that is asked for. Only it may be a folder without an `__init__.py`: a library that is tried and
+            is not installed may have the name of a folder of its logs.
+        folders: The folders to search.
     """
 
     def __init__(self, top: str, folders: Sequence[Path]) -> None:
         self._top = top
         self._all = [str(folder) for folder in folders]
-        self._trusted = [str(folder) for folder in folders if runs.run_folder_of(folder / "module.py") is None]
+        self._trusted = [str(folder) for folder in folders if run_folder_of(folder / "module.py") is None]
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as `importlib.abc.MetaPathFinder.find_spec` does; the asked one in a run folder too."""
+        """Find a module as `importlib.abc.MetaPathFinder.find_spec` does; `top` also in a run folder."""
         if path is not None:
             return None
         spec = PathFinder.find_spec(name, self._all if name == self._top else self._trusted)
@@ -109,7 +110,7 @@ class _Last:
 
 @contextmanager
 def _behind_all_others(finder: _Last | None) -> Iterator[None]:
-    """Let Python ask a finder after all others."""
+    """Add a finder that Python asks after all others."""
     if finder is None:
         yield
         return

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from bistable_rl import kernels
 from bistable_rl.cells import get_cell
 from bistable_rl.cells.base import fixed_weights
+from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.rnn import RNN, make_rnn
-from bistable_rl.runs.capacity import check_memory, layers_bytes
+from bistable_rl.runs.capacity import check_memory
 
 Shape = tuple[int, int, int, int]
 

@@ -19,7 +19,7 @@ from bistable_rl.compare.estimate import seconds_a_run
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.launchers.local import LocalLauncher
 from bistable_rl.compare.ledger import Ledger
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import write_text
 
 
 def reproduce(
@@ -83,7 +83,7 @@ def reproduce(
         found = tables.entries(name, table, columns, rows)
         tables.write_csv(name, found, folder / tables.CSV)
         page = tables.markdown(found, rows, protocol, command)
-        runs.write_text(folder / tables.MARKDOWN, page)
+        write_text(folder / tables.MARKDOWN, page)
         tables.draw(found, folder / tables.PICTURE)
         print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")
     outcome.check()

@@ -16,7 +16,7 @@ from bistable_rl.benchmarks.reproduce.published import PUBLISHED
 from bistable_rl.benchmarks.tasks.task import Which
 from bistable_rl.compare.ledger import RUNS, Row
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.files import write_text
 
 CSV = "table.csv"
 MARKDOWN = "table.md"
@@ -114,7 +114,7 @@ def write_csv(name: str, found: Sequence[Entry], path: Path) -> None:
         numbers = [entry.mean, entry.std, len(entry.values), entry.published, entry.published_std]
         shown = ["" if number is None else f"{number:.6g}" for number in numbers]
         writer.writerow([name, entry.setting, entry.cell, entry.metric, *shown])
-    runs.write_text(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: Which, command: str) -> str:

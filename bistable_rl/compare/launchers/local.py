@@ -13,9 +13,9 @@ from typing import IO
 
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError
-from bistable_rl.runs import run as runs
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.lock import INHERITED, Lock, LockedError, take
+from bistable_rl.runs.run import Run
 from bistable_rl.runs.stopping import SIGNALS, exit_code
 
 INTERRUPTED = exit_code(signal.SIGINT)
@@ -104,7 +104,7 @@ class Process:
         except FileNotFoundError:
             raise UserError(f"the folder {folder} has been removed.") from None
         try:
-            with runs.inside(folder, runs.LOG).open("ab") as log:
+            with Run(folder).log.open("ab") as log:
                 self._process = self._start(lock, log)
         except OSError as error:
             lock.release()

@@ -18,7 +18,7 @@ from bistable_rl.compare.engine import POLL_SECONDS
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.launchers.local import INTERRUPTED, Command, Process, child_command
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs import run as runs
+from bistable_rl.runs.run import Run
 
 
 class RayLauncher:
@@ -94,7 +94,7 @@ class Task:
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
             return INTERRUPTED
         except ray.exceptions.RayError as error:
-            with runs.inside(self._folder, runs.LOG).open("a", encoding="utf-8") as log:
+            with Run(self._folder).log.open("a", encoding="utf-8") as log:
                 print(f"the Ray task failed: {type(error).__name__}: {one_sentence(error)}", file=log)
             return 1
 

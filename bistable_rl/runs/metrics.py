@@ -1,0 +1,109 @@
+"""metrics.csv of a run: fixed columns, one row per update or so."""
+
+from __future__ import annotations
+
+import csv
+import numbers
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bistable_rl.errors import UserError
+from bistable_rl.runs.files import inside, remove_file, write_text
+
+
+class Metrics:
+    """The metrics.csv of a run folder.
+
+    Args:
+        folder: The run folder.
+        name: The name of the file.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises:
+            UserError: If a link is in its place.
+        """
+        return inside(self._folder, self._name)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return the rows, by column.
+
+        Raises:
+            OSError: If there is no such file, or it cannot be read.
+            csv.Error: If it is not a CSV file.
+        """
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def last(self) -> dict[str, str]:
+        """Return the last row, by column; a run that is still writing may have written only part of it.
+
+        Raises:
+            LookupError: If there is no row yet.
+            OSError, csv.Error: As `rows`.
+        """
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return deque(csv.DictReader(file), maxlen=1)[0]
+
+    def cut(self, column: str, last: int) -> None:
+        """Drop the rows that a resumed run writes again: those whose `column` is above `last`, and a broken last one.
+
+        Raises:
+            UserError: If the file is broken or cannot be written.
+        """
+        path = self.path
+        if not path.exists():
+            return
+        if last < 1 or not path.stat().st_size:  # it starts over, or was killed before the header was on the disk
+            remove_file(path)
+            return
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
+            place = header.index(column)
+            kept = [row for row in rows if len(row) == len(header) and int(row[place]) <= last]
+        except (OSError, ValueError, csv.Error) as error:
+            raise UserError(f"{path} is broken ({error}); delete it, or start a new run.") from None
+        write_text(path, "".join(",".join(row) + "\r\n" for row in [header, *kept]))
+
+    def writer(self, columns: Sequence[str]) -> MetricsWriter:
+        """Return a writer that appends rows of these columns."""
+        return MetricsWriter(self.path, columns)
+
+
+class MetricsWriter:
+    """Appends rows to a CSV file of fixed columns, each of them flushed.
+
+    Args:
+        path: The file; it gets a header if it is new.
+        columns: The names of the columns, in order.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        new = not path.exists()
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", restval="")
+        if new:
+            self._writer.writeheader()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row. Missing columns stay empty; names that are not columns are ignored."""
+        self._writer.writerow({key: _short(value) for key, value in row.items()})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _short(value: Any) -> Any:
+    """Write a float, numpy's too, with six digits."""
+    return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else value

@@ -1,0 +1,97 @@
+"""How a training ends: whatever ends it, result.json says so."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
+from bistable_rl.runs.files import non_finite
+from bistable_rl.runs.folder import RESULT
+from bistable_rl.runs.run import Run
+from bistable_rl.runs.stopping import Stopper
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def recording(
+    run: Run, report: Callable[[], Mapping[str, Any]], *, hardware: Mapping[str, Any], stopper: Stopper, unit: str
+) -> Iterator[None]:
+    """Train in the block, in a run folder whose lock is held, and write result.json when it ends.
+
+    A signal in the block raises KeyboardInterrupt, except where `stopper.holding` holds it back. The status is
+    "interrupted" after a signal or once `stopper.event` is set, "failed" after an error, and otherwise "finished".
+
+    Args:
+        run: The run.
+        report: Returns the rest of the result when the training has ended: steps, seconds, evaluation, ...
+        hardware: Device, threads and backend, for environment.json.
+        stopper: Stops the training.
+        unit: What a step is called, such as "updates".
+
+    Raises:
+        UserError: If the disk is full, or such an error ended the training.
+        RunFailedError: If any other error ended it, or a number of the result is NaN or infinite.
+    """
+    status, failure = "failed", None
+    with stopper.listening():
+        with stopper.holding():  # from here on the folder changes, and a result must follow
+            run.clean()
+            run.write_environment(hardware)
+            run.remove_result()
+        try:
+            yield
+            status = "interrupted" if stopper.event.is_set() else "finished"
+        except KeyboardInterrupt:
+            status = "interrupted"
+        except Exception as error:  # any error: the run folder must say how the training ended
+            failure = error
+        with stopper.holding():  # it ends now in any case
+            saved = run.checkpoints.all()
+            result = {
+                "status": status,
+                "signal": stopper.signal,
+                **report(),
+                "checkpoint": str(saved[-1].relative_to(run)) if saved else None,
+            }
+            for key, value in non_finite(result).items():
+                failure = failure or NonFiniteError(f"{key} is {value}, which is no finite number")
+            _write(run, _finite(result), failure)
+            if isinstance(failure, UserError):
+                raise failure
+            if failure is not None:
+                raise _told(run, result, failure, unit) from failure
+
+
+def _write(run: Run, result: dict[str, Any], failure: Exception | None) -> None:
+    if failure is None:
+        run.write_result(result)
+        return
+    with contextlib.suppress(UserError):  # a full disk, which has failed the training before
+        run.write_result({**result, "status": "failed", "traceback": traceback.format_exception(failure)})
+
+
+def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str) -> Exception:
+    """Return the error that a user is shown for the one that ended a training."""
+    if isinstance(failure, OSError) and failure.errno in DISK_FULL:
+        return UserError(f"{failure.filename or run} cannot be written: {failure.strerror}.")
+    is_plain = isinstance(failure, NonFiniteError | RunFailedError) or not str(failure).strip()
+    kind = "" if is_plain else f"{type(failure).__name__}: "
+    last = result["checkpoint"]
+    left = "There is no checkpoint yet" if last is None else f"The last good checkpoint is {last}"
+    return RunFailedError(
+        f"{run} stopped after {result['steps']} {unit}; {kind}{one_sentence(failure)} {left}; {RESULT} tells more."
+    )
+
+
+def _finite(data: Any) -> Any:
+    """Return a JSON document with null for every number that is NaN or infinite."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if non_finite(data) else data
