@@ -1,4 +1,4 @@
-"""The distributions over discrete and continuous actions, in as few tensor operations as they take."""
+"""Distributions over discrete and continuous actions, in few tensor operations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Dist
 
 
 class Categorical(CategoricalDistribution):
-    """SB3's categorical distribution without torch.distributions, which costs more than a step of the memory."""
+    """SB3's categorical distribution without torch.distributions, which takes longer than a step of the memory."""
 
     log_probs: Tensor
     """(B, n) normalised."""
@@ -45,12 +45,12 @@ class Categorical(CategoricalDistribution):
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
     def sample(self) -> Tensor:
-        """Draw actions (B,), as the first of n exponential clocks to ring."""
+        """Sample actions (B,): the index of the smallest of n exponential variables with these rates."""
         clocks = torch.empty_like(self.log_probs).exponential_()
         return (self.log_probs - clocks.log()).argmax(-1)
 
     def mode(self) -> Tensor:
-        """Return the likeliest actions (B,)."""
+        """Return the most likely actions (B,)."""
         return self.log_probs.argmax(-1)
 
 
@@ -79,9 +79,9 @@ class DiagGaussian(DiagGaussianDistribution):
         return entropies.expand(len(self.mean))
 
     def sample(self) -> Tensor:
-        """Draw actions (B, n), through which no gradient flows back to the mean."""
+        """Sample actions (B, n); no gradient flows through them."""
         return self.mean.detach() + self.log_std.detach().exp() * torch.randn_like(self.mean)
 
     def mode(self) -> Tensor:
-        """Return the likeliest actions (B, n)."""
+        """Return the most likely actions (B, n)."""
         return self.mean

@@ -1,4 +1,4 @@
-"""Play whole episodes with an agent and count."""
+"""Evaluate an agent: play whole episodes and count returns, lengths and successes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
 
 LONGEST_EPISODE = 100_000
-"""Steps after which an episode counts as one that never ends, unless told otherwise."""
+"""Default number of steps after which an episode counts as one that never ends."""
 
 
 class Predicts(Protocol):
@@ -40,10 +40,9 @@ class Evaluation:
     Attributes:
         returns: Undiscounted return of each episode, (episodes,).
         lengths: Steps of each episode, (episodes,).
-        successes: Whether each succeeded, (episodes,): what `info["is_success"]` says, else whether the return reached
-            the environment's reward threshold; None where it has neither.
-        errors: Mean squared error of each episode's answers, (episodes,): what `info["mse"]` says; None where it says
-            nothing.
+        successes: Whether each succeeded, (episodes,): from `info["is_success"]`, else whether the return reached the
+            environment's reward threshold; None if it has neither.
+        errors: Mean squared error of each episode's answers, (episodes,), from `info["mse"]`; None if it has none.
     """
 
     returns: np.ndarray
@@ -52,7 +51,7 @@ class Evaluation:
     errors: np.ndarray | None
 
     def summary(self) -> dict[str, float | int | None]:
-        """Return the number of episodes, mean and spread as plain numbers."""
+        """Return the number of episodes, means and standard deviation as plain numbers."""
         return {
             "episodes": len(self.returns),
             "success_rate": None if self.successes is None else float(self.successes.mean()),
@@ -74,28 +73,28 @@ def evaluate(
 ) -> Evaluation:
     """Play exactly `episodes` episodes on the copies of `env`.
 
-    Each copy plays a share fixed beforehand: taking whichever episodes end first would favour the short ones. A network
-    acts with the weights that it has at first, see `fixed_weights`.
+    Each copy plays a share fixed beforehand: taking the episodes that end first would favour short ones. A network acts
+    with the weights that it has at the start, see `fixed_weights`.
 
     Args:
         agent: Has SB3's recurrent `predict`.
-        env: Is reset first.
-        episodes: How many episodes to count, at least 1.
+        env: The copies; reset first.
+        episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one.
-        stop: Asked at every step; true ends the evaluation with the episodes that are over.
-        max_episode_steps: Steps in which every episode must end; None for `LONGEST_EPISODE`, or the `horizon`
-            of an environment of ours where that is more.
+        stop: Called at every step; true ends the evaluation with the episodes completed so far.
+        max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or the `horizon` of
+            an environment of ours if that is longer.
 
     Raises:
-        RunFailedError: An episode does not end, or an info says nothing sensible of a success or an error.
-        NonFiniteError: A reward or an observation is NaN or infinite.
+        RunFailedError: If an episode does not end, or an info reports an invalid success or error.
+        NonFiniteError: If a reward or an observation is NaN or infinite.
     """
     with fixed_weights(_network(agent)):
         return _play(agent, env, episodes, deterministic, stop, longest_episode(env, max_episode_steps))
 
 
 def _network(agent: Predicts) -> nn.Module:
-    """Return what an agent acts with; where that cannot be known, a module without cells."""
+    """Return the network of an agent, or a module without cells if none is found."""
     for found in (agent, getattr(agent, "policy", None)):
         if isinstance(found, nn.Module):
             return found
@@ -107,7 +106,7 @@ def _play(
 ) -> Evaluation:
     n = env.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    done = np.zeros(n, dtype=int)
+    played = np.zeros(n, dtype=int)
     returns: list[float] = []
     lengths: list[int] = []
     successes: list[bool | None] = []
@@ -118,65 +117,65 @@ def _play(
     def when(copy: int) -> str:
         return f"in step {length[copy]} of an episode"
 
-    observation: Any = env.reset()
-    check_finite(observation, "observation", when)
-    state, starts = None, np.ones(n, dtype=bool)
-    while (done < share).any() and not stop():
-        action, state = agent.predict(observation, state, starts, deterministic)
-        observation, reward, starts, infos = env.step(action)
-        total += reward
+    obs: Any = env.reset()
+    check_finite(obs, "observation", when)
+    state, dones = None, np.ones(n, dtype=bool)
+    while (played < share).any() and not stop():
+        actions, state = agent.predict(obs, state, dones, deterministic)
+        obs, rewards, dones, infos = env.step(actions)
+        total += rewards
         length += 1
-        check_finite(observation, "observation", when)
-        check_finite(reward, "reward", when)
-        for i in np.flatnonzero(starts):
-            if done[i] < share[i]:
+        check_finite(obs, "observation", when)
+        check_finite(rewards, "reward", when)
+        for i in np.flatnonzero(dones):
+            if played[i] < share[i]:
                 returns.append(float(total[i]))
                 lengths.append(int(length[i]))
                 success = success_of(infos[i])
                 reached = None if threshold is None else bool(total[i] >= threshold)
                 successes.append(reached if success is None else success)
                 errors.append(error_of(infos[i]))
-            done[i] += 1
+            played[i] += 1
             total[i], length[i] = 0.0, 0
-        if (length[done < share] >= longest).any():
+        if (length[played < share] >= longest).any():
             raise never_ends(longest)
     return Evaluation(np.array(returns), np.array(lengths), _known(successes), _known(errors))
 
 
 def _known(values: list[Any]) -> np.ndarray | None:
-    """Return what every episode has said, or None."""
+    """Return the values of all episodes, or None if one is missing."""
     return None if any(value is None for value in values) else np.array(values)
 
 
 @contextlib.contextmanager
 def playing() -> Iterator[None]:
-    """Turn whatever an environment does while an agent plays it into one sentence.
+    """Turn any error of an environment, while an agent plays it, into one sentence.
 
     Raises:
-        RunFailedError: It raised something, or gave what is no number.
+        RunFailedError: If the environment raises an error, or gives NaN or infinity.
     """
     try:
         yield
-    except (UserError, RunFailedError, BrokenPipeError):  # the last: who reads our output has gone away
+    except (UserError, RunFailedError, BrokenPipeError):  # BrokenPipeError: the reader of our output has gone
         raise
     except NonFiniteError as error:
         raise RunFailedError(f"env: {one_sentence(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever somebody else's environment does
+    except (Exception, SystemExit) as error:  # any error: the environment may be anybody's
         raise RunFailedError(
             f"env: it fails while it is played: {type(error).__name__}: {one_sentence(error)}"
         ) from error
 
 
 def check_finite(values: Any, name: str, when: Callable[[int], str]) -> None:
-    """Check what the copies of an environment show, an array (n, ...) or a dict of them.
+    """Check that observations or rewards are finite.
 
     Args:
-        values: What they show.
-        name: What it is called.
-        when: Takes the number of a copy, and says when it was shown.
+        values: An array (n, ...) over the copies of an environment, or a dict of such arrays.
+        name: Their name in the message.
+        when: Takes the index of a copy, and returns the time for the message.
 
     Raises:
-        NonFiniteError: A number is NaN or infinite.
+        NonFiniteError: If a number is NaN or infinite.
     """
     for part in values.values() if isinstance(values, dict) else [values]:
         finite = np.isfinite(part).reshape(len(part), -1).all(1)
@@ -186,10 +185,10 @@ def check_finite(values: Any, name: str, when: Callable[[int], str]) -> None:
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:
-    """Return whether the episode that ended with this info was a success, None where the info does not say.
+    """Return whether the episode that ended with this info was a success; None if the info does not say.
 
     Raises:
-        RunFailedError: It says something that is neither true nor false.
+        RunFailedError: If the value is neither true nor false.
     """
     try:
         return told_success(info)
@@ -198,10 +197,10 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
 
 
 def error_of(info: Mapping[str, Any]) -> float | None:
-    """Return the mean squared error that the info of an episode's end tells, None where it tells none.
+    """Return the mean squared error in the info of an episode's end; None if there is none.
 
     Raises:
-        RunFailedError: It is no finite number.
+        RunFailedError: If it is not a finite number.
     """
     value = info.get("mse")
     if value is None:
@@ -213,12 +212,12 @@ def error_of(info: Mapping[str, Any]) -> float | None:
 
 
 def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
-    """Return the steps in which an episode must end: as given, or `LONGEST_EPISODE`, or our own `horizon` if more."""
+    """Return the steps within which an episode must end: as given, `LONGEST_EPISODE`, or our own longer `horizon`."""
     if max_episode_steps is not None:
         return check_whole("max_episode_steps", max_episode_steps, 1)
     try:
-        ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # which keep what they declare
-    except Exception:  # somebody else's copies
+        ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # whose declared horizon is right
+    except Exception:  # any error: the copies may be anybody's
         ours = False
     return max(LONGEST_EPISODE, declared_horizon(env) or 0) if ours else LONGEST_EPISODE
 
@@ -233,17 +232,17 @@ def never_ends(longest: int) -> RunFailedError:
 
 
 def declared_horizon(env: VecEnv) -> int | None:
-    """Return the most steps that an episode takes, if the environment declares it by a whole number."""
+    """Return the largest number of steps of an episode, if the environment declares it as a whole number."""
     try:
         horizon = env.get_attr("horizon")[0]
-    except Exception:  # no such attribute, or one that is somebody else's and raises
+    except Exception:  # no such attribute, or a property that raises
         return None
     whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
     return int(horizon) if whole and horizon > 0 else None
 
 
 def reward_threshold(env: VecEnv) -> float | None:
-    """Return the return that counts as solved, as the environment or else its registration declares it by a number."""
+    """Return the return that counts as solved, if the environment or its registration declares it as a number."""
     for where in ("reward_threshold", "spec.reward_threshold"):
         try:
             declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])

@@ -1,7 +1,7 @@
 """From any observation to a feature vector: images, MiniGrid's symbolic views, numbers, and Dicts of them.
 
-What a Box of bytes means is said, never guessed from its size: by its class (`Categories`, which our environments and
-wrappers use), by `observation_kinds`, or, of a network that was saved, by its weights.
+The meaning of a Box of bytes is declared, never guessed from its size: by its class (`Categories`, which our
+environments and wrappers use), by `observation_kinds`, or, for a saved network, by its weights.
 """
 
 import copy
@@ -39,16 +39,16 @@ def with_categories(space: spaces.Space, keys: Collection[str]) -> spaces.Space:
     }
     if not isinstance(space, spaces.Dict):
         return marked[ONLY]
-    copied = copy.copy(space)  # a new one would sort its keys
+    copied = copy.copy(space)  # a new Dict would sort its keys
     copied.spaces = marked
     return copied
 
 
 def declared_categories(env: VecEnv) -> list[str]:
-    """Return the keys of the observations of which the environment says that they are categories.
+    """Return the keys of the observations that the environment declares to be categories.
 
-    SB3 puts channels first in a plain Box, so the copies' own space is asked, below SB3's wrappers; in MiniGrid's own
-    environments, for as long as no wrapper has put another image in its place, the view is categories.
+    The space of the copies themselves counts: SB3's wrappers replace `Categories` by a plain Box with channels first.
+    MiniGrid's own view is categories too, unless a wrapper has replaced it by another image.
     """
     inner = spaces_of(env.unwrapped.observation_space)
     views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
@@ -61,7 +61,7 @@ def declared_categories(env: VecEnv) -> list[str]:
 
 
 def saved_kinds(names: Iterable[str], space: spaces.Space) -> dict[str, str]:
-    """Return which observations a saved network reads as categories, told by the names of its weights."""
+    """Return the observations that a saved network reads as categories, by the names of its weights."""
     keys = list(spaces_of(space))
     found = {
         int(part) for name in names for part in re.findall(r"^features_extractor\.parts\.(\d+)\.embeddings\.", name)
@@ -73,7 +73,7 @@ def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
     """Return how each part of an observation is read.
 
     Raises:
-        ValueError: One cannot be read so, or it cannot be told.
+        ValueError: If one cannot be read in that way, or its kind is unclear.
     """
     parts = spaces_of(space)
     if not isinstance(given, Mapping):
@@ -106,7 +106,7 @@ def _is_bytes(space: spaces.Space) -> bool:
 
 
 def _module(key: str, kind: str, space: spaces.Space) -> tuple[nn.Module, int]:
-    """Return what reads a part of an observation, and how many features it gives."""
+    """Return the module for one part of an observation, and its number of features."""
     size = " x ".join(map(str, space.shape or ()))
     if kind == "categories":
         if not _is_bytes(space) or 3 not in (space.shape[0], space.shape[2]):  # type: ignore[index]
@@ -144,7 +144,7 @@ class SymbolicView(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], features_dim: int = 64) -> None:
         super().__init__()
-        # SB3 takes 3x3x3 for channels first already and leaves it alone, so 3 at the end settles it.
+        # SB3 leaves 3x3x3 alone, as if channels came first, so 3 at the end decides.
         self.channels_last = shape[2] == 3
         height, width = shape[:2] if self.channels_last else shape[1:]
         self.embeddings = nn.ModuleList(nn.Embedding(256, 8) for _ in range(3))
@@ -177,7 +177,7 @@ class Image(nn.Module):
 
 
 class Scaled(nn.Module):
-    """An image read flat, in numbers from 0 to 1.
+    """A flattened image, in numbers from 0 to 1.
 
     Shape:
         - Input: (B, C, height, width), values 0 to 255
@@ -194,7 +194,7 @@ class Features(BaseFeaturesExtractor):
 
     Args:
         observation_space: Any space of numbers, or a Dict of them.
-        observation_kinds: By key ("observation" where there is no Dict) how it is read: "categories" (bytes in V x V
+        observation_kinds: How each key ("observation" where there is no Dict) is read: "categories" (bytes in V x V
             cells of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat). Left out: categories in a
             `Categories` space, pixels in an image, else numbers.
 
@@ -202,8 +202,8 @@ class Features(BaseFeaturesExtractor):
         - Output: (B, features_dim)
 
     Raises:
-        ValueError: A space cannot be read as asked, an image is too small for the CNN, or bytes of its size may be a
-            picture or categories and nothing says which.
+        ValueError: If a space cannot be read as asked, an image is too small for the CNN, or bytes could be either a
+            picture or categories.
     """
 
     def __init__(self, observation_space: gymnasium.Space, observation_kinds: Mapping[str, str] | None = None) -> None:
@@ -221,6 +221,6 @@ class Features(BaseFeaturesExtractor):
         """Return the features of a batch of observations."""
         if isinstance(observations, dict):
             return torch.cat([part(observations[key]) for key, part in zip(self.keys, self.parts, strict=True)], dim=1)
-        (part,) = self.parts  # indexing a ModuleList looks its length up first
+        (part,) = self.parts  # faster than an index into the ModuleList
         features: Tensor = part(observations)
         return features

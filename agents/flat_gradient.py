@@ -1,4 +1,4 @@
-"""The gradient of all parameters as one vector: its norms and its clipping take a call each, not one a parameter."""
+"""The gradient of all parameters as one vector: one call for its norm and one to clip it, not one per parameter."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.linalg import vector_norm
 
 
 class Gradient:
-    """A vector of which each parameter's gradient is a piece, from now on until something replaces it.
+    """A vector of which the gradient of each parameter is a view, until something replaces that gradient.
 
     Args:
-        parts: The parameters, by what they serve; all of one type, on one device.
+        parts: The parameters by their purpose; all of one dtype, on one device.
     """
 
     def __init__(self, parts: dict[str, list[nn.Parameter]]) -> None:
@@ -22,15 +22,15 @@ class Gradient:
         self._parts = dict(zip(parts, self.vector.split(sizes), strict=True))
 
     def clear(self) -> None:
-        """Set it to zero, for `backward` to add to."""
+        """Set the gradient to zero, before `backward` adds to it."""
         self.vector.zero_()
 
     def norms(self) -> dict[str, Tensor]:
-        """Return its norm, as "norm", and that of each part."""
+        """Return the norm of the gradient as "norm", and the norm of each part by its name."""
         norms = {name: vector_norm(part) for name, part in self._parts.items()}
         norms["norm"] = vector_norm(self.vector)
         return norms
 
     def clip(self, norm: Tensor, max_norm: float) -> None:
-        """Scale it, which has a norm, down to another one."""
+        """Scale the gradient, whose norm is given, down to at most `max_norm`."""
         self.vector.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -1,4 +1,4 @@
-"""Does the memory outlast its training? One agent, played at one horizon after the other, without retraining."""
+"""Does the memory outlast its training? One agent, evaluated at several horizons without retraining."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Horizons:
     """Copies of an environment at several horizons.
 
     Args:
-        env: The environment; its one argument that sets the horizon is replaced.
+        env: The environment; the argument that sets its horizon is replaced.
         horizons: Values of that argument.
-        episodes: Episodes at each horizon, acting deterministically, and as many sampling.
-        seed: Seeds the episodes and the sampled actions, which so are the same at every evaluation.
+        episodes: Episodes at each horizon with deterministic actions, and as many with sampled ones.
+        seed: Seeds the episodes and the sampled actions, so that every evaluation has the same.
 
     Raises:
-        UserError: The environment has no horizon, or refuses one of the values.
+        UserError: If the environment has no horizon, or refuses one of the values.
     """
 
     def __init__(self, env: EnvConfig, horizons: Sequence[int], episodes: int, seed: int) -> None:
@@ -50,20 +50,20 @@ class Horizons:
 
         Args:
             agent: Has SB3's recurrent `predict`.
-            stop: Asked at every step; true ends the evaluation with the horizons that are done.
+            stop: Called at every step; true ends the evaluation with the horizons completed so far.
 
         Returns:
-            A row of plain values for each horizon: `horizon`, and acting deterministically the number of `episodes`,
-            the mean `length` in steps, and the means `success`, `return` and `normalized_score` (None where the
-            environment does not tell), each with a 95% bootstrap interval over the episodes as `<name>_interval`.
-            The same names under `sampled`, acting by chance.
+            A row of plain values for each horizon: `horizon`, and with deterministic actions the number of `episodes`,
+            the mean `length` in steps, and the means `success`, `return` and `normalized_score` (None if the
+            environment does not give them), each with a 95% bootstrap interval over the episodes as `<name>_interval`.
+            `sampled` holds the same names with sampled actions.
         """
         rows: list[dict[str, Any]] = []
         for horizon, env in self.envs.items():
             ways = []
             for deterministic in (True, False):
                 env.seed(self.seed)
-                with torch.random.fork_rng():  # a training that is evaluated goes on as if it had not been
+                with torch.random.fork_rng():  # an evaluation must not change the training
                     torch.manual_seed(self.seed)
                     played = evaluate(agent, env, self.episodes, deterministic=deterministic, stop=stop)
                 if stop():
@@ -79,10 +79,10 @@ class Horizons:
 
 
 def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
-    """Return the name of the argument that sets an environment's horizon, and the value it has.
+    """Return the name of the argument that sets an environment's horizon, and its value.
 
     Raises:
-        UserError: There is none.
+        UserError: If there is none.
     """
     try:
         env_id = find_spec(env.id).id
@@ -99,7 +99,7 @@ def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Return the 95% percentile bootstrap interval of a mean (Efron 1979), None of a single value.
+    """Return the 95% percentile bootstrap interval of a mean (Efron 1979), or None for a single value.
 
     Args:
         values: (n,) finite numbers.
@@ -118,7 +118,7 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 
 def _figures(played: Evaluation, env: Any) -> dict[str, Any]:
-    """Return means and intervals of some episodes of an environment."""
+    """Return means and intervals over the episodes of an evaluation."""
     samples: dict[str, np.ndarray | None] = dict.fromkeys(FIGURES)
     samples["return"] = played.returns
     if played.successes is not None:

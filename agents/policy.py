@@ -111,6 +111,8 @@ class RecurrentPolicy(BasePolicy):
     """
 
     features_extractor: Features
+    action_net: nn.Linear
+    log_std: nn.Parameter
 
     def __init__(
         self,
@@ -190,10 +192,11 @@ class RecurrentPolicy(BasePolicy):
 
     def _make_heads(self, width: int, log_std_init: float) -> None:
         self.action_dist = make_distribution(self.action_space, self.use_sde)
+        make_net: Any = self.action_dist.proba_distribution_net
         if isinstance(self.action_space, spaces.Box):
-            self.action_net, self.log_std = self.action_dist.proba_distribution_net(width, log_std_init=log_std_init)
+            self.action_net, self.log_std = make_net(width, log_std_init=log_std_init)
         else:
-            self.action_net = self.action_dist.proba_distribution_net(width)
+            self.action_net = make_net(width)
         self.value_net = nn.Linear(width, 1)
 
     def _make_memories(
@@ -274,7 +277,7 @@ class RecurrentPolicy(BasePolicy):
         actor_output, critic_output, _ = self._advance(PackedSequence(features, batch_sizes), state)
         return self._evaluate(features, actor_output.data, critic_output.data, actions)
 
-    def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:  # type: ignore[override]
+    def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:
         """Return the features (n, F) of observations."""
         features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
         return features

@@ -93,7 +93,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
         ("RecurrentPolicy", "MlpRecurrentPolicy", "CnnRecurrentPolicy", "MultiInputRecurrentPolicy"), RecurrentPolicy
     )
-    policy: RecurrentPolicy
+    policy: RecurrentPolicy  # type: ignore[assignment]
     policy_class: type[RecurrentPolicy]
 
     def __init__(
@@ -160,7 +160,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 raise ValueError(f"env must be an environment or its id, got {env!r}")
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
-            policy,
+            policy,  # type: ignore[arg-type]
             env,
             learning_rate=learning_rate,
             n_steps=n_steps,

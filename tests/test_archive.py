@@ -312,7 +312,7 @@ def test_the_weights_of_sb3s_archives_are_imported_and_nothing_else(tmp_path: Pa
 )
 def test_odd_tensors_in_sb3s_archive_are_one_sentence(odd: Callable[[torch.Tensor], Any], tmp_path: Path) -> None:
     model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
-    weights = model.policy.state_dict()
+    weights: dict[Any, Any] = model.policy.state_dict()
     name = "memory.cells.0.weight_ih"
     for key in (name, 3):
         buffer = io.BytesIO()

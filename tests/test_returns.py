@@ -82,10 +82,10 @@ def test_advantages_equal_sb3s(gae_lambda: float) -> None:
         zeros = np.zeros((n, 1))
         buffer.add(zeros, zeros, rewards[t], starts[t], values[t], torch.zeros(n))
     buffer.compute_returns_and_advantage(last, dones)
-    dones = torch.from_numpy(np.concatenate([starts[1:], dones[None]]))
+    ends = torch.from_numpy(np.concatenate([starts[1:], dones[None]]))
     following = torch.cat([values[1:], last[None]])
     got = gae.advantages(
-        torch.from_numpy(rewards), values, torch.where(dones, 0.0, following), dones, gamma=gamma, gae_lambda=gae_lambda
+        torch.from_numpy(rewards), values, torch.where(ends, 0.0, following), ends, gamma=gamma, gae_lambda=gae_lambda
     )
     np.testing.assert_allclose(got.numpy(), buffer.advantages, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose((got + values).numpy(), buffer.returns, rtol=1e-4, atol=1e-5)

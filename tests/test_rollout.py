@@ -126,7 +126,7 @@ def test_the_learned_initial_state_gets_gradient_through_fresh_sequences_only() 
     live(model)
     live_on(model)
     rollout, policy = model.rollout_buffer, model.policy
-    initial = policy.memory.cells[0].initial
+    initial: Any = policy.memory.cells[0].initial
     assert initial is not None
     for fresh in (True, False):
         sequences = np.flatnonzero(rollout.sequences.fresh == fresh)
