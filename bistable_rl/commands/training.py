@@ -12,7 +12,7 @@ from bistable_rl.commands.parser import Parser, path
 from bistable_rl.errors import UserError
 from bistable_rl.runs import run as runs
 from bistable_rl.runs import stopping
-from bistable_rl.runs.config import help_of
+from bistable_rl.runs.keys import help_of
 from bistable_rl.runs.schema import Benchmark, Experiment
 
 
