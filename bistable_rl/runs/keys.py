@@ -96,7 +96,7 @@ def convert(value: Any, hint: Any) -> Any:
             return [convert(item, args[0]) for item in value]
     elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
         return tuple(map(convert, value, args))
-    elif hint in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    elif hint in (int, float) and _is_number(value):
         if abs(value) <= sys.float_info.max and (hint is float or value % 1 == 0):
             return hint(value)
     elif (
@@ -109,10 +109,14 @@ def convert(value: Any, hint: Any) -> Any:
     raise ValueError
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def noun_of(hint: Any) -> str:
     """Return the noun for a value of a type: "an integer above 0 or null"."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return "a mapping of " + ", ".join(keys_of(hint))
     if origin is Annotated:
         return str(hint.__metadata__[0].noun)

@@ -147,7 +147,7 @@ class WarmupConfig:
 
 NAME = meaning("Names the folder of its runs in the output folder.")
 SEED = "Seeds every source of randomness."
-DEVICE = "`auto`, `cpu`, `cuda` or `cuda:N`."
+DEVICE = "Where the network lives."
 
 
 @dataclass
