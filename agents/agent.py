@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import kernels
 from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
-from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.cells import get_cell
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs import checkpoint

@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import make_vec_env
 from bistable_rl.agents.training import without_gate_options
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Experiment

@@ -5,8 +5,24 @@ from __future__ import annotations
 import math
 
 import torch
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    make_proba_distribution,
+)
 from torch import Tensor
+
+
+def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Distribution:
+    """Return the distribution over the actions of a space: ours where we have one, else SB3's."""
+    if isinstance(action_space, spaces.Discrete):
+        return Categorical(int(action_space.n))
+    if isinstance(action_space, spaces.Box) and not use_sde:
+        return DiagGaussian(math.prod(action_space.shape))
+    options = {"full_std": True, "squash_output": False, "use_expln": False, "learn_features": False}
+    return make_proba_distribution(action_space, use_sde, options if use_sde else None)
 
 
 class Categorical(CategoricalDistribution):

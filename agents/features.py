@@ -16,6 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor, nn
 
+from bistable_rl.agents.spaces import ONLY, spaces_of
 from bistable_rl.envs.wrappers import Categories, minigrid_views
 
 # NatureCNN's kernels and strides need at least this many pixels.
@@ -24,20 +25,12 @@ SMALLEST_IMAGE = 36
 KINDS = ("categories", "pixels", "numbers")
 """How an observation is read: embedded cell by cell, by the CNN, or flat."""
 
-ONLY = "observation"
-"""The key of an observation that is no Dict."""
-
-
-def parts_of(space: spaces.Space) -> dict[str, spaces.Space]:
-    """Return the spaces of a Dict by key, or the only one under the key "observation"."""
-    return dict(space.spaces) if isinstance(space, spaces.Dict) else {ONLY: space}
-
 
 def with_categories(space: spaces.Space, keys: Collection[str]) -> spaces.Space:
     """Return a space whose Boxes of these keys are `Categories`."""
     if not keys:
         return space
-    parts = parts_of(space)
+    parts = spaces_of(space)
     marked = {
         key: Categories(part.low, part.high, dtype=part.dtype.type)
         if key in keys and isinstance(part, spaces.Box)
@@ -57,11 +50,11 @@ def declared_categories(env: VecEnv) -> list[str]:
     SB3 puts channels first in a plain Box, so the copies' own space is asked, below SB3's wrappers; in MiniGrid's own
     environments, for as long as no wrapper has put another image in its place, the view is categories.
     """
-    inner = parts_of(env.unwrapped.observation_space)
+    inner = spaces_of(env.unwrapped.observation_space)
     views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
     return [
         key
-        for key, part in parts_of(env.observation_space).items()
+        for key, part in spaces_of(env.observation_space).items()
         if isinstance(inner.get(key), Categories) or any(inner.get(key) is view for view in views)
         if sorted(part.shape or ()) == sorted(inner[key].shape or ()) and part.dtype == inner[key].dtype
     ]
@@ -69,7 +62,7 @@ def declared_categories(env: VecEnv) -> list[str]:
 
 def saved_kinds(names: Iterable[str], space: spaces.Space) -> dict[str, str]:
     """Return which observations a saved network reads as categories, told by the names of its weights."""
-    keys = list(parts_of(space))
+    keys = list(spaces_of(space))
     found = {
         int(part) for name in names for part in re.findall(r"^features_extractor\.parts\.(\d+)\.embeddings\.", name)
     }
@@ -82,7 +75,7 @@ def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ValueError: One cannot be read so, or it cannot be told.
     """
-    parts = parts_of(space)
+    parts = spaces_of(space)
     if not isinstance(given, Mapping):
         raise ValueError(f"observation_kinds must be a mapping such as {{image: categories}}, got {given!r}")
     for key, kind in given.items():
@@ -217,7 +210,7 @@ class Features(BaseFeaturesExtractor):
         kinds = _kinds(observation_space, observation_kinds or {})
         modules: dict[str, nn.Module] = {}
         width = 0
-        for key, space in parts_of(observation_space).items():
+        for key, space in spaces_of(observation_space).items():
             modules[key], size = _module(key, kinds[key], space)
             width += size
         super().__init__(observation_space, width)

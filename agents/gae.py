@@ -10,7 +10,7 @@ def discounted_sums(x: Tensor, discount: Tensor) -> Tensor:
 
     Args:
         x: (T, n).
-        discount: (T, n), within [0, 1], so that no product of them overflows.
+        discount: (T, n), within [0, 1], so that no product of discounts overflows.
     """
     T, y, c, reach = len(x), x.clone(), discount.clone(), 1
     while reach < T:  # y holds the sum over the next `reach` steps, c the product of their discounts
@@ -22,18 +22,18 @@ def discounted_sums(x: Tensor, discount: Tensor) -> Tensor:
 
 
 def advantages(
-    rewards: Tensor, values: Tensor, next_values: Tensor, ends: Tensor, *, gamma: float, gae_lambda: float
+    rewards: Tensor, values: Tensor, next_values: Tensor, dones: Tensor, *, gamma: float, gae_lambda: float
 ) -> Tensor:
-    """Return the advantages of the actions taken.
+    """Return the advantages (T, n) of the actions.
 
     Args:
         rewards: (T, n).
-        values: (T, n) V of the observation that was acted on.
-        next_values: (T, n) V of the observation that followed in the same episode, 0 where the episode was over; where
-            it was cut by a time limit, V of its last observation.
-        ends: (T, n) whether the episode ended with that step, for whichever reason.
+        values: (T, n) V of the observation on which the action was taken.
+        next_values: (T, n) V of the next observation of the same episode; 0 where the episode terminated; V of its
+            last observation where a time limit truncated it.
+        dones: (T, n) whether the episode ended with that step, terminated or truncated.
         gamma: Discount factor in [0, 1].
         gae_lambda: λ in [0, 1].
     """
     deltas = rewards + gamma * next_values - values
-    return discounted_sums(deltas, gamma * gae_lambda * (~ends).to(deltas.dtype))
+    return discounted_sums(deltas, gamma * gae_lambda * (~dones).to(deltas.dtype))

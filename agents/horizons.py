@@ -13,7 +13,7 @@ from scipy import stats
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
-from bistable_rl.agents.make_env import close, make_evaluation_env
+from bistable_rl.agents.vec_envs import close, make_evaluation_env
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import UserError, one_sentence

@@ -1,28 +1,27 @@
-"""Recurrent policies with any of our cells, for an unmodified `sb3_contrib.RecurrentPPO`.
+"""The policy: features of the observation, recurrent layers of any cell, and heads for actions and value.
 
-sb3-contrib is written for an LSTM: it stores two states, asks `lstm_actor` for their size, and steps through time in
-Python when an episode starts within a sequence. Here one module holds the layers, carries their whole state as the
-first of the two (the second is a dummy), and runs a sequence in one call whatever starts in it.
+`RecurrentPPO` of this package trains it as it is; `bistable_rl.agents.sb3_contrib` adapts it to sb3-contrib's.
 """
 
 import inspect
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
-from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from bistable_rl.agents.distributions import Categorical, DiagGaussian
+from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
-from bistable_rl.cells import Cell
+from bistable_rl.agents.obs import map_obs
 from bistable_rl.cells.base import check_size
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
@@ -30,15 +29,14 @@ from bistable_rl.runs.capacity import check_memory, layers_bytes
 
 CRITICS = ("separate", "shared", "feedforward")
 
-# what the parameters of a policy serve, by the beginnings of their names
 PARTS = {
-    "features": ("features_extractor.", "pi_features_extractor.", "vf_features_extractor."),
-    "memory": ("lstm_actor.",),
-    "critic_memory": ("lstm_critic.", "critic."),
-    "actor": ("mlp_extractor.policy_net.", "action_net.", "log_std"),
-    "critic": ("mlp_extractor.value_net.", "value_net."),
+    "features": ("features_extractor",),
+    "actor": ("actor_mlp", "action_net", "log_std_net"),
+    "critic": ("critic_mlp", "value_net"),
+    "memory": ("memory",),
+    "critic_memory": ("critic_linear", "critic_memory"),
 }
-
+"""The modules of each part of a policy whose gradient is logged."""
 
 THEIR_NAMES = {
     "lstm_hidden_size": "hidden_size",
@@ -47,19 +45,19 @@ THEIR_NAMES = {
     "enable_critic_lstm": "critic='separate' (or 'feedforward' where it is False)",
     "lstm_kwargs": "cell_kwargs",
 }
-"""Arguments of sb3-contrib's recurrent policies, and what says the same here."""
+"""Arguments of sb3-contrib's recurrent policies, and the arguments that take their place here."""
 
 
 def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -> None:
     """Check that a policy has arguments of these names.
 
     Raises:
-        TypeError: It has not; the sentence says which it has.
-        ValueError: It is a name of sb3-contrib's; the sentence says what it is called here.
+        TypeError: If it has no such argument; the message lists its arguments.
+        ValueError: If a name is sb3-contrib's; the message says what it is called here.
     """
     parameters = inspect.signature(policy).parameters.values()
-    given = ("observation_space", "action_space", "lr_schedule")  # by the algorithm
-    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in given]
+    by_the_algorithm = ("observation_space", "action_space", "lr_schedule")
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in by_the_algorithm]
     for name in policy_kwargs or {}:
         if name in THEIR_NAMES:
             raise ValueError(f"policy_kwargs: {name} is sb3-contrib's name; here it is {THEIR_NAMES[name]}")
@@ -67,42 +65,11 @@ def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -
             raise TypeError(unknown("argument in policy_kwargs", name, known))
 
 
-class Memory(nn.Module):
-    """Recurrent layers in the form in which sb3-contrib holds an LSTM.
-
-    The state of all layers is one row: (1, n, L · S) for n sequences, L layers and a state of S each.
-    """
-
-    def __init__(self, rnn: RNN) -> None:
-        super().__init__()
-        self.rnn = rnn
-        self.input_size = rnn.input_size
-        self.num_layers = 1
-        self.hidden_size = rnn.num_layers * rnn.state_size
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The layers."""
-        return list(self.rnn.cells)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, state: Tensor, episode_starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Run n sequences of T steps, restoring the initial state wherever an episode starts.
-
-        Shape:
-            - features: (n · T, F), sequence by sequence
-            - state: (1, n, L · S)
-            - episode_starts: (n · T,), nonzero where an episode starts
-            - Output: (n · T, H) and (1, n, L · S)
-        """
-        n, L = state.shape[1], self.rnn.num_layers
-        x = features.reshape(n, -1, self.input_size).transpose(0, 1)
-        resets = episode_starts.reshape(n, -1).transpose(0, 1)
-        outputs, state = self.rnn(x, state.reshape(n, L, -1).transpose(0, 1).contiguous(), resets)
-        return outputs.transpose(0, 1).flatten(0, 1), state.transpose(0, 1).reshape(1, n, -1)
-
-
-class RecurrentPolicy(RecurrentActorCriticPolicy):
+class RecurrentPolicy(BasePolicy):
     """Actor and critic on recurrent layers of any cell; every argument is a plain JSON value.
+
+    The state of all recurrent layers is one tensor (K, n, S) for n copies: the L layers of the actor's memory, then,
+    with a separate critic, the L layers of the critic's.
 
     Args:
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of them; images are recognised, and
@@ -115,24 +82,34 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         num_layers: L, recurrent layers.
         cell_kwargs: Options of the cell.
         critic: `shared`: the value head reads the actor's memory, and the value loss trains it too (sb3-contrib stops
-            that gradient); `separate`: recurrent layers of its own; `feedforward`: a linear layer on the present
+            that gradient); `separate`: recurrent layers of its own; `feedforward`: a linear layer on the current
             observation.
         critic_gradient: With a shared critic, whether the value loss trains the memory and what lies before it.
         net_arch: Widths of the tanh layers between memory and each head.
-        ortho_init: Start features and heads orthogonally, the action head small, as SB3 does; else as torch does.
-        action_bias: For Discrete actions, what the logits are at first, one for each action; empty for zeros.
-        log_std_init: For Box actions, the logarithm of the standard deviation at first.
+        ortho_init: Initialise features and heads orthogonally, the action head small, as SB3 does; else as torch does.
+        action_bias: For Discrete actions, the initial logits, one per action; empty for zeros.
+        log_std_init: For Box actions, the initial logarithm of the standard deviation.
         log_std_min: For Box actions, its lower bound, or None.
         state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
             parameter.
         observation_kinds: How observations are read where their space does not say it, by key (`observation` where
             there is no Dict): "categories", "pixels" or "numbers".
 
+    Attributes:
+        features_extractor: From an observation to F numbers.
+        memory: The recurrent layers that the actor reads.
+        critic_memory: The critic's own recurrent layers, or None.
+        critic_linear: The linear layer of a feedforward critic, or None.
+        actor_mlp: The tanh layers before `action_net`.
+        critic_mlp: The tanh layers before `value_net`.
+        action_net: The action head.
+        value_net: The value head.
+
     Raises:
-        ValueError: `critic` is none of the three, the cell, a size or its options are wrong, or a number isn't finite.
+        ValueError: If `critic`, the cell, a size or an option of the cell is wrong, or a number is not finite.
     """
 
-    action_dist: Distribution
+    features_extractor: Features
 
     def __init__(
         self,
@@ -157,46 +134,22 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
     ) -> None:
         if critic not in CRITICS:
             raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
-        if not isinstance(net_arch, list | tuple | None) or any(isinstance(w, dict | list) for w in net_arch or ()):
-            raise ValueError(
-                f"net_arch must be a list of widths, the same for both heads, such as [64, 64], got {net_arch!r}"
-            )
-        heads = list(net_arch or [])
-        for name, size in [("hidden_size", hidden_size), ("num_layers", num_layers), *(("net_arch", w) for w in heads)]:
-            check_size(name, size)
-        given: dict[str, Any] = {
-            "action_bias": action_bias or [],
-            "log_std_init": log_std_init,
-            "log_std_min": log_std_min or 0.0,
-        }
-        for name, value in given.items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"{name} must be finite, got {value}")
-        if log_std_min is not None and log_std_min > log_std_init:
-            raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
-        if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
-            raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
-        self._check_memory(cell, hidden_size, num_layers, cell_kwargs, heads, 2 if critic == "separate" else 1)
-        self.action_bias = list(action_bias or [])
-        self.critic_gradient = critic_gradient
-        self.log_std_min = log_std_min
-        self.state_dependent_std = state_dependent_std
-        self._predicted_first = False  # whether the last call of `predict` came without a state
-        super().__init__(
+        _check_sizes(hidden_size, num_layers, net_arch)
+        _check_heads(action_space, action_bias or [], log_std_init, log_std_min)
+        widths = list(net_arch or [])
+        _check_memory(cell, hidden_size, num_layers, cell_kwargs, widths, 2 if critic == "separate" else 1)
+        # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy
+        BasePolicy.__init__(
+            self,
             observation_space,
             action_space,
-            lr_schedule,
-            net_arch={"pi": heads, "vf": heads},
-            use_sde=use_sde,
-            ortho_init=ortho_init,
-            log_std_init=log_std_init,
             features_extractor_class=Features,
             features_extractor_kwargs={"observation_kinds": observation_kinds or {}},
-            normalize_images=False,  # Features scales what is an image and leaves categories alone
-            lstm_hidden_size=hidden_size,
-            shared_lstm=critic == "shared",
-            enable_critic_lstm=critic == "separate",
+            normalize_images=False,  # Features scales images and leaves categories alone
         )
+        self.use_sde = use_sde
+        self.critic_gradient = critic_gradient
+        self.log_std_min = log_std_min
         self.constructor_args = {
             "cell": cell,
             "hidden_size": hidden_size,
@@ -204,179 +157,171 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             "cell_kwargs": dict(cell_kwargs or {}),
             "critic": critic,
             "critic_gradient": critic_gradient,
-            "net_arch": heads,
+            "net_arch": widths,
             "ortho_init": ortho_init,
-            "action_bias": self.action_bias,
+            "action_bias": list(action_bias or []),
             "log_std_init": log_std_init,
             "log_std_min": log_std_min,
             "state_dependent_std": state_dependent_std,
             "observation_kinds": dict(observation_kinds or {}),
         }
+        self._predicted_first = False  # whether the last call of `predict` came without a state
 
-        def memory() -> Memory:
-            return Memory(make_rnn(cell, self.features_dim, hidden_size, num_layers, cell_kwargs=cell_kwargs))
-
-        # the base class built LSTMs; replace them, and the optimizer that holds their parameters
-        self.lstm_actor = memory()
-        self.lstm_critic = memory() if critic == "separate" else None
-        self.lstm_hidden_state_shape = (1, 1, self.lstm_actor.hidden_size)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), fused=True, **self.optimizer_kwargs)
-
-    @staticmethod
-    def _check_memory(
-        cell: str,
-        hidden_size: int,
-        num_layers: int,
-        cell_kwargs: dict[str, Any] | None,
-        heads: list[int],
-        memories: int,
-    ) -> None:
-        """Check that there is memory for the network, features aside, and for the LSTMs that the base class builds."""
-        layers = layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs) + 16 * hidden_size**2
-        widths = [hidden_size, *heads]
-        dense = 4 * sum(a * b for a, b in zip(widths, heads, strict=False))
-        sizes = f"hidden_size {hidden_size}, num_layers {num_layers}"
-        sizes += "".join(
-            f", {name} {value}" for name, value in (("cell_kwargs", cell_kwargs), ("net_arch", heads)) if value
-        )
-        check_memory(f"a network of {sizes}", memories * layers + 2 * dense)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        if isinstance(self.action_dist, CategoricalDistribution):
-            self.action_dist = Categorical(self.action_dist.action_dim)
-        if isinstance(self.action_dist, DiagGaussianDistribution):
-            self.action_dist = DiagGaussian(self.action_dist.action_dim)
-        super()._build(lr_schedule)
-        if self.action_bias:
+        # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
+        self.features_extractor = self.make_features_extractor()  # type: ignore[assignment]
+        self.actor_mlp, self.critic_mlp = _tanh_layers(hidden_size, widths), _tanh_layers(hidden_size, widths)
+        self._make_heads(widths[-1] if widths else hidden_size, log_std_init)
+        if ortho_init:
+            gains = {self.features_extractor: 2**0.5, self.actor_mlp: 2**0.5, self.critic_mlp: 2**0.5}
+            for module, gain in {**gains, self.action_net: 0.01, self.value_net: 1.0}.items():
+                module.apply(partial(self.init_weights, gain=gain))
+        if action_bias:
             with torch.no_grad():
-                self.action_net.bias.copy_(torch.tensor(self.action_bias))
-        if self.state_dependent_std and isinstance(self.action_dist, DiagGaussian):
+                self.action_net.bias.copy_(torch.tensor(action_bias))
+        self.state_dependent_std = state_dependent_std and isinstance(self.action_dist, DiagGaussian)
+        if self.state_dependent_std:
             del self.log_std
-            self.log_std_net = nn.Linear(self.mlp_extractor.latent_dim_pi, self.action_net.out_features)
+            self.log_std_net = nn.Linear(self.action_net.in_features, self.action_net.out_features)
             nn.init.zeros_(self.log_std_net.weight)
-            nn.init.constant_(self.log_std_net.bias, self.log_std_init)
+            nn.init.constant_(self.log_std_net.bias, log_std_init)
+        self._make_memories(cell, hidden_size, num_layers, cell_kwargs, critic)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5, fused=True)
 
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        if not isinstance(self.action_dist, DiagGaussian):
-            if isinstance(self.action_dist, Categorical):
-                return self.action_dist.proba_distribution(self.action_net(latent_pi))
-            return super()._get_action_dist_from_latent(latent_pi)
-        log_std = self.log_std_net(latent_pi) if self.state_dependent_std else self.log_std
-        return self.action_dist.proba_distribution(self.action_net(latent_pi), self.floored(log_std))
+    def _make_heads(self, width: int, log_std_init: float) -> None:
+        self.action_dist = make_distribution(self.action_space, self.use_sde)
+        if isinstance(self.action_space, spaces.Box):
+            self.action_net, self.log_std = self.action_dist.proba_distribution_net(width, log_std_init=log_std_init)
+        else:
+            self.action_net = self.action_dist.proba_distribution_net(width)
+        self.value_net = nn.Linear(width, 1)
 
-    def floored(self, log_std: Tensor) -> Tensor:
-        """Return the logarithm of the standard deviation, kept at its lower bound if there is one."""
-        return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
+    def _make_memories(
+        self, cell: str, hidden_size: int, num_layers: int, cell_kwargs: dict[str, Any] | None, critic: str
+    ) -> None:
+        width = self.features_extractor.features_dim
+        # The LSTMs are drawn and dropped: version 0.1 built sb3-contrib's before its own layers, and without their
+        # draws the same seed would give other weights than it gave then.
+        nn.LSTM(width, hidden_size)
+        critic_linear = nn.Linear(width, hidden_size) if critic == "feedforward" else None
+        if critic == "separate":
+            nn.LSTM(width, hidden_size)
+        self.memory = make_rnn(cell, width, hidden_size, num_layers, cell_kwargs=cell_kwargs)
+        self.critic_linear = critic_linear
+        self.critic_memory: RNN | None = None
+        if critic == "separate":
+            self.critic_memory = make_rnn(cell, width, hidden_size, num_layers, cell_kwargs=cell_kwargs)
 
-    # What our own algorithm needs. The states of all layers are one tensor (K, n, S): the actor's L layers, then, with
-    # a separate critic, its L.
+    @property
+    def memories(self) -> list[RNN]:
+        """The actor's recurrent layers and, where the critic has its own, the critic's."""
+        return [self.memory] if self.critic_memory is None else [self.memory, self.critic_memory]
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters by their purpose; purposes without parameters are left out."""
+        children = dict(self.named_children())
+        parts: dict[str, list[nn.Parameter]] = {}
+        if log_std := list(self.parameters(recurse=False)):  # first here, as it is in the optimizer
+            parts["actor"] = log_std
+        for part, names in PARTS.items():
+            found = [parameter for name in names if name in children for parameter in children[name].parameters()]
+            if found:
+                parts[part] = parts.get(part, []) + found
+        return parts
 
     def initial_state(self, n: int) -> Tensor:
         """Return the state (K, n, S) in which an episode begins: zero, or learned."""
-        return torch.stack([cell.initial_state(n) for memory in self._memories() for cell in memory.cells])
+        return torch.stack([cell.initial_state(n) for memory in self.memories for cell in memory.cells])  # type: ignore[operator]
 
-    def step(
-        self, observations: Tensor | dict[str, Tensor], state: Tensor, deterministic: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def restart(self, state: Tensor, episode_starts: np.ndarray) -> Tensor:
+        """Return the state (K, n, S) with the initial state in the copies whose episode starts (n,)."""
+        if not episode_starts.any():
+            return state
+        starts = torch.from_numpy(episode_starts).to(state.device).reshape(1, -1, 1)
+        return torch.where(starts, self.initial_state(1), state)
+
+    def step(self, obs: PyTorchObs, state: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor]:
         """Return the actions (n, ...) for one observation of each copy, and the next state (K, n, S)."""
-        features = self.extract_features(observations)
-        outputs, state = self._advance(features.unsqueeze(0), state, None)
-        latent = self.mlp_extractor.forward_actor(outputs[0][0])
-        actions = self._get_action_dist_from_latent(latent).get_actions(deterministic)
+        features = self.extract_features(obs)
+        output, _, state = self._advance(features.unsqueeze(0), state)
+        actions = self._distribution(self.actor_mlp(output[0])).get_actions(deterministic)
         return actions.reshape(-1, *(self.action_space.shape or ())), state
 
-    def advance(self, observations: Tensor | dict[str, Tensor], state: Tensor, resets: Tensor) -> Tensor:
-        """Return the state after T steps of observations (T, n, ...), starting anew where `resets` (T, n) is true."""
+    def advance(self, obs: PyTorchObs, state: Tensor, resets: Tensor) -> Tensor:
+        """Return the state after T steps of observations (T, n, ...), reset before the steps where `resets` (T, n)."""
         T, n = resets.shape
-        if isinstance(observations, dict):
-            features = self.extract_features({key: part.flatten(0, 1) for key, part in observations.items()})
-        else:
-            features = self.extract_features(observations.flatten(0, 1))
-        return self._advance(features.reshape(T, n, -1), state, resets)[1]
+        features = self.extract_features(map_obs(lambda part: part.flatten(0, 1), obs))
+        return self._advance(features.reshape(T, n, -1), state, resets)[2]
 
-    def values(self, observations: Tensor | dict[str, Tensor], state: Tensor) -> Tensor:
-        """Return the values (n,) of one observation of each copy, seen in the given state."""
-        features = self.extract_features(observations)
-        outputs, _ = self._advance(features.unsqueeze(0), state, None)
-        latent = self._critic_input(features, [output[0] for output in outputs])
-        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
-        return values.flatten()
+    def values(self, obs: PyTorchObs, state: Tensor) -> Tensor:
+        """Return the values (n,) of one observation of each copy in the given state."""
+        features = self.extract_features(obs)
+        _, output, _ = self._advance(features.unsqueeze(0), state)
+        return self._values(features, output[0])
 
     def evaluate_packed(
-        self, observations: Tensor | dict[str, Tensor], actions: Tensor, state: Tensor, batch_sizes: Tensor
+        self, obs: PyTorchObs, actions: Tensor, state: Tensor, batch_sizes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of packed sequences, in one call per layer.
 
         Args:
-            observations: (N, ...) in the order of a `PackedSequence`.
+            obs: (N, ...) in the order of a `PackedSequence`.
             actions: (N, ...).
             state: (K, B, S) before the first step of each sequence.
             batch_sizes: (T,) as in a `PackedSequence`.
         """
-        features = self.extract_features(observations)
-        outputs, _ = self._advance(PackedSequence(features, batch_sizes), state, None)
-        outputs = [output.data for output in outputs]
-        if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
-            # kept as the environment takes them: in any shape, bytes or in double precision
-            actions = actions.reshape(len(actions), -1).float()
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(outputs[0]))
-        values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(features, outputs)))
-        entropy = distribution.entropy()
-        assert entropy is not None
-        return values.flatten(), distribution.log_prob(actions), entropy
+        features = self.extract_features(obs)
+        actor_output, critic_output, _ = self._advance(PackedSequence(features, batch_sizes), state)
+        return self._evaluate(features, actor_output.data, critic_output.data, actions)
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters by what they serve, as `PARTS` names it."""
-        parts: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            part = next(part for part, prefixes in PARTS.items() if name.startswith(prefixes))
-            parts.setdefault(part, []).append(parameter)
-        return parts
-
-    def _memories(self) -> list[Memory]:
-        return [self.lstm_actor] if self.lstm_critic is None else [self.lstm_actor, self.lstm_critic]
+    def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:  # type: ignore[override]
+        """Return the features (n, F) of observations."""
+        features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
+        return features
 
     def _advance(
-        self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None
-    ) -> tuple[list[Any], Tensor]:
-        """Run every memory over time; return the outputs of each and the states of all."""
-        if self.lstm_critic is None:
-            output, state = self.lstm_actor.rnn(features, state, resets)
-            return [output], state
-        actor, critic = state.chunk(2)
-        actor_output, actor = self.lstm_actor.rnn(features, actor.contiguous(), resets)
-        critic_output, critic = self.lstm_critic.rnn(features, critic.contiguous(), resets)
-        return [actor_output, critic_output], torch.cat([actor, critic])
+        self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None = None
+    ) -> tuple[Any, Any, Tensor]:
+        """Run the memories over time; return the outputs that actor and critic read, and the next state of all."""
+        if self.critic_memory is None:
+            output, state = self.memory(features, state, resets)
+            return output, output, state
+        actor_state, critic_state = state.chunk(2)
+        actor_output, actor_state = self.memory(features, actor_state.contiguous(), resets)
+        critic_output, critic_state = self.critic_memory(features, critic_state.contiguous(), resets)
+        return actor_output, critic_output, torch.cat([actor_state, critic_state])
 
-    def _critic_input(self, features: Tensor, outputs: list[Tensor]) -> Tensor:
-        """Return what the value head reads."""
-        if self.critic is not None:
-            seen: Tensor = self.critic(features)
-            return seen
-        return outputs[-1] if self.critic_gradient or not self.shared_lstm else outputs[-1].detach()
-
-    @staticmethod
-    def _process_sequence(
-        features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: Memory
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        outputs, state = lstm(features, lstm_states[0], episode_starts)
-        return outputs, (state, lstm_states[1])
-
-    def evaluate_actions(
-        self, obs: Tensor, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    def _evaluate(
+        self, features: Tensor, actor_output: Tensor, critic_output: Tensor, actions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values, log-probabilities and entropies; with a shared critic the values train the memory too."""
-        if isinstance(self.action_space, spaces.MultiBinary):
-            actions = actions.float()  # the buffer keeps them as bytes
-        if not self.shared_lstm:
-            result: tuple[Tensor, Tensor, Tensor] = super().evaluate_actions(obs, actions, lstm_states, episode_starts)
-            return result
-        latent, _ = self._process_sequence(self.extract_features(obs), lstm_states.pi, episode_starts, self.lstm_actor)
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
-        values = self.value_net(self.mlp_extractor.forward_critic(self._critic_input(latent, [latent])))
+        """Return values, log-probabilities and entropies (N,)."""
+        if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
+            # stored as the environment takes them: in any shape, bytes or in double precision
+            actions = actions.reshape(len(actions), -1).float()
+        distribution = self._distribution(self.actor_mlp(actor_output))
+        values = self._values(features, critic_output)
         entropy = distribution.entropy()
         assert entropy is not None
         return values, distribution.log_prob(actions), entropy
+
+    def _values(self, features: Tensor, output: Tensor) -> Tensor:
+        if self.critic_linear is not None:
+            output = self.critic_linear(features)
+        elif self.critic_memory is None and not self.critic_gradient:
+            output = output.detach()
+        values: Tensor = self.value_net(self.critic_mlp(output))
+        return values.flatten()
+
+    def _distribution(self, latent: Tensor) -> Distribution:
+        if isinstance(self.action_dist, DiagGaussian):
+            log_std = self.log_std_net(latent) if self.state_dependent_std else self.log_std
+            return self.action_dist.proba_distribution(self.action_net(latent), self.clamp_log_std(log_std))
+        if isinstance(self.action_dist, StateDependentNoiseDistribution):
+            return self.action_dist.proba_distribution(self.action_net(latent), self.log_std, latent)
+        return self.action_dist.proba_distribution(self.action_net(latent))
+
+    def clamp_log_std(self, log_std: Tensor) -> Tensor:
+        """Return the logarithm of the standard deviation, clamped at its lower bound if there is one."""
+        return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
 
     @torch.no_grad()
     def predict(
@@ -389,8 +334,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         """Return actions and the next state; without a state, every copy starts an episode.
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
-        without them the agent has no memory, of which a warning tells. Who says `episode_start` at the first call of an
-        episode, as an evaluation does, is never warned.
+        otherwise the agent has no memory. A second call without a state warns, unless `episode_start` is true.
         """
         first = state is None and not (episode_start is not None and np.all(episode_start))
         if first and self._predicted_first:
@@ -402,24 +346,24 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         self._predicted_first = first
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
-        seen, vectorized = self.obs_to_tensor(observation)
+        obs, vectorized = self.obs_to_tensor(observation)
+        n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         if state is None:
-            n = len(next(iter(seen.values())) if isinstance(seen, dict) else seen)
             memory = self.initial_state(n)
         else:
-            device = self.action_net.weight.device  # self.device looks through all modules for it
-            memory = torch.from_numpy(state[0]).to(device)
-            n = len(next(iter(seen.values())) if isinstance(seen, dict) else seen)
+            memory = torch.from_numpy(state[0]).to(self.action_net.weight.device)  # self.device searches all modules
             if memory.shape[1] != n:
                 raise ValueError(f"the state is of {memory.shape[1]} copies and the observation of {n}")
-            if episode_start is not None and np.any(episode_start):
-                begins = torch.from_numpy(np.asarray(episode_start, np.bool_)).to(device).reshape(1, -1, 1)
-                memory = torch.where(begins, self.initial_state(1), memory)
-        actions, memory = self.step(seen, memory, deterministic)
+            if episode_start is not None:
+                memory = self.restart(memory, np.asarray(episode_start, np.bool_))
+        actions, memory = self.step(obs, memory, deterministic)
         taken = actions.cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
         return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        raise NotImplementedError("a recurrent policy acts by `step` or `predict`, which take a state")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
@@ -431,7 +375,58 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
         }
 
 
-# SB3's names, by kind of observation; the features are chosen by the observation space, so the class is one.
-MlpRecurrentPolicy = RecurrentPolicy
-CnnRecurrentPolicy = RecurrentPolicy
-MultiInputRecurrentPolicy = RecurrentPolicy
+def _tanh_layers(width: int, widths: list[int]) -> nn.Sequential:
+    sizes = [width, *widths]
+    layers = [(nn.Linear(before, after), nn.Tanh()) for before, after in zip(sizes, widths, strict=False)]
+    return nn.Sequential(*(module for layer in layers for module in layer))
+
+
+def _check_sizes(hidden_size: int, num_layers: int, net_arch: list[int] | None) -> None:
+    if not isinstance(net_arch, list | tuple | None) or any(isinstance(width, dict | list) for width in net_arch or ()):
+        raise ValueError(
+            f"net_arch must be a list of widths, the same for both heads, such as [64, 64], got {net_arch!r}"
+        )
+    sizes = [
+        ("hidden_size", hidden_size),
+        ("num_layers", num_layers),
+        *(("net_arch", width) for width in net_arch or ()),
+    ]
+    for name, size in sizes:
+        check_size(name, size)
+
+
+def _check_heads(
+    action_space: spaces.Space, action_bias: list[float], log_std_init: float, log_std_min: float | None
+) -> None:
+    given: dict[str, Any] = {
+        "action_bias": action_bias,
+        "log_std_init": log_std_init,
+        "log_std_min": log_std_min or 0.0,
+    }
+    for name, value in given.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name} must be finite, got {value}")
+    if log_std_min is not None and log_std_min > log_std_init:
+        raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
+    if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
+        raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
+
+
+def _check_memory(
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    cell_kwargs: dict[str, Any] | None,
+    widths: list[int],
+    memories: int,
+) -> None:
+    """Check that there is memory for the network, features aside."""
+    layers = (
+        layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs) + 16 * hidden_size**2
+    )  # `_make_memories`'s LSTM
+    dense = 4 * sum(a * b for a, b in zip([hidden_size, *widths], widths, strict=False))
+    sizes = f"hidden_size {hidden_size}, num_layers {num_layers}"
+    sizes += "".join(
+        f", {name} {value}" for name, value in (("cell_kwargs", cell_kwargs), ("net_arch", widths)) if value
+    )
+    check_memory(f"a network of {sizes}", memories * layers + 2 * dense)

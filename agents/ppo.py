@@ -1,4 +1,4 @@
-"""Recurrent PPO: whole sequences, packed; states at sequence starts only; one kernel call per layer and minibatch."""
+"""Recurrent PPO on whole sequences, packed; one kernel call per layer and minibatch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import gae, save_load
-from bistable_rl.agents.buffer import Rollout
+from bistable_rl.agents import gae, save_load, stored_states
+from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.flat_gradient import Gradient
+from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
+from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
-from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.envs.registry import find_spec
@@ -39,15 +41,18 @@ from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
 
+Truncated = tuple[int, np.ndarray, list[Any], Tensor]
+"""Episodes that a time limit truncated in a step: the step, their copies, last observations and the states after it."""
+
 Self = TypeVar("Self", bound="RecurrentPPO")
 
 
 class RecurrentPPO(OnPolicyAlgorithm):
     """Proximal policy optimisation (Schulman et al. 2017) of an agent with a memory, with SB3's interface.
 
-    A minibatch is made of whole sequences, the pieces of episodes that a rollout holds, packed by length: no padding,
-    and no piece is cut in two. Advantages are estimated by GAE (Schulman et al. 2016), bootstrapped where a time
-    limit cuts an episode with the value in the state that the memory was in.
+    A minibatch consists of whole sequences, the pieces of episodes in a rollout, packed by length: there is no padding,
+    and no sequence is cut. Advantages are estimated by GAE (Schulman et al. 2016); where a time limit truncates an
+    episode, they are bootstrapped with the value of the last observation in the state that the memory had reached.
 
     Args:
         policy: `RecurrentPolicy`, a subclass, or its name.
@@ -198,15 +203,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
         count = sum(parameter.numel() for parameter in self.policy.parameters())
-        layers = self.policy.lstm_actor.rnn
+        memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
-            warn_of_missing_kernels(self.policy.constructor_args["cell"], self.device.type, layers.hidden_size)
-        state = sum(memory.hidden_size for memory in self.policy._memories())
+            warn_of_missing_kernels(memory.cell, self.device.type, memory.hidden_size)
+        state = self.policy.initial_state(1).numel()
         check_memory(
             f"the state of {self.n_envs} copies, {state:,} numbers each,", 8 * self.n_envs * state, self.device
         )
         check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, self.device)
-        self.rollout_buffer: Rollout = Rollout(  # type: ignore[assignment]
+        self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
             n_steps=self.n_steps,
             n_envs=self.n_envs,
             observation_space=self.observation_space,
@@ -314,58 +319,59 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """
         save_load.import_sb3(self, Path(path))
 
-    # --- living through a rollout --------------------------------------------------------------------------
+    # --- collecting ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def collect_rollouts(  # type: ignore[override]
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout, n_rollout_steps: int
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Step all copies `n_rollout_steps` times and find the advantages; return False if the callback stops it.
+        """Step all copies `n_rollout_steps` times and estimate the advantages; return False if the callback stops it.
 
-        A rollout that was stopped is thrown away, and the next one starts with new episodes. All its steps act with the
-        weights that the policy had after `on_rollout_start`: what a callback edits meanwhile shows after the last.
+        A rollout that is stopped is discarded, and the next one starts with new episodes. All its steps act with the
+        weights that the policy had after `on_rollout_start`: edits by callbacks meanwhile show after the last step.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
         with fixed_weights(self.policy):
-            cut = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
-        if cut is None:
+            truncated = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
+        if truncated is None:
             return False
-        for t, limited, last, states in cut:
-            rollout_buffer.bootstraps[t, torch.from_numpy(limited)] = self.policy.values(self._stacked(last), states)
+        for t, copies, last_obs, state in truncated:
+            values = self.policy.values(stack_obs(last_obs, self.device), state)
+            rollout_buffer.bootstraps[t, torch.from_numpy(copies)] = values
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
-        self._check_finite("observations", "rewards")
-        seen = obs_as_tensor(self._last_obs, self.device)
-        rollout_buffer.last_values[:] = self.policy.values(
-            seen, self._restart(self._last_state, self._last_episode_starts)
-        )
+        check_rollout(rollout_buffer, ("observations", "rewards"), self.num_timesteps)
+        next_obs = obs_as_tensor(self._last_obs, self.device)
+        next_state = self.policy.restart(self._last_state, self._last_episode_starts)
+        rollout_buffer.last_values[:] = self.policy.values(next_obs, next_state)
         self._evaluate_rollout()
-        self._check_scale_of_rewards()
-        self._check_finite("values", "log_probs", "advantages")
+        check_reward_scale(rollout_buffer, self.num_timesteps)
+        check_rollout(rollout_buffer, ("values", "log_probs", "advantages"), self.num_timesteps)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
     def _step_copies(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout, n_rollout_steps: int
-    ) -> list[tuple[int, np.ndarray, list[Any], Tensor]] | None:
-        """Fill the rollout; return what time limits have cut, or None if the callback stops it."""
-        rollout, state = rollout_buffer, self._last_state
-        rollout.begin(state)
-        observation: Any = self._last_obs
-        starts = self._last_episode_starts
-        assert starts is not None
-        cut: list[tuple[int, np.ndarray, list[Any], Tensor]] = []  # what time limits have cut
-        low, high = getattr(self.action_space, "low", None), getattr(self.action_space, "high", None)
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> list[Truncated] | None:
+        """Fill the buffer; return the episodes that time limits truncated, or None if the callback stops it.
+
+        Callbacks of SB3 find the local variables by their names: `new_obs` is CleanRL's next_obs.
+        """
+        obs: Any = self._last_obs
+        episode_starts, state = self._last_episode_starts, self._last_state
+        assert episode_starts is not None
+        rollout_buffer.begin(state)
+        truncated: list[Truncated] = []
         for t in range(n_rollout_steps):
-            seen = obs_as_tensor(observation, self.device)
-            before = self._restart(state, starts)
-            actions, state = self.policy.step(seen, before)
-            taken = actions.cpu().numpy()
+            obs_tensor = obs_as_tensor(obs, self.device)
+            before = self.policy.restart(state, episode_starts)
+            actions, state = self.policy.step(obs_tensor, before)
+            clipped_actions = actions.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
-                taken = np.clip(taken, low, high)
-            new_obs, rewards, dones, infos = env.step(taken)
+                clipped_actions = np.clip(clipped_actions, self.action_space.low, self.action_space.high)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -374,170 +380,120 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ended = np.flatnonzero(dones)
             if len(ended):
                 for i in ended:
-                    success_of(infos[i])  # else SB3's means would be NaN, or fail
+                    success_of(infos[i])  # refuses what would make SB3's means NaN, or fail
                 self._update_info_buffer([infos[i] for i in ended], dones[ended])
-                limited = self._limited(ended, infos)
-                if len(limited):
-                    last = [infos[i]["terminal_observation"] for i in limited]
-                    cut.append((t, limited, last, state[:, torch.from_numpy(limited)]))
-            rollout.add(seen, starts, before, actions, rewards, dones)
-            observation, starts = new_obs, dones
-        rollout.end(state)
-        self._last_obs, self._last_episode_starts, self._last_state = observation, starts, state
-        return cut
+                copies = self._truncated(ended, infos)
+                if len(copies):
+                    last_obs = [infos[i]["terminal_observation"] for i in copies]
+                    truncated.append((t, copies, last_obs, state[:, torch.from_numpy(copies)]))
+            rollout_buffer.add(obs_tensor, episode_starts, before, actions, rewards, dones)
+            obs, episode_starts = new_obs, dones
+        rollout_buffer.end(state)
+        self._last_obs, self._last_episode_starts, self._last_state = obs, episode_starts, state
+        return truncated
 
-    def _limited(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
-        """Return which of the copies whose episode has ended were cut by a time limit, and show what they saw last."""
+    def _truncated(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+        """Return the copies, of those whose episode ended, that a time limit truncated and whose last obs is known."""
         limited = [i for i in ended if infos[i].get("TimeLimit.truncated", False)]
-        shown = [i for i in limited if infos[i].get("terminal_observation") is not None]
-        if len(shown) < len(limited) and not self._warned_of_terminal_observation:
+        known = [i for i in limited if infos[i].get("terminal_observation") is not None]
+        if len(known) < len(limited) and not self._warned_of_terminal_observation:
             self._warned_of_terminal_observation = True
             warnings.warn(
                 "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is "
                 "missing: they count as ended, with nothing to come",
                 stacklevel=5,
             )
-        return np.array(shown, np.int64)
-
-    def _restart(self, state: Tensor, starts: np.ndarray) -> Tensor:
-        """Return the state with the initial state where an episode starts."""
-        if not starts.any():
-            return state
-        begins = torch.from_numpy(starts).to(state.device).reshape(1, -1, 1)
-        return torch.where(begins, self.policy.initial_state(1), state)
-
-    def _stacked(self, observations: list[Any]) -> Tensor | dict[str, Tensor]:
-        """Return single observations as one batch."""
-        first = observations[0]
-        if isinstance(first, dict):
-            return obs_as_tensor({key: np.stack([o[key] for o in observations]) for key in first}, self.device)
-        return obs_as_tensor(np.stack(observations), self.device)
+        return np.array(known, np.int64)
 
     def _evaluate_rollout(self) -> None:
-        """Fill in values, log-probabilities, advantages and returns, as the coming update will see them."""
-        rollout = self.rollout_buffer
-        for packed in rollout.sequences.in_order(EVALUATED_STEPS):
-            values, log_probs, _ = self._evaluate(packed)
-            rows = torch.from_numpy(packed.rows).to(self.device)
-            rollout.values.view(-1)[rows] = values
-            rollout.log_probs.view(-1)[rows] = log_probs
-        ends = torch.from_numpy(rollout.episode_ends).to(self.device)
-        following = torch.cat([rollout.values[1:], rollout.last_values.unsqueeze(0)])
-        rollout.advantages = gae.advantages(
-            rollout.rewards,
-            rollout.values,
-            torch.where(ends, rollout.bootstraps, following),
-            ends,
+        """Compute values, log-probabilities, advantages and returns, just as the update will compute the first two."""
+        buffer = self.rollout_buffer
+        for minibatch in buffer.sequences.in_order(EVALUATED_STEPS):
+            values, log_probs, _ = self._evaluate(minibatch)
+            rows = torch.from_numpy(minibatch.rows).to(self.device)
+            buffer.values.view(-1)[rows] = values
+            buffer.log_probs.view(-1)[rows] = log_probs
+        dones = torch.from_numpy(buffer.dones).to(self.device)
+        next_values = torch.cat([buffer.values[1:], buffer.last_values.unsqueeze(0)])
+        buffer.advantages = gae.advantages(
+            buffer.rewards,
+            buffer.values,
+            torch.where(dones, buffer.bootstraps, next_values),
+            dones,
             gamma=self.gamma,
             gae_lambda=self.gae_lambda,
         )
-        rollout.returns = rollout.advantages + rollout.values
+        buffer.returns = buffer.advantages + buffer.values
 
-    def _check_finite(self, *names: str) -> None:
-        """Refuse what is NaN or infinite in the rollout, before it is blamed on the gradient.
-
-        Raises:
-            NonFiniteError: Something is; names the step and the copy.
-        """
-        rollout = self.rollout_buffer
-        for name in names:
-            tensors = rollout.observed_parts() if name == "observations" else [getattr(rollout, name)]
-            for tensor in tensors:
-                if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
-                    continue
-                step, copy = torch.argwhere(~torch.isfinite(tensor))[0][:2].tolist()
-                value = float(tensor[step, copy].sum())
-                raise NonFiniteError(
-                    f"{name} became {value} in step {step} of environment copy {copy}, in the update after "
-                    f"{self.num_timesteps - rollout.rewards.numel()} environment steps"
-                )
-
-    def _check_scale_of_rewards(self) -> None:
-        """Refuse finite rewards so large that their returns' squares, the value loss, are not."""
-        rollout = self.rollout_buffer
-        largest = rollout.rewards.abs().max()
-        given = torch.isfinite(largest) & torch.isfinite(rollout.values).all()  # else something else is wrong
-        if bool(given & ~torch.isfinite(rollout.returns.square().sum())):
-            raise NonFiniteError(
-                f"rewards of up to {float(largest):g} are too large for float32: the value loss squares returns, and "
-                f"became infinite in the rollout that ends at {self.num_timesteps} steps; scale rewards to about 1, "
-                "for example by stable_baselines3's VecNormalize or gymnasium's TransformReward"
-            )
-
-    # --- learning from it ----------------------------------------------------------------------------------
+    # --- updating ------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """Update the policy from the rollout."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         gradient = Gradient(self.policy.parts())
-        statistics: dict[str, list[Tensor]] = {}
+        metrics: dict[str, list[Tensor]] = {}
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
                 self._refresh()
-            statistics.pop("train/approx_kl", None)  # of the last epoch, as SB3 has it
-            for packed in self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator):
-                loss, measured = self.loss(packed)
+            metrics.pop("train/approx_kl", None)  # of the last epoch, as in SB3
+            for minibatch in self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator):
+                loss, measured = self.loss(minibatch)
                 for name, value in measured.items():
-                    statistics.setdefault(name, []).append(value)
+                    metrics.setdefault(name, []).append(value)
                 if self.target_kl is not None and measured["train/approx_kl"] > 1.5 * self.target_kl:
                     stop = True
                     break
-                gradient.clear()
-                loss.backward()
-                norms = gradient.norms()
-                for name, norm in norms.items():
-                    statistics.setdefault(f"gradient/{name}", []).append(norm)
-                if not bool(torch.isfinite(norms["norm"])):
-                    self._raise_non_finite("the gradient of ", lambda parameter: parameter.grad)
-                gradient.clip(norms["norm"], self.max_grad_norm)
-                self.policy.optimizer.step()
+                for name, norm in self._descend(loss, gradient).items():
+                    metrics.setdefault(f"gradient/{name}", []).append(norm)
             self._n_updates += 1
             if stop:
                 break
         if not bool(torch.isfinite(torch.stack([p.detach().sum() for p in self.policy.parameters()])).all()):
-            self._raise_non_finite("", lambda parameter: parameter)
+            raise self._non_finite("", lambda parameter: parameter)
         if self.refresh_states:
             self._refresh()
-        for name, values in statistics.items():
-            self.logger.record(name, float(torch.stack(values).mean()))
-        rollout = self.rollout_buffer
-        self.logger.record("train/continued_sequences", float(1 - rollout.sequences.fresh.mean()))
-        explained = explained_variance(rollout.values.flatten().cpu().numpy(), rollout.returns.flatten().cpu().numpy())
-        self.logger.record("train/explained_variance", explained)
-        if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
-            self.logger.record("train/std", float(self.policy.floored(self.policy.log_std.detach()).exp().mean()))
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", self.clip_range(self._current_progress_remaining))
-        self.logger.record("train/ent_coef", self.entropy_schedule(self._current_progress_remaining))
+        self._log_update({name: float(torch.stack(values).mean()) for name, values in metrics.items()})
 
-    def loss(self, packed: Packed) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return PPO's loss of a minibatch, and what is worth logging of it."""
-        rollout = self.rollout_buffer
-        clip_range = self.clip_range(self._current_progress_remaining)
-        values, log_probs, entropy = self._evaluate(packed)
-        advantages = rollout.rows(rollout.advantages, packed)
+    def _descend(self, loss: Tensor, gradient: Gradient) -> dict[str, Tensor]:
+        """Take one step of the optimizer; return the norm of the gradient and of its parts, before clipping."""
+        gradient.clear()
+        loss.backward()
+        norms = gradient.norms()
+        if not bool(torch.isfinite(norms["norm"])):
+            raise self._non_finite("the gradient of ", lambda parameter: parameter.grad)
+        gradient.clip(norms["norm"], self.max_grad_norm)
+        self.policy.optimizer.step()
+        return norms
+
+    def loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return PPO's loss of a minibatch, and the metrics to log."""
+        buffer, progress = self.rollout_buffer, self._current_progress_remaining
+        clip_range, ent_coef = self.clip_range(progress), self.entropy_schedule(progress)
+        values, log_probs, entropy = self._evaluate(minibatch)
+        advantages = buffer.rows(buffer.advantages, minibatch)
         if self.normalize_advantage and len(advantages) > 1:  # one alone has no spread
-            spread, mean = torch.std_mean(advantages)
-            advantages = (advantages - mean) / (spread + 1e-8)
-        log_ratio = log_probs - rollout.rows(rollout.log_probs, packed)
+            std, mean = torch.std_mean(advantages)
+            advantages = (advantages - mean) / (std + 1e-8)
+
+        # clipped surrogate (Schulman et al. 2017, eq. 7)
+        log_ratio = log_probs - buffer.rows(buffer.log_probs, minibatch)
         ratio = log_ratio.exp()
-        # Schulman et al. (2017), eq. 7: min(A·r, A·clamp(r, 1 - ε, 1 + ε)) = min(A·r, A + ε·|A|)
-        policy_loss = -torch.min(advantages * ratio, advantages + clip_range * advantages.abs()).mean()
-        targets = rollout.rows(rollout.returns, packed)
+        clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped_ratio).mean()
+
         if self.clip_range_vf is not None:
-            reach = self.clip_range_vf(self._current_progress_remaining)
-            old = rollout.rows(rollout.values, packed)
-            values = old + (values - old).clamp(-reach, reach)
-        value_loss = torch.nn.functional.mse_loss(values, targets)
+            old_values, clip_range_vf = buffer.rows(buffer.values, minibatch), self.clip_range_vf(progress)
+            values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_loss = torch.nn.functional.mse_loss(values, buffer.rows(buffer.returns, minibatch))
+
         entropy_loss = -entropy.mean()
-        weight = self.entropy_schedule(self._current_progress_remaining)
         loss = policy_loss + self.vf_coef * value_loss
-        if weight:  # else its gradient would be computed to be multiplied by 0
-            loss = loss + weight * entropy_loss
+        if ent_coef:  # else its gradient would be computed to be multiplied by 0
+            loss = loss + ent_coef * entropy_loss
         with torch.no_grad():
-            measured = {
+            metrics = {
                 "train/loss": loss.detach(),
                 "train/policy_gradient_loss": policy_loss.detach(),
                 "train/value_loss": value_loss.detach(),
@@ -545,31 +501,36 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 "train/approx_kl": (ratio - 1 - log_ratio).mean(),  # Schulman's estimator
                 "train/clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
             }
-        return loss, measured
+        return loss, metrics
 
-    def _evaluate(self, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values, log-probabilities and entropies (N,) of packed sequences, with the present weights."""
-        rollout = self.rollout_buffer
+    def _evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values, log-probabilities and entropies (N,) of a minibatch, with the current weights."""
+        buffer = self.rollout_buffer
         return self.policy.evaluate_packed(
-            rollout.observed(packed),
-            rollout.rows(rollout.actions, packed),
-            rollout.start_states(self.policy, packed),
-            torch.from_numpy(packed.batch_sizes),
-        )
-
-    def _raise_non_finite(self, what: str, tensor_of: Callable[[torch.nn.Parameter], Tensor | None]) -> None:
-        for name, parameter in self.policy.named_parameters():
-            tensor = tensor_of(parameter)
-            if tensor is not None and not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(
-                    f"{what}{name} became NaN or infinite in the update at {self.num_timesteps} steps; "
-                    "a smaller learning_rate or max_grad_norm usually cures this"
-                )
-        raise NonFiniteError(
-            f"{what}the network as a whole overflowed in the update at {self.num_timesteps} steps: rewards reach "
-            f"{float(self.rollout_buffer.rewards.abs().max()):g}; smaller rewards or a smaller learning_rate cure this"
+            buffer.obs_rows(minibatch),
+            buffer.rows(buffer.actions, minibatch),
+            stored_states.start_states(self.policy, buffer, minibatch),
+            torch.from_numpy(minibatch.batch_sizes),
         )
 
     def _refresh(self) -> None:
-        self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)
+        self._last_state, staleness = stored_states.refresh(self.policy, self.rollout_buffer, self._last_state)
         self.logger.record_mean("train/state_staleness", staleness)
+
+    def _non_finite(self, what: str, tensor_of: Callable[[torch.nn.Parameter], Tensor | None]) -> NonFiniteError:
+        largest_reward = float(self.rollout_buffer.rewards.abs().max())
+        return non_finite_error(self.policy, what, tensor_of, self.num_timesteps, largest_reward)
+
+    def _log_update(self, metrics: dict[str, float]) -> None:
+        buffer = self.rollout_buffer
+        values, returns = (tensor.flatten().cpu().numpy() for tensor in (buffer.values, buffer.returns))
+        metrics["train/continued_sequences"] = float(1 - buffer.sequences.fresh.mean())
+        metrics["train/explained_variance"] = float(explained_variance(values, returns))
+        if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
+            log_std = self.policy.clamp_log_std(self.policy.log_std.detach())
+            metrics["train/std"] = float(log_std.exp().mean())
+        metrics["train/clip_range"] = self.clip_range(self._current_progress_remaining)
+        metrics["train/ent_coef"] = self.entropy_schedule(self._current_progress_remaining)
+        for name, value in metrics.items():
+            self.logger.record(name, value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import json
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from bistable_rl.agents import state as snapshot
 from bistable_rl.agents.checks import check_number, check_positive, check_whole
 from bistable_rl.agents.features import saved_kinds, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.spaces_json import from_json, to_json
+from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
@@ -141,7 +140,8 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
         n_envs = check_whole("n_envs", about["n_envs"], 1)
-        if about["policy"] != getattr(policy, "__name__", policy):
+        saved_policy = cls.policy_aliases.get(about["policy"])
+        if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):
             raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
     except UserError:
         raise
@@ -251,12 +251,7 @@ def import_sb3(model: RecurrentPPO, path: Path) -> None:
             f"{path} is no archive of sb3-contrib's RecurrentPPO whose weights can be read "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]})."
         ) from None
-    # a torch.nn.LSTM names its weights by layer, e.g. lstm_actor.weight_ih_l0
-    renamed = {
-        re.sub(r"^(lstm_(?:actor|critic))\.(weight|bias)_(ih|hh)_l(\d+)$", r"\1.rnn.cells.\4.\2_\3", name): tensor
-        for name, tensor in tensors.items()
-    }
-    checkpoint.fill(model.policy, renamed, str(path))
+    checkpoint.fill(model.policy, tensors, str(path))
 
 
 def _open(path: Path) -> tuple[zipfile.Path, Path]:

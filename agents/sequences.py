@@ -1,4 +1,4 @@
-"""Which steps of a rollout belong together: the pieces of episodes that a rollout holds, and how they are packed."""
+"""Sequences: the pieces of episodes in a rollout, and minibatches of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Sequences of unequal length, the longest first, step by step: what `PackedSequence` needs, without padding.
+class Minibatch:
+    """Sequences of unequal length, the longest first, step by step: what `MinibatchSequence` needs, without padding.
 
     Attributes:
         sequences: (B,) which sequences, the longest first.
@@ -27,19 +27,19 @@ class Packed:
 
 
 class Sequences:
-    """The pieces of episodes in a rollout of T steps of n copies.
+    """The sequences of a rollout of T steps of n copies.
 
-    A piece begins where an episode starts, at the rollout's first step, and at every `bptt_length` steps from there;
+    A sequence begins where an episode starts, at the rollout's first step, and at every `bptt_length` steps from there;
     it ends before the next one.
 
     Args:
         episode_starts: (T, n) whether an episode starts with that step.
-        bptt_length: The longest piece, in steps; None for no limit.
+        bptt_length: The longest sequence, in steps; None for no limit.
 
     Attributes:
-        step: (S,) the first step of each piece.
-        copy: (S,) the copy of each piece.
-        length: (S,) its steps.
+        step: (S,) the first step of each sequence.
+        copy: (S,) its copy.
+        length: (S,) its number of steps.
         fresh: (S,) whether it begins an episode.
     """
 
@@ -56,34 +56,34 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.step)
 
-    def pack(self, sequences: Indices) -> Packed:
-        """Pack some of the sequences; of equally long ones the first comes first."""
+    def pack(self, sequences: Indices) -> Minibatch:
+        """Return a minibatch of the given sequences; equally long ones keep their order."""
         order = sequences[np.argsort(-self.length[sequences], kind="stable")]
         lengths = self.length[order]
-        # how many are longer than t, for each t: (T,)
+        # (T,) the number of sequences longer than t
         batch_sizes = len(order) - np.searchsorted(lengths[::-1], np.arange(lengths[0]), side="right")
         t = np.repeat(np.arange(lengths[0]), batch_sizes)
         b = np.arange(len(t)) - np.repeat(np.cumsum(batch_sizes) - batch_sizes, batch_sizes)
         rows = (self.step[order][b] + t) * self.copies + self.copy[order][b]
-        return Packed(order, rows, batch_sizes)
+        return Minibatch(order, rows, batch_sizes)
 
-    def minibatches(self, batch_size: int, generator: np.random.Generator) -> Iterator[Packed]:
-        """Deal the sequences out in random order into packs of about `batch_size` steps; no sequence is cut.
+    def minibatches(self, batch_size: int, generator: np.random.Generator) -> Iterator[Minibatch]:
+        """Yield all sequences in random order, in minibatches of about `batch_size` steps; no sequence is cut.
 
-        There are as many packs as `batch_size` goes into the rollout's steps, rounded, and at least one; fewer where
-        single sequences are longer than that.
+        Their number is the rollout's steps divided by `batch_size`, rounded, and at least one; it is smaller where
+        single sequences are longer than `batch_size`.
         """
         order = generator.permutation(len(self))
         ends = np.cumsum(self.length[order])
         count = max(1, round(int(ends[-1]) / batch_size))
-        # a sequence belongs to the pack that holds its middle
+        # a sequence belongs to the minibatch that holds its middle
         middle = ends - self.length[order] / 2
-        pack = np.minimum((middle * count / ends[-1]).astype(np.int64), count - 1)
-        for k in np.unique(pack):
-            yield self.pack(order[pack == k])
+        minibatch = np.minimum((middle * count / ends[-1]).astype(np.int64), count - 1)
+        for k in np.unique(minibatch):
+            yield self.pack(order[minibatch == k])
 
-    def in_order(self, steps: int) -> Iterator[Packed]:
-        """Pack the sequences as they come, about `steps` steps at a time."""
-        pack = (np.cumsum(self.length) - self.length) // steps
-        for k in np.unique(pack):
-            yield self.pack(np.flatnonzero(pack == k))
+    def in_order(self, steps: int) -> Iterator[Minibatch]:
+        """Yield all sequences in order, in minibatches of about `steps` steps."""
+        minibatch = (np.cumsum(self.length) - self.length) // steps
+        for k in np.unique(minibatch):
+            yield self.pack(np.flatnonzero(minibatch == k))

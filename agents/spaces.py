@@ -1,4 +1,6 @@
-"""Which observations the policies can read, and which actions they can give."""
+"""Spaces: which ones the policies support, and their form as plain JSON values."""
+
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -6,12 +8,20 @@ from gymnasium import spaces
 
 from bistable_rl.envs.wrappers import is_text
 
+ONLY = "observation"
+"""The key of an observation that is no Dict."""
+
+
+def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
+    """Return the spaces of a Dict by key, or the only one under the key "observation"."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {ONLY: space}
+
 
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
     """Check that the policies can read an environment's observations and give it actions.
 
     Raises:
-        ValueError: They cannot; names the space.
+        ValueError: If they cannot; the message names the space.
     """
     seen = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
     if not seen:
@@ -43,6 +53,51 @@ def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Spa
     _check_start(action_space, where)
 
 
+def to_json(space: spaces.Space) -> dict[str, Any]:
+    """Return a space as plain values.
+
+    Raises:
+        ValueError: If it is not a space that the policies support.
+    """
+    if isinstance(space, spaces.Box):
+        bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
+        return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+    if isinstance(space, spaces.Discrete):
+        return {"space": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.MultiDiscrete):
+        start = {"start": space.start.tolist()} if space.start.any() else {}
+        return {"space": "MultiDiscrete", "nvec": space.nvec.tolist(), "dtype": str(space.dtype), **start}
+    if isinstance(space, spaces.MultiBinary):
+        return {"space": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+    if isinstance(space, spaces.Dict):
+        return {"space": "Dict", "spaces": {key: to_json(part) for key, part in space.spaces.items()}}
+    raise ValueError(
+        f"a policy reads and gives Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them, not {space}"
+    )
+
+
+def from_json(data: dict[str, Any]) -> spaces.Space:
+    """Return the space that `to_json` described.
+
+    Raises:
+        ValueError, KeyError, TypeError: If the data describe no space.
+    """
+    kind = data["space"]
+    if kind == "Box":
+        dtype = np.dtype(data["dtype"])
+        low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
+        return spaces.Box(low, high, dtype=dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"], dtype=np.dtype(data.get("dtype", "int64")).type)
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(data["nvec"], np.dtype(data.get("dtype", "int64")).type, start=data.get("start"))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["n"])
+    if kind == "Dict":
+        return spaces.Dict({key: from_json(part) for key, part in data["spaces"].items()})
+    raise ValueError(f"there is no space {kind!r}")
+
+
 def _check_start(space: gymnasium.Space, where: str) -> None:
     if np.any(np.asarray(getattr(space, "start", 0)) != 0):
         raise ValueError(f"{where}, but a discrete space must start at 0")
@@ -50,3 +105,11 @@ def _check_start(space: gymnasium.Space, where: str) -> None:
 
 def _shown(space: gymnasium.Space) -> str:
     return " ".join(str(space).split())  # arrays are printed on several lines
+
+
+def _bound(values: np.ndarray) -> Any:
+    """Return a bound as nested lists, or as one number where all are equal; infinity, which JSON lacks, as text."""
+    plain = np.array(values.tolist(), object)
+    plain[~np.isfinite(values)] = plain[~np.isfinite(values)].astype(str)
+    first = plain.flat[0] if plain.size else 0
+    return first if (plain == first).all() else plain.tolist()

@@ -21,19 +21,11 @@ from torch import Tensor
 from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.make_env import (
-    EVALUATION,
-    TRAINING,
-    WARM_UP,
-    close,
-    derived_seed,
-    make_evaluation_env,
-    make_vec_env,
-)
+from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.record import random_actions, record
 from bistable_rl.agents.state import Snapshot, restore
+from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
 from bistable_rl.dynamics.warmup import warm_up_run
 from bistable_rl.errors import RunFailedError, UserError, one_sentence
@@ -43,6 +35,7 @@ from bistable_rl.runs.capacity import check_memory, layers_bytes
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.runs.schema import AlgorithmConfig, Experiment
+from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
 WARM_UP_EPISODES, WARM_UP_STEPS = 64, 1000  # as many, cut after as many steps
@@ -286,7 +279,7 @@ def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -
     return warm_up_run(
         run,
         experiment.warmup,
-        [memory.rnn for memory in (policy.lstm_actor, policy.lstm_critic) if memory is not None],
+        policy.memories,
         sequences,
         truncate=False,
         seed=experiment.seed,

@@ -1,36 +1,96 @@
-"""The door from gymnasium's vector environments to SB3, without stepping the copies one by one."""
+"""Vectorised environments for SB3: made from the `env` section of a config, ours in one batch of numpy arrays."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
+from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.schema import EnvConfig
 
-def _of_copy(infos: dict[str, Any], copy: int) -> dict[str, Any]:
-    """Return what a vector environment's infos say of one copy: a key holds where the mask "_key" is true."""
-    info: dict[str, Any] = {}
-    for key, value in infos.items():
-        if key.startswith("_") or not infos.get(f"_{key}", np.ones(copy + 1, np.bool_))[copy]:
-            continue
-        if isinstance(value, dict):
-            info[key] = _of_copy(value, copy)
+# wrappers that have a batched form, as a config gives them
+BATCHED_WRAPPERS = ({"name": "previous_action_reward"}, {"name": "previous_action_reward", "kwargs": {}})
+
+# the most episodes of an evaluation that are played at once: a batched step of hundreds costs little more than one
+BATCHED_COPIES, COPIES = 256, 16
+
+
+def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
+    """Make the vectorised environment of an `env` section: ours as one batch, any other as a list of copies.
+
+    Raises:
+        UserError: If the id, an argument or a wrapper is wrong, or the environment cannot be built.
+    """
+    check_memory(f"env.num_envs {num_envs}: so many copies", 500 * num_envs)  # the infos of one step alone
+
+    def one() -> gymnasium.Env:
+        single = make_env(env.id, kwargs=env.kwargs, wrappers=env.wrappers)
+        check_spaces(single.observation_space, single.action_space)
+        return Monitor(single)
+
+    try:
+        if _is_batched(env):
+            batch: Any = make_batched_env(env.id, num_envs=num_envs, kwargs=env.kwargs)
+            for _ in env.wrappers:
+                batch = PreviousActionRewardVector(batch)
+            vec_env: VecEnv = BatchedVecEnv(batch)
         else:
-            info[key] = value[copy].item() if isinstance(value[copy], np.generic) else value[copy]
-    return info
+            vec_env = DummyVecEnv([one] * num_envs)
+        # channels first for images, as in SB3's algorithms
+        vec_env = BaseAlgorithm._wrap_env(vec_env, verbose=0, monitor_wrapper=False)
+    except (ValueError, gymnasium.error.Error) as error:
+        raise UserError(f"env: {one_sentence(error)}") from None
+    vec_env.seed(seed)
+    return vec_env
+
+
+def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
+    """Make the vectorised environment on which a number of episodes is evaluated.
+
+    Raises:
+        UserError: As `make_vec_env`.
+    """
+    try:
+        most = BATCHED_COPIES if _is_batched(env) else COPIES
+    except (ValueError, gymnasium.error.Error) as error:
+        raise UserError(f"env: {one_sentence(error)}") from None
+    check_memory(f"evaluation.episodes {episodes}: what is kept of so many", 100 * episodes)
+    return make_vec_env(env, min(most, episodes), seed)
+
+
+def close(env: VecEnv) -> None:
+    """Close an environment that is no longer needed; a failure is only a warning, since nothing depends on it."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:  # whatever somebody else's environment does
+        warnings.warn(
+            f"the environment could not be closed: {type(error).__name__}: {one_sentence(error)}", stacklevel=2
+        )
+
+
+def _is_batched(env: EnvConfig) -> bool:
+    return find_spec(env.id).id in ENVIRONMENTS and all(wrapper in BATCHED_WRAPPERS for wrapper in env.wrappers)
 
 
 class BatchedVecEnv(VecEnv):
     """A `gymnasium.vector.VectorEnv` as an SB3 `VecEnv`.
 
-    Infos are as SB3 expects them after `Monitor`: where an episode ends, `episode` (return `r`, length `l`, seconds
-    since the start `t`), `terminal_observation` and `TimeLimit.truncated` stand beside what the environment says
-    itself (`is_success`). `env_is_wrapped(Monitor)` is therefore true.
+    Infos are those that SB3 expects after `Monitor`: where an episode ends, `episode` (return `r`, length `l`, seconds
+    since the start `t`), `terminal_observation` and `TimeLimit.truncated` are added to the environment's own keys, such
+    as `is_success`. `env_is_wrapped(Monitor)` is therefore true.
 
     Args:
         env: The vector environment, in autoreset mode SAME_STEP.
@@ -51,7 +111,7 @@ class BatchedVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Start an episode in every copy, with the seeds and options that were set for it."""
+        """Start an episode in every copy, with the seeds and options set before."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         if any(options != self._options[0] for options in self._options):
             raise ValueError("the options of reset must be the same for all copies, which are reset together")
@@ -63,11 +123,11 @@ class BatchedVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for `step_wait`."""
+        """Store the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Apply the actions and start the next episode where one has ended."""
+        """Apply the actions, and start the next episode where one has ended."""
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         self._returns += rewards
         self._lengths += 1
@@ -104,7 +164,7 @@ class BatchedVecEnv(VecEnv):
         return list(pictures or [None] * self.num_envs)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute for each of the copies; they share it, and a wrapper shows what it wraps."""
+        """Return an attribute once per copy, all of which share it; it may be of the environment that is wrapped."""
         env: Any = self.env
         while isinstance(env, VectorWrapper) and not hasattr(env, attr_name):
             env = env.env
@@ -118,7 +178,7 @@ class BatchedVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method once for all copies; a tuple of one result for each is handed out, anything else is shared."""
+        """Call a method once for all copies; a tuple of one result per copy is distributed, anything else shared."""
         self._check_all(indices, f"call {method_name}")
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
         if isinstance(result, tuple) and len(result) == self.num_envs:
@@ -126,16 +186,16 @@ class BatchedVecEnv(VecEnv):
         return [result] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Say whether the copies do what a wrapper does: `Monitor` only."""
+        """Return whether the copies do the work of a wrapper: of `Monitor` only."""
         return [wrapper_class is Monitor] * len(list(self._get_indices(indices)))
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return the environment's state, and the returns and lengths of the episodes under way."""
+        """Return the environment's state, and the returns and lengths of the current episodes."""
         state = self.env.get_state()  # type: ignore[attr-defined]
         return {**state, "episode_returns": self._returns.copy(), "episode_lengths": self._lengths.copy()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         state = dict(state)
         self._returns = state.pop("episode_returns").copy()
         self._lengths = state.pop("episode_lengths").copy()
@@ -144,3 +204,16 @@ class BatchedVecEnv(VecEnv):
     def _check_all(self, indices: VecEnvIndices, what: str) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ValueError(f"can't {what} for some copies only: they are one object")
+
+
+def _of_copy(infos: dict[str, Any], copy: int) -> dict[str, Any]:
+    """Return one copy's info from those of a vector environment, whose mask "_key" tells which copies have a key."""
+    info: dict[str, Any] = {}
+    for key, value in infos.items():
+        if key.startswith("_") or not infos.get(f"_{key}", np.ones(copy + 1, np.bool_))[copy]:
+            continue
+        if isinstance(value, dict):
+            info[key] = _of_copy(value, copy)
+        else:
+            info[key] = value[copy].item() if isinstance(value[copy], np.generic) else value[copy]
+    return info

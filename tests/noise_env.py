@@ -60,10 +60,9 @@ def live(model: RecurrentPPO, rollouts: int = 1) -> None:
 def step_by_hand(policy: RecurrentPolicy, seen: Tensor, state: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
     """Run one copy by one step, cell by cell, from the state (K, S); return features, outputs and the state."""
     features = policy.extract_features(seen.unsqueeze(0))
-    memories = [policy.lstm_actor] if policy.lstm_critic is None else [policy.lstm_actor, policy.lstm_critic]
     outputs, new = [], []
     rows = iter(state)
-    for memory in memories:
+    for memory in policy.memories:
         x = features
         for cell in memory.cells:
             after = cell(x, next(rows).unsqueeze(0))
@@ -77,15 +76,15 @@ def step_by_hand(policy: RecurrentPolicy, seen: Tensor, state: Tensor) -> tuple[
 def value_by_hand(policy: RecurrentPolicy, seen: Tensor, state: Tensor) -> float:
     """Return V of what one copy sees in the state (K, S)."""
     features, outputs, _ = step_by_hand(policy, seen, state)
-    latent = outputs[-1] if policy.critic is None else policy.critic(features)
-    return float(policy.value_net(policy.mlp_extractor.forward_critic(latent)))
+    latent = outputs[-1] if policy.critic_linear is None else policy.critic_linear(features)
+    return float(policy.value_net(policy.critic_mlp(latent)))
 
 
 @torch.no_grad()
 def log_prob_by_hand(policy: RecurrentPolicy, seen: Tensor, state: Tensor, action: Tensor) -> float:
     """Return log π of one copy's action."""
     _, outputs, _ = step_by_hand(policy, seen, state)
-    distribution = policy._get_action_dist_from_latent(policy.mlp_extractor.forward_actor(outputs[0]))
+    distribution = policy._distribution(policy.actor_mlp(outputs[0]))
     return float(distribution.log_prob(action.unsqueeze(0)))
 
 

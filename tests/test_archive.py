@@ -18,8 +18,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.make_env import make_vec_env
-from bistable_rl.agents.spaces_json import from_json, to_json
+from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import EnvConfig
 
@@ -176,7 +176,7 @@ def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
     [
         (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "is no archive of RecurrentPPO.save"),
         (lambda path: path.write_bytes(path.read_bytes()[:-30]), "is no archive of RecurrentPPO.save"),
-        (lambda path: path.write_bytes(path.read_bytes().replace(b"lstm_actor", b"lstm_actar", 1)), "truncated or bro"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"action_net", b"actoin_net", 1)), "truncated or bro"),
         (lambda path: _rewritten(path, lambda files: files.update({"evil.pkl": b""})), "and nothing else"),
         (lambda path: _rewritten(path, lambda files: None, zipfile.ZIP_DEFLATED), "uncompressed"),
         (lambda path: _rewritten(path, lambda files: files.pop("state.json")), "it must hold"),
@@ -313,7 +313,7 @@ def test_the_weights_of_sb3s_archives_are_imported_and_nothing_else(tmp_path: Pa
 def test_odd_tensors_in_sb3s_archive_are_one_sentence(odd: Callable[[torch.Tensor], Any], tmp_path: Path) -> None:
     model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
     weights = model.policy.state_dict()
-    name = "lstm_actor.rnn.cells.0.weight_ih"
+    name = "memory.cells.0.weight_ih"
     for key in (name, 3):
         buffer = io.BytesIO()
         torch.save({**weights, key: odd(weights[name])}, buffer)

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary
 from PIL import Image
 
-from bistable_rl.agents.watch import watch
+from bistable_rl.agents.play import watch
 from bistable_rl.envs import make_env
 from bistable_rl.envs.play import describe, parse_action, play
 

@@ -10,8 +10,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from test_vec_env import compare
 
-from bistable_rl.agents.make_env import make_vec_env
-from bistable_rl.agents.vec_envs import BatchedVecEnv
+from bistable_rl.agents.vec_envs import BatchedVecEnv, make_vec_env
 from bistable_rl.envs import make_batched_env, make_env
 from bistable_rl.envs.previous_action_reward import PreviousActionReward, PreviousActionRewardVector
 from bistable_rl.errors import UserError

@@ -207,7 +207,7 @@ def _api(name: str) -> int:
 
     import bistable_rl
     from bistable_rl.agents import RecurrentPPO
-    from bistable_rl.agents.make_env import make_vec_env
+    from bistable_rl.agents.vec_envs import make_vec_env
     from bistable_rl.errors import UserError
     from bistable_rl.runs.schema import EnvConfig
 
@@ -280,7 +280,7 @@ def server() -> Any:
     """Return what starts processes that have imported everything already."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    modules = "analysis.analyze analysis.horizons agents.training agents.watch benchmarks.runner compare.command cli"
+    modules = "analysis.analyze analysis.horizons agents.training agents.play benchmarks.runner compare.command cli"
     others = "pytest torch._dynamo docstring_parser attr matplotlib.pyplot sb3_contrib tensorboard.program minigrid"
     context.set_forkserver_preload([*others.split(), *(f"bistable_rl.{name}" for name in modules.split())])
     return context

@@ -43,12 +43,12 @@ def test_every_cell_and_critic_trains_and_moves_all_its_weights(cell: str, criti
 
 def test_a_shared_critic_trains_the_memory() -> None:
     policy = cartpole({"hidden_size": 8, "critic": "shared"}).policy
-    state = torch.zeros(1, 1, policy.lstm_actor.hidden_size)
+    state = policy.initial_state(1)
     values, _, _ = policy.evaluate_actions(
         torch.randn(6, 4), torch.zeros(6), RNNStates((state, state), (state, state)), torch.zeros(6)
     )
     values.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.lstm_actor.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.memory.parameters())
 
 
 @pytest.mark.parametrize("critic", CRITICS)
@@ -59,7 +59,7 @@ def test_a_sequence_in_one_call_equals_its_steps(cell: str, critic: str) -> None
     n, T = 3, 5
     obs, actions = torch.randn(n, T, 4), torch.randint(2, (n, T)).float()
     starts = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]]).float()
-    state = torch.randn(1, n, policy.lstm_actor.hidden_size)
+    state = torch.randn_like(policy.initial_state(n))
     pair = (state, torch.zeros_like(state))
     with torch.no_grad():
         values, log_probs, _ = policy.evaluate_actions(
@@ -76,8 +76,8 @@ def test_a_sequence_in_one_call_equals_its_steps(cell: str, critic: str) -> None
 def test_no_layer_is_stepped_in_python_when_an_episode_starts() -> None:
     policy = cartpole({"hidden_size": 8}).policy
     calls: list[int] = []
-    policy.lstm_actor.rnn.register_forward_hook(lambda *_: calls.append(1))
-    state = torch.zeros(1, 2, policy.lstm_actor.hidden_size)
+    policy.memory.register_forward_hook(lambda *_: calls.append(1))
+    state = policy.initial_state(2)
     starts = torch.ones(20)
     policy.evaluate_actions(torch.randn(20, 4), torch.zeros(20), RNNStates((state, state), (state, state)), starts)
     assert len(calls) == 1
@@ -101,7 +101,7 @@ def test_predict_without_a_state_starts_from_a_learned_initial_state() -> None:
     observation = np.zeros((1, 4), np.float32)
     _, zero = model.predict(observation)
     with torch.no_grad():
-        model.policy.lstm_actor.rnn.cells[0].initial.fill_(0.9)
+        model.policy.memory.cells[0].initial.fill_(0.9)
     _, learned = model.predict(observation)
     assert zero is not None
     assert learned is not None

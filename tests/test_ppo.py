@@ -14,7 +14,7 @@ import sb3_contrib
 import torch
 from gymnasium import spaces
 from noise_env import NUMBERS, Noise, agent, live, noise, value_by_hand
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
@@ -24,14 +24,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor
 
 from bistable_rl import kernels
-from bistable_rl.agents import RecurrentPPO, evaluation
+from bistable_rl.agents import MlpRecurrentPolicy, RecurrentPPO, evaluation
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import CELLS
 from bistable_rl.envs import make_batched_env, make_env
 from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.kernels import cpu
+from bistable_rl.runs import checkpoint
 
 CRITICS = ("separate", "shared", "feedforward")
 BOX = spaces.Box(-1, 1, (2,), np.float32)
@@ -65,7 +66,7 @@ def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[Recurr
     shared |= {"ent_coef": 0.01, "max_grad_norm": 0.3, "gae_lambda": 0.9, "clip_range_vf": 0.1}
     kwargs = {"hidden_size": 8, "net_arch": [6], **policy}
     theirs: Any = sb3_contrib.RecurrentPPO(
-        RecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
+        MlpRecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
     )
     ours = agent(noise(NUMBERS, action_space, n), policy=kwargs, learning_rate=3e-4, **shared)
     ours.policy.load_state_dict(theirs.policy.state_dict())
@@ -74,7 +75,7 @@ def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[Recurr
     first = theirs._last_lstm_states
     theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)
     buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
-    state = torch.cat([first.pi[0], first.vf[0]]) if policy["critic"] == "separate" else first.pi[0]
+    state = first.pi[0]
     rollout.begin(state)
     ends = np.concatenate([buffer.episode_starts[1:], theirs._last_episode_starts[None]]).astype(np.bool_)
     for t in range(T):
@@ -82,7 +83,7 @@ def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[Recurr
         starts = buffer.episode_starts[t].astype(np.bool_)
         seen = torch.as_tensor(buffer.observations[t])
         # their rewards hold the value behind a time limit already
-        rollout.add(seen, starts, ours._restart(state, starts), actions, buffer.rewards[t], ends[t])
+        rollout.add(seen, starts, ours.policy.restart(state, starts), actions, buffer.rewards[t], ends[t])
     rollout.end(state)
     assert not buffer.episode_starts[0].all()
     assert 8 < ends.sum() < T * n / 2
@@ -124,25 +125,24 @@ def test_the_first_update_is_sb3_contribs(policy: dict[str, Any], actions: str) 
 
 
 def test_a_shared_critic_without_its_gradient_is_sb3_contribs_own() -> None:
-    """What `critic_gradient: false` computes is what sb3-contrib computes for every shared critic."""
-    policy = agent(policy={"critic_gradient": False, "net_arch": [6]}).policy
-    state = (torch.randn(1, 2, 8), torch.zeros(1, 2, 8))
-    arguments = torch.randn(12, 3), torch.randint(2, (12,)), sb3_states(state), torch.zeros(12)
+    """What `critic_gradient: false` computes is what sb3-contrib's own policy computes for every shared critic."""
+    lstm: dict[str, Any] = {"lstm_hidden_size": 8, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": [6]}
+    theirs: Any = sb3_contrib.RecurrentPPO("MlpLstmPolicy", noise(), policy_kwargs=lstm, device="cpu").policy
+    kwargs: dict[str, Any] = {"cell": "lstm", "hidden_size": 8, "critic_gradient": False, "net_arch": [6]}
+    ours = MlpRecurrentPolicy(NUMBERS, spaces.Discrete(2), lambda _: 0.0, **kwargs)
+    checkpoint.fill(ours, theirs.state_dict(), "sb3-contrib")
+    h, c = torch.randn(2, 1, 2, 8)
+    obs, actions, starts = torch.randn(12, 3), torch.randint(2, (12,)), torch.zeros(12)
+    state = torch.cat([h, c], -1)
+    states = RNNStates((h, c), (h, c)), RNNStates((state, state), (state, state))
     for k in range(2):
-        found = []
-        for evaluate in (policy.evaluate_actions, RecurrentActorCriticPolicy.evaluate_actions.__get__(policy)):
+        for policy, before in zip((theirs, ours), states, strict=True):
             policy.zero_grad()
-            evaluate(*arguments)[k].sum().backward()
-            found.append(gradients(policy))
-        assert found[0].keys() == found[1].keys()
-        for name, gradient in found[0].items():
-            torch.testing.assert_close(gradient, found[1][name])
-
-
-def sb3_states(state: tuple[Tensor, Tensor]) -> Any:
-    from sb3_contrib.common.recurrent.type_aliases import RNNStates
-
-    return RNNStates(state, state)
+            policy.evaluate_actions(obs, actions, before, starts)[k].sum().backward()
+        expected, found = checkpoint.current_names(gradients(theirs)), gradients(ours)
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected[name])
 
 
 @pytest.mark.parametrize("critic", CRITICS)
@@ -155,9 +155,9 @@ def test_the_ratio_is_one_at_every_minibatch_while_the_weights_are_those_of_the_
         model = agent(policy={"critic": critic}, **options)
         live(model, 2)
         generator = np.random.default_rng(0)
-        for packed in model.rollout_buffer.sequences.minibatches(batch_size, generator):
-            _, log_probs, _ = model._evaluate(packed)
-            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, packed)).exp()
+        for minibatch in model.rollout_buffer.sequences.minibatches(batch_size, generator):
+            _, log_probs, _ = model._evaluate(minibatch)
+            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, minibatch)).exp()
             torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=2e-6)
 
 
@@ -203,7 +203,7 @@ def test_time_limits_are_bootstrapped_as_copy_by_copy(critic: str, normalize: bo
         for t in reversed(range(T)):
             info = kept.infos[t][copy]
             if not kept.dones[t][copy]:
-                seen = torch.as_tensor(model._last_obs[copy]) if t == T - 1 else rollout.observations[t + 1, copy]  # type: ignore[index]
+                seen = torch.as_tensor(model._last_obs[copy]) if t == T - 1 else rollout.obs[t + 1, copy]  # type: ignore[index]
                 next_value = value_by_hand(model.policy, seen, after[t][:, copy])
             elif info["TimeLimit.truncated"]:
                 last = torch.as_tensor(info["terminal_observation"])
@@ -259,14 +259,14 @@ def test_gradient_reaches_back_to_the_cut_and_no_further(bptt_length: int | None
     starts[0] = True
     rollout.episode_starts[:] = starts
     rollout.end(model._last_state)
-    observations = rollout.observations
+    observations = rollout.obs
     assert isinstance(observations, Tensor)
-    rollout.observations = observations.clone().requires_grad_()
-    packed = rollout.sequences.pack(np.arange(len(rollout.sequences)))
-    values, _, _ = model._evaluate(packed)
-    last = np.flatnonzero(packed.rows == 11 * 4 + 2)
+    rollout.obs = observations.clone().requires_grad_()
+    minibatch = rollout.sequences.pack(np.arange(len(rollout.sequences)))
+    values, _, _ = model._evaluate(minibatch)
+    last = np.flatnonzero(minibatch.rows == 11 * 4 + 2)
     values[last].sum().backward()
-    gradient = rollout.observations.grad
+    gradient = rollout.obs.grad
     assert gradient is not None
     touched = gradient.abs().sum(-1) > 0
     assert not touched[:, [0, 1, 3]].any()
@@ -286,8 +286,8 @@ def test_the_advantages_of_a_single_step_are_left_as_they_are() -> None:
     model = agent(noise(copies=1), n_steps=1, batch_size=128, n_epochs=1)
     live(model)
     rollout = model.rollout_buffer
-    packed = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
-    _, measured = model.loss(packed)
+    minibatch = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
+    _, measured = model.loss(minibatch)
     assert measured["train/policy_gradient_loss"].item() == pytest.approx(-rollout.advantages.item(), rel=1e-5)
 
 
@@ -298,10 +298,10 @@ def test_a_shared_critic_trains_the_memory_unless_told_not_to() -> None:
         values, _, _ = model._evaluate(everything(model))
         values.sum().backward()
         trained = {name.split(".")[0] for name in gradients(model.policy)}
-        assert ("lstm_actor" in trained) == critic_gradient
+        assert ("memory" in trained) == critic_gradient
 
 
-def everything(model: RecurrentPPO) -> Packed:
+def everything(model: RecurrentPPO) -> Minibatch:
     sequences = model.rollout_buffer.sequences
     return sequences.pack(np.arange(len(sequences)))
 
@@ -398,7 +398,7 @@ def test_the_standard_deviation_never_falls_below_its_floor() -> None:
             (model.policy.log_std_net.bias if dependent else model.policy.log_std).fill_(-5.0)
         live(model)
         latent = torch.randn(50, 8)
-        distribution: Any = model.policy._get_action_dist_from_latent(latent)
+        distribution: Any = model.policy._distribution(latent)
         torch.testing.assert_close(distribution.log_std.exp().expand(50, 2), torch.full((50, 2), 0.7))
         if not dependent:
             record = quiet(model)
@@ -411,7 +411,7 @@ def test_a_state_dependent_standard_deviation_depends_on_the_state_and_is_traine
     latent = torch.randn(5, 8)
 
     def spread() -> Tensor:
-        distribution: Any = model.policy._get_action_dist_from_latent(latent)
+        distribution: Any = model.policy._distribution(latent)
         stddev: Tensor = distribution.log_std.exp()
         return stddev
 
@@ -668,9 +668,9 @@ def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str)
     live(gpu)
     gpu.policy.load_state_dict(cpu.policy.state_dict())
     ours, theirs = cpu.rollout_buffer, gpu.rollout_buffer
-    for name in ("observations", "actions", "rewards", "bootstraps", "last_values"):
+    for name in ("obs", "actions", "rewards", "bootstraps", "last_values"):
         getattr(theirs, name).copy_(getattr(ours, name))
-    theirs.episode_starts[:], theirs.episode_ends[:] = ours.episode_starts, ours.episode_ends
+    theirs.episode_starts[:], theirs.dones[:] = ours.episode_starts, ours.dones
     theirs.states = {moment: state.cuda() for moment, state in ours.states.items()}
     theirs.sequences = ours.sequences
     with torch.no_grad():
@@ -747,8 +747,8 @@ class Fixed(BaseCallback):
         self.found: list[tuple[str, bool]] = []
 
     def _note(self, moment: str) -> None:
-        memory: Any = self.model.policy.lstm_actor
-        cell = memory.cells[0]
+        policy: Any = self.model.policy
+        cell = policy.memory.cells[0]
         self.found.append((moment, kernels.fixed(cell, cell._parameters.values()) is not None))
 
     def _on_rollout_start(self) -> None:
@@ -773,7 +773,7 @@ def test_the_weights_are_fixed_while_the_copies_step_and_at_no_other_time() -> N
 @pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
 def test_the_weights_are_fixed_while_an_agent_is_evaluated(whole: bool) -> None:
     model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", device="cpu")
-    cell = model.policy.lstm_actor.cells[0]
+    cell = model.policy.memory.cells[0]
     found: list[bool] = []
 
     def stop() -> bool:

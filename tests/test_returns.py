@@ -48,7 +48,7 @@ def drawn(T: int, n: int, seed: int) -> dict[str, Tensor]:
         "rewards": torch.randn(T, n, generator=rng),
         "values": torch.randn(T, n, generator=rng),
         "next_values": torch.randn(T, n, generator=rng),
-        "ends": torch.rand(T, n, generator=rng) < 0.2,
+        "dones": torch.rand(T, n, generator=rng) < 0.2,
     }
 
 
@@ -57,13 +57,13 @@ def drawn(T: int, n: int, seed: int) -> dict[str, Tensor]:
 def test_advantages_equal_a_loop(T: int, n: int, seed: int, gamma: float, gae_lambda: float) -> None:
     drawn_ = drawn(T, n, seed)
     got = gae.advantages(**drawn_, gamma=gamma, gae_lambda=gae_lambda)
-    r, v, w, ends = (drawn_[name].double().numpy() for name in ("rewards", "values", "next_values", "ends"))
+    r, v, w, dones = (drawn_[name].double().numpy() for name in ("rewards", "values", "next_values", "dones"))
     expected = np.zeros((T, n))
     for copy in range(n):
         following = 0.0
         for t in reversed(range(T)):
             following = (
-                r[t, copy] + gamma * w[t, copy] - v[t, copy] + gamma * gae_lambda * (1 - ends[t, copy]) * following
+                r[t, copy] + gamma * w[t, copy] - v[t, copy] + gamma * gae_lambda * (1 - dones[t, copy]) * following
             )
             expected[t, copy] = following
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-4)
@@ -82,10 +82,10 @@ def test_advantages_equal_sb3s(gae_lambda: float) -> None:
         zeros = np.zeros((n, 1))
         buffer.add(zeros, zeros, rewards[t], starts[t], values[t], torch.zeros(n))
     buffer.compute_returns_and_advantage(last, dones)
-    ends = torch.from_numpy(np.concatenate([starts[1:], dones[None]]))
+    dones = torch.from_numpy(np.concatenate([starts[1:], dones[None]]))
     following = torch.cat([values[1:], last[None]])
     got = gae.advantages(
-        torch.from_numpy(rewards), values, torch.where(ends, 0.0, following), ends, gamma=gamma, gae_lambda=gae_lambda
+        torch.from_numpy(rewards), values, torch.where(dones, 0.0, following), dones, gamma=gamma, gae_lambda=gae_lambda
     )
     np.testing.assert_allclose(got.numpy(), buffer.advantages, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose((got + values).numpy(), buffer.returns, rtol=1e-4, atol=1e-5)

@@ -10,8 +10,9 @@ from noise_env import agent, live, log_prob_by_hand, noise, states_by_hand, valu
 from torch import Tensor
 
 from bistable_rl.agents import RecurrentPPO
-from bistable_rl.agents.buffer import Rollout
-from bistable_rl.agents.sequences import Packed
+from bistable_rl.agents.buffer import RolloutBuffer
+from bistable_rl.agents.sequences import Minibatch
+from bistable_rl.agents.stored_states import refresh, start_states
 
 T = 16
 LEARNED = {"cell_kwargs": {"learn_initial_state": True}}
@@ -21,7 +22,7 @@ def close(got: Tensor, expected: Tensor | float) -> None:
     torch.testing.assert_close(got, torch.as_tensor(expected), atol=1e-5, rtol=1e-4)
 
 
-def all_of(rollout: Rollout) -> Packed:
+def all_of(rollout: RolloutBuffer) -> Minibatch:
     return rollout.sequences.pack(np.arange(len(rollout.sequences)))
 
 
@@ -74,12 +75,12 @@ def test_values_and_log_probabilities_are_those_of_the_steps(critic: str, policy
     state = model._last_state
     live_on(model)
     rollout = model.rollout_buffer
-    assert isinstance(rollout.observations, Tensor)
+    assert isinstance(rollout.obs, Tensor)
     assert not rollout.episode_starts[0].all()
-    states = states_by_hand(model.policy, rollout.observations, rollout.episode_starts, state)
+    states = states_by_hand(model.policy, rollout.obs, rollout.episode_starts, state)
     for t in range(T):
         for copy in (0, 3):
-            seen = rollout.observations[t, copy]
+            seen = rollout.obs[t, copy]
             value = value_by_hand(model.policy, seen, states[t][:, copy])
             log_prob = log_prob_by_hand(model.policy, seen, states[t][:, copy], rollout.actions[t, copy])
             close(rollout.values[t, copy], value)
@@ -99,10 +100,10 @@ def live_on(model: RecurrentPPO) -> None:
 def test_sequences_begin_in_the_states_of_the_behaviour(bptt_length: int | None, critic: str) -> None:
     watched = Watched(2, bptt_length=bptt_length, policy={"critic": critic, **LEARNED}, between=shifted)
     model, rollout = watched.model, watched.model.rollout_buffer
-    sequences, packed = rollout.sequences, all_of(rollout)
+    sequences, minibatch = rollout.sequences, all_of(rollout)
     assert not sequences.fresh.all()
-    got = rollout.start_states(model.policy, packed)
-    for place, k in enumerate(packed.sequences):
+    got = start_states(model.policy, rollout, minibatch)
+    for place, k in enumerate(minibatch.sequences):
         step, copy = sequences.step[k], sequences.copy[k]
         assert torch.equal(got[:, place], watched.behaviour[T + step][:, copy])
 
@@ -111,10 +112,10 @@ def test_a_sequence_that_begins_an_episode_at_a_cut_begins_in_the_initial_state(
     """Stored states that are those before the reset would leak the last episode into this one."""
     watched = Watched(3, bptt_length=2, policy=LEARNED, between=shifted)
     rollout, policy = watched.model.rollout_buffer, watched.model.policy
-    packed = all_of(rollout)
-    fresh = rollout.sequences.fresh[packed.sequences]
-    assert fresh[rollout.sequences.step[packed.sequences] % 2 == 0].any()
-    got = rollout.start_states(policy, packed)
+    minibatch = all_of(rollout)
+    fresh = rollout.sequences.fresh[minibatch.sequences]
+    assert fresh[rollout.sequences.step[minibatch.sequences] % 2 == 0].any()
+    got = start_states(policy, rollout, minibatch)
     initial = policy.initial_state(len(fresh))
     assert torch.equal(got[:, fresh], initial[:, fresh])
     assert not torch.isclose(got[:, ~fresh], initial[:, ~fresh]).all(-1).any()
@@ -125,7 +126,7 @@ def test_the_learned_initial_state_gets_gradient_through_fresh_sequences_only() 
     live(model)
     live_on(model)
     rollout, policy = model.rollout_buffer, model.policy
-    initial = policy.lstm_actor.cells[0].initial
+    initial = policy.memory.cells[0].initial
     assert initial is not None
     for fresh in (True, False):
         sequences = np.flatnonzero(rollout.sequences.fresh == fresh)
@@ -143,17 +144,17 @@ def test_burn_in_runs_the_steps_before_a_sequence_with_the_present_weights(
 ) -> None:
     watched = Watched(2, burn_in=burn_in, bptt_length=bptt_length, policy={**LEARNED, "critic": "separate"})
     model, rollout = watched.model, watched.model.rollout_buffer
-    assert isinstance(rollout.observations, Tensor)
+    assert isinstance(rollout.obs, Tensor)
     shifted(model)
-    packed, sequences = all_of(rollout), rollout.sequences
-    got = rollout.start_states(model.policy, packed)
+    minibatch, sequences = all_of(rollout), rollout.sequences
+    got = start_states(model.policy, rollout, minibatch)
     checked = 0
-    for place, k in enumerate(packed.sequences):
+    for place, k in enumerate(minibatch.sequences):
         if sequences.fresh[k]:
             continue
         step, copy = int(sequences.step[k]), int(sequences.copy[k])
         begin = rollout.context + step - burn_in  # the rollout's first step is that of the context after it
-        seen = rollout.observations[begin : begin + burn_in, copy : copy + 1]
+        seen = rollout.obs[begin : begin + burn_in, copy : copy + 1]
         starts = rollout.episode_starts[begin : begin + burn_in, copy : copy + 1]
         kept = watched.behaviour[T + step - burn_in][:, copy : copy + 1]
         expected = states_by_hand(model.policy, seen, starts, kept)[-1]
@@ -168,7 +169,7 @@ def test_no_gradient_flows_into_the_burn_in() -> None:
     rollout = model.rollout_buffer
     within = np.flatnonzero(~rollout.sequences.fresh)
     assert len(within)
-    assert not rollout.start_states(model.policy, rollout.sequences.pack(within)).requires_grad
+    assert not start_states(model.policy, rollout, rollout.sequences.pack(within)).requires_grad
 
 
 @pytest.mark.parametrize("burn_in", [0, 3])
@@ -184,35 +185,35 @@ def test_refreshed_states_are_those_of_a_fresh_run(bptt_length: int | None, burn
         between=updated,
     )
     model, rollout = watched.model, watched.model.rollout_buffer
-    assert isinstance(rollout.observations, Tensor)
+    assert isinstance(rollout.obs, Tensor)
     shifted(model)
     oldest, last = rollout.states[0].clone(), model._last_state.clone()
-    fresh = states_by_hand(model.policy, rollout.observations, rollout.episode_starts, oldest)
-    refreshed, staleness = rollout.refresh(model.policy, last)
+    fresh = states_by_hand(model.policy, rollout.obs, rollout.episode_starts, oldest)
+    refreshed, staleness = refresh(model.policy, rollout, last)
     close(refreshed, fresh[2 * T])
-    packed, sequences = all_of(rollout), rollout.sequences
-    got = rollout.start_states(model.policy, packed)
+    minibatch, sequences = all_of(rollout), rollout.sequences
+    got = start_states(model.policy, rollout, minibatch)
     drifts = []
-    for place, k in enumerate(packed.sequences):
+    for place, k in enumerate(minibatch.sequences):
         step, copy = int(sequences.step[k]), int(sequences.copy[k])
         close(got[:, place], fresh[T + step][:, copy])
         if not burn_in and not sequences.fresh[k]:
             new = fresh[T + step][:, copy]
             drifts.append(float((watched.behaviour[2 * T + step][:, copy] - new).norm() / new.norm()))
     if not burn_in:
-        ended = rollout.episode_ends[T - 1]
+        ended = rollout.dones[T - 1]
         drifts += [float((last - refreshed)[:, c].norm() / refreshed[:, c].norm()) for c in np.flatnonzero(~ended)]
         assert staleness == pytest.approx(np.mean(drifts), rel=1e-3)
 
 
 def test_states_are_stale_after_an_update_and_only_then() -> None:
     model = Watched(2, refresh_states=True, bptt_length=4).model
-    _, staleness = model.rollout_buffer.refresh(model.policy, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
     assert staleness < 1e-5
     shifted(model)
-    _, staleness = model.rollout_buffer.refresh(model.policy, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
     assert 0.01 < staleness < 10
-    _, staleness = model.rollout_buffer.refresh(model.policy, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
     assert staleness > 0  # the last state handed in is still the old one
 
 
@@ -221,7 +222,7 @@ def test_states_are_kept_where_sequences_begin_only(bptt_length: int | None) -> 
     """A Hebbian state of H + H² numbers at every step of 64 copies would be 2.2 GB in sb3-contrib's buffer."""
     steps, n, H = 128, 64, 128
     numbers = spaces.Box(-1, 1, (10,), np.float32)
-    rollout = Rollout(
+    rollout = RolloutBuffer(
         n_steps=steps,
         n_envs=n,
         observation_space=numbers,
@@ -246,7 +247,7 @@ def test_observations_are_kept_as_they_come_however_their_kind() -> None:
     parts = {"view": spaces.Box(0, 255, (2, 2, 3), np.uint8), "kind": spaces.Discrete(5)}
     model = agent(noise(spaces.Dict(parts)), n_steps=T, policy={"observation_kinds": {"view": "numbers"}})
     live(model)
-    kept = model.rollout_buffer.observations
+    kept = model.rollout_buffer.obs
     assert isinstance(kept, dict)
     assert kept["view"].dtype == torch.uint8
     assert kept["view"].nbytes == T * 4 * 12

@@ -1,4 +1,4 @@
-"""Which steps belong together, and how they are packed, against plain loops over copies and steps."""
+"""Which steps belong together, and how they are minibatch, against plain loops over copies and steps."""
 
 from itertools import pairwise
 
@@ -54,20 +54,20 @@ def test_an_epoch_has_every_step_once_and_cuts_no_piece(
     pieces = pieces_by_hand(starts, limit)
     n = starts.shape[1]
     packs = list(sequences.minibatches(batch_size, np.random.default_rng(seed)))
-    assert sorted(row for packed in packs for row in packed.rows.tolist()) == list(range(starts.size))
-    assert sorted(k for packed in packs for k in packed.sequences.tolist()) == list(range(len(pieces)))
-    for packed in packs:
-        assert len(packed.rows)
-        lengths = sequences.length[packed.sequences]
+    assert sorted(row for minibatch in packs for row in minibatch.rows.tolist()) == list(range(starts.size))
+    assert sorted(k for minibatch in packs for k in minibatch.sequences.tolist()) == list(range(len(pieces)))
+    for minibatch in packs:
+        assert len(minibatch.rows)
+        lengths = sequences.length[minibatch.sequences]
         assert (np.diff(lengths) <= 0).all()
-        assert packed.batch_sizes.tolist() == [int((lengths > t).sum()) for t in range(lengths[0])]
+        assert minibatch.batch_sizes.tolist() == [int((lengths > t).sum()) for t in range(lengths[0])]
         by_hand = [
             pieces[k][t][0] * n + pieces[k][t][1]
             for t in range(lengths[0])
-            for k in packed.sequences
+            for k in minibatch.sequences
             if t < len(pieces[k])
         ]
-        assert packed.rows.tolist() == by_hand
+        assert minibatch.rows.tolist() == by_hand
 
 
 @settings(max_examples=60)
@@ -79,7 +79,7 @@ def test_a_minibatch_has_about_batch_size_steps(starts: Starts, limit: int | Non
     wanted = max(1, round(starts.size / batch_size))
     assert len(packs) <= wanted
     longest = sequences.length.max()
-    assert all(abs(len(packed.rows) - starts.size / wanted) <= longest for packed in packs)
+    assert all(abs(len(minibatch.rows) - starts.size / wanted) <= longest for minibatch in packs)
 
 
 @given(rollouts, limits, st.integers(1, 60))
@@ -97,7 +97,7 @@ def test_minibatches_are_dealt_anew_every_epoch_and_alike_for_equal_seeds() -> N
     sequences = Sequences(starts)
 
     def deal(generator: np.random.Generator) -> list[list[int]]:
-        return [packed.rows.tolist() for packed in sequences.minibatches(128, generator)]
+        return [minibatch.rows.tolist() for minibatch in sequences.minibatches(128, generator)]
 
     one, other = np.random.default_rng(7), np.random.default_rng(7)
     first = deal(one)
@@ -114,6 +114,6 @@ def test_no_episode_is_cut_however_small_the_minibatches(batch_size: int) -> Non
         ends = np.cumsum(rng.integers(10, 61, 20))
         starts[np.append(0, ends[ends < 128]), copy] = True
     whole = pieces_by_hand(starts, None)
-    for packed in Sequences(starts).minibatches(batch_size, np.random.default_rng(0)):
-        steps = {(row // 8, row % 8) for row in packed.rows.tolist()}
+    for minibatch in Sequences(starts).minibatches(batch_size, np.random.default_rng(0)):
+        steps = {(row // 8, row % 8) for row in minibatch.rows.tolist()}
         assert all(steps.issuperset(piece) or steps.isdisjoint(piece) for piece in whole)

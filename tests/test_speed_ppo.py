@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bistable_rl.cli import main
+from bistable_rl.runs.checkpoint import current_names
 from bistable_rl.speed import ppo as speed_ppo
 from bistable_rl.speed import profile_ppo
 from bistable_rl.speed.ppo import CELLS, ONE_CALL, STOCK, Recall, Setting, make_algorithm, rollout_bytes
@@ -68,13 +69,13 @@ def test_the_one_call_variant_gives_what_the_loop_gives_at_every_minibatch() -> 
 def test_all_train_networks_of_one_shape() -> None:
     ours: Any = make_algorithm("lstm", SMALL).policy
     theirs: Any = make_algorithm(STOCK, SMALL).policy
-    heads = [
-        {name: tuple(p.shape) for name, p in policy.named_parameters() if not name.startswith("lstm")}
-        for policy in (ours, theirs)
+    shapes = [
+        {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        for weights in (ours.state_dict(), current_names(theirs.state_dict()))
     ]
-    assert heads[0] == heads[1]
-    assert ours.lstm_actor.rnn.hidden_size == theirs.lstm_actor.hidden_size == 128
-    assert ours.lstm_critic is theirs.lstm_critic is None
+    assert shapes[0] == shapes[1]
+    assert shapes[0]["memory.cells.0.weight_hh"] == (4 * 128, 128)
+    assert ours.critic_memory is theirs.lstm_critic is None
 
 
 @pytest.mark.parametrize("num_envs", [8, 64])

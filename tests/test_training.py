@@ -19,9 +19,9 @@ import torch
 import bistable_rl
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate
-from bistable_rl.agents.make_env import derived_seed, make_vec_env
-from bistable_rl.agents.record import Episodes
+from bistable_rl.agents.play import Episodes
 from bistable_rl.agents.training import train
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
@@ -29,6 +29,7 @@ from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
 from bistable_rl.runs.config import shipped_configs
 from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.seeds import derived_seed
 
 
 def test_a_run_folder_is_complete(trained: Path) -> None:
@@ -155,8 +156,8 @@ def test_the_policy_section_reaches_the_network(experiment: Experiment, tmp_path
     experiment.policy.num_layers, experiment.policy.critic, experiment.policy.net_arch = 2, "separate", [7]
     experiment.total_steps = 80
     shapes = {name: tuple(p.shape) for name, p in load(train(experiment, tmp_path)).policy.named_parameters()}
-    assert shapes["lstm_critic.rnn.cells.1.weight_ih"] == (24, 8)
-    assert shapes["mlp_extractor.policy_net.0.weight"] == (7, 8)
+    assert shapes["critic_memory.cells.1.weight_ih"] == (24, 8)
+    assert shapes["actor_mlp.0.weight"] == (7, 8)
 
 
 def test_seeds_and_purposes_share_no_episodes(experiment: Experiment) -> None:
@@ -657,7 +658,7 @@ def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Pa
     start = safetensors.torch.load_file(sorted((cold / "checkpoints").iterdir())[0] / "weights.safetensors")
     moved = {name for name in start if not torch.equal(start[name], weights[0][name])}
     assert moved
-    assert all(name.startswith(("lstm_actor.rnn", "lstm_critic.rnn")) for name in moved)
+    assert all(name.startswith(("memory.", "critic_memory.")) for name in moved)
 
 
 def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(

@@ -11,8 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from bistable_rl.agents.make_env import make_evaluation_env
-from bistable_rl.agents.vec_envs import BatchedVecEnv
+from bistable_rl.agents.vec_envs import BatchedVecEnv, make_evaluation_env
 from bistable_rl.envs import make_batched_env, make_env
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import EnvConfig

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
-from bistable_rl.agents.make_env import FINAL_EVALUATION, derived_seed
 from bistable_rl.errors import UserError
 from bistable_rl.figure_style import cell_colour, drawing
 from bistable_rl.runs import run as runs
+from bistable_rl.runs.seeds import FINAL_EVALUATION, derived_seed
 
 
 def evaluate_horizons(

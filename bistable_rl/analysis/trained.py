@@ -19,13 +19,14 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.make_env import ANALYSIS, close, derived_seed, make_vec_env
-from bistable_rl.agents.record import record
+from bistable_rl.agents.play import record
+from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
 from bistable_rl.runs.schema import Benchmark, Experiment
+from bistable_rl.runs.seeds import ANALYSIS, derived_seed
 from bistable_rl.stack import RNN
 
 LONGEST = 2_000
@@ -123,7 +124,7 @@ def _agent(run: Path, experiment: Experiment, episodes: int) -> Subject:
     return Subject(
         title,
         run,
-        agent.policy.lstm_actor.rnn,
+        agent.policy.memory,
         agent.policy,
         played.features,
         played.lengths,

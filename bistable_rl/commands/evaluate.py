@@ -65,7 +65,8 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents import evaluation
     from bistable_rl.agents.agent import load
-    from bistable_rl.agents.make_env import FINAL_EVALUATION, close, derived_seed, make_evaluation_env
+    from bistable_rl.agents.vec_envs import close, make_evaluation_env
+    from bistable_rl.runs.seeds import FINAL_EVALUATION, derived_seed
 
     experiment = runs.read_experiment(args.run, overrides)
     agent = load(args.run, best=args.best)

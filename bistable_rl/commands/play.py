@@ -29,7 +29,7 @@ def play(argv: Sequence[str]) -> int:
     check_suffix("play: --save", args.save, ".gif")
     try:
         if args.run is not None:
-            from bistable_rl.agents.watch import watch
+            from bistable_rl.agents.play import watch
 
             watch(args.run, overrides=overrides, episodes=args.episodes, seed=args.seed, save=args.save)
         else:

@@ -32,6 +32,17 @@ TRAINING = "training.safetensors"
 STATE = "state.json"
 BEST = "best-"
 
+RENAMED = (
+    (r"^(pi|vf)_features_extractor\..*$", ""),  # the same tensors once more
+    (r"^lstm_actor\.(rnn\.)?", "memory."),
+    (r"^lstm_critic\.(rnn\.)?", "critic_memory."),
+    (r"^(memory|critic_memory)\.(weight|bias)_(ih|hh)_l(\d+)$", r"\1.cells.\4.\2_\3"),  # a torch.nn.LSTM's
+    (r"^critic\.", "critic_linear."),
+    (r"^mlp_extractor\.policy_net\.", "actor_mlp."),
+    (r"^mlp_extractor\.value_net\.", "critic_mlp."),
+)
+"""Patterns in the names of weights that version 0.1 and sb3-contrib saved, and what they became."""
+
 Folder = Path | zipfile.Path
 """Where the files of a checkpoint are: in a folder, or in an archive."""
 
@@ -190,13 +201,24 @@ def weight_names(folder: Folder) -> list[str]:
     return list(_tensors(folder / WEIGHTS))
 
 
+def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that version 0.1 or sb3-contrib saved under the names that they have today."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        if name:
+            renamed[name] = tensor
+    return renamed
+
+
 def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Load weights into a network.
 
     Raises:
         UserError: They belong to another architecture, or hold NaN; the sentence starts with `source`.
     """
-    wanted = network.state_dict()
+    tensors, wanted = current_names(tensors), network.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
         if have != want:

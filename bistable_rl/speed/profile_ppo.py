@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bistable_rl.agents.buffer import Rollout
+from bistable_rl.agents import stored_states
+from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.flat_gradient import Gradient
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
@@ -25,7 +26,7 @@ from bistable_rl.speed.ppo import N_STEPS, SETTINGS, Setting, make_algorithm
 
 # The phases of an iteration, and the parts within; the time of a part is its own, without that of parts it calls.
 PHASES = ("acting", "advantages", "learning")
-PARTS: tuple[tuple[type, str, str], ...] = (
+PARTS: tuple[tuple[Any, str, str], ...] = (
     (RecurrentPPO, "collect_rollouts", "acting"),
     (RecurrentPPO, "_evaluate_rollout", "advantages"),
     (RecurrentPPO, "train", "learning"),
@@ -35,8 +36,8 @@ PARTS: tuple[tuple[type, str, str], ...] = (
     (RecurrentPolicy, "evaluate_packed", "heads"),
     (RecurrentPPO, "loss", "loss"),
     (Sequences, "pack", "packing"),
-    (Rollout, "rows", "packing"),
-    (Rollout, "start_states", "packing"),
+    (RolloutBuffer, "rows", "packing"),
+    (stored_states, "start_states", "packing"),
     (torch.Tensor, "backward", "backward"),
     (torch.optim.Adam, "step", "optimizer"),
     (Gradient, "clip", "gradient norms"),

@@ -8,7 +8,7 @@ import torch
 
 from bistable_rl import load
 from bistable_rl.agents.evaluation import evaluate
-from bistable_rl.agents.make_env import make_vec_env
+from bistable_rl.agents.vec_envs import make_vec_env
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from bistable_rl.agents.agent import make_policy
-from bistable_rl.agents.make_env import make_vec_env
-from bistable_rl.agents.record import random_actions, record
+from bistable_rl.agents.play import random_actions, record
+from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 
 

@@ -1,0 +1,187 @@
+"""Play episodes with a trained agent: show them step by step, or record what its memory is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
+from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import close, make_vec_env
+from bistable_rl.cells.base import fixed_weights
+from bistable_rl.envs.play import describe
+from bistable_rl.envs.registry import find_spec
+from bistable_rl.envs.render import save_gif
+from bistable_rl.runs import run as runs
+from bistable_rl.runs.seeds import WATCHING, derived_seed
+
+
+def watch(
+    run: Path,
+    *,
+    overrides: Sequence[str] = (),
+    episodes: int = 1,
+    seed: int | None = None,
+    save: Path | None = None,
+    delay: float = 0.3,
+    show: Callable[[str], object] = print,
+) -> list[float]:
+    """Show the observations and actions of a run's agent, step by step.
+
+    Args:
+        run: The run folder.
+        overrides: Changes to its configuration, such as `--env.kwargs.length`, `500`.
+        episodes: The number of episodes.
+        seed: Seed of the environment; by default one on which the run did not train.
+        save: A GIF to write.
+        delay: Seconds between two steps.
+        show: Called with each line of text.
+
+    Returns:
+        The returns of the episodes.
+
+    Raises:
+        UserError: If there is no run, or its agent does not fit the environment.
+        ValueError: If the environment has no pictures to save.
+        RunFailedError: If the environment fails while it is played, or an episode never ends.
+    """
+    experiment = runs.read_experiment(run, overrides)
+    agent = load(run)
+    config = experiment.env
+    if save:
+        config = replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
+    env = make_vec_env(config, 1, derived_seed(experiment.seed, WATCHING) if seed is None else seed)
+    try:
+        agent.check_spaces(env)
+        if save and env.render_mode != "rgb_array":
+            raise ValueError(f"{find_spec(config.id).id} has no pictures to save")
+        with playing():
+            return _watch(agent, env, episodes, save, delay, show, experiment.evaluation.max_episode_steps)
+    finally:
+        close(env)
+
+
+def _watch(
+    agent: Agent,
+    env: VecEnv,
+    episodes: int,
+    save: Path | None,
+    delay: float,
+    show: Callable[[str], object],
+    longest: int | None,
+) -> list[float]:
+    frames: list[npt.NDArray[np.uint8]] = []
+    returns: list[float] = []
+    longest = longest_episode(env, longest)
+    obs: Any = env.reset()
+    state, dones, total, steps = None, np.ones(1, np.bool_), 0.0, 0
+
+    def when(_: int) -> str:
+        return f"in step {steps} of an episode"
+
+    while len(returns) < episodes:
+        check_finite(obs, "observation", when)
+        if save:
+            frames.append(env.render())  # type: ignore[arg-type]
+        seen = describe(env.get_attr("unwrapped")[0], _first(obs))
+        actions, state = agent.predict(obs, state, dones)
+        obs, rewards, dones, infos = env.step(actions)
+        steps += 1
+        check_finite(rewards, "reward", when)
+        total += float(rewards[0])
+        show(f"{seen}  action: {actions[0]}" + (f"  reward: {rewards[0]:g}" if rewards[0] else ""))
+        if dones[0]:
+            success = success_of(infos[0])
+            verdict = "" if success is None else ", success" if success else ", no success"
+            show(f"return {total:g} in {steps} steps{verdict}")
+            returns.append(total)
+            total, steps = 0.0, 0
+        elif steps >= longest:
+            raise never_ends(longest)
+        time.sleep(delay)
+    if save:
+        save_gif(frames, save, max(delay, 0.05))
+    return returns
+
+
+def _first(obs: Any) -> Any:
+    """Return the first copy's observation, with the channels of an image last again: SB3 moves them to the front."""
+    if isinstance(obs, dict):
+        return {key: _first(value) for key, value in obs.items()}
+    first = obs[0]
+    return np.moveaxis(first, 0, -1) if first.ndim == 3 and first.shape[0] == 3 != first.shape[-1] else first
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """n recorded episodes of up to T steps.
+
+    Attributes:
+        features: (T, n, F) inputs of the recurrent layers, zeros after an episode's end.
+        lengths: (n,) steps of each episode.
+        successes: (n,) whether each succeeded; None if the environment does not say or an episode was cut.
+        cut: The number of episodes that were cut before their end.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    successes: np.ndarray | None
+    cut: int = 0
+
+
+def record(
+    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
+) -> Episodes:
+    """Play one episode in every copy of an environment, and record the features of every step.
+
+    Args:
+        env: The copies, seeded; is reset first.
+        policy: Gives the features, with the weights that it has at the start.
+        choose: Takes the observations and the episode starts (n,), and returns the actions.
+        longest: Steps after which an episode is cut.
+
+    Raises:
+        NonFiniteError: If an observation is NaN or infinite.
+        RunFailedError: If an info reports a success that is neither true nor false.
+    """
+    with torch.no_grad(), fixed_weights(policy):
+        return _record(env, policy, choose, longest)
+
+
+def _record(
+    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
+) -> Episodes:
+    n = env.num_envs
+    obs: Any = env.reset()
+    dones = np.ones(n, np.bool_)
+    lengths = np.zeros(n, np.int64)
+    running = np.ones(n, np.bool_)
+    successes: list[Any] = [None] * n
+    features: list[Tensor] = []
+    while running.any() and len(features) < longest:
+        check_finite(obs, "observation", lambda _: f"in step {len(features)} of an episode")
+        found = policy.extract_features(policy.obs_to_tensor(obs)[0])
+        features.append(torch.where(torch.from_numpy(running).to(found.device).unsqueeze(1), found, 0.0))
+        lengths[running] += 1
+        obs, _, dones, infos = env.step(choose(obs, dones))
+        for i in np.flatnonzero(dones & running):
+            successes[i] = success_of(infos[i])
+        running &= ~dones
+    known = None if any(success is None for success in successes) else np.array(successes, np.bool_)
+    return Episodes(torch.stack(features), torch.from_numpy(lengths), known, int(running.sum()))
+
+
+def random_actions(env: VecEnv, seed: int) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """Return a `choose` for `record` that acts at random."""
+    env.action_space.seed(seed)
+    return lambda obs, dones: np.stack([env.action_space.sample() for _ in dones])
