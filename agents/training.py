@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from bistable_rl.runs import run as runs
 from bistable_rl.runs.capacity import check_memory, layers_bytes
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device
-from bistable_rl.runs.schema import AlgorithmConfig, Experiment
+from bistable_rl.runs.schema import Experiment
 from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
@@ -242,7 +241,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         model = RecurrentPPO(
             RecurrentPolicy,
             env,
-            **algorithm_kwargs(experiment.algorithm),
+            **vars(experiment.algorithm),
             policy_kwargs=policy_kwargs(experiment.policy),
             seed=experiment.seed,
             device=device,
@@ -284,16 +283,6 @@ def warm_up_memory(experiment: Experiment, policy: RecurrentPolicy, run: Path) -
         truncate=False,
         seed=experiment.seed,
     )
-
-
-def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:
-    """Return the algorithm section as the arguments of `RecurrentPPO`, its schedules as functions."""
-    kwargs = dict(vars(algorithm))
-    for name, value in kwargs.items():
-        if isinstance(value, list | tuple):
-            first, last = value
-            kwargs[name] = LinearSchedule(first, last, end_fraction=1.0)
-    return kwargs
 
 
 def without_gate_options(experiment: Experiment) -> Experiment:

@@ -52,6 +52,11 @@ Device = Annotated[
     Range("cuda:N with N from 0 to 127", lambda name: len(name) <= len("cuda:127") and int(name[5:] or 0) <= 127),
 ]
 
+Schedule = Callable[[float], float]
+"""A function of the remaining progress, 1 at first and 0 at the end; in Python only."""
+PositiveSchedule = Positive | tuple[Positive, Positive] | Schedule
+NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
+
 _NOUNS = {bool: "true or false", str: "text", type(None): "null"}
 
 
@@ -65,6 +70,11 @@ def setting(default: Any, text: str) -> Any:
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=meaning(text))
     return dataclasses.field(default=default, metadata=meaning(text))
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a key, `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @functools.cache
@@ -91,7 +101,7 @@ def convert(value: Any, hint: Any) -> Any:
         for arg in args:
             with contextlib.suppress(ValueError):
                 return convert(value, arg)
-    elif origin is list and isinstance(value, list):
+    elif origin is list and isinstance(value, list | tuple):
         with contextlib.suppress(ValueError):
             return [convert(item, args[0]) for item in value]
     elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
@@ -104,6 +114,7 @@ def convert(value: Any, hint: Any) -> Any:
         or (origin is dict and isinstance(value, dict))
         or (origin is Literal and isinstance(value, str) and value in args)
         or (hint in _NOUNS and isinstance(value, hint))
+        or (origin is Callable and callable(value))
     ):
         return value
     raise ValueError
@@ -130,7 +141,7 @@ def noun_of(hint: Any) -> str:
         return "one of " + ", ".join(args)
     if origin is dict:
         return "a mapping"
-    return _NOUNS[hint] if hint in _NOUNS else " or ".join(map(noun_of, args))
+    return _NOUNS[hint] if hint in _NOUNS else " or ".join(noun_of(a) for a in args if a != Schedule)
 
 
 def help_of(kind: type) -> str:
@@ -148,7 +159,7 @@ def _add_options(parser: argparse.ArgumentParser, kind: Any, prefix: str) -> Non
         if dataclasses.is_dataclass(hint):
             _add_options(parser, hint, f"{prefix}{field.name}.")
             continue
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = default_of(field)
         ending = "required" if default is dataclasses.MISSING else f"default: {json.dumps(default)}"
         text = f"{field.metadata['meaning']} ({noun_of(hint)}; {ending})".replace("%", "%%")
         group.add_argument(prefix + field.name, metavar=field.name.upper(), help=text)

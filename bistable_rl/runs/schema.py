@@ -20,8 +20,10 @@ from bistable_rl.runs.keys import (
     Fraction,
     NonNegative,
     NonNegativeInt,
+    NonNegativeSchedule,
     Positive,
     PositiveInt,
+    PositiveSchedule,
     Seed,
     meaning,
     setting,
@@ -70,23 +72,34 @@ class PolicyConfig:
         "(flat), by its key (`observation` where the space is no Dict), e.g. `{image: categories}`.",
     )
 
+    def check(self, source: str = "", section: str = "") -> None:
+        """Check values that are wrong together.
 
-@dataclass
+        Raises:
+            UserError: If some are; the sentence starts with `source`, and `section` precedes the keys.
+        """
+        low, start = self.log_std_min, self.log_std_init
+        if low is not None and low > start:
+            raise UserError(f"{source}{section}log_std_min {low:g} is above {section}log_std_init {start:g}.")
+
+
+@dataclass(kw_only=True)
 class AlgorithmConfig:
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
-    A schedule `[1e-3, 1e-4]` goes linearly from the first number to the last over the training.
+    A schedule `[1e-3, 1e-4]` goes linearly from the first number to the last over the training; in Python it may be a
+    function of the remaining progress too.
     """
 
-    learning_rate: Positive | tuple[Positive, Positive] = setting(1e-3, "Adam's step size.")
+    learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
     n_epochs: PositiveInt = setting(4, "Passes over the rollout at each update.")
     gamma: Fraction = setting(0.99, "Discount factor.")
     gae_lambda: Fraction = setting(0.95, "λ of the generalised advantage estimate.")
-    clip_range: Positive | tuple[Positive, Positive] = setting(0.2, "PPO's clipping of the probability ratio.")
-    clip_range_vf: Positive | None = setting(None, "Clipping of the value's change (null: none).")
-    ent_coef: NonNegative | tuple[NonNegative, NonNegative] = setting(0.0, "Weight of the entropy bonus.")
+    clip_range: PositiveSchedule = setting(0.2, "PPO's clipping of the probability ratio.")
+    clip_range_vf: PositiveSchedule | None = setting(None, "Clipping of the value's change (null: none).")
+    ent_coef: NonNegativeSchedule = setting(0.0, "Weight of the entropy bonus.")
     vf_coef: NonNegative = setting(0.5, "Weight of the value loss.")
     max_grad_norm: Positive = setting(0.5, "Norm to which the gradient is clipped.")
     normalize_advantage: bool = setting(True, "Standardise the advantages of each minibatch of more than one step.")
@@ -104,6 +117,14 @@ class AlgorithmConfig:
         "Recompute the states from which sequences begin with the current weights, before every epoch but the first "
         "and after the last.",
     )
+
+    def check(self, source: str = "", section: str = "") -> None:
+        """Check values that are wrong together, as `PolicyConfig.check` does."""
+        longest = min(self.bptt_length or self.n_steps, self.n_steps)
+        if self.burn_in > longest:
+            raise UserError(
+                f"{source}{section}burn_in {self.burn_in} is more than the longest sequence, {longest} steps."
+            )
 
 
 @dataclass
@@ -191,16 +212,8 @@ class Experiment:
                 f"{source}: algorithm.batch_size {algorithm.batch_size} is more than the {rollout} steps of an update "
                 f"(algorithm.n_steps {algorithm.n_steps} x env.num_envs {self.env.num_envs})."
             )
-        longest = min(algorithm.bptt_length or algorithm.n_steps, algorithm.n_steps)
-        if algorithm.burn_in > longest:
-            raise UserError(
-                f"{source}: algorithm.burn_in {algorithm.burn_in} is more than the longest sequence, {longest} steps."
-            )
-        if self.policy.log_std_min is not None and self.policy.log_std_min > self.policy.log_std_init:
-            raise UserError(
-                f"{source}: policy.log_std_min {self.policy.log_std_min:g} is above policy.log_std_init "
-                f"{self.policy.log_std_init:g}."
-            )
+        self.algorithm.check(f"{source}: ", "algorithm.")
+        self.policy.check(f"{source}: ", "policy.")
 
 
 # --- a supervised training ---------------------------------------------------------------------------------
