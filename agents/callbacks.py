@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.state import Snapshot, capture
+from bistable_rl.agents.state import TrainingState, capture
 from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
@@ -138,7 +138,7 @@ class RunCallback(BaseCallback):
         eval_env: VecEnv,
         eval_seed: int,
         horizons: Horizons,
-        start: Snapshot | None,
+        start: TrainingState | None,
         stop: threading.Event,
     ) -> None:
         super().__init__()

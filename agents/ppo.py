@@ -28,6 +28,7 @@ from bistable_rl.agents.checks import check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.flat_gradient import Gradient
+from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
@@ -270,7 +271,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         Raises:
             UserError: There are no such weights in it, or they belong to another architecture.
         """
-        save_load.import_sb3(self, Path(path))
+        import_sb3(self, Path(path))
 
     # --- collecting ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`RecurrentPPO.save` and `load`: a checkpoint in one zip file, data only; and the weights of SB3's own archives."""
+"""`RecurrentPPO.save` and `load`: the files of a checkpoint, and the algorithm's settings, in one zip of plain data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from bistable_rl.agents import state as snapshot
+from bistable_rl.agents import state as training_state
 from bistable_rl.agents.checks import check_number, check_positive, check_whole
 from bistable_rl.agents.features import saved_kinds, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
@@ -50,9 +50,9 @@ SETTINGS = (
     "verbose",
     "seed",
 )
-"""Arguments of `RecurrentPPO` that are plain values, and attributes of the same name.
+"""Arguments of `RecurrentPPO` that are plain values, stored in attributes of the same names.
 
-Not `tensorboard_log`: a file of somebody else's would say where to write.
+`tensorboard_log` is not among them: a file from somebody else must not decide where to write.
 """
 
 SCHEDULES = {
@@ -61,28 +61,28 @@ SCHEDULES = {
     "clip_range_vf": "clip_range_vf",
     "ent_coef": "entropy_schedule",
 }
-"""Arguments that may be schedules, and the attributes that hold them."""
+"""Arguments that may be schedules, and the attributes that hold the schedules."""
 
 FUNCTION = "function"
 
-ENCRYPTED = 0x1  # of a zip member's flags
+ENCRYPTED = 0x1  # a flag of a zip member
 
 SB3_ONLY = {
     "custom_objects": "an archive holds no objects here; give a setting by its name, such as learning_rate=1e-4",
     "print_system_info": "`bistable-rl doctor` shows the versions and devices",
     "force_reset": "training always goes on with new episodes",
 }
-"""Arguments of SB3's `load` that there are not here, and what does their work."""
+"""Arguments that only SB3's `load` has, and their replacements."""
 
 
 class LostFunction:
-    """A schedule that was a function, in an algorithm that was loaded without it: good for all but training.
+    """Stands for a schedule that was a function, which is not saved: the loaded algorithm can act but not train.
 
     Args:
         name: The argument.
 
     Raises:
-        ValueError: It is called; says how to give it.
+        ValueError: If it is called; the message says how to give the function.
     """
 
     def __init__(self, name: str) -> None:
@@ -95,7 +95,6 @@ class LostFunction:
 
 def save(model: RecurrentPPO, path: Path) -> None:
     """Write an algorithm to one file, whole or not at all; see `RecurrentPPO.save`."""
-    counters = snapshot.capture_counters(model)
     about = {
         "policy": type(model.policy).__name__,
         "n_envs": model.n_envs,
@@ -106,12 +105,7 @@ def save(model: RecurrentPPO, path: Path) -> None:
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
     }
     try:
-        files = checkpoint.pack(
-            model.policy,
-            {"steps": counters.steps, **counters.values},
-            optimizer=model.policy.optimizer,
-            arrays=counters.arrays,
-        )
+        files = training_state.pack(model, training_state.capture_counters(model))
         files[MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
     except UserError:
         raise
@@ -120,7 +114,7 @@ def save(model: RecurrentPPO, path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # a date of its own would make equal models unequal files
+            archive.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's fixed date: equal models give equal files
     file = runs.named(_with_suffix(path))
     runs.make_folder(file.parent)
     runs.write_bytes(file, buffer.getvalue())
@@ -145,7 +139,7 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
             raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
     except UserError:
         raise
-    except Exception as error:  # whatever SB3 makes of arguments that it never wrote
+    except Exception as error:  # SB3 raises errors of any type for arguments that it never wrote
         raise _blame(path, error) from None
     model = cls(policy, env, device=device, _init_setup_model=False, **{**settings, **given})  # type: ignore[arg-type]
     for name, space in saved.items():
@@ -157,36 +151,30 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         setattr(model, name, space)
     if env is None:
         model.n_envs = n_envs
-    # the weights tell what was read as categories, in archives too that were written before it could be said
+    # the names of the weights tell which observations are categories, also in archives older than that setting
     kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
     model.observation_space = with_categories(model.observation_space, kinds)
     try:
         model._setup_model()
     except Exception as error:
         if given:
-            raise  # what is in the file was good without them
+            raise  # the settings in the file alone were valid
         raise _blame(path, error) from None
     for name in lost - given.keys():
         setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
-    state = checkpoint.load_weights(folder, model.policy)
-    checkpoint.load_optimizer(folder, model.policy.optimizer)
-    arrays = checkpoint.load_arrays(folder)
+    state = training_state.load(folder, model)
     try:
-        snapshot.restore_counters(model, snapshot.Snapshot(state["steps"], arrays, state))
+        training_state.restore_counters(model, state)
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
 
 
 def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
-    """Check that what `load` was given are arguments of the constructor, before the file can be blamed for them.
-
-    Raises:
-        TypeError: One is none.
-    """
+    """Check that the settings given to `load` are arguments of the constructor, before the file is blamed for them."""
     parameters = inspect.signature(cls).parameters
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return  # a subclass that takes what it is given
+        return  # a subclass with arguments of its own
     known = parameters.keys() - {"env", "device", "_init_setup_model"}
     for name in given.keys() - known:
         if name in SB3_ONLY:
@@ -195,9 +183,9 @@ def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
 
 
 def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set[str]]:
-    """Return the constructor's arguments that a file holds, and the schedules whose functions it does not."""
+    """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
     found = dict(about["settings"])
-    if found.pop("tensorboard_log", None) is not None:  # of an earlier version
+    if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
         warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):
         odd = sorted(found.keys() ^ set(SETTINGS))[0]
@@ -222,10 +210,10 @@ def _blame(path: Path, error: Exception) -> UserError:
 
 
 def check_trainable(model: RecurrentPPO) -> None:
-    """Check that no schedule was lost in a file.
+    """Check that no schedule is missing because it was a function, which is not saved.
 
     Raises:
-        ValueError: One was; says how to give it.
+        ValueError: If one is; the message says how to give it.
     """
     for held in SCHEDULES.values():
         schedule = getattr(model, held)
@@ -233,29 +221,8 @@ def check_trainable(model: RecurrentPPO) -> None:
             schedule(1.0)
 
 
-def import_sb3(model: RecurrentPPO, path: Path) -> None:
-    """Load the weights of an archive of sb3-contrib's RecurrentPPO; see `RecurrentPPO.import_sb3`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(archive, path.stat().st_size)
-            data = archive.read("policy.pth")
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                _check_members(inner, len(data))
-        # torch's restricted reader: it builds tensors and refuses anything else
-        tensors = torch.load(io.BytesIO(data), map_location=model.device, weights_only=True)
-        if not isinstance(tensors, dict) or not all(map(_is_dense, tensors, tensors.values())):
-            raise ValueError("policy.pth must hold dense tensors by their names")
-    except Exception as error:  # torch's reader raises whatever it stumbles over
-        raise UserError(
-            f"{path} is no archive of sb3-contrib's RecurrentPPO whose weights can be read "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:120]})."
-        ) from None
-    checkpoint.fill(model.policy, tensors, str(path))
-
-
 def _open(path: Path) -> tuple[zipfile.Path, Path]:
-    """Return the archive as a folder, when it holds the files of a checkpoint and nothing else, and its path."""
+    """Return the archive as a folder, once its list of files is checked, and its path."""
     try:
         path = path if path.exists() else _with_suffix(path)
         archive = zipfile.ZipFile(path)
@@ -263,7 +230,7 @@ def _open(path: Path) -> tuple[zipfile.Path, Path]:
         size = path.stat().st_size
     except FileNotFoundError:
         raise UserError(f"there is no file {path}.") from None
-    except Exception as error:  # whatever zipfile stumbles over
+    except Exception as error:  # zipfile raises errors of any type
         raise UserError(f"{path} is no archive of RecurrentPPO.save ({one_sentence(error)[:-1]}).") from None
     names = {member.filename for member in members}
     if {"data", "policy.pth"} <= names:
@@ -272,7 +239,7 @@ def _open(path: Path) -> tuple[zipfile.Path, Path]:
             "`import_sb3` of a RecurrentPPO of the same architecture takes its weights alone."
         )
     try:
-        _check_members(archive, size)
+        check_members(archive, size)
         if names != FILES:
             raise ValueError("other files")
     except ValueError:
@@ -283,11 +250,11 @@ def _open(path: Path) -> tuple[zipfile.Path, Path]:
     return zipfile.Path(archive), path
 
 
-def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Check that reading the files of an archive of `size` bytes gives no more than that, and each of them once.
+def check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Check that the files in an archive of `size` bytes hold no more than that together.
 
     Raises:
-        ValueError: One is compressed, encrypted or there twice, or they say that they are larger than the archive.
+        ValueError: If one is compressed, encrypted or duplicated, or they claim to be larger than the archive.
     """
     members = archive.infolist()
     if len({member.filename for member in members}) != len(members):
@@ -298,21 +265,12 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("it is smaller than what it holds")
 
 
-def _is_dense(name: object, tensor: object) -> bool:
-    return (
-        isinstance(name, str)
-        and isinstance(tensor, torch.Tensor)
-        and tensor.layout == torch.strided
-        and not (tensor.is_quantized or tensor.is_meta or tensor.is_nested)
-    )
-
-
 def _with_suffix(path: Path) -> Path:
     return path if path.suffix else path.with_name(f"{path.name}.zip")
 
 
 def _plain_schedule(schedule: FloatSchedule | None) -> Any:
-    """Return a schedule as plain values: a number, a straight line, or FUNCTION for what is not saved."""
+    """Return a schedule as plain values: a number, start, end and fraction of a line, or FUNCTION for any other."""
     if schedule is None:
         return None
     inner = schedule.value_schedule

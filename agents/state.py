@@ -1,6 +1,9 @@
-"""All that a training is beside weights and optimizer, as plain arrays and values: it goes on bit for bit from there.
+"""The complete training state besides weights and optimizer: a training resumes from it bit for bit.
 
-Taken between two updates. Of an environment of ours the episodes under way belong to it; any other starts new ones.
+    capture(model) -> TrainingState -> pack -> the files of a checkpoint -> load -> TrainingState -> restore(model, ...)
+
+It is captured between two updates. The current episodes belong to it if the environment is ours; any other environment
+starts new ones.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from bistable_rl.agents.vec_envs import BatchedVecEnv
+from bistable_rl.runs import checkpoint
 
 if TYPE_CHECKING:
     from bistable_rl.agents.ppo import RecurrentPPO
@@ -28,24 +32,46 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TrainingState:
     """A training between two updates.
 
     Attributes:
         steps: Environment steps so far.
-        arrays: By name, such as `env/cue`.
-        values: Plain JSON values.
+        values: Plain JSON values, by name.
+        arrays: Arrays by name, such as `env/cue`.
     """
 
     steps: int
-    arrays: dict[str, np.ndarray]
     values: dict[str, Any]
+    arrays: dict[str, np.ndarray]
 
 
-def capture(model: RecurrentPPO) -> Snapshot:
-    """Return a model's training as it is now; nothing in it changes when the training goes on."""
-    kept = capture_counters(model)
-    arrays, values = kept.arrays, kept.values
+def pack(model: RecurrentPPO, state: TrainingState) -> dict[str, bytes]:
+    """Return the files of a checkpoint: weights, moments and a state.
+
+    Raises:
+        UserError: If the weights hold NaN or infinity.
+        TypeError, ValueError: If a value is not a plain JSON value.
+    """
+    values = {"steps": state.steps, **state.values}
+    return checkpoint.pack(model.policy, values, optimizer=model.policy.optimizer, arrays=state.arrays)
+
+
+def load(folder: checkpoint.Folder, model: RecurrentPPO) -> TrainingState:
+    """Load the weights and moments of a checkpoint, and return its state, for `restore`.
+
+    Raises:
+        UserError: If a file is missing, truncated or broken, or the weights belong to another architecture.
+    """
+    values = checkpoint.load_weights(folder, model.policy)
+    checkpoint.load_optimizer(folder, model.policy.optimizer)
+    return TrainingState(values.pop("steps"), values, checkpoint.load_arrays(folder))
+
+
+def capture(model: RecurrentPPO) -> TrainingState:
+    """Return the state of a training; it does not change when the training continues."""
+    state = capture_counters(model)
+    arrays, values = state.arrays, state.values
     arrays |= {f"rollout/{name}": array for name, array in model.rollout_buffer.get_state().items()}
     arrays |= {f"generator/{name}": array for name, array in _generators(model).items()}
     logged = {name: value for name, value in model.logger.name_to_value.items() if isinstance(value, Real)}
@@ -62,11 +88,11 @@ def capture(model: RecurrentPPO) -> Snapshot:
     env = _resumable(model)
     if env is not None:
         arrays |= {f"env/{name}": array for name, array in env.get_state().items()}
-    return kept
+    return state
 
 
-def capture_counters(model: RecurrentPPO) -> Snapshot:
-    """Return what belongs to the algorithm alone: counters, the dealing of minibatches, normalisation statistics."""
+def capture_counters(model: RecurrentPPO) -> TrainingState:
+    """Return the part of the state that outlives the environment: counters, minibatches, VecNormalize's statistics."""
     arrays: dict[str, np.ndarray] = {}
     normalize = model.get_vec_normalize_env()
     if normalize is not None:
@@ -74,22 +100,21 @@ def capture_counters(model: RecurrentPPO) -> Snapshot:
         for name, moments in _moments(normalize).items():
             for part in ("mean", "var", "count"):
                 arrays[f"normalize/{name}/{part}"] = np.array(getattr(moments, part))
-    dealt = model.minibatch_generator.bit_generator.state
-    return Snapshot(model.num_timesteps, arrays, {"updates": model._n_updates, "minibatch_generator": dealt})
+    generator = model.minibatch_generator.bit_generator.state
+    return TrainingState(model.num_timesteps, {"updates": model._n_updates, "minibatch_generator": generator}, arrays)
 
 
-def restore(model: RecurrentPPO, snapshot: Snapshot) -> None:
-    """Bring a model that was made for the same experiment to where the snapshot was taken.
+def restore(model: RecurrentPPO, state: TrainingState) -> None:
+    """Set the state of a model that was made for the same experiment; `load` has set its weights and optimizer.
 
-    An environment whose state the snapshot does not hold starts new episodes, for which the caller has seeded it. The
-    model's weights and optimizer are loaded apart from this. The process's random generators are set, so that this is
-    the last thing to do before `learn(..., reset_num_timesteps=False)`.
+    An environment that is not ours starts new episodes, for which the caller has seeded it. The process's random
+    generators are set, so this comes last before `learn(..., reset_num_timesteps=False)`.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError, RuntimeError: The snapshot belongs to another experiment.
+        ValueError, KeyError, TypeError, IndexError, RuntimeError: If the state belongs to another experiment.
     """
-    arrays, values = snapshot.arrays, snapshot.values
-    restore_counters(model, snapshot)
+    arrays, values = state.arrays, state.values
+    restore_counters(model, state)
     model.ep_info_buffer = deque(map(dict, values["episodes"]), maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(values["successes"], maxlen=model._stats_window_size)
     for name, value in _below(arrays, "log").items():
@@ -107,12 +132,12 @@ def restore(model: RecurrentPPO, snapshot: Snapshot) -> None:
     _set_generators(model, _below(arrays, "generator"))
 
 
-def restore_counters(model: RecurrentPPO, snapshot: Snapshot) -> None:
-    """Set what belongs to the algorithm alone: counters, the dealing of minibatches, normalisation statistics."""
-    model.num_timesteps = snapshot.steps
-    model._n_updates = int(snapshot.values["updates"])
-    model.minibatch_generator.bit_generator.state = snapshot.values["minibatch_generator"]
-    statistics = _below(snapshot.arrays, "normalize")
+def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
+    """Set the part of the state that `capture_counters` returns."""
+    model.num_timesteps = state.steps
+    model._n_updates = int(state.values["updates"])
+    model.minibatch_generator.bit_generator.state = state.values["minibatch_generator"]
+    statistics = _below(state.arrays, "normalize")
     normalize = model.get_vec_normalize_env()
     here = {} if normalize is None else _moments(normalize)
     if model.get_env() is not None:
@@ -134,7 +159,7 @@ def restore_counters(model: RecurrentPPO, snapshot: Snapshot) -> None:
 
 
 def _resumable(model: RecurrentPPO) -> BatchedVecEnv | None:
-    """Return the environment if its episodes can be taken up where they are."""
+    """Return the environment if its current episodes can be resumed."""
     env = model.get_env()
     inner = None if env is None else env.unwrapped
     return inner if isinstance(inner, BatchedVecEnv) and hasattr(inner.env, "get_state") else None
@@ -142,7 +167,7 @@ def _resumable(model: RecurrentPPO) -> BatchedVecEnv | None:
 
 def _moments(normalize: VecNormalize) -> dict[str, RunningMeanStd]:
     """Return the running means and variances of rewards and observations, by name."""
-    observed = getattr(normalize, "obs_rms", None) or {}  # absent where observations are left as they are
+    observed = getattr(normalize, "obs_rms", None) or {}  # absent where observations are not normalised
     by_key = {f"observation/{key}": m for key, m in observed.items()} if isinstance(observed, dict) else None
     return {"reward": normalize.ret_rms, **({"observation": observed} if by_key is None else by_key)}
 
@@ -150,7 +175,7 @@ def _moments(normalize: VecNormalize) -> dict[str, RunningMeanStd]:
 def _generators(model: RecurrentPPO) -> dict[str, np.ndarray]:
     """Return the states of the process's random generators: Python's, numpy's, torch's, the device's."""
     _, words, gauss = random.getstate()
-    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - whoever uses it: an environment may
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - an environment may use it
     assert isinstance(legacy, dict)
     arrays = {
         "python": np.array(words, np.int64),

@@ -17,13 +17,14 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import make_policy, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.state import Snapshot, restore
+from bistable_rl.agents.state import TrainingState, restore
 from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
 from bistable_rl.dynamics.warmup import warm_up_run
@@ -136,7 +137,7 @@ def _train(experiment: Experiment, run: Path, parts: _Parts, stop: threading.Eve
     """Train from the last checkpoint of a run on, if there is one, and write result.json."""
     model = parts.model
     saved = checkpoint.folders(run)
-    start = _load(saved[-1], model) if saved else None
+    start = training_state.load(saved[-1], model) if saved else None
     model.set_logger(Logger(str(run), []))
     stopper = Stopper(stop)
     try:
@@ -173,7 +174,7 @@ def _train_and_finish(
     parts: _Parts,
     callback: RunCallback,
     stopper: Stopper,
-    start: Snapshot | None,
+    start: TrainingState | None,
 ) -> None:
     model = parts.model
     status, warmup = "failed", None
@@ -210,13 +211,6 @@ def _train_and_finish(
             "warmup": warmup,
         }
         runs.finish(run, result, failure, f"{model.num_timesteps} steps")
-
-
-def _load(folder: Path, model: RecurrentPPO) -> Snapshot:
-    """Load a checkpoint's weights and moments, and return the rest."""
-    state = checkpoint.load_weights(folder, model.policy)
-    checkpoint.load_optimizer(folder, model.policy.optimizer)
-    return Snapshot(state.pop("steps"), checkpoint.load_arrays(folder), state)
 
 
 def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:

@@ -1,12 +1,16 @@
-"""Checkpoints: weights and optimizer in safetensors, counters in JSON, written whole or not at all.
+"""The files of a checkpoint: weights and moments in safetensors, counters in JSON.
 
-checkpoints/<steps>/weights.safetensors
-                    optimizer.safetensors
-                    training.safetensors    what else goes on from there (agents)
-                    state.json
-            best-<steps>/                   the weights that did best when they were evaluated (agents)
+weights.safetensors
+optimizer.safetensors
+training.safetensors    the other arrays of the training state (agents)
+state.json              steps, and the other values of the training state
 
-The same files in one uncompressed zip are what `RecurrentPPO.save` writes. Nothing of this is ever unpickled.
+They lie in a folder of a run's checkpoints/, or in one uncompressed zip, which `RecurrentPPO.save` writes:
+
+checkpoints/<steps>/
+            best-<steps>/    weights and state.json of the best evaluation (agents)
+
+Reading them never unpickles anything.
 """
 
 import json
@@ -32,6 +36,9 @@ TRAINING = "training.safetensors"
 STATE = "state.json"
 BEST = "best-"
 
+Folder = Path | zipfile.Path
+"""A folder of files, or an archive."""
+
 RENAMED = (
     (r"^(pi|vf)_features_extractor\..*$", ""),  # the same tensors once more
     (r"^lstm_actor\.(rnn\.)?", "memory."),
@@ -41,73 +48,27 @@ RENAMED = (
     (r"^mlp_extractor\.policy_net\.", "actor_mlp."),
     (r"^mlp_extractor\.value_net\.", "critic_mlp."),
 )
-"""Patterns in the names of weights that version 0.1 and sb3-contrib saved, and what they became."""
-
-Folder = Path | zipfile.Path
-"""Where the files of a checkpoint are: in a folder, or in an archive."""
-
-
-def save(
-    run: Path,
-    steps: int,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    keep: int,
-    arrays: Mapping[str, np.ndarray] | None = None,
-    **state: Any,
-) -> Path:
-    """Write the checkpoint of a run at a number of steps and drop the oldest ones past `keep`.
-
-    Args:
-        run: The run folder.
-        steps: Environment steps, or updates, so far; names the checkpoint.
-        network: Its weights are kept.
-        optimizer: Its moments are kept.
-        keep: How many of the latest checkpoints remain.
-        arrays: What else goes on from there, for training.safetensors.
-        **state: Further plain values for state.json.
-
-    Raises:
-        UserError: The disk is full or cannot be written to; earlier checkpoints are intact.
-    """
-    folder = run / runs.CHECKPOINTS / f"{steps:012d}"
-    _write(folder, pack(network, {"steps": steps, **state}, optimizer=optimizer, arrays=arrays))
-    for old in folders(run)[:-keep]:
-        runs.remove_folder(old)
-    return folder
-
-
-def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str, Any]) -> None:
-    """Write the weights that did best so far, with the evaluation that says so, and drop those that did before.
-
-    Those that were best at the last checkpoint remain: a run that goes on from there may not do as well again.
-
-    Raises:
-        UserError: The disk is full or cannot be written to; the best ones until now are intact.
-    """
-    last = max(map(_steps_of, folders(run)), default=0)
-    folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
-    kept = {folder}
-    if steps > last:
-        kept.update([old for old in _bests(run) if _steps_of(old) <= last][-1:])
-    _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
-    for old in _bests(run):
-        if old not in kept:
-            runs.remove_folder(old)
+"""Patterns in the names of weights that version 0.1 and sb3-contrib saved, and their replacements."""
 
 
 def pack(
     network: nn.Module,
-    state: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     optimizer: torch.optim.Optimizer | None = None,
     arrays: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, bytes]:
     """Return the files of a checkpoint, by name.
 
+    Args:
+        network: Its weights are saved.
+        values: Plain JSON values for state.json, among them `steps`.
+        optimizer: Its moments are saved.
+        arrays: The arrays for training.safetensors.
+
     Raises:
-        UserError: The weights hold NaN or infinity, with which nothing could go on.
+        UserError: If the weights hold NaN or infinity, from which no training could continue.
+        TypeError, ValueError: If a value is not a plain JSON value.
     """
     weights = _contiguous(network.state_dict())
     for name, tensor in weights.items():
@@ -118,85 +79,26 @@ def pack(
         files[OPTIMIZER] = safetensors.torch.save(_optimizer_tensors(optimizer))
     if arrays is not None:
         files[TRAINING] = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()})
-    return {**files, STATE: (json.dumps(state, indent=2, allow_nan=False) + "\n").encode()}
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    with runs.written_folder(folder) as temporary:
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-
-
-def folders(run: Path) -> list[Path]:
-    """Return the checkpoints of a run, the oldest first.
-
-    Raises:
-        UserError: One of them, or the folder that holds them, is a link.
-    """
-    return _named(run, "[0-9]{12,}")
-
-
-def _named(run: Path, pattern: str) -> list[Path]:
-    found = runs.inside(run, runs.CHECKPOINTS).glob("*")
-    return sorted(runs.inside(run, runs.CHECKPOINTS, p.name) for p in found if re.fullmatch(pattern, p.name))
-
-
-def latest(run: Path) -> Path:
-    """Return the last checkpoint of a run.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = folders(run)
-    if not found:
-        raise UserError(f"{run} holds no checkpoint yet; it was stopped before its first one.")
-    return found[-1]
-
-
-def best(run: Path) -> Path:
-    """Return the checkpoint of a run that did best when it was evaluated.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = _bests(run)
-    if not found:
-        raise UserError(f"{run} holds no best checkpoint yet; it was stopped before its first evaluation.")
-    return found[-1]
-
-
-def forget_best(run: Path, steps: int) -> None:
-    """Drop the best checkpoint if it is from after a number of steps, where the run goes on from."""
-    for folder in _bests(run):
-        if _steps_of(folder) > steps:
-            runs.remove_folder(folder)
-
-
-def _steps_of(folder: Path) -> int:
-    return int(folder.name.removeprefix(BEST))
-
-
-def _bests(run: Path) -> list[Path]:
-    return _named(run, f"{BEST}[0-9]{{12,}}")
+    return {**files, STATE: (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()}
 
 
 def load_weights(folder: Folder, network: nn.Module) -> dict[str, Any]:
-    """Load a checkpoint's weights into a network and return its state.json.
+    """Load the weights of a checkpoint into a network, and return the values in state.json.
 
     Raises:
-        UserError: A file is missing, truncated or broken, or the weights belong to another architecture.
+        UserError: If a file is missing, truncated or broken, or the weights belong to another architecture.
     """
     tensors = _tensors(folder / WEIGHTS)
-    state = load_state(folder)
+    values = load_values(folder)
     fill(network, tensors, f"the checkpoint {folder}")
-    return state
+    return values
 
 
 def weight_names(folder: Folder) -> list[str]:
-    """Return the names of a checkpoint's weights.
+    """Return the names of the weights of a checkpoint.
 
     Raises:
-        UserError: The file is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     return list(_tensors(folder / WEIGHTS))
 
@@ -212,48 +114,48 @@ def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load weights into a network.
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load weights, under their names of today or of version 0.1, into a network.
 
     Raises:
-        UserError: They belong to another architecture, or hold NaN; the sentence starts with `source`.
+        UserError: If they belong to another architecture or hold NaN; the message starts with `source`.
     """
-    tensors, wanted = current_names(tensors), network.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        have, want = _shown(tensors.get(name)), _shown(wanted.get(name))
+    found, wanted = current_names(tensors), network.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        have, want = _shown(found.get(name)), _shown(wanted.get(name))
         if have != want:
             raise UserError(
                 f"{source} belongs to another architecture: {name} is {have} in it and {want} in the network."
             )
-        if not bool(torch.isfinite(tensors[name]).all()):
+        if not bool(torch.isfinite(found[name]).all()):
             raise UserError(f"{source} is broken: {name} holds NaN or infinity.")
-    network.load_state_dict(tensors)
+    network.load_state_dict(found)
 
 
-def load_state(folder: Folder) -> dict[str, Any]:
-    """Return a checkpoint's state.json.
+def load_values(folder: Folder) -> dict[str, Any]:
+    """Return the values in state.json of a checkpoint.
 
     Raises:
-        UserError: It is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     file = folder / STATE
     try:
-        state: dict[str, Any] = json.loads(read(file))
-        state["steps"] = int(state["steps"])
-        if isinstance(folder, Path) and state["steps"] != _steps_of(folder):
+        values: dict[str, Any] = json.loads(read(file))
+        values["steps"] = int(values["steps"])
+        if isinstance(folder, Path) and values["steps"] != _steps_of(folder):
             raise ValueError("steps of another checkpoint")
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f"the checkpoint {file} is truncated or broken.") from None
-    return state
+    return values
 
 
 def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
-    """Load a checkpoint's moments into an optimizer of the same parameters.
+    """Load the moments of a checkpoint into an optimizer of the same parameters.
 
     Raises:
-        UserError: The file is missing, truncated or broken, or belongs to another network.
+        UserError: If the file is missing, truncated or broken, or belongs to another network.
     """
     file = folder / OPTIMIZER
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -283,10 +185,10 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
-    """Return a checkpoint's training.safetensors.
+    """Return the arrays in training.safetensors of a checkpoint.
 
     Raises:
-        UserError: It is missing, truncated or broken.
+        UserError: If the file is missing, truncated or broken.
     """
     file = folder / TRAINING
     data = read(file)
@@ -298,10 +200,10 @@ def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
 
 
 def read(file: Folder) -> bytes:
-    """Return a file of a checkpoint.
+    """Return the content of a file of a checkpoint.
 
     Raises:
-        UserError: It is missing or cannot be read.
+        UserError: If it is missing or cannot be read.
     """
     try:
         if isinstance(file, Path):
@@ -344,3 +246,115 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `<parameter index>.<name>`."""
     state = optimizer.state_dict()["state"]
     return _contiguous({f"{i}.{name}": torch.as_tensor(v) for i, s in state.items() for name, v in s.items()})
+
+
+# --- the checkpoints of a run folder ---------------------------------------------------------------------------
+
+
+def save(
+    run: Path,
+    steps: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    **values: Any,
+) -> Path:
+    """Write the checkpoint of a run, whole or not at all, and remove the oldest ones.
+
+    Args:
+        run: The run folder.
+        steps: Environment steps, or updates, so far; names the checkpoint.
+        network: Its weights are saved.
+        optimizer: Its moments are saved.
+        keep: How many of the latest checkpoints remain.
+        arrays: The arrays for training.safetensors.
+        **values: Further plain values for state.json.
+
+    Raises:
+        UserError: If the disk is full or cannot be written to; earlier checkpoints are intact.
+    """
+    folder = run / runs.CHECKPOINTS / f"{steps:012d}"
+    _write(folder, pack(network, {"steps": steps, **values}, optimizer=optimizer, arrays=arrays))
+    for old in folders(run)[:-keep]:
+        runs.remove_folder(old)
+    return folder
+
+
+def save_best(run: Path, steps: int, network: nn.Module, evaluation: Mapping[str, Any]) -> None:
+    """Write the weights of the best evaluation so far, with the evaluation, and remove the earlier best ones.
+
+    The best ones up to the last checkpoint remain: a run that resumes from there may not do as well again.
+
+    Raises:
+        UserError: If the disk is full or cannot be written to; the earlier best ones are intact.
+    """
+    last = max(map(_steps_of, folders(run)), default=0)
+    folder = run / runs.CHECKPOINTS / f"{BEST}{steps:012d}"
+    kept = {folder}
+    if steps > last:
+        kept.update([old for old in _bests(run) if _steps_of(old) <= last][-1:])
+    _write(folder, pack(network, {"steps": steps, "evaluation": dict(evaluation)}))
+    for old in _bests(run):
+        if old not in kept:
+            runs.remove_folder(old)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    with runs.written_folder(folder) as temporary:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+
+
+def folders(run: Path) -> list[Path]:
+    """Return the checkpoints of a run, the oldest first.
+
+    Raises:
+        UserError: If one of them, or the folder that holds them, is a link.
+    """
+    return _named(run, "[0-9]{12,}")
+
+
+def _named(run: Path, pattern: str) -> list[Path]:
+    found = runs.inside(run, runs.CHECKPOINTS).glob("*")
+    return sorted(runs.inside(run, runs.CHECKPOINTS, p.name) for p in found if re.fullmatch(pattern, p.name))
+
+
+def latest(run: Path) -> Path:
+    """Return the last checkpoint of a run.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = folders(run)
+    if not found:
+        raise UserError(f"{run} holds no checkpoint yet; it was stopped before its first one.")
+    return found[-1]
+
+
+def best(run: Path) -> Path:
+    """Return the checkpoint of a run with the best evaluation.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = _bests(run)
+    if not found:
+        raise UserError(f"{run} holds no best checkpoint yet; it was stopped before its first evaluation.")
+    return found[-1]
+
+
+def forget_best(run: Path, steps: int) -> None:
+    """Remove the best checkpoint if it comes after a number of steps, from which the run resumes."""
+    for folder in _bests(run):
+        if _steps_of(folder) > steps:
+            runs.remove_folder(folder)
+
+
+def _steps_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(BEST))
+
+
+def _bests(run: Path) -> list[Path]:
+    return _named(run, f"{BEST}[0-9]{{12,}}")
