@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from bistable_rl.runs.keys import convert, default_of, keys_of, noun_of, setting
 from bistable_rl.runs.schema import AlgorithmConfig, PolicyConfig
 
-Config = TypeVar("Config", AlgorithmConfig, PolicyConfig)
+Config = TypeVar("Config", bound=AlgorithmConfig | PolicyConfig)
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -31,7 +32,7 @@ class PPOArguments(AlgorithmConfig):
     _init_setup_model: bool = setting(True, "Whether to build the networks at once; `load` builds them later.")
 
 
-def check_keys(config: Config, kind: type[Config]) -> Config:
+def check_keys(config: Config, kind: type) -> Config:
     """Return the arguments of a caller with the values of `kind`'s keys converted to their types.
 
     Raises:
@@ -59,8 +60,9 @@ def takes(kind: type) -> Callable[[Init], Init]:
             for f in fields
         ]
         init.__signature__ = inspect.Signature([*own, *keys], return_annotation=None)  # type: ignore[attr-defined]
-        meanings = "\n".join(f"    {f.name}: {f.metadata['meaning']}" for f in fields)
-        init.__doc__ = f"{inspect.getdoc(init)}\n{meanings}"
+        lines = [f"{f.name}: {f.metadata['meaning'].replace('null', 'None')}" for f in fields]
+        meanings = [textwrap.fill(line, 110, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines]
+        init.__doc__ = "\n".join([(inspect.getdoc(init) or "").partition("\n    **arguments")[0], *meanings])
         return init
 
     return decorate

@@ -69,7 +69,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     and no sequence is cut. Advantages are estimated by GAE (Schulman et al. 2016); where a time limit truncates an
     episode, they are bootstrapped with the value of the last observation in the state that the memory had reached.
 
-    Its arguments are documented with the constructor, `help(RecurrentPPO)`.
+    `help(RecurrentPPO)` shows the arguments with the constructor.
 
     Raises:
         TypeError: The policy has no argument of a name in `policy_kwargs`.
