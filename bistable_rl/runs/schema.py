@@ -52,24 +52,17 @@ class PolicyConfig:
     cell_kwargs: dict[str, Any] = setting(dict, "Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.")
     critic: Literal["separate", "shared", "feedforward"] = setting(
         "shared",
-        "`shared`: the value head reads the actor's memory, and the value loss trains it too; `separate`: the critic "
-        "has recurrent layers of its own; `feedforward`: it has a linear layer on the current observation.",
+        "What the value head reads: a `separate` memory, the actor's `shared` one, or the observation (`feedforward`).",
     )
-    critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains the memory.")
+    critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains it too.")
     net_arch: list[PositiveInt] = setting(list, "Units of the tanh layers between the memory and each head.")
     ortho_init: bool = setting(True, "Initialise features and heads orthogonally, as SB3 does; else as torch does.")
-    action_bias: list[Finite] = setting(
-        list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]` (empty: zeros)."
-    )
+    action_bias: list[Finite] = setting(list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]`.")
     log_std_init: Finite = setting(0.0, "For continuous actions, the initial logarithm of their standard deviation.")
     log_std_min: Finite | None = setting(None, "For continuous actions, its lower bound (null: none).")
-    state_dependent_std: bool = setting(
-        False, "For continuous actions, whether their standard deviation depends on the memory."
-    )
+    state_dependent_std: bool = setting(False, "For continuous actions, whether the deviation depends on the memory.")
     observation_kinds: dict[str, Any] = setting(
-        dict,
-        "How an observation is read where its space does not say so: `categories`, `pixels` (a CNN) or `numbers` "
-        "(flat), by its key (`observation` where the space is no Dict), e.g. `{image: categories}`.",
+        dict, "`categories`, `pixels` or `numbers` by key, where the space does not say so, e.g. `{image: pixels}`."
     )
 
     def check(self, source: str = "", section: str = "") -> None:
@@ -105,17 +98,11 @@ class AlgorithmConfig:
     normalize_advantage: bool = setting(True, "Standardise the advantages of each minibatch of more than one step.")
     target_kl: Positive | None = setting(None, "End an update early beyond 1.5 times this divergence (null: never).")
     bptt_length: PositiveInt | None = setting(
-        None, "Longest sequence, in steps; longer ones are cut, and no gradient crosses a cut (null: no cut)."
+        None, "Longest sequence, in steps; no gradient crosses a cut (null: no cut)."
     )
-    burn_in: NonNegativeInt = setting(
-        0,
-        "Steps before a sequence that begins within an episode that are run again, without gradient, with the current "
-        "weights; at most the longest sequence.",
-    )
+    burn_in: NonNegativeInt = setting(0, "Steps before a sequence to run again without gradient, for its first state.")
     refresh_states: bool = setting(
-        False,
-        "Recompute the states from which sequences begin with the current weights, before every epoch but the first "
-        "and after the last.",
+        False, "Recompute the first states of sequences before each epoch but the first, and after the last."
     )
 
     def check(self, source: str = "", section: str = "") -> None:
@@ -134,19 +121,13 @@ class EvaluationConfig:
     every: PositiveInt = setting(100_000, "Environment steps between two evaluations; the last is at the end.")
     episodes: PositiveInt = setting(100, "Episodes of each evaluation.")
     horizons: list[PositiveInt] = setting(
-        list,
-        "Further values of the environment's horizon argument to evaluate at, e.g. `[500, 5000]`; at each, as many "
-        "episodes again are played with sampled actions.",
+        list, "Values of the horizon argument to evaluate at too, sampling as well, e.g. `[500, 5000]`."
     )
     horizons_every: PositiveInt | None = setting(
-        None,
-        "Environment steps between two evaluations at the horizons, which may take long; the last is at the end of "
-        "training (null: at every evaluation).",
+        None, "Environment steps between evaluations at the horizons (null: `every`)."
     )
     max_episode_steps: PositiveInt | None = setting(
-        None,
-        "Steps within which an episode must end, or the evaluation fails; the wrapper `time_limit` is for environments "
-        "without an end (null: 100,000, or the horizon of an environment of ours if it is more).",
+        None, "Steps within which an episode must end (null: 100,000, or the horizon of our environment if longer)."
     )
 
 
@@ -247,11 +228,9 @@ class TrainingConfig:
     max_grad_norm: Positive | None = setting(None, "Norm to which the gradient is clipped (null: no clipping).")
     warmup_steps: NonNegativeInt = setting(0, "Updates over which the step size grows linearly to `learning_rate`.")
     schedule: Literal["constant", "linear", "cosine"] = setting(
-        "constant", "The step size after the warm-up: `constant`, or falling to 0 along a line or half a cosine."
+        "constant", "The step size after the warm-up: `linear` and `cosine` fall to 0 along a line or half a cosine."
     )
-    mixed_precision: bool = setting(
-        False, "Compute in bfloat16 where it is safe (torch.autocast); the weights stay float32."
-    )
+    mixed_precision: bool = setting(False, "Compute in bfloat16 where it is safe; the weights stay float32.")
     validation_size: NonNegativeInt = setting(0, "Samples held out of the training set, evaluated after every epoch.")
     patience: PositiveInt | None = setting(
         None, "Epochs without a smaller validation loss before a stop (null: never)."
@@ -277,7 +256,7 @@ class Benchmark:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: Literal["fixed", "fresh"] = setting("fixed", "`fixed`: one training set; `fresh`: new samples every epoch.")
     protocol: Literal["paper", "authors_code"] = setting(
-        "paper", "`paper`: data and order as in the paper's text; `authors_code`: as in its authors' code."
+        "paper", "Whose data and order: those of the paper's text or of its authors' code."
     )
     checkpoint: BenchmarkCheckpointConfig = field(default_factory=BenchmarkCheckpointConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
