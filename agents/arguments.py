@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import textwrap
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
+from bistable_rl.errors import unknown
 from bistable_rl.runs.keys import convert, default_of, keys_of, noun_of, setting
 from bistable_rl.runs.schema import AlgorithmConfig, PolicyConfig
 
@@ -32,21 +33,28 @@ class PPOArguments(AlgorithmConfig):
     _init_setup_model: bool = setting(True, "Whether to build the networks at once; `load` builds them later.")
 
 
-def check_keys(config: Config, kind: type) -> Config:
-    """Return the arguments of a caller with the values of `kind`'s keys converted to their types.
+def take(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
+    """Make a dataclass of a constructor's arguments, with the values of the config's keys converted to their types.
 
     Raises:
+        TypeError: If there is no such argument.
         ValueError: If a value is not of its key's type, or not in its range, or values are wrong together.
     """
-    for name, hint in keys_of(kind).items():
-        value = getattr(config, name)
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in arguments:
+        if name not in names:
+            raise TypeError(unknown("argument", name, names))
+    taken = kind(**arguments)
+    config: Any = AlgorithmConfig if issubclass(kind, AlgorithmConfig) else kind
+    for name, hint in keys_of(config).items():
+        value = getattr(taken, name)
         try:
-            setattr(config, name, convert(value, hint))
+            setattr(taken, name, convert(value, hint))
         except ValueError as error:
             noun = (str(error) or noun_of(hint)).replace("null", "None")
             raise ValueError(f"{name} must be {noun}, got {value!r}") from None
-    config.check()
-    return config
+    taken.check()
+    return taken
 
 
 def takes(kind: type) -> Callable[[Init], Init]:

@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from bistable_rl.agents.arguments import check_keys, takes
+from bistable_rl.agents.arguments import take, takes
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.obs import map_obs
@@ -113,8 +113,7 @@ class RecurrentPolicy(BasePolicy):
             use_sde: Generalised state-dependent exploration.
             **arguments: The keys of `PolicyConfig`:
         """
-        config = PolicyConfig(**{name: value for name, value in arguments.items() if value is not None})
-        check_keys(config, PolicyConfig)
+        config = take(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
         _check_action_bias(action_space, config.action_bias)
         _check_memory(config)
         # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy

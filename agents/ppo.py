@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import gae, save_load, stored_states
-from bistable_rl.agents.arguments import PPOArguments, check_keys, takes
+from bistable_rl.agents.arguments import PPOArguments, take, takes
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.checks import check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
@@ -39,7 +39,6 @@ from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
-from bistable_rl.runs.schema import AlgorithmConfig
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -92,7 +91,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
             **arguments: The keys of `PPOArguments`:
         """
-        given = check_keys(PPOArguments(**arguments), AlgorithmConfig)
+        given = take(PPOArguments, arguments)
         device = check_torch_device(given.device)
         check_whole("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
