@@ -1,4 +1,4 @@
-"""Whether an experiment can be trained, and what its evaluations report: nothing is trained and nothing is written."""
+"""Check that an experiment can be trained, and find the metrics of its evaluations, without training it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Experiment
 
 EPISODE_STEPS, EPISODE_SECONDS = 10_000, 2.0
-"""How long an episode is waited for, to see what it reports."""
+"""The longest episode of random actions that is played to see its metrics."""
 
 
 class ExperimentCheck:
-    """Checks experiments, one after the other; environments that they share are built once.
+    """Checks experiments one after the other; an environment that several share is built once.
 
     Args:
-        devices: Whether the devices must be there: not where the runs are carried out on other machines.
+        devices: Whether their devices must be available; False where the runs take place on other machines.
     """
 
     def __init__(self, *, devices: bool = True) -> None:
@@ -35,14 +35,14 @@ class ExperimentCheck:
         self._seen: dict[str, tuple[VecEnv, set[str]]] = {}
 
     def __call__(self, experiment: Experiment) -> set[str]:
-        """Build one copy of its environment, at its horizons too, and its network.
+        """Build one copy of its environment, at each horizon too, and its network.
 
         Returns:
             The metrics of its evaluations. `success_rate` and `mse` are among them if an episode of random actions
-            reported them, or did not end within some seconds.
+            reports them, or does not end within `EPISODE_SECONDS`.
 
         Raises:
-            UserError: It cannot be trained.
+            UserError: If it cannot be trained.
         """
         device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
         experiment = without_gate_options(experiment)
@@ -57,19 +57,19 @@ class ExperimentCheck:
             finally:
                 env.close()
         env, metrics = self._seen[key]
-        make_policy(experiment, env, device)  # asks for the spaces alone
+        make_policy(experiment, env, device)  # uses the spaces only
         return metrics
 
 
 def _reported(env: VecEnv) -> set[str]:
-    """Return what an evaluation reports, by an episode of random actions."""
+    """Return the metrics that an episode of random actions reports."""
     space, over = env.action_space, False
     infos: list[dict[str, Any]] = [{}]
     try:
         env.reset()
         space.seed(0)
         _, _, [over], infos = env.step(np.stack([space.sample()]))
-    except Exception as error:  # whatever an environment does
+    except Exception as error:  # an environment may raise anything
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     metrics = {"mean_reward", "mean_ep_length"}
     try:
@@ -78,7 +78,7 @@ def _reported(env: VecEnv) -> set[str]:
             if over or time.monotonic() > end:
                 break
             _, _, [over], infos = env.step(np.stack([space.sample()]))
-    except Exception:  # a run meets it too, and says so better
+    except Exception:  # the run will meet it too, and report it better
         over = False
     reported = infos[0]
     if not over or reported.get("is_success") is not None or reward_threshold(env) is not None:

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.utils import FloatSchedule
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None, why: str = "") -> int:
@@ -33,13 +32,6 @@ def check_positive(name: str, value: Any) -> float:
     if not _is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
-
-
-def check_schedule(name: str, value: Any, *, positive: bool) -> FloatSchedule:
-    """Return a number above 0, or of at least 0, or a function of the remaining progress, as a schedule."""
-    if not callable(value):
-        value = check_positive(name, value) if positive else check_number(name, value)
-    return FloatSchedule(value)
 
 
 def _is_finite(value: Any) -> bool:

@@ -3,6 +3,7 @@
 `RecurrentPPO` of this package trains it as it is; `bistable_rl.agents.sb3_contrib` adapts it to sb3-contrib's.
 """
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -19,18 +20,17 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from bistable_rl.agents.arguments import take, takes
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.obs import map_obs
-from bistable_rl.cells.base import check_size
 from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.schema import PolicyConfig
 
 CRITICS = ("separate", "shared", "feedforward")
-
-PARTS = {
     "features": ("features_extractor",),
     "actor": ("actor_mlp", "action_net", "log_std_net"),
     "critic": ("critic_mlp", "value_net"),
@@ -78,23 +78,7 @@ class RecurrentPolicy(BasePolicy):
         action_space: Discrete, Box, MultiDiscrete or MultiBinary.
         lr_schedule: The learning rate by remaining progress, given by the algorithm.
         use_sde: Generalised state-dependent exploration, given by the algorithm.
-        cell: A key of `bistable_rl.CELLS`.
-        hidden_size: H, units of each recurrent layer.
-        num_layers: L, recurrent layers.
-        cell_kwargs: Options of the cell.
-        critic: `shared`: the value head reads the actor's memory, and the value loss trains it too (sb3-contrib stops
-            that gradient); `separate`: recurrent layers of its own; `feedforward`: a linear layer on the current
-            observation.
-        critic_gradient: With a shared critic, whether the value loss trains the memory and what lies before it.
-        net_arch: Widths of the tanh layers between memory and each head.
-        ortho_init: Initialise features and heads orthogonally, the action head small, as SB3 does; else as torch does.
-        action_bias: For Discrete actions, the initial logits, one per action; empty for zeros.
-        log_std_init: For Box actions, the initial logarithm of the standard deviation.
-        log_std_min: For Box actions, its lower bound, or None.
-        state_dependent_std: For Box actions, whether the standard deviation depends on the memory; else it is a
-            parameter.
-        observation_kinds: How observations are read where their space does not say it, by key (`observation` where
-            there is no Dict): "categories", "pixels" or "numbers".
+        **arguments: The keys of `PolicyConfig`, see `help(RecurrentPolicy)`.
 
     Attributes:
         features_extractor: From an observation to F numbers.
@@ -114,80 +98,61 @@ class RecurrentPolicy(BasePolicy):
     action_net: nn.Linear
     log_std: nn.Parameter
 
+    @takes(PolicyConfig)
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
         use_sde: bool = False,
-        *,
-        cell: str = "nbrc",
-        hidden_size: int = 64,
-        num_layers: int = 1,
-        cell_kwargs: dict[str, Any] | None = None,
-        critic: str = "shared",
-        critic_gradient: bool = True,
-        net_arch: list[int] | None = None,
-        ortho_init: bool = True,
-        action_bias: list[float] | None = None,
-        log_std_init: float = 0.0,
-        log_std_min: float | None = None,
-        state_dependent_std: bool = False,
-        observation_kinds: dict[str, str] | None = None,
+        **arguments: Any,
     ) -> None:
-        if critic not in CRITICS:
-            raise ValueError(f"critic must be one of {', '.join(CRITICS)}, got {critic!r}")
-        _check_sizes(hidden_size, num_layers, net_arch)
-        _check_heads(action_space, action_bias or [], log_std_init, log_std_min)
-        widths = list(net_arch or [])
-        _check_memory(cell, hidden_size, num_layers, cell_kwargs, widths, 2 if critic == "separate" else 1)
+        """Build the network.
+
+        Args:
+            observation_space: The space of the observations.
+            action_space: The space of the actions.
+            lr_schedule: The learning rate by remaining progress.
+            use_sde: Generalised state-dependent exploration.
+            **arguments: The keys of `PolicyConfig`:
+        """
+        config = take(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
+        _check_action_bias(action_space, config.action_bias)
+        _check_memory(config)
         # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy
         BasePolicy.__init__(
             self,
             observation_space,
             action_space,
             features_extractor_class=Features,
-            features_extractor_kwargs={"observation_kinds": observation_kinds or {}},
+            features_extractor_kwargs={"observation_kinds": config.observation_kinds},
             normalize_images=False,  # Features scales images and leaves categories alone
         )
         self.use_sde = use_sde
-        self.critic_gradient = critic_gradient
-        self.log_std_min = log_std_min
-        self.constructor_args = {
-            "cell": cell,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "cell_kwargs": dict(cell_kwargs or {}),
-            "critic": critic,
-            "critic_gradient": critic_gradient,
-            "net_arch": widths,
-            "ortho_init": ortho_init,
-            "action_bias": list(action_bias or []),
-            "log_std_init": log_std_init,
-            "log_std_min": log_std_min,
-            "state_dependent_std": state_dependent_std,
-            "observation_kinds": dict(observation_kinds or {}),
-        }
+        self.critic_gradient = config.critic_gradient
+        self.log_std_min = config.log_std_min
+        self.constructor_args = dataclasses.asdict(config)
         self._predicted_first = False  # whether the last call of `predict` came without a state
 
         # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
         self.features_extractor = self.make_features_extractor()  # type: ignore[assignment]
+        hidden_size, widths = config.hidden_size, config.net_arch
         self.actor_mlp, self.critic_mlp = _tanh_layers(hidden_size, widths), _tanh_layers(hidden_size, widths)
-        self._make_heads(widths[-1] if widths else hidden_size, log_std_init)
-        if ortho_init:
+        self._make_heads(widths[-1] if widths else hidden_size, config.log_std_init)
+        if config.ortho_init:
             gains = {self.features_extractor: 2**0.5, self.actor_mlp: 2**0.5, self.critic_mlp: 2**0.5}
             for module, gain in {**gains, self.action_net: 0.01, self.value_net: 1.0}.items():
                 module.apply(partial(self.init_weights, gain=gain))
-        if action_bias:
+        if config.action_bias:
             with torch.no_grad():
-                self.action_net.bias.copy_(torch.tensor(action_bias))
-        self.state_dependent_std = state_dependent_std and isinstance(self.action_dist, DiagGaussian)
+                self.action_net.bias.copy_(torch.tensor(config.action_bias))
+        self.state_dependent_std = config.state_dependent_std and isinstance(self.action_dist, DiagGaussian)
         if self.state_dependent_std:
             del self.log_std
             self.log_std_net = nn.Linear(self.action_net.in_features, self.action_net.out_features)
             nn.init.zeros_(self.log_std_net.weight)
-            nn.init.constant_(self.log_std_net.bias, log_std_init)
-        self._make_memories(cell, hidden_size, num_layers, cell_kwargs, critic)
+            nn.init.constant_(self.log_std_net.bias, config.log_std_init)
+        self._make_memories(config)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5, fused=True)
 
     def _make_heads(self, width: int, log_std_init: float) -> None:
@@ -199,21 +164,20 @@ class RecurrentPolicy(BasePolicy):
             self.action_net = make_net(width)
         self.value_net = nn.Linear(width, 1)
 
-    def _make_memories(
-        self, cell: str, hidden_size: int, num_layers: int, cell_kwargs: dict[str, Any] | None, critic: str
-    ) -> None:
-        width = self.features_extractor.features_dim
+    def _make_memories(self, config: PolicyConfig) -> None:
+        width, hidden_size = self.features_extractor.features_dim, config.hidden_size
+        make = partial(make_rnn, config.cell, width, hidden_size, config.num_layers, cell_kwargs=config.cell_kwargs)
         # The LSTMs are drawn and dropped: version 0.1 built sb3-contrib's before its own layers, and without their
         # draws the same seed would give other weights than it gave then.
         nn.LSTM(width, hidden_size)
-        critic_linear = nn.Linear(width, hidden_size) if critic == "feedforward" else None
-        if critic == "separate":
+        critic_linear = nn.Linear(width, hidden_size) if config.critic == "feedforward" else None
+        if config.critic == "separate":
             nn.LSTM(width, hidden_size)
-        self.memory = make_rnn(cell, width, hidden_size, num_layers, cell_kwargs=cell_kwargs)
+        self.memory = make()
         self.critic_linear = critic_linear
         self.critic_memory: RNN | None = None
-        if critic == "separate":
-            self.critic_memory = make_rnn(cell, width, hidden_size, num_layers, cell_kwargs=cell_kwargs)
+        if config.critic == "separate":
+            self.critic_memory = make()
 
     @property
     def memories(self) -> list[RNN]:
@@ -385,52 +349,18 @@ def _tanh_layers(width: int, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*(module for layer in layers for module in layer))
 
 
-def _check_sizes(hidden_size: int, num_layers: int, net_arch: list[int] | None) -> None:
-    if not isinstance(net_arch, list | tuple | None) or any(isinstance(width, dict | list) for width in net_arch or ()):
-        raise ValueError(
-            f"net_arch must be a list of widths, the same for both heads, such as [64, 64], got {net_arch!r}"
-        )
-    sizes = [
-        ("hidden_size", hidden_size),
-        ("num_layers", num_layers),
-        *(("net_arch", width) for width in net_arch or ()),
-    ]
-    for name, size in sizes:
-        check_size(name, size)
-
-
-def _check_heads(
-    action_space: spaces.Space, action_bias: list[float], log_std_init: float, log_std_min: float | None
-) -> None:
-    given: dict[str, Any] = {
-        "action_bias": action_bias,
-        "log_std_init": log_std_init,
-        "log_std_min": log_std_min or 0.0,
-    }
-    for name, value in given.items():
-        if not np.isfinite(value).all():
-            raise ValueError(f"{name} must be finite, got {value}")
-    if log_std_min is not None and log_std_min > log_std_init:
-        raise ValueError(f"log_std_init must be at least log_std_min = {log_std_min:g}, got {log_std_init:g}")
+def _check_action_bias(action_space: spaces.Space, action_bias: list[float]) -> None:
     if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
         raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
 
 
-def _check_memory(
-    cell: str,
-    hidden_size: int,
-    num_layers: int,
-    cell_kwargs: dict[str, Any] | None,
-    widths: list[int],
-    memories: int,
-) -> None:
+def _check_memory(config: PolicyConfig) -> None:
     """Check that there is memory for the network, features aside."""
-    layers = (
-        layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs) + 16 * hidden_size**2
-    )  # `_make_memories`'s LSTM
-    dense = 4 * sum(a * b for a, b in zip([hidden_size, *widths], widths, strict=False))
-    sizes = f"hidden_size {hidden_size}, num_layers {num_layers}"
-    sizes += "".join(
-        f", {name} {value}" for name, value in (("cell_kwargs", cell_kwargs), ("net_arch", widths)) if value
-    )
-    check_memory(f"a network of {sizes}", memories * layers + 2 * dense)
+    sizes = {"hidden_size": config.hidden_size, "num_layers": config.num_layers}
+    layers = layers_bytes(config.cell, 1, **sizes, cell_kwargs=config.cell_kwargs)
+    layers += 16 * config.hidden_size**2  # `_make_memories`'s LSTM
+    widths = [config.hidden_size, *config.net_arch]
+    dense = 4 * sum(a * b for a, b in zip(widths, config.net_arch, strict=False))
+    given = {**sizes, "cell_kwargs": config.cell_kwargs, "net_arch": config.net_arch}
+    text = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+    check_memory(f"a network of {text}", (2 if config.critic == "separate" else 1) * layers + 2 * dense)

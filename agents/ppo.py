@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import gae, save_load, stored_states
+from bistable_rl.agents.arguments import PPOArguments, take, takes
 from bistable_rl.agents.buffer import RolloutBuffer
-from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
+from bistable_rl.agents.checks import check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.flat_gradient import Gradient
@@ -46,6 +47,18 @@ Truncated = tuple[int, np.ndarray, list[Any], Tensor]
 """Episodes that a time limit truncated in a step: the step, their copies, last observations and the states after it."""
 
 Self = TypeVar("Self", bound="RecurrentPPO")
+P = ParamSpec("P")
+
+
+def _takes(
+    kind: Callable[P, object],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], GymEnv | str, P], None]]:
+    """Return `takes(kind)`, typed: a checker sees the keys as arguments after policy and env."""
+    return takes(cast(type, kind))
+
+
+def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule:
+    return LinearSchedule(*value, end_fraction=1.0) if isinstance(value, tuple) else value
 
 
 class RecurrentPPO(OnPolicyAlgorithm):
@@ -55,34 +68,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     and no sequence is cut. Advantages are estimated by GAE (Schulman et al. 2016); where a time limit truncates an
     episode, they are bootstrapped with the value of the last observation in the state that the memory had reached.
 
-    Args:
-        policy: `RecurrentPolicy`, a subclass, or its name.
-        env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
-        learning_rate: Adam's step size; like the other schedules a number, or a function of the remaining progress
-            (1 at first, 0 at the end).
-        n_steps: T, steps of each copy between two updates. No gradient reaches further back than the rollout's start.
-        batch_size: About how many steps a minibatch has; its sequences are whole.
-        n_epochs: Passes over the rollout at each update.
-        gamma: Discount factor.
-        gae_lambda: λ of GAE.
-        clip_range: PPO's clipping of the probability ratio; number or schedule.
-        clip_range_vf: Clipping of the value's change; number, schedule, or None for none.
-        normalize_advantage: Standardise the advantages of each minibatch that has more than one step.
-        ent_coef: Weight of the entropy bonus; number or schedule.
-        vf_coef: Weight of the value loss.
-        max_grad_norm: The gradient is scaled down to this norm.
-        target_kl: Stop an update early past 1.5 times this divergence, or None.
-        bptt_length: The longest sequence, in steps: longer pieces are cut, and no gradient crosses a cut. None: no cut.
-        burn_in: Steps before a sequence that begins within an episode which are run again, without gradient, with the
-            present weights; at most `bptt_length` or `n_steps`.
-        refresh_states: Before every epoch but the first, and after the last, compute the states from which sequences
-            begin anew with the present weights, from the rollout before this one on.
-        stats_window_size: Episodes in the logged means.
-        tensorboard_log: Folder for TensorBoard, or None.
-        policy_kwargs: Arguments of the policy.
-        verbose: 0 or 1.
-        seed: Seeds everything.
-        device: Where the networks and the rollout live.
+    `help(RecurrentPPO)` shows the arguments with the constructor.
 
     Raises:
         TypeError: The policy has no argument of a name in `policy_kwargs`.
@@ -96,56 +82,24 @@ class RecurrentPPO(OnPolicyAlgorithm):
     policy: RecurrentPolicy  # type: ignore[assignment]
     policy_class: type[RecurrentPolicy]
 
-    def __init__(
-        self,
-        policy: str | type[RecurrentPolicy],
-        env: GymEnv | str,
-        *,
-        learning_rate: float | Schedule = 1e-3,
-        n_steps: int = 128,
-        batch_size: int = 256,
-        n_epochs: int = 4,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
-        normalize_advantage: bool = True,
-        ent_coef: float | Schedule = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
-        bptt_length: int | None = None,
-        burn_in: int = 0,
-        refresh_states: bool = False,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
-    ) -> None:
-        device = check_torch_device(device)
-        check_whole("n_steps", n_steps, 1)
-        check_whole("batch_size", batch_size, 1)
-        check_whole("n_epochs", n_epochs, 1)
-        check_whole("stats_window_size", stats_window_size, 1)
-        if bptt_length is not None:
-            check_whole("bptt_length", bptt_length, 1, why=", or None for no limit")
-        check_whole("burn_in", burn_in, 0, min(bptt_length or n_steps, n_steps), ", the longest sequence")
-        check_number("gamma", gamma, most=1)
-        check_number("gae_lambda", gae_lambda, most=1)
-        check_number("vf_coef", vf_coef)
-        check_positive("max_grad_norm", max_grad_norm)
-        if target_kl is not None:
-            check_positive("target_kl", target_kl)
-        check_schedule("learning_rate", learning_rate, positive=True)
+    @_takes(PPOArguments)
+    def __init__(self, policy: str | type[RecurrentPolicy], env: GymEnv | str, **arguments: Any) -> None:
+        """Check the arguments, and build the networks and the rollout buffer.
+
+        Args:
+            policy: `RecurrentPolicy`, a subclass, or its name.
+            env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
+            **arguments: The keys of `PPOArguments`:
+        """
+        given = take(PPOArguments, arguments)
+        device = check_torch_device(given.device)
+        check_whole("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
             raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
-        check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, policy_kwargs)
-        if env is None and _init_setup_model:
+        check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, given.policy_kwargs)
+        if env is None and given._init_setup_model:
             raise ValueError("env must be an environment or its id, got None")
         if env is not None:
             if isinstance(env, str):
@@ -155,44 +109,42 @@ class RecurrentPPO(OnPolicyAlgorithm):
                     "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
                     "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
                 )
-            env = maybe_make_env(env, verbose)
+            env = maybe_make_env(env, given.verbose)
             if isinstance(env, type) or not hasattr(env, "observation_space"):
                 raise ValueError(f"env must be an environment or its id, got {env!r}")
             check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
+            learning_rate=_schedule(given.learning_rate),
+            n_steps=given.n_steps,
+            gamma=given.gamma,
+            gae_lambda=given.gae_lambda,
             ent_coef=0.0,  # a schedule here, see below
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
+            vf_coef=given.vf_coef,
+            max_grad_norm=given.max_grad_norm,
             use_sde=False,
             sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
+            stats_window_size=given.stats_window_size,
+            tensorboard_log=given.tensorboard_log,
+            policy_kwargs=given.policy_kwargs,
+            verbose=given.verbose,
+            seed=given.seed,
             device=device,
             _init_setup_model=False,
         )
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
-        self.clip_range = check_schedule("clip_range", clip_range, positive=True)
-        self.clip_range_vf = None
-        if clip_range_vf is not None:
-            self.clip_range_vf = check_schedule("clip_range_vf", clip_range_vf, positive=True)
-        self.entropy_schedule = check_schedule("ent_coef", ent_coef, positive=False)
-        self.normalize_advantage = normalize_advantage
-        self.target_kl = target_kl
-        self.bptt_length = bptt_length
-        self.burn_in = burn_in
-        self.refresh_states = refresh_states
+        self.batch_size = given.batch_size
+        self.n_epochs = given.n_epochs
+        self.clip_range = FloatSchedule(_schedule(given.clip_range))
+        self.clip_range_vf = None if given.clip_range_vf is None else FloatSchedule(_schedule(given.clip_range_vf))
+        self.entropy_schedule = FloatSchedule(_schedule(given.ent_coef))
+        self.normalize_advantage = given.normalize_advantage
+        self.target_kl = given.target_kl
+        self.bptt_length = given.bptt_length
+        self.burn_in = given.burn_in
+        self.refresh_states = given.refresh_states
         self._warned_of_terminal_observation = False
-        if _init_setup_model:
+        if given._init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents import state as training_state
@@ -35,7 +34,7 @@ from bistable_rl.runs.devices import hardware, peak_memory_mb, training_device
 from bistable_rl.runs.folder import CONFIG
 from bistable_rl.runs.recording import recording
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import AlgorithmConfig, Experiment, PolicyConfig
+from bistable_rl.runs.schema import Experiment, PolicyConfig
 from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
@@ -209,7 +208,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         model = RecurrentPPO(
             RecurrentPolicy,
             env,
-            **algorithm_kwargs(experiment.algorithm),
+            **vars(experiment.algorithm),
             policy_kwargs=policy_kwargs(experiment.policy),
             seed=experiment.seed,
             device=device,
@@ -266,14 +265,6 @@ def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, 
         ]
 
 
-def algorithm_kwargs(algorithm: AlgorithmConfig) -> dict[str, Any]:
-    """Return the algorithm section as the arguments of `RecurrentPPO`, its schedules as functions."""
-    kwargs = dict(vars(algorithm))
-    for name, value in kwargs.items():
-        if isinstance(value, list | tuple):
-            first, last = value
-            kwargs[name] = LinearSchedule(first, last, end_fraction=1.0)
-    return kwargs
 
 
 def without_gate_options(experiment: Experiment) -> Experiment:

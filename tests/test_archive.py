@@ -227,7 +227,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
         ({"print_system_info": True}, TypeError, "print_system_info.*bistable-rl doctor"),
         ({"force_reset": True}, TypeError, "force_reset.*always goes on with new episodes"),
         ({"_init_setup_model": False}, TypeError, "unknown argument of load"),
-        ({"n_steps": "8"}, ValueError, "^n_steps must be a whole number"),
+        ({"n_steps": "8"}, ValueError, "^n_steps must be an integer above 0"),
         ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),
         ({"device": "meta"}, ValueError, "^device: meta holds no numbers"),
         ({"policy_kwargs": {"hiden_size": 8}}, TypeError, "^(?!.*model.zip).*hiden_size"),

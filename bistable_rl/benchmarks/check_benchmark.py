@@ -1,4 +1,4 @@
-"""Whether a benchmark can be trained, and what its evaluations report: nothing is trained and nothing is written."""
+"""Check that a benchmark can be trained, and find the metrics of its learning curve, without training it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bistable_rl.runs.schema import Benchmark
 
 
 class BenchmarkCheck:
-    """Checks benchmarks, one after the other; the data that they share are made once.
+    """Checks benchmarks one after the other; data that several share are made once.
 
     Args:
-        devices: Whether the devices must be there: not where the runs are carried out on other machines.
+        devices: Whether their devices must be available; False where the runs take place on other machines.
     """
 
     def __init__(self, *, devices: bool = True) -> None:
@@ -27,10 +27,10 @@ class BenchmarkCheck:
         """Make its task, its data and its network.
 
         Returns:
-            The metrics of its learning curve: the loss in training, and those of the validation set, if it has one.
+            The metrics of its learning curve: the training loss, and those of the validation set if it has one.
 
         Raises:
-            UserError: It cannot be trained.
+            UserError: If it cannot be trained.
         """
         cpu = torch.device("cpu")
         device = resolve_device(benchmark.device) if self._devices else cpu

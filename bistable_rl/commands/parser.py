@@ -1,4 +1,4 @@
-"""How a command line is read: a parser whose errors are a user's, overrides of a config, and types of arguments."""
+"""Parse command lines: a parser that raises UserError, overrides of a config, and types of arguments."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ OWN_ENVIRONMENT = (
     "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
     "my_env.py in {folders}; from a run folder, never."
 )
-"""For the help of every command that takes an id; with the folders that `runs.user_modules` searches there."""
+"""Help of every command that takes an id; `folders` are those that `runs.user_modules` searches."""
 
 
 class HelpShown(Exception):  # noqa: N818 - nothing went wrong
-    """The help was asked for and is printed: the command is done."""
+    """The help has been printed: the command is done."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises, so that every error leaves the program by one way."""
+    """An ArgumentParser that raises instead of exiting."""
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(
@@ -39,17 +39,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Raise HelpShown, after which alone argparse leaves: an exit by anybody else is then known as such."""
+        """Raise HelpShown: argparse exits only after help, so that any other SystemExit comes from elsewhere."""
         raise HelpShown
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parse the parser's own arguments; return the `--key value` overrides, wherever they stand, beside them."""
+        """Parse the parser's own arguments; return them and the `--key value` overrides, wherever they stand."""
         actions = self._option_string_actions
         own: list[str] = []
         overrides: list[str] = []
         tokens = iter(argv)
         for token in tokens:
-            if token == "--":  # what follows is no option
+            if token == "--":  # no options follow
                 own += [token, *tokens]
                 break
             name, equals, _ = token.partition("=")
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(own), overrides
 
     def parse_env(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as `parse_overrides` does, refusing overrides of anything but the environment."""
+        """Parse as `parse_overrides` does; refuse overrides of keys outside the environment."""
         args, overrides = self.parse_overrides(argv)
         for key in keys(overrides):
             if key.split(".")[0] != "--env" or key == "--env.num_envs":
@@ -96,14 +96,14 @@ def port(text: str) -> int:
 
 
 def path(text: str) -> Path:
-    """Read the name of a file or a folder, which need not exist."""
+    """Read the name of a file or folder that need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("a name is needed, not ''")
     if "\0" in text:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} holds a NUL character, which no file's name can")
     try:
         longest = max(map(len, text.encode("utf-8").split(b"/")))
-    except UnicodeEncodeError:  # bytes that this locale cannot read
+    except UnicodeEncodeError:  # the locale could not decode it
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is not in UTF-8, as TensorBoard and JSON need it") from None
     if longest > NAME_BYTES:
         raise argparse.ArgumentTypeError(f"a name of {longest} bytes is too long; a file's has at most {NAME_BYTES}")
@@ -118,7 +118,7 @@ def seed(text: str) -> int:
 
 
 def check_suffix(option: str, file: Path | None, suffix: str) -> None:
-    """Refuse a file whose name promises another format than is written."""
+    """Refuse a file name with another suffix than that of the written format."""
     if file is not None and file.suffix.lower() != suffix:
         kind = suffix.removeprefix(".").upper()
         raise UserError(f"{option} writes a {kind}, so its name must end in {suffix}, not {file.name}.")

@@ -11,8 +11,8 @@ from typing import Any
 from bistable_rl.commands.parser import Parser, path
 from bistable_rl.errors import UserError
 from bistable_rl.runs import stopping
-from bistable_rl.runs.config import help_of
 from bistable_rl.runs.folder import RESULT
+from bistable_rl.runs.keys import help_of
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 

@@ -1,7 +1,6 @@
-"""Whether the runs of a grid can be carried out at all, found out before the first of them begins.
+"""Check that every run of a grid can be carried out, before the first of them begins.
 
-What can be found out only by building an environment, a task or a network is asked of a function that the caller gives:
-a grid itself knows nothing of what trains.
+Environments, tasks and networks are built by a function that the caller gives: a grid knows nothing of what trains.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence, unknown
 
 Check = Callable[[Any], Collection[str]]
-"""Refuses an experiment or benchmark with a UserError, or returns the metrics that its evaluations report."""
+"""Returns the metrics that the evaluations of an experiment or benchmark report; raises UserError if it is wrong."""
 
 SILENT_SECONDS = 2.0
 
@@ -25,13 +24,13 @@ def check_jobs(jobs: Sequence[Job], check: Check, source: str, *, metric: str | 
     """Check every configuration of a grid once, whatever its seeds.
 
     Args:
-        jobs: What is to be carried out.
+        jobs: The jobs to carry out.
         check: Checks a configuration.
-        source: Where the grid is written, for the errors.
-        metric: What is compared; each must report it.
+        source: The file of the grid, for the errors.
+        metric: The metric that is compared; each must report it.
 
     Raises:
-        UserError: One cannot be trained, or does not report the metric.
+        UserError: If one cannot be trained, or does not report the metric.
     """
     distinct: dict[str, Job] = {}
     for job in jobs:
@@ -44,7 +43,7 @@ def check_jobs(jobs: Sequence[Job], check: Check, source: str, *, metric: str | 
             known = check(job.config)
         except UserError as error:
             raise UserError(f"{source}, {job.label}: {one_sentence(error)}") from None
-        except Exception as error:  # whatever somebody else's environment does, or a size beyond the memory
+        except Exception as error:  # an environment of the user's may raise anything
             kind = type(error).__name__
             raise UserError(f"{source}, {job.label}: it cannot be built: {kind}: {one_sentence(error)}") from error
         if metric is not None and metric not in known:

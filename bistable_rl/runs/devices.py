@@ -12,7 +12,7 @@ import torch
 from bistable_rl import kernels
 from bistable_rl.cells import get_cell
 from bistable_rl.errors import UserError
-from bistable_rl.runs.schema import check_device
+from bistable_rl.runs.keys import check_device
 
 
 def resolve_device(name: torch.device | str) -> torch.device:

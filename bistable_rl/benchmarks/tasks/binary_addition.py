@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.task import DrawnTask, Which
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 
 @dataclass(kw_only=True)

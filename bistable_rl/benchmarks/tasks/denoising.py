@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.task import DrawnTask, Which
 from bistable_rl.errors import UserError
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 MARKED = 5
 

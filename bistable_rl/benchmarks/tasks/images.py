@@ -11,7 +11,7 @@ from torch import Tensor
 from bistable_rl.benchmarks.tasks.task import Samples, Task, Which
 from bistable_rl.data import digits
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 PERMUTATION_SEED = 0
 """One permutation for every cell and seed, as one task for all of them."""

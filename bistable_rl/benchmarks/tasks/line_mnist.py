@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.images import Images, ImageTask, permute_pixels, permute_rows
 from bistable_rl.benchmarks.tasks.task import Batch, Samples, Which
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 BLACK = -0.5
 

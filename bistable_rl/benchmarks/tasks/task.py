@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.runs.capacity import check_memory
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 Which: TypeAlias = Literal["paper", "authors_code"]
 """Whose protocol: the text of the paper or the code that its authors published."""

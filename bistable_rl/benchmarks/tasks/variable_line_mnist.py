@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 from bistable_rl.benchmarks.tasks.images import Images, ImageTask
 from bistable_rl.benchmarks.tasks.line_mnist import permuted
 from bistable_rl.benchmarks.tasks.task import Batch, Samples, Which
-from bistable_rl.runs.config import PositiveInt
+from bistable_rl.runs.keys import PositiveInt
 
 ANNOUNCEMENT = 1.0
 """The value of the last line, above white, 0.5."""

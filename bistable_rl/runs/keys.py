@@ -1,0 +1,177 @@
+"""A key of a config: its type, range, default and meaning, which stand once, in a field of a dataclass.
+
+    gamma: Fraction = setting(0.99, "Discount factor.")
+
+A dataclass among the fields is a section of keys. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import inspect
+import json
+import math
+import numbers
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from bistable_rl.errors import UserError, shown
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a type that a key takes, and the nouns for one and for several of them."""
+
+    noun: str
+    contains: Callable[[Any], object]
+    plural: str = ""
+
+
+# Steps, sizes and indices have 64 bits; torch keeps 8 bits of a device's index, and would take cuda:256 for cuda:0.
+INT64 = Range("an integer below 2^63", lambda n: n < 2**63)
+PositiveInt = Annotated[int, Range("an integer above 0", lambda n: n > 0, "integers above 0"), INT64]
+NonNegativeInt = Annotated[int, Range("an integer of at least 0", lambda n: n >= 0), INT64]
+Seed = Annotated[
+    int, Range("an integer from 0 to 4294967295", lambda n: 0 <= n < 2**32, "integers from 0 to 4294967295")
+]
+Positive = Annotated[float, Range("a finite number above 0", lambda x: x > 0)]
+NonNegative = Annotated[float, Range("a finite number of at least 0", lambda x: x >= 0)]
+Finite = Annotated[float, Range("a finite number", math.isfinite, "finite numbers")]
+Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Device = Annotated[
+    str,
+    Range("auto, cpu, cuda or cuda:N", re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]*))?").fullmatch),
+    Range("cuda:N with N from 0 to 127", lambda name: len(name) <= len("cuda:127") and int(name[5:] or 0) <= 127),
+]
+
+Schedule = Callable[[float], float]
+"""A function of the remaining progress, 1 at first and 0 at the end; in Python only."""
+PositiveSchedule = Positive | tuple[Positive, Positive] | Schedule
+NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
+
+_NOUNS = {bool: "true or false", str: "text", type(None): "null"}
+
+
+def meaning(text: str) -> dict[str, str]:
+    """Return the metadata of a field: the meaning of a key."""
+    return {"meaning": text}
+
+
+def setting(default: Any, text: str) -> Any:
+    """Return the field of a key that has a default, or a function that makes one, and a meaning."""
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=meaning(text))
+    return dataclasses.field(default=default, metadata=meaning(text))
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a key, `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+@functools.cache
+def keys_of(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's keys by their names."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Return a value as a type: 1 as 1.0, 6.0 as 6, a list as a tuple; text is never read as a number.
+
+    Raises:
+        ValueError: If the value is not of that type or not in its range, or a number is not finite.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = convert(value, args[0])
+        for part in hint.__metadata__:
+            if not part.contains(value):
+                raise ValueError(part.noun)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for arg in args:
+            with contextlib.suppress(ValueError):
+                return convert(value, arg)
+    elif origin is list and isinstance(value, list | tuple):
+        with contextlib.suppress(ValueError):
+            return [convert(item, args[0]) for item in value]
+    elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
+        return tuple(map(convert, value, args))
+    elif hint in (int, float) and _is_number(value):
+        if abs(value) <= sys.float_info.max and (hint is float or value % 1 == 0):
+            return hint(value)
+    elif (
+        hint is Any
+        or (origin is dict and isinstance(value, dict))
+        or (origin is Literal and isinstance(value, str) and value in args)
+        or (hint in _NOUNS and isinstance(value, hint))
+        or (origin is Callable and callable(value))
+    ):
+        return value
+    raise ValueError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def noun_of(hint: Any) -> str:
+    """Return the noun for a value of a type: "an integer above 0 or null"."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return "a mapping of " + ", ".join(keys_of(hint))
+    if origin is Annotated:
+        return str(hint.__metadata__[0].noun)
+    if origin is list:
+        return "a list of " + (
+            args[0].__metadata__[0].plural if typing.get_origin(args[0]) is Annotated else "mappings"
+        )
+    if origin is tuple:
+        return "a schedule [first, last] of two such numbers"
+    if origin is Literal:
+        return "one of " + ", ".join(args)
+    if origin is dict:
+        return "a mapping"
+    return _NOUNS[hint] if hint in _NOUNS else " or ".join(noun_of(a) for a in args if a != Schedule)
+
+
+def help_of(kind: type) -> str:
+    """Return the help of every key of a dataclass as an option: its meaning, range and default."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
+    _add_options(parser, kind, "--")
+    return parser.format_help()
+
+
+def _add_options(parser: argparse.ArgumentParser, kind: Any, prefix: str) -> None:
+    title, _, description = (inspect.getdoc(kind) or kind.__name__).partition("\n")
+    group = parser.add_argument_group(title.removesuffix("."), description)
+    for field in dataclasses.fields(kind):
+        hint = keys_of(kind)[field.name]
+        if dataclasses.is_dataclass(hint):
+            _add_options(parser, hint, f"{prefix}{field.name}.")
+            continue
+        default = default_of(field)
+        ending = "required" if default is dataclasses.MISSING else f"default: {json.dumps(default)}"
+        text = f"{field.metadata['meaning']} ({noun_of(hint)}; {ending})".replace("%", "%%")
+        group.add_argument(prefix + field.name, metavar=field.name.upper(), help=text)
+
+
+def check_device(name: str) -> None:
+    """Check the name of a device; whether it is available is seen when it is used.
+
+    Raises:
+        UserError: If it is none of `auto`, `cpu`, `cuda` and `cuda:N`.
+    """
+    try:
+        convert(name, Device)
+    except ValueError as error:
+        raise UserError(f"device must be {error}, not {shown(name)}.") from None

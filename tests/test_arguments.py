@@ -1,0 +1,43 @@
+"""The arguments of the algorithm and the policy are the keys of a config: one definition, seen from Python."""
+
+import dataclasses
+import inspect
+import pydoc
+from typing import Any
+
+import pytest
+
+from bistable_rl.agents import RecurrentPPO
+from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.runs.keys import default_of
+from bistable_rl.runs.schema import AlgorithmConfig, PolicyConfig
+
+PAIRS = [(RecurrentPPO, AlgorithmConfig), (RecurrentPolicy, PolicyConfig)]
+
+
+@pytest.mark.parametrize(("owner", "config"), PAIRS)
+def test_the_signature_shows_every_key_with_its_default(owner: type, config: Any) -> None:
+    parameters = inspect.signature(owner).parameters
+    for field in dataclasses.fields(config):
+        assert parameters[field.name].default == default_of(field)
+        assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+@pytest.mark.parametrize(("owner", "config"), PAIRS)
+def test_help_shows_every_key_with_its_meaning(owner: type, config: Any) -> None:
+    text = " ".join(pydoc.plain(pydoc.render_doc(owner)).replace("|", " ").split())
+    for field in dataclasses.fields(config):
+        assert f"{field.name}: {field.metadata['meaning']}".replace("null", "None") in text
+
+
+def test_an_unknown_argument_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="unknown argument 'n_stepz'; did you mean 'n_steps'"):
+        RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", n_stepz=8)  # type: ignore[call-arg]
+
+
+def test_a_schedule_is_a_number_a_pair_or_a_function() -> None:
+    for rate, half in ((0.1, 0.1), ((0.2, 0.1), 0.15), (lambda left: 0.3 * left, 0.15)):
+        algorithm = RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", clip_range=rate, learning_rate=rate)
+        assert algorithm.clip_range(0.5) == pytest.approx(half)
+        assert algorithm.lr_schedule(0.5) == pytest.approx(half)
