@@ -99,6 +99,18 @@ class Cell(nn.Module):
         """What the step needs of the input, x (..., I) -> (..., P), for any number of steps at once."""
         raise NotImplementedError
 
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Compute the gates of one step, which `step` uses; a cell without gates has none to compute.
+
+        Args:
+            projected: (..., P), from `project(x)`.
+            state: (..., S), the state before the step.
+
+        Returns:
+            Gate name -> values (..., H), in the order and by the names of the equation.
+        """
+        return {}
+
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
         raise NotImplementedError

@@ -91,13 +91,16 @@ class BRCCell(Cell):
         """U x + b: x (..., I) -> (..., 3H)."""
         return nn.functional.linear(x, self.weight_ih, full_bias(self.bias, self.hidden_size))
 
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
+        u_a, u_c, _ = projected.chunk(3, -1)
+        w_a, w_c = self.weight_hh
+        return {"a": 1 + torch.tanh(u_a + w_a * state), "c": torch.sigmoid(u_c + w_c * state)}
+
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
-        u_a, u_c, u_h = projected.chunk(3, -1)
-        w_a, w_c = self.weight_hh
-        a = 1 + torch.tanh(u_a + w_a * state)
-        c = torch.sigmoid(u_c + w_c * state)
-        return c * state + (1 - c) * torch.tanh(u_h + a * state)
+        a, c = self.gates(projected, state).values()
+        return c * state + (1 - c) * torch.tanh(projected.chunk(3, -1)[2] + a * state)
 
 
 def full_bias(bias: Tensor | None, hidden_size: int) -> Tensor | None:

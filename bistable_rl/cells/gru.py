@@ -99,11 +99,14 @@ class GRUCell(Cell):
         """W_i x + b_i: x (..., I) -> (..., 3H)."""
         return nn.functional.linear(x, self.weight_ih, self.bias_ih)
 
-    def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The reset gate r, the update gate z and the new gate n, from `project(x)` (..., 3H) and h (..., H)."""
         u_r, u_z, u_n = projected.chunk(3, -1)
         w_r, w_z, w_n = nn.functional.linear(state, self.weight_hh, self.bias_hh).chunk(3, -1)
         r = torch.sigmoid(u_r + w_r)
-        z = torch.sigmoid(u_z + w_z)
-        n = torch.tanh(u_n + r * w_n)
+        return {"r": r, "z": torch.sigmoid(u_z + w_z), "n": torch.tanh(u_n + r * w_n)}
+
+    def step(self, projected: Tensor, state: Tensor) -> Tensor:
+        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
+        _, z, n = self.gates(projected, state).values()
         return z * state + (1 - z) * n

@@ -104,9 +104,15 @@ class LSTMCell(Cell):
         """W_i x + b_i: x (..., I) -> (..., 4H)."""
         return nn.functional.linear(x, self.weight_ih, self.bias_ih)
 
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The gates i, f, g and o, from `project(x)` (..., 4H) and h|c (..., 2H)."""
+        h, _ = state.chunk(2, -1)
+        i, f, g, o = (projected + nn.functional.linear(h, self.weight_hh, self.bias_hh)).chunk(4, -1)
+        return {"i": torch.sigmoid(i), "f": torch.sigmoid(f), "g": torch.tanh(g), "o": torch.sigmoid(o)}
+
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """One step, from `project(x)` (B, 4H) and h|c (B, 2H) to the next h|c (B, 2H)."""
-        h, c = state.chunk(2, -1)
-        i, f, g, o = (projected + nn.functional.linear(h, self.weight_hh, self.bias_hh)).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+        i, f, g, o = self.gates(projected, state).values()
+        _, c = state.chunk(2, -1)
+        c = f * c + i * g
+        return torch.cat([o * torch.tanh(c), c], -1)

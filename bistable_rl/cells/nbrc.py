@@ -104,10 +104,13 @@ class NBRCCell(Cell):
         """U x + b: x (..., I) -> (..., 3H)."""
         return nn.functional.linear(x, self.weight_ih, full_bias(self.bias, self.hidden_size))
 
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
+        u_a, u_c, _ = projected.chunk(3, -1)
+        w_a, w_c = nn.functional.linear(state, self.weight_hh).chunk(2, -1)
+        return {"a": 1 + torch.tanh(u_a + w_a), "c": torch.sigmoid(u_c + w_c)}
+
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
-        u_a, u_c, u_h = projected.chunk(3, -1)
-        w_a, w_c = nn.functional.linear(state, self.weight_hh).chunk(2, -1)
-        a = 1 + torch.tanh(u_a + w_a)
-        c = torch.sigmoid(u_c + w_c)
-        return c * state + (1 - c) * torch.tanh(u_h + a * state)
+        a, c = self.gates(projected, state).values()
+        return c * state + (1 - c) * torch.tanh(projected.chunk(3, -1)[2] + a * state)
