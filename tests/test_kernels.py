@@ -77,6 +77,20 @@ def test_the_operator_passes_torchs_own_checks(kind: str) -> None:
     torch.library.opcheck(torch.ops.bistable_rl.scan, arguments)
 
 
+@pytest.mark.parametrize("kind", kernels.KERNELS)
+def test_the_operator_has_gradients_where_the_reference_is_asked_for(kind: str) -> None:
+    cell = CELLS[kind](3, 16)
+    x, state = torch.randn(4, 2, 3, requires_grad=True), torch.randn(2, cell.state_size)
+    found = []
+    for backend in (None, "reference"):
+        with kernels.use_backend(backend):
+            outputs, *_ = torch.ops.bistable_rl.scan(
+                kind, x, state, None, None, None, *cell.kernel_weights(), True, False
+            )
+        found.append(torch.autograd.grad(outputs.square().sum(), [x, *cell.parameters()]))
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("name", ["nbrc", "lstm"])
 def test_compile_makes_one_graph_with_the_same_gradients(name: str) -> None:
     torch._dynamo.reset()

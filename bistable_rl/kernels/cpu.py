@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -41,16 +42,13 @@ def forward(
     kernel: Kernel, batch: Batch, weights: Weights, *, save: bool, recompute: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a whole sequence, see `Backend.forward`. `recompute` costs 5-35 % of the time, and bounds the memory."""
-    sizes, batch, weights = _checked(kernel, batch, weights)
+    sizes, inputs = _checked(kernel, batch, weights)
     x, H = batch.x, weights.weight_hh.shape[1]
-    outputs, last = x.new_empty(*x.shape[:-1], H), torch.empty_like(batch.state)
-    n, kept, padded = kernel.saved_shape(x.shape[:-1].numel(), H, recompute=recompute)
-    saved = x.new_empty(n, kept if save else 0, padded)
-    call = describe(kernel, sizes, batch, weights)
-    call.outputs, call.last_state = outputs.data_ptr(), last.data_ptr()
-    # Without a backward pass nothing is saved; where nothing would be saved anyway, there is no pointer to it.
-    call.saved = saved.data_ptr() if saved.numel() else None
-    call.recompute = recompute
+    steps = x.shape[:-1]
+    n, kept, padded = kernel.saved_shape(steps.numel(), H, recompute=recompute)
+    outputs, saved = x.new_empty(*steps, H), x.new_empty(n, kept if save else 0, padded)
+    last = _like(batch.state)
+    call = describe(kernel, sizes, inputs, (outputs, last, saved), recompute)
     check(library().brl_forward(ctypes.byref(call)))
     return outputs, last, saved
 
@@ -59,66 +57,79 @@ def backward(
     kernel: Kernel, batch: Batch, weights: Weights, results: Results, *, recompute: bool, need_x: bool
 ) -> Gradients:
     """Return the gradients of everything that `forward` was given, see `Backend.backward`."""
-    sizes, batch, weights = _checked(kernel, batch, weights)
+    sizes, inputs = _checked(kernel, batch, weights)
     check_results(kernel, batch, weights.weight_hh.shape[1], results, recompute=recompute)
-    results = Results(*map(_readable, results))  # type: ignore[arg-type]
-    call = describe(kernel, sizes, batch, weights)
-    call.outputs, call.saved, call.grad_outputs, call.grad_last = map(_pointer, results)
-    call.recompute = recompute
-    given = {**batch._asdict(), **weights._asdict(), **({} if need_x else {"x": None})}
-    gradients = Gradients(*(_like(given[name]) for name in Gradients._fields))
-    for name, gradient in zip(Gradients._fields, gradients, strict=True):
-        setattr(call, "grad_" + name, _pointer(gradient))
+    outputs, saved, grad_outputs, grad_last = map(_readable, results)
+    gradients = Gradients(
+        x=_like(batch.x) if need_x else None,
+        state=_like(batch.state),
+        weight_ih=_like(weights.weight_ih),
+        weight_hh=_like(weights.weight_hh),
+        bias_ih=None if weights.bias_ih is None else _like(weights.bias_ih),
+        bias_hh=None if weights.bias_hh is None else _like(weights.bias_hh),
+        initial=None if batch.initial is None else _like(batch.initial),
+    )
+    call = describe(kernel, sizes, inputs, (outputs, None, saved, grad_outputs, grad_last, *gradients), recompute)
     check(library().brl_backward(ctypes.byref(call)))
     return gradients
 
 
+_NUMBERS = ("kind", "bytes", "T", "B", "N", "I", "H", "threads", "recompute", "bias_ih_size")
+_INPUTS = (*Batch._fields, *Weights._fields)
+_RESULTS = ("outputs", "last_state", "saved", "grad_outputs", "grad_last")
+
+
 class Call(ctypes.Structure):
-    """`struct Call` of cpu.cpp."""
+    """`struct Call` of cpu.cpp; a pointer may be null where there is no tensor."""
 
     _fields_ = (
-        *(
-            (name, ctypes.c_int64)
-            for name in ("kind", "bytes", "T", "B", "N", "I", "H", "threads", "recompute", "bias_ih_size")
-        ),
-        *((name, ctypes.c_void_p) for name in (*Batch._fields, *Weights._fields, "packed")),
-        *((name, ctypes.c_void_p) for name in ("outputs", "last_state", "saved", "grad_outputs", "grad_last")),
+        *((name, ctypes.c_int64) for name in _NUMBERS),
+        *((name, ctypes.c_void_p) for name in (*_INPUTS, *_RESULTS)),
         *(("grad_" + name, ctypes.c_void_p) for name in Gradients._fields),
+        ("packed", ctypes.c_void_p),
     )
 
 
-def describe(kernel: Kernel, sizes: list[int], batch: Batch, weights: Weights) -> Call:
-    """Fill in what all calls of the library have in common.
+Tensors = Sequence[Tensor | None]
+
+
+def describe(kernel: Kernel, sizes: list[int], inputs: Tensors, results: Tensors = (), recompute: bool = False) -> Call:
+    """Fill in a call of the library, whose tensors the caller keeps alive.
 
     Args:
         kernel: The cell's row of `KERNELS`.
         sizes: How many sequences reach each step.
-        batch: The sequences, checked and contiguous; the caller keeps them alive, as the weights.
-        weights: The weights, checked and contiguous.
+        inputs: The fields of `Batch` and `Weights`, checked and readable.
+        results: The tensors that the library reads beside them and writes, in the order of the structure.
+        recompute: Whether only what cannot be computed again is saved.
     """
-    x, bias_ih = batch.x, weights.bias_ih
+    x, state, _, _, _, _, weight_hh, bias_ih, _ = inputs
+    assert x is not None
+    assert state is not None
+    assert weight_hh is not None
+    shape = x.shape
     return Call(
         kernel.index,
         x.element_size(),
         len(sizes),
-        len(batch.state),
-        x.shape[:-1].numel(),
-        x.shape[-1],
-        weights.weight_hh.shape[1],
+        state.shape[0],
+        shape[:-1].numel(),
+        shape[-1],
+        weight_hh.shape[1],
         torch.get_num_threads(),
-        0,
-        0 if bias_ih is None else len(bias_ih),
-        *map(_pointer, batch),
-        *map(_pointer, weights),
+        recompute,
+        0 if bias_ih is None else bias_ih.shape[0],
+        *[None if t is None else t.data_ptr() for t in inputs],
+        *[None if t is None else t.data_ptr() for t in results],
     )
 
 
-def _checked(kernel: Kernel, batch: Batch, weights: Weights) -> tuple[list[int], Batch, Weights]:
-    """The sizes of the steps, and the tensors as the library can read them."""
+def _checked(kernel: Kernel, batch: Batch, weights: Weights) -> tuple[list[int], Tensors]:
+    """The sizes of the steps, and the inputs as the library can read them."""
     sizes, x = check_inputs(kernel, batch, weights), batch.x
     if x.dtype not in DTYPES or not x.is_cpu:
         raise ValueError(f"the C++ kernels take float32 and float64 on the CPU, not {x.dtype} on {x.device}")
-    return sizes, Batch(*map(_readable, batch)), Weights(*map(_readable, weights))  # type: ignore[arg-type]
+    return sizes, [_readable(t) for t in (*batch, *weights)]
 
 
 def _readable(tensor: Tensor | None) -> Tensor | None:
@@ -126,12 +137,8 @@ def _readable(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous().resolve_neg()
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _like(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else torch.empty_like(tensor)
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 @cache

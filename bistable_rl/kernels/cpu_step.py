@@ -60,7 +60,7 @@ def pack(cell: str, weights: Weights) -> StepWeights | None:
     kernel, (I, H) = get_kernel(cell), (weights.weight_ih.shape[1], weights.weight_hh.shape[1])
     S = kernel.state_size(H)
     no_steps = Batch(weights.weight_ih.new_empty(0, 0, I), weights.weight_ih.new_empty(0, S))
-    call = cpu.describe(kernel, [], no_steps, weights)
+    call = cpu.describe(kernel, [], (*no_steps, *weights))
     library = cpu.library()
     memory = torch.empty(library.brl_packed_bytes(ctypes.byref(call)) + 64, dtype=torch.uint8)
     address = (memory.data_ptr() + 63) & ~63

@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     bias_hh: Tensor | None = None
 
     def contiguous(self) -> Weights:
-        """The same weights with contiguous memory."""
+        """Return the same weights in contiguous memory."""
         return Weights(*map(_contiguous, self))  # type: ignore[arg-type]
 
 
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     batch_sizes: Tensor | None = None
 
     def contiguous(self) -> Batch:
-        """The same batch with contiguous memory."""
+        """Return the same batch in contiguous memory."""
         return Batch(*map(_contiguous, self))  # type: ignore[arg-type]
 
 
@@ -120,28 +120,28 @@ class Kernel:
     reset_candidate: bool = False
 
     def state_size(self, hidden_size: int) -> int:
-        """S, the width of the state."""
+        """Return S, the width of the state."""
         return self.states * hidden_size
 
     def weight_shapes(self, weights: Weights, input_size: int, hidden_size: int) -> tuple[tuple[int, ...], ...]:
-        """The shapes that the weights must have, in the order of `Weights`.
+        """Return the shapes that the weights must have, in the order of `Weights`.
 
         The bistable cells have two for bias_ih, without the candidate's and with it: the given one decides. They have
         no bias_hh, so no shape is right for it.
         """
         I, H, rows, bias = input_size, hidden_size, self.gates * hidden_size, weights.bias_ih
-        recurrent = (self.matrices * H or 2, H)
+        recurrent = (self.matrices * H if self.matrices else 2, H)
         if not self.bistable:
             return (rows, I), recurrent, (rows,), (rows,)
         return (rows, I), recurrent, (rows if bias is not None and bias.shape == (rows,) else 2 * H,), (-1,)
 
     def saved_shape(self, rows: int, hidden_size: int, *, recompute: bool) -> tuple[int, int, int]:
-        """The shape of `saved`: (N, rows per step, H rounded up to a multiple of 16)."""
+        """Return the shape of `saved`: (N, rows per step, H rounded up to a multiple of 16)."""
         return rows, self.recompute_saved if recompute else self.saved, -(-hidden_size // 16) * 16
 
 
 class Backend(Protocol):
-    """Whatever runs a scan: the modules `cpu`, `triton_scan`, `torch_scan` and `reference`.
+    """A module that runs a scan: `cpu`, `triton_scan`, `torch_scan` or `reference`.
 
     Nothing given is changed, and nothing returned shares memory with it.
     """
