@@ -72,7 +72,9 @@ def parse_shape(text: str) -> Shape:
     return B, T, I, H
 
 
-def measure(shape: Shape, *, device: str = "cpu", cells: Sequence[str] = tuple(kernels.KERNELS), rounds: int = 7) -> list[Speed]:
+def measure(
+    shape: Shape, *, device: str = "cpu", cells: Sequence[str] = tuple(kernels.KERNELS), rounds: int = 7
+) -> list[Speed]:
     """Time the cells and torch's two layers at one shape, in turn, so that a busy moment hits all alike.
 
     Inputs are data: they ask for no gradient.
