@@ -79,13 +79,13 @@ class Cell(nn.Module):
         return self._state_size
 
     def restored_state(self) -> Tensor | None:
-        """The state (S,) that a reset restores, or None where it is zero."""
+        """Return the state (S,) that a reset restores, or None where it is zero."""
         if self.initial is None:
             return None
         return nn.functional.pad(self.initial, (0, self.state_size - self.learned_size))
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """The state (batch_size, S) before the first step: zero, or learned."""
+        """Return the state (batch_size, S) before the first step: zero, or learned."""
         restored = self.restored_state()
         if restored is None:
             return self.weight_ih.new_zeros(batch_size, self.state_size)

@@ -54,7 +54,7 @@ def check_inputs(kernel: Kernel, batch: Batch, weights: Weights) -> list[int]:
 
 
 def check_results(kernel: Kernel, batch: Batch, H: int, results: Results, *, recompute: bool) -> None:
-    """Check what a backward pass is given beside the inputs, which must have passed `check_inputs`.
+    """Check the other tensors of a backward pass, whose inputs have passed `check_inputs`.
 
     Raises:
         ValueError: If a tensor does not have the shape, dtype or device that `forward` gave it.

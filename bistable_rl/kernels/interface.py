@@ -1,4 +1,4 @@
-"""What the kernels are given and what they return, the same for every backend.
+"""The arguments and results of the kernels, the same for every backend.
 
 Names for shapes: T steps, B sequences, I inputs, H units, S state width, G gates; N rows, which is T·B, or the sum of
 `batch_sizes` for packed sequences.
@@ -159,8 +159,8 @@ class Backend(Protocol):
             recompute: Save only what cannot be computed again from the outputs. `backward` must be told the same.
 
         Returns:
-            The outputs (T, B, H), or (N, H) when packed; each sequence's last state (B, S); what `backward` needs, of
-            `Kernel.saved_shape`, or with no rows without `save`.
+            The outputs (T, B, H), or (N, H) when packed; each sequence's last state (B, S); the values saved for
+            `backward`, of `Kernel.saved_shape`, or with no rows without `save`.
 
         Raises:
             ValueError: If a tensor has a wrong shape, dtype or device.

@@ -49,7 +49,7 @@ def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) 
 def _forward(
     backend: str, cell: str, batch: Batch, weights: Weights, save: bool, recompute: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, last state, and what the backward pass needs."""
+    """Outputs, last state, and the values saved for the backward pass."""
     note(cell, backend)
     return get_backend(backend).forward(get_kernel(cell), batch, weights, save=save, recompute=recompute)
 
@@ -142,7 +142,7 @@ def _kernel_backend(cell: str, batch: Batch, weights: Weights) -> str:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Keep what the backward pass needs."""
+    """Keep the tensors and options of the backward pass."""
     batch, weights, (save, recompute, *_) = _bundled(inputs[1:])
     outputs, _, saved = output
     ctx.set_materialize_grads(False)

@@ -69,7 +69,7 @@ def lstm_step(gates: Tensor, state: Tensor, weights: Weights, output: Tensor, ex
 
 
 def nbrc_factors(gates: Tensor, extra: Tensor | None, h: Tensor, weight_hh: Tensor) -> list[Tensor]:
-    """Those of (a, c, n), and what passes to the state before."""
+    """Return the factors of (a, c, n), and the direct one of the state before."""
     a, c, n = gates.unbind(1)
     dn = (1 - c) * (1 - n * n)
     dc = (h - n) * c * (1 - c)
@@ -78,13 +78,13 @@ def nbrc_factors(gates: Tensor, extra: Tensor | None, h: Tensor, weight_hh: Tens
 
 
 def brc_factors(gates: Tensor, extra: Tensor | None, h: Tensor, weight_hh: Tensor) -> list[Tensor]:
-    """Those of (a, c, n), and everything that passes to the state before: W is elementwise."""
+    """Return the factors of (a, c, n), and the whole one of the state before: W is elementwise."""
     d, through = nbrc_factors(gates, extra, h, weight_hh)
     return [d, through + (d[:, :2] * weight_hh).sum(1)]
 
 
 def gru_factors(gates: Tensor, extra: Tensor | None, h: Tensor, weight_hh: Tensor) -> list[Tensor]:
-    """Those of (r, z, n), what passes to the state before, and r."""
+    """Return the factors of (r, z, n), the direct one of the state before, and r."""
     assert extra is not None
     r, z, n = gates.unbind(1)
     dn = (1 - z) * (1 - n * n)
@@ -92,7 +92,7 @@ def gru_factors(gates: Tensor, extra: Tensor | None, h: Tensor, weight_hh: Tenso
 
 
 def lstm_factors(gates: Tensor, extra: Tensor | None, state: Tensor, weight_hh: Tensor) -> list[Tensor]:
-    """Of dc: (i, f, g); of dh: o, and what adds to dc; what passes to the c before."""
+    """Return the factors of (i, f, g) from dc, of o and of dc from dh, and of the c before from dc."""
     assert extra is not None
     i, f, g, o = gates.unbind(1)
     tanh_c, c_before = extra.tanh(), state[:, weight_hh.shape[1] :]

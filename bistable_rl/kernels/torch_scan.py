@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
 Steps = Callable[[Kernel, Chunk, Weights, Tensor | None, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 # The same backwards: (kernel, chunk, weight_hh, factors, grad_outputs, carried, grad_gates, grad_initial) -> the
 # gradient of the state before the chunk (B, S). Carried, the gradient of the state after it, may be overwritten;
-# grad_gates is written; what resets cut off is added to grad_initial (S,).
+# grad_gates is written; the gradient that resets cut off is added to grad_initial (S,).
 StepsBack = Callable[
     [Kernel, Chunk, Tensor, list[Tensor], Tensor | None, Tensor, Tensor, Tensor | None],
     Tensor,
@@ -62,7 +62,7 @@ def forward(
             _saved_gates(kernel, saved[now], H).copy_(gates.view(-1, kernel.gates, H))
         if extra is not None and saved.shape[1]:
             saved[now, kernel.extra, :H] = extra
-    # `last` may be a view of `outputs` or the state that was given; what is returned must be neither.
+    # `last` may be a view of `outputs` or the state that was given; the result must share memory with neither.
     return outputs.view(*x.shape[:-1], H), last.clone(), saved
 
 
@@ -253,7 +253,7 @@ def _project(rows: Tensor, weight_ih: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _saved_gates(kernel: Kernel, saved: Tensor, H: int) -> Tensor:
-    """The gates' part (rows, G, H) of what was saved."""
+    """The gates (rows, G, H) among the saved values."""
     first = 1 if kernel.extra == 0 else 0
     return saved[:, first : first + kernel.gates, :H]
 

@@ -111,7 +111,7 @@ def _steps_back(
 
 
 def _parts(kernel: Kernel, factors: list[Tensor]) -> Tensor:
-    """What `_matrix_backward` reads (rows, P, H): a factor for each matrix, then what passes by them."""
+    """The input of `_matrix_backward` (rows, P, H): a factor for each matrix, then those that bypass them."""
     if kernel.reset_candidate:
         d, through, r = factors
         return torch.cat([d[:, :2], (d[:, 2] * r).unsqueeze(1), through.unsqueeze(1)], 1)
@@ -343,7 +343,7 @@ def _matrix_backward(  # type: ignore[no-untyped-def]
     HAS_FLAGS: tl.constexpr, HAS_GRAD: tl.constexpr, DENSE: tl.constexpr,
     HOLD: tl.constexpr, N: tl.constexpr, M: tl.constexpr, HP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Parts (rows, P, H): a factor for each matrix, then what passes by them; for LSTM i, f, g, to_o, to_c, f."""
+    """Parts (rows, P, H): a factor for each matrix, then those that bypass them; for LSTM i, f, g, to_o, to_c, f."""
     b = tl.program_id(0) * M + tl.arange(0, M)
     j = tl.arange(0, HP)[None, :]
     real = (b < B)[:, None] & (j < H)
