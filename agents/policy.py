@@ -30,7 +30,7 @@ from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.schema import PolicyConfig
 
-CRITICS = ("separate", "shared", "feedforward")
+PARTS = {
     "features": ("features_extractor",),
     "actor": ("actor_mlp", "action_net", "log_std_net"),
     "critic": ("critic_mlp", "value_net"),

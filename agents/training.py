@@ -265,8 +265,6 @@ def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, 
         ]
 
 
-
-
 def without_gate_options(experiment: Experiment) -> Experiment:
     """Leave out `c_bias` and `t_max` for a cell that has no slow gate, and say so.
 

@@ -1,7 +1,7 @@
-"""What every cell is: one flat state, one step, one scan over time.
+"""The base class of every cell: one flat state, one step, one scan over time.
 
-The paper's names are used throughout. Other codes rename them: the feedback gain `a` (1 + tanh) is their r, the update
-gate `c` is their z.
+Names follow the paper. Other codes rename two of them: the feedback gain `a` (1 + tanh) is their r, the update gate `c`
+is their z.
 """
 
 import math
@@ -16,33 +16,33 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
-from bistable_rl.kernels import reference
+from bistable_rl.kernels import cpu_step, reference
 from bistable_rl.kernels.reference import Step
 
 
 class Cell(nn.Module):
     """A recurrent cell whose whole memory is one flat tensor, the first H entries of which are its output.
 
-    A subclass gives `project` (the part of the equation that needs the input only, so it is computed for all time
-    steps at once), `step` (the rest) and `reset_parameters`.
+    A subclass defines `project` (the part of the equation that needs only the input, computed for all time steps at
+    once), `step` (the rest, from its `gates` if it has any) and `reset_parameters`.
 
     Args:
         input_size: I, number of input features, at least 1.
         hidden_size: H, number of output features, at least 1.
         state_size: S >= H, length of the flat state.
-        recompute: keep fewer intermediate values for the backward pass and compute them again there.
-        learn_initial_state: make the state that sequences and resets start from a parameter, zero at first.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
+        recompute: Keep fewer intermediate values for the backward pass and compute them again there.
+        learn_initial_state: Make the state that sequences and resets start from a parameter, zero at first.
+        device: Device of the parameters.
+        dtype: Floating-point type of the parameters.
 
     Raises:
-        ValueError: if a size is not a positive integer.
-        TypeError: if a switch is neither True nor False, as for every cell.
+        ValueError: If a size is not a positive integer.
+        TypeError: If a switch is neither True nor False, as for every cell.
     """
 
     slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
     weight_ih: nn.Parameter  # every cell has input weights by this name; the other parameters are its own
-    kernel: ClassVar[str | None] = None  # the cell's name in `bistable_rl.kernels`, if it has kernels
+    kernel: ClassVar[str | None] = None  # the cell's key in `kernels.KERNELS`, if it has kernels
 
     def __init__(
         self,
@@ -75,44 +75,56 @@ class Cell(nn.Module):
 
     @property
     def learned_size(self) -> int:
-        """How many entries of the initial state, from the first, `learn_initial_state` learns; the others stay 0."""
+        """The number of entries, from the first, that `learn_initial_state` learns; the others stay 0."""
         return self._state_size
 
     def restored_state(self) -> Tensor | None:
-        """The state (S,) that a reset restores, or None where it is zero."""
+        """Return the state (S,) that a reset restores, or None where it is zero."""
         if self.initial is None:
             return None
         return nn.functional.pad(self.initial, (0, self.state_size - self.learned_size))
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """The state (batch_size, S) before the first step: zero, or learned."""
+        """Return the state (batch_size, S) before the first step: zero, or learned."""
         restored = self.restored_state()
         if restored is None:
             return self.weight_ih.new_zeros(batch_size, self.state_size)
         return restored.expand(batch_size, -1)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as at construction."""
+        """Reinitialise all parameters."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
-        """What the step needs of the input, x (..., I) -> (..., P), for any number of steps at once."""
+        """Compute the part of the step that needs only the input, x (..., I) -> (..., P)."""
         raise NotImplementedError
 
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Compute the gates of one step, which `step` uses; a cell without gates has none to compute.
+
+        Args:
+            projected: (..., P), from `project(x)`.
+            state: (..., S), the state before the step.
+
+        Returns:
+            Gate name -> values (..., H), in the order and by the names of the equation.
+        """
+        return {}
+
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
+        """Compute the next state (B, S) from `project(x)` (B, P) and the state (B, S)."""
         raise NotImplementedError
 
     def prepare(self) -> Step:
-        """`step`, with what does not change over time computed once."""
+        """Return `step`, with everything that does not change over time computed once."""
         return self.step
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """weight_ih, weight_hh, bias_ih and bias_hh, as the kernel takes them; for cells that have one."""
+    def kernel_weights(self) -> kernels.Weights:
+        """Return the weights as the kernels take them; only cells with kernels have this."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
-        """One step of the equation.
+        """Run one step of the equation.
 
         Args:
             x: (B, I), or (I,) without a batch.
@@ -122,7 +134,7 @@ class Cell(nn.Module):
             The next state, (B, S) or (S,).
 
         Raises:
-            RuntimeError: if a shape does not fit.
+            RuntimeError: If a shape does not fit.
         """
         if x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
             raise RuntimeError(f"input must be (B, {self.input_size}) or ({self.input_size},), got {tuple(x.shape)}")
@@ -152,9 +164,9 @@ class Cell(nn.Module):
             The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
 
         Raises:
-            RuntimeError: if the number of features or the shape of the state does not fit.
-            ValueError: if the dtype or device of x or the state is not that of the weights, resets or batch_sizes do
-                not fit x, or the backend asked for cannot serve.
+            RuntimeError: If the number of features or the shape of the state does not fit.
+            ValueError: If the dtype or device of x or the state differs from that of the weights, resets or batch_sizes
+                do not fit x, or the backend asked for cannot serve.
         """
         self._recompute_weights()
         weight = self.weight_ih
@@ -165,7 +177,7 @@ class Cell(nn.Module):
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device} and the weights are on {weight.device}")
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
+            # As nn.GRU does on the CPU: a recurrence in half precision would lose its memory.
             with torch.autocast(x.device.type, enabled=False):
                 x, state = x.to(weight.dtype), None if state is None else state.to(weight.dtype)
                 return self.scan(x, state, resets, batch_sizes)
@@ -192,26 +204,15 @@ class Cell(nn.Module):
                     f"got {tuple(resets.shape)} on {resets.device}"
                 )
             resets = resets != 0
-        initial = self.restored_state()
-        if kernels.choose(self.kernel, x.device.type, x.dtype, self.hidden_size).backend != "reference":
-            assert self.kernel is not None
-            return kernels.scan(
-                self.kernel, x, state, resets, *self.kernel_weights(), initial, batch_sizes, recompute=self.recompute
-            )
-        kernels.note(self.kernel or type(self).__name__, "reference")
-        return reference.scan(
-            self.prepare(),
-            self.project(x),
-            state,
-            output_size=self.hidden_size,
-            initial=initial,
-            resets=resets,
-            batch_sizes=batch_sizes,
-            recompute=self.recompute,
-        )
+        batch = kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
+        if self.kernel is not None:
+            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
+        kernels.note(type(self).__name__, "reference")
+        inputs = batch._replace(x=self.project(x))
+        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """One step without gradients by the shortest way, where there is one; `scan` does all else.
+        """Run one step without gradients by the short road, see `kernels.cpu_step`; this is the only way into it.
 
         Args:
             x: (1, B, I).
@@ -219,26 +220,28 @@ class Cell(nn.Module):
             resets: (1, B), as in `scan`.
 
         Returns:
-            The output (1, B, H) and the next state (1, B, S); None where `scan` has to do it.
+            The output (1, B, H) and the next state (1, B, S); None where `scan` must do it.
         """
-        if self.kernel is None or not kernels.has_short_step(self.kernel, x, state, self.hidden_size):
+        if self.kernel is None or not cpu_step.serves(self.kernel, x, state, self.hidden_size):
             return None
-        weights = kernels.fixed(self, self._parameters.values())
+        weights = cpu_step.fixed(self, self._parameters.values())
         if weights is None:
             self._recompute_weights()
-            weights = kernels.unpacked(self.kernel, self.kernel_weights())
-        if weights is None:
-            return None
-        return kernels.step(self.kernel, weights, x, state, resets, None if resets is None else self.restored_state())
+            weights = cpu_step.in_place(self.kernel, self.kernel_weights())
+            if weights is None:
+                return None
+        if resets is None:
+            return cpu_step.step(weights, x, state, None)
+        return cpu_step.step(weights, x, state, resets != 0, self.restored_state())
 
     def _recompute_weights(self) -> None:
-        """Let torch's pruning and its older norms set the weights: their hooks run with `forward` alone."""
+        """Let torch's pruning and its older norms set the weights: their hooks run only with `forward`."""
         for hook in self._forward_pre_hooks.values():
             if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
                 hook(self, None)
 
     def extra_repr(self) -> str:
-        """The sizes, for `print`."""
+        """Return the sizes, for `print`."""
         return f"{self.input_size}, {self.hidden_size}"
 
 
@@ -247,13 +250,13 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
     """Promise that a module's cells keep their weights inside the `with` block, so that they act faster.
 
     A step without gradients first packs a cell's weights for the compiled CPU kernel, which takes about as long as the
-    step itself. Here they are packed once, on entry, and every single step of a layer in this thread takes them as they
-    were then: an edit made inside shows after the block, in which nothing should therefore update the weights. Whatever
-    is no such step (sequences, gradients, other devices, other backends, other threads) sees the weights as they are,
-    and so does everything outside. A generator that is suspended inside the block leaves it open for its caller.
+    step itself. Here they are packed once, on entry, and every single step of a layer in this thread uses these packed
+    weights: a change made inside the block shows only after it, so nothing should update the weights in it. Everything
+    else sees the current weights, inside and outside: sequences, gradients, other devices, backends and threads. A
+    generator that is suspended inside the block leaves it open for its caller.
 
     Args:
-        module: any module; cells without a compiled kernel, or on another device than the CPU, are left as they are.
+        module: Any module. Cells without a compiled kernel, or on another device than the CPU, are left as they are.
 
     Example:
         >>> rnn, x, h = RNN("nbrc", 10, 20), torch.randn(1, 3, 10), torch.zeros(1, 3, 20)
@@ -261,15 +264,15 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         ...     for _ in range(100):
         ...         output, h = rnn(x, h)
     """
-    packed: dict[Hashable, kernels.Packed] = {}
+    packed: dict[Hashable, cpu_step.Packed] = {}
     for cell in module.modules():
         if isinstance(cell, Cell) and cell.kernel is not None:
             with torch.no_grad():
                 cell._recompute_weights()
-                weights = kernels.pack(cell.kernel, cell.kernel_weights())
+                weights = cpu_step.pack(cell.kernel, cell.kernel_weights())
             if weights is not None:
                 packed[cell] = weights, tuple(cell._parameters.values())
-    with kernels.fix(packed):
+    with cpu_step.fix(packed):
         yield
 
 
@@ -295,14 +298,14 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
     """Check the options of the slow gate's bias.
 
     Args:
-        c_bias: a number, "chrono", or None to leave the bias as initialised.
-        t_max: the longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
-        bias: whether the cell has biases at all.
-        dtype: of the bias, in which the numbers must be finite; None is torch's default.
+        c_bias: A number, "chrono", or None to leave the bias as initialised.
+        t_max: The longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
+        bias: Whether the cell has biases at all.
+        dtype: Type of the bias, in which the numbers must be finite; None is torch's default.
 
     Raises:
-        ValueError: if they contradict each other or are out of range.
-        TypeError: if bias is neither True nor False.
+        ValueError: If they contradict each other or are out of range.
+        TypeError: If bias is neither True nor False.
     """
     check_switch("bias", bias)
     if c_bias is None:

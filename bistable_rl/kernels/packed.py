@@ -1,11 +1,11 @@
-"""Whether packed sequences are what they say: a wrong size would be read as memory that nobody wrote."""
+"""Checks of packed sequences: with a wrong size a kernel would read memory that nobody wrote."""
 
 import torch
 from torch import Tensor
 
 
 def require(condition: Tensor, problem: str) -> None:
-    """Raise a ValueError with this problem unless the condition, one bool, is true; a RuntimeError where compiled."""
+    """Raise a ValueError with this problem unless the condition, one bool, is true; a RuntimeError in compiled code."""
     if torch.compiler.is_compiling():  # the graph cannot branch on data, but it can stop
         torch._assert_async(condition, problem)
     elif not condition:
@@ -16,11 +16,11 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int) -> None:
     """Check the sizes of packed sequences.
 
     Args:
-        batch_sizes: how many sequences reach each step, as in a `PackedSequence`.
-        rows: N, the rows of all sequences.
+        batch_sizes: How many sequences reach each step, as in a `PackedSequence`.
+        rows: N, the number of rows of all sequences.
 
     Raises:
-        ValueError: unless it is (T,) int64 on the CPU, T >= 1, positive, never growing, and adds up to N.
+        ValueError: If it is not (T,) int64 on the CPU, T >= 1, positive, never growing and N in sum.
     """
     if batch_sizes.dim() != 1 or batch_sizes.dtype != torch.int64 or not batch_sizes.is_cpu:
         raise ValueError(
@@ -42,15 +42,15 @@ def check_batch_sizes(batch_sizes: Tensor, rows: int) -> None:
 
 
 def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, batch_size: int) -> None:
-    """Check how the sequences were sorted.
+    """Check the order in which the sequences were sorted.
 
     Args:
-        sorted_indices: (B,), which sequence stands in which place; None if they were not sorted.
+        sorted_indices: (B,), the sequence at each place; None if they were not sorted.
         unsorted_indices: (B,), the inverse; None if they were not sorted.
         batch_size: B.
 
     Raises:
-        ValueError: unless each is a permutation of 0 .. B-1, and one the inverse of the other.
+        ValueError: If they are not permutations of 0 .. B-1, and inverse to each other.
     """
     for name, indices in (("sorted_indices", sorted_indices), ("unsorted_indices", unsorted_indices)):
         if indices is None or indices.is_meta:

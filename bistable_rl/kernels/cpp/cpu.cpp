@@ -22,23 +22,26 @@
 
 enum { KIND_BRC, KIND_NBRC, KIND_GRU, KIND_LSTM };
 
-// Raised, here and in cpu.py, with every change to what passes between the two: a binary built from older sources is
+// Raised, here and in cpu.py, with every change of the interface between the two: a binary built from older sources is
 // then refused, instead of reading memory that is not there.
-enum { INTERFACE = 3 };
+enum { INTERFACE = 4 };
 
-// What a call returns, here and in cpu.py.
+// The status that a call returns, here and in cpu.py.
 enum { OK, NO_MEMORY };
 
-// One call. cpu.py holds the same list. Pointers may be null where the argument is optional.
+// One call; `Call` in cpu.py has the same fields. Pointers may be null where the argument is optional.
 struct Call {
     int64_t kind, bytes;  // of a number: 4 or 8
     int64_t T, B, N, I, H, threads, recompute, bias_ih_size;
-    const int64_t* batch_sizes;
+    const void *x, *state;
     const uint8_t* resets;
-    const void *x, *state, *initial, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *packed;
-    void *outputs, *final_state, *saved;
-    const void *grad_outputs, *grad_final;
+    const void* initial;
+    const int64_t* batch_sizes;
+    const void *weight_ih, *weight_hh, *bias_ih, *bias_hh;
+    void *outputs, *last_state, *saved;
+    const void *grad_outputs, *grad_last;
     void *grad_x, *grad_state, *grad_weight_ih, *grad_weight_hh, *grad_bias_ih, *grad_bias_hh, *grad_initial;
+    const void* packed;
 };
 
 // ---- memory ---------------------------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ static char* workspace(size_t bytes) {
 }
 
 // Asks for pages of 2 MB under a large new tensor: with pages of 4 KB, a third of nBRC's time goes into first touching
-// what it saves. Only a hint, and only where the system leaves the choice to the program.
+// the memory that it saves. Only a hint, and only where the system leaves the choice to the program.
 static void prefer_large_pages(void* begin, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
     const uintptr_t page = (uintptr_t)2 << 20;
@@ -92,7 +95,7 @@ static void prefer_large_pages(void* begin, size_t bytes) {
 
 typedef void (*GompParallel)(void (*)(void*), void*, unsigned, unsigned);
 static GompParallel gomp_parallel = 0;
-static bool forked = false;  // a child has none of the threads that its runtime believes in, and would wait for them
+static bool forked = false;  // a child lacks the threads that its runtime believes to have, and would wait for them
 
 struct Team {
     void (*task)(void*, int);
@@ -131,7 +134,7 @@ static void run_team(void* argument) {
 }
 
 // Runs task(context, 0 ... count - 1). The team always has the size that torch uses: a smaller one would make the
-// runtime dismiss threads and start them anew for torch's next call.
+// runtime dismiss threads and start new ones for torch's next call.
 static void parallel(void (*task)(void*, int), void* context, int count, int threads) {
     Team team = {task, context, count, {0}};
     if (count > 1 && threads > 1 && gomp_parallel && !forked)
@@ -210,7 +213,7 @@ static int chosen = 0;
 // ---- packed parameters, kept by the caller --------------------------------------------------------------------
 
 struct alignas(64) PackedHeader {
-    Call call;           // kind, bytes, I and H; nothing points at the parameters any more
+    Call call;           // kind, bytes, I and H; no pointer to the parameters remains
     const Table* table;  // whose layout the parameters have
 };
 
@@ -260,19 +263,19 @@ void brl_pack(const Call* call, void* to) {
 
 // One step with packed parameters; `outputs` may be null. Returns as brl_forward.
 int brl_step(const void* packed, const void* x, const void* state, const uint8_t* resets, const void* initial,
-             void* outputs, void* final_state, int64_t B, int64_t threads) {
+             void* outputs, void* last_state, int64_t B, int64_t threads) {
     const PackedHeader* header = (const PackedHeader*)packed;
     Call call = header->call;
     call.T = 1, call.B = call.N = B, call.threads = threads;
     call.x = x, call.state = state, call.resets = resets, call.initial = initial;
-    call.outputs = outputs, call.final_state = final_state, call.packed = header + 1;
+    call.outputs = outputs, call.last_state = last_state, call.packed = header + 1;
     return header->table->forward[call.bytes == 8](&call);
 }
 
-// One step with parameters as they are now: they are packed for this step alone, into the workspace.
+// One step with unpacked parameters: they are packed for this step alone, into the workspace.
 int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bias_ih_size, const void* weight_ih,
                   const void* weight_hh, const void* bias_ih, const void* bias_hh, const void* x, const void* state,
-                  const uint8_t* resets, const void* initial, void* outputs, void* final_state, int64_t B,
+                  const uint8_t* resets, const void* initial, void* outputs, void* last_state, int64_t B,
                   int64_t threads) {
     Call call;
     memset(&call, 0, sizeof call);
@@ -280,7 +283,7 @@ int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bia
     call.weight_ih = weight_ih, call.weight_hh = weight_hh, call.bias_ih = bias_ih, call.bias_hh = bias_hh;
     call.T = 1, call.B = call.N = B, call.threads = threads;
     call.x = x, call.state = state, call.resets = resets, call.initial = initial;
-    call.outputs = outputs, call.final_state = final_state;
+    call.outputs = outputs, call.last_state = last_state;
     return brl_forward(&call);
 }
 }
@@ -288,7 +291,7 @@ int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bia
 // ---- the module -----------------------------------------------------------------------------------------------
 
 #if defined(PYTHON_API_VERSION)
-// cpu.py reaches the functions above through ctypes, except the steps: there ctypes would cost half as much as the work.
+// cpu.py calls the functions above through ctypes, except the steps: there ctypes would cost half as much as the work.
 
 static bool read_integers(PyObject* const* arguments, Py_ssize_t count, Py_ssize_t wanted, int64_t* values) {
     if (count != wanted) {
@@ -299,7 +302,7 @@ static bool read_integers(PyObject* const* arguments, Py_ssize_t count, Py_ssize
     return !PyErr_Occurred();
 }
 
-// step(packed, x, state, resets, initial, outputs, final_state, B, threads): addresses, then numbers, as of brl_step.
+// step(packed, x, state, resets, initial, outputs, last_state, B, threads): addresses, then numbers, as of brl_step.
 static PyObject* step(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     int64_t v[9];
     if (!read_integers(arguments, count, 9, v)) return 0;

@@ -1,12 +1,12 @@
 // The equations of one step, elementwise, for n rows of a batch: forward, and backward through them. A row of P holds
-// the blocks of a cell side by side, each `padded` wide: pre-activations first, then whatever replaces them.
+// the blocks of a cell side by side, each `padded` wide: first the pre-activations, then the values that replace them.
 //   brc, nbrc   a, c, candidate      gru   q = W_n h + b, r, z, n      lstm   i, f, g, o
 // (q first, so that the blocks which W_hh feeds are contiguous, and those which W_ih feeds too.)
 
 // c = σ(x), through tanh; 1 - c is .5 - .5 tanh(x / 2), with no cancellation.
 INLINE vec sigmoid(vec x) { return .5f * tanh_(.5f * x) + .5f; }
 
-// Where a row of `n` numbers is written: straight to its place if that has the padding, else through `scratch`.
+// The place where a row of `n` numbers is written: the target itself if it has the padding, else `scratch`.
 INLINE real* target_row(real* place, int64_t row, int64_t H, int64_t padded, real* scratch) {
     return place && H == padded ? place + row * H : scratch;
 }
@@ -164,7 +164,7 @@ FUNCTION void lstm_forward(const Step* s) {
     }
 }
 
-// Pre-activations to gates, in place: for the backward pass that was left without them.
+// Pre-activations to gates, in place, for a backward pass for which the gates were not saved.
 FUNCTION void activate(int kind, real* P, int64_t ldp, const real* h_before, int64_t ldh, int64_t rows, int64_t J) {
     for (int64_t b = 0; b < rows; ++b, P += ldp, h_before += ldh)
         for (int64_t j = 0; j < J; j += LANES) {
@@ -183,8 +183,8 @@ FUNCTION void activate(int kind, real* P, int64_t ldp, const real* h_before, int
 }
 
 // ---- backward -------------------------------------------------------------------------------------------------
-// h (and c) hold the gradient of the state after the step, less what comes from the outputs, and end up with that of
-// the state before it, less what W_hh brings.
+// h (and c) hold the gradient of the state after the step, without the part from the outputs; they end up with that of
+// the state before it, without the part through W_hh.
 
 FUNCTION void nbrc_backward(const Step* s) {
     const int64_t J = s->padded;
@@ -246,8 +246,8 @@ FUNCTION void lstm_backward(const Step* s) {
     }
 }
 
-// Recomputes the gates from h before the step. Rows are taken by eights, units outermost, so that the gradients of
-// the parameters are loaded and stored once for eight rows; and among the eight by twos, for tanh_all.
+// Recomputes the gates from h before the step. Rows are taken eight at a time, with units in the outermost loop, so
+// that the gradients of the parameters are loaded and stored once for eight rows; and two at a time for tanh_all.
 static const int64_t GROUP = 8;
 struct BrcSums {
     vec ua, uc, uh, ba, bc, bh, wa, wc;

@@ -1,9 +1,9 @@
-// The two matrix products everything else is made of. Written out because the sizes are small and always the same:
-// a general BLAS packs its operands at every call, and reaches a third of this on them.
+// The two matrix products that everything else is made of. They are written by hand because the sizes are small and
+// always the same: a general BLAS packs its operands at every call, and reaches a third of this speed on them.
 
 static const int64_t TILE_ROWS = 6, BLOCK_K = 128;  // a block of a panel, BLOCK_K deep, is 32 KB: it stays in the L1 cache
 
-// What a tile starts from.
+// The values that a tile starts from.
 enum Start { FROM_C, FROM_BIAS };
 
 // C (R rows, V vectors) = start + A (R, k) W (k, V vectors), for constant R and V: R * V registers accumulate.
@@ -85,7 +85,7 @@ static const OuterFunction outers[2][6] = {NAMES(outer, 1), NAMES(outer, 2)};
 #undef TILES
 #undef NAMES
 
-// Rows are dealt to tiles evenly: 8 rows are 4 + 4, not 6 + 2, which would leave registers idle.
+// Rows are spread evenly over tiles: 8 rows are 4 + 4, not 6 + 2, which would leave registers idle.
 INLINE int next_rows(int64_t rows_left) {
     const int64_t groups = (rows_left + TILE_ROWS - 1) / TILE_ROWS;
     return (int)((rows_left + groups - 1) / groups);
@@ -126,7 +126,7 @@ FUNCTION void matmul_outer(const real* A, int64_t lda, int64_t rows, const real*
     }
 }
 
-// Where element (k, column) of a packed (depth, columns) matrix lies.
+// The place of element (k, column) of a packed (depth, columns) matrix.
 INLINE int64_t packed_index(int64_t k, int64_t column, int64_t depth, int64_t columns) {
     const int64_t c = column / PANEL * PANEL;
     const int64_t width = columns - c < PANEL ? columns - c : PANEL;

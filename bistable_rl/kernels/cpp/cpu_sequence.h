@@ -1,8 +1,8 @@
 // A whole sequence, forward and backward.
 //
 // Each worker owns a range of the batch and never waits for another. It cuts time into chunks so short that a chunk's
-// pre-activations stay in its L2 cache: projects the chunk's input, runs its steps, goes on. Backward, the gradients
-// of the parameters are summed by each worker for itself, and in the workers' order at the end.
+// pre-activations stay in its L2 cache: it projects the chunk's input, runs its steps, and goes on to the next. In the
+// backward pass each worker sums its own gradients of the parameters; at the end they are summed in the workers' order.
 
 static const int64_t CHUNK_BYTES = 256 * 1024, SLICE_ROWS = 128;
 
@@ -104,7 +104,7 @@ FUNCTION void pack_weights(const Call* call, const Sizes* z, Weights* w) {
         pack_gate(w->recurrent, w_hh, z, recurrent_gate(z, b), b, z->recurrent, H);
 }
 
-// For the way back: panels of W itself, gate by gate along k, each gate's rows padded: (blocks * padded, columns).
+// For the backward pass: panels of W itself, gate by gate along k, each gate's rows padded: (blocks * padded, columns).
 FUNCTION void pack_back(real* to, const real* from, int64_t H, int64_t J, const int64_t* gates, int64_t blocks,
                         int64_t width, int64_t columns) {
     const int64_t depth = blocks * J;
@@ -138,7 +138,7 @@ struct Job {
     const Call* call;
     Sizes z;
     Weights w;
-    real *back_input, *back_recurrent;  // W_ih, W_hh packed for the way back
+    real *back_input, *back_recurrent;  // W_ih, W_hh packed for the backward pass
     real *initial, *zeros;              // h | c (2, padded) that a reset restores; a row of zeros
     int64_t* offsets;                   // packed sequences: first row of each step
     int64_t rows;                       // that a chunk holds
@@ -158,7 +158,7 @@ INLINE int64_t saved_stride(const Sizes* z, bool recompute) {
     return (recompute ? z->kind == KIND_LSTM : kept) * z->padded;
 }
 
-// Lays a call out in memory: once to measure, once for good.
+// Lays a call out in memory: once to measure the size, once to place the pieces.
 FUNCTION void lay_out(Carver* c, Job* job, bool backward) {
     const Sizes* z = &job->z;
     const Call* call = job->call;
@@ -216,14 +216,14 @@ FUNCTION void share_out(Job* job) {
     }
 }
 
-// Everything both directions begin with. False if there is no memory.
+// The beginning of both directions. False if there is no memory.
 FUNCTION bool prepare(Job* job, const Call* call, bool backward) {
     memset(job, 0, sizeof(Job));
     job->call = call;
     find_sizes(&job->z, (int)call->kind, call->T, call->B, call->I, call->H);
     const Sizes* z = &job->z;
     const int64_t N = call->N;
-    // A second thread takes 10 to 50 µs to wake where it slept: below 50 µs of work one is faster, and steadier.
+    // A second thread takes 10 to 50 µs to wake: below 50 µs of work one thread is faster, and steadier.
     const double work = 2. * (double)N * z->H * (z->in_blocks * (double)z->I + z->recurrent * (double)z->H + 40);
     int64_t workers = call->threads < z->B ? call->threads : z->B;
     if (work < 1e7) workers = 1;
@@ -301,8 +301,8 @@ FUNCTION void forward_slice(const Job* job, Worker* w, int64_t first, int64_t la
     real* saved = kept ? (real*)call->saved : 0;
     const real* state = (const real*)call->state;
     for (int64_t i = 0; i < last - first; ++i) {
-        const real* row = state ? state + (first + i) * width : job->initial;
-        set_state(w->h, w->c, z->ldh, i, row, state ? row + H : job->initial + J, H, J);
+        const real* row = state + (first + i) * width;
+        set_state(w->h, w->c, z->ldh, i, row, row + H, H, J);
     }
 
     Step s;
@@ -345,10 +345,10 @@ FUNCTION void forward_slice(const Job* job, Worker* w, int64_t first, int64_t la
             }
         }
     }
-    real* final_state = (real*)call->final_state;
+    real* last_state = (real*)call->last_state;
     for (int64_t i = 0; i < last - first; ++i) {
-        memcpy(final_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
-        if (w->c) memcpy(final_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
+        memcpy(last_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
+        if (w->c) memcpy(last_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
     }
 }
 
@@ -396,13 +396,13 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
     const bool recompute = call->recompute != 0;
     const int64_t width = lstm ? 2 * H : H, kept = saved_stride(z, recompute);
     const real *state = (const real*)call->state, *outputs = (const real*)call->outputs;
-    const real *grad_final = (const real*)call->grad_final, *grad_outputs = (const real*)call->grad_outputs;
+    const real *grad_last = (const real*)call->grad_last, *grad_outputs = (const real*)call->grad_outputs;
     const real* saved = (const real*)call->saved;
     const real* cells = lstm ? saved + (recompute ? 0 : 4 * J) : 0;
     const int64_t height = last - first;
     for (int64_t i = 0; i < height; ++i) {
-        const real* row = grad_final ? grad_final + (first + i) * width : job->zeros;
-        set_state(w->h, w->c, z->ldh, i, row, grad_final ? row + H : job->zeros, H, J);
+        const real* row = grad_last ? grad_last + (first + i) * width : job->zeros;
+        set_state(w->h, w->c, z->ldh, i, row, grad_last ? row + H : job->zeros, H, J);
     }
 
     Step s;
@@ -419,7 +419,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
         for (t = end; t > 0 && (t == end || rows + active(job, t - 1, first, last) <= job->rows);)
             rows += active(job, --t, first, last);
 
-        // What the steps need: the input, and the state before each (brc takes the states where they are).
+        // The input, and the state before each step (brc takes the states where they are).
         int64_t row = 0;
         for (int64_t i = t; i < end && !fused; ++i, row += n) {
             n = active(job, i, first, last);
@@ -431,7 +431,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
                     ;
                 else if (i)
                     h = outputs + (before + b) * H, c = lstm ? cells + (before + b) * kept : 0;
-                else if (state)
+                else
                     h = state + (first + b) * width, c = h + H;
                 copy_in(w->h_before + (row + b) * z->ldh, h, H, J);
                 if (lstm) copy_in(w->c_before + (row + b) * z->ldh, c, H, J);
@@ -454,7 +454,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
             if (brc) {
                 const int64_t before = i ? step_offset(job, i - 1) + first : 0;
                 for (int64_t b = 0; b < n; ++b) {
-                    const real* h = i ? outputs + (before + b) * H : state ? state + (first + b) * H : job->initial;
+                    const real* h = i ? outputs + (before + b) * H : state + (first + b) * H;
                     if (call->resets && call->resets[place + b]) h = job->initial;
                     if (H != J) copy_in(w->h_before + b * z->ldh, h, H, J), h = w->h_before + b * z->ldh;
                     w->before_rows[b] = h;
@@ -497,7 +497,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
             matmul_outer(w->P + (z->in_first + b) * J, z->ldp, H, w->x, z->ldx, z->x_padded, rows,
                          w->grad_ih + b * H * z->ldx, z->ldx);
         if (!call->grad_x) continue;
-        // x has served: its gradient takes its place.
+        // x is no longer needed: its gradient replaces it.
         for (int64_t r = 0; r < rows; ++r) memset(w->x + r * z->ldx, 0, z->x_padded * sizeof(real));
         matmul(w->P + z->in_first * J, z->ldp, rows, z->in_blocks * J, job->back_input, z->x_padded, w->x, z->ldx, 0);
         row = 0;
@@ -510,13 +510,8 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
     }
     real* grad_state = (real*)call->grad_state;
     for (int64_t i = 0; i < height; ++i) {
-        if (grad_state) {
-            memcpy(grad_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
-            if (lstm) memcpy(grad_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
-        } else {
-            add_row(w->grad_initial, w->h + i * z->ldh, J);
-            if (lstm) add_row(w->grad_initial + J, w->c + i * z->ldh, J);
-        }
+        memcpy(grad_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
+        if (lstm) memcpy(grad_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
     }
 }
 
@@ -531,7 +526,7 @@ FUNCTION void backward_worker(void* context, int index) {
     if (w->grad_u) memset(w->grad_u, 0, z->blocks * J * row);
     if (w->grad_ih) memset(w->grad_ih, 0, z->in_blocks * z->H * z->ldx * row);
     if (w->grad_hh) memset(w->grad_hh, 0, z->recurrent * z->H * z->ldh * row);
-    // The padding of a row of x is a factor in the gradients: whatever lies there must not be NaN.
+    // The padding of a row of x is a factor in the gradients, so it must not hold NaN.
     for (int64_t r = 0; r < job->rows && !z->thin; ++r)
         memset(w->x + r * z->ldx + z->I, 0, (z->x_padded - z->I) * row);
     for (int64_t b = w->first; b < w->last; b += job->slice_rows)

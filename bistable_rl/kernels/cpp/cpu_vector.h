@@ -3,7 +3,7 @@
 //   VECTOR_BYTES    width of a register
 //   PANEL_VECTORS   how many vectors wide a tile of the matrix product is (so that 6 rows of it fill the registers)
 //   TARGET          the function attribute that allows the instruction set
-// GCC's vector types give one text for every instruction set; nothing here is a template, since the attribute of
+// GCC's vector types give one source for every instruction set. Nothing here is a template, because the attribute of
 // an instantiated template is not reliable.
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
@@ -35,11 +35,11 @@ INLINE vec upper(vec a, vec b) { return a > b ? a : b; }
 #endif
 
 // tanh(x) = x P(x²) / Q(x²), P and Q of degree 4, fitted to the smallest greatest relative error on [0, 9.02]: 2e-8,
-// 3e-7 once rounded. Beyond, P / Q rises above 1, at 9.6 by more than it is wrong; so a saturated gate is exactly 1
-// after the last clamp, and keeps what it should keep for ever. NaN stays NaN.
+// 3e-7 once rounded. Beyond, P / Q rises above 1, at 9.6 by more than its error; so a saturated gate is exactly 1
+// after the last clamp, and its unit keeps its memory for ever. NaN stays NaN.
 //
 // One tanh is a chain of some 60 cycles, and three of them one after the other fill the window in which the processor
-// looks for work that could go on meanwhile: so each operation is done for all `n` vectors before the next.
+// looks for independent work: so each operation is done for all `n` vectors before the next.
 INLINE void tanh_all(vec* x, const int n) {
     vec u[TANHS], p[TANHS], q[TANHS];
 #define EACH _Pragma("GCC unroll 4") for (int i = 0; i < n; ++i)
