@@ -23,10 +23,10 @@ from bistable_rl.agents.make_env import ANALYSIS, close, derived_seed, make_vec_
 from bistable_rl.agents.record import record
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
+from bistable_rl.rnn import RNN
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
 from bistable_rl.runs.schema import Benchmark, Experiment
-from bistable_rl.stack import RNN
 
 LONGEST = 2_000
 """Steps after which an agent's episode is cut."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from bistable_rl.cells import Cell
-from bistable_rl.stack import RNN
+from bistable_rl.rnn import RNN
 
 EPSILON = 1e-4
 """States nearer than this are one attractor."""

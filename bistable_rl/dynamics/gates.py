@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bistable_rl.cells import BRCCell, Cell, GRUCell, LSTMCell, NBRCCell
 from bistable_rl.dynamics.attractors import one_way
-from bistable_rl.stack import RNN
+from bistable_rl.rnn import RNN
 
 Gates = tuple[Tensor | None, Tensor]
 """a, or None for a cell that has no feedback gain, and c; each (..., H)."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bistable_rl.dynamics.attractors import one_way
 from bistable_rl.dynamics.gates import gate_trace, gates_of
-from bistable_rl.stack import RNN
+from bistable_rl.rnn import RNN
 
 
 @torch.no_grad()

@@ -28,10 +28,10 @@ from bistable_rl.dynamics.attractors import (
     vaa_star,
 )
 from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.rnn import RNN
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
 from bistable_rl.runs.schema import WarmupConfig
-from bistable_rl.stack import RNN
 
 TARGET = 0.95
 """The VAA* that is aimed at; 1 would push states apart for ever."""
