@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 LINES = ("-", "--", "-.", ":")
 """Of layers 1, 2, 3, 4, and over again."""
-GATE = {"brc": "c", "nbrc": "c", "gru": "z", "lstm": "f"}
-"""What the cells' own equations call the gate that keeps the state."""
 SHARE = "share of units\nwith a > 1"
 
 
@@ -31,7 +29,7 @@ def _layers(axes: Axes, x: np.ndarray, values: np.ndarray, cell: str) -> None:
 def quantities(trace: GateTrace) -> dict[str, np.ndarray]:
     """Return what is drawn of a trace, by its label: (L, T, n) each."""
     shown = {} if trace.bistable is None else {SHARE: trace.bistable}
-    return shown | {f"mean {GATE[trace.cell]}": trace.mean_c}
+    return shown | {f"mean {trace.gate}": trace.mean_c}
 
 
 def draw_episode(

@@ -10,7 +10,7 @@ from bistable_rl.analysis import analysis_figures
 from bistable_rl.analysis.align import Aligned, align, at, observations
 from bistable_rl.analysis.trained import LONGEST, Subject, cue_and_noise, read_subject
 from bistable_rl.dynamics.attractors import attractors
-from bistable_rl.dynamics.gates import GateTrace, gate_trace, gates_of
+from bistable_rl.dynamics.gates import GateTrace, gate_trace, slow_gate
 from bistable_rl.dynamics.memory import survival, time_constants
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs import run as runs
@@ -37,7 +37,7 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
     """
     subject = read_subject(run, episodes)
     try:
-        gates_of(subject.rnn.cell)
+        slow_gate(subject.rnn)
     except ValueError as error:
         raise UserError(f"{run}: {one_sentence(error)}") from None
     if out.is_relative_to(run):
@@ -85,7 +85,7 @@ def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], li
         share = (
             "" if trace.bistable is None else f"{trace.bistable[layer][going].mean():.1%} of units bistable (a > 1), "
         )
-        gate = analysis_figures.GATE[trace.cell]
+        gate = trace.gate
         lines.append(f"layer {layer + 1}: {share}mean {gate} {trace.mean_c[layer][going].mean():.3f}, over all steps")
     if subject.marked is not None:
         seen = observations(trace.bistable, trace.mean_c, subject.marked, subject.answer)

@@ -88,6 +88,11 @@ class Cell(nn.Module):
         return self.hidden_size
 
     @property
+    def memory(self) -> slice:
+        """The entries of the state in which the units keep their memory: those of h."""
+        return slice(0, self.hidden_size)
+
+    @property
     def learned_size(self) -> int:
         """Number of the first entries of the initial state that `learn_initial_state` learns; the others stay 0."""
         return self.state_size

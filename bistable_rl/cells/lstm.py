@@ -51,6 +51,11 @@ class LSTMCell(Cell):
         """2H, of h|c."""
         return 2 * self.hidden_size
 
+    @property
+    def memory(self) -> slice:
+        """The entries of c."""
+        return slice(self.hidden_size, 2 * self.hidden_size)
+
     def reset_parameters(self) -> None:
         """Reinitialise all parameters."""
         super().reset_parameters()
