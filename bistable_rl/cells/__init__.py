@@ -3,7 +3,7 @@
 import difflib
 import inspect
 
-from bistable_rl.cells.base import Cell, check_switch
+from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import BRCCell
 from bistable_rl.cells.goru import GORUCell
 from bistable_rl.cells.gru import GRUCell
@@ -13,6 +13,7 @@ from bistable_rl.cells.lstm import LSTMCell
 from bistable_rl.cells.nbrc import NBRCCell
 from bistable_rl.cells.pbrc import PBRCCell
 from bistable_rl.cells.plastic_gru import PlasticGRUCell
+from bistable_rl.checks import check_bool
 
 CELLS: dict[str, type[Cell]] = {
     "brc": BRCCell,
@@ -94,7 +95,7 @@ def check_options(name: str, options: dict[str, object]) -> None:
         if option not in known:
             raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), list(known))}")
         if isinstance(known[option], bool):
-            check_switch(option, value)
+            check_bool(option, value)
 
 
 def _choices(name: str, choices: list[str]) -> str:

@@ -16,6 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
+from bistable_rl.checks import check_bool, check_int
 from bistable_rl.kernels import reference
 from bistable_rl.kernels.reference import Step
 
@@ -56,10 +57,10 @@ class Cell(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
-        check_switch("recompute", recompute)
-        check_switch("learn_initial_state", learn_initial_state)
+        check_int("input_size", input_size, 1)
+        check_int("hidden_size", hidden_size, 1)
+        check_bool("recompute", recompute)
+        check_bool("learn_initial_state", learn_initial_state)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self._state_size = state_size
@@ -273,24 +274,6 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def check_size(name: str, size: object) -> None:
-    """Raise a ValueError that names the size and its value, unless it is a positive integer."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{name} must be a positive integer, got {size!r}")
-
-
-def check_switch(name: str, value: object) -> None:
-    """Raise a TypeError that names the switch and its value, unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-
-
-def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the option, the value and the choices, unless the value is one of them."""
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
-
-
 def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool, dtype: torch.dtype | None) -> None:
     """Check the options of the slow gate's bias.
 
@@ -304,7 +287,7 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
         ValueError: if they contradict each other or are out of range.
         TypeError: if bias is neither True nor False.
     """
-    check_switch("bias", bias)
+    check_bool("bias", bias)
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")

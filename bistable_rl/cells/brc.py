@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_slow_gate, check_switch, fill_slow_gate
+from bistable_rl.cells.base import Cell, check_slow_gate, fill_slow_gate
+from bistable_rl.checks import check_bool
 
 
 class BRCCell(Cell):
@@ -59,7 +60,7 @@ class BRCCell(Cell):
             input_size, hidden_size, hidden_size, learn_initial_state=learn_initial_state, device=device, dtype=dtype
         )
         check_slow_gate(c_bias, t_max, bias, dtype)
-        check_switch("candidate_bias", candidate_bias)
+        check_bool("candidate_bias", candidate_bias)
         if candidate_bias and not bias:
             raise ValueError("candidate_bias=True needs bias=True")
         H = hidden_size

@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import check_size
 from bistable_rl.cells.hebbian import HebbianCell
+from bistable_rl.checks import check_int
 
 
 class HalfPBRCCell(HebbianCell):
@@ -56,7 +56,7 @@ class HalfPBRCCell(HebbianCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("hidden_size", hidden_size)
+        check_int("hidden_size", hidden_size, 1)
         if hidden_size % 2:
             raise ValueError(f"half-plastic PBRC's hidden_size must be even, got {hidden_size}")
         super().__init__(

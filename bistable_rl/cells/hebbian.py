@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_size, check_slow_gate, fill_slow_gate
+from bistable_rl.cells.base import Cell, check_slow_gate, fill_slow_gate
+from bistable_rl.checks import check_int
 
 
 class HebbianCell(Cell):
@@ -54,7 +55,7 @@ class HebbianCell(Cell):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
-        check_size("hidden_size", hidden_size)
+        check_int("hidden_size", hidden_size, 1)
         super().__init__(
             input_size,
             hidden_size,

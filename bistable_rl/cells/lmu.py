@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_size, check_switch
+from bistable_rl.cells.base import Cell
+from bistable_rl.checks import check_bool, check_int
 
 
 class LMUCell(Cell):
@@ -64,9 +65,9 @@ class LMUCell(Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("hidden_size", hidden_size)
-        check_size("memory_size", memory_size)
-        check_switch("bias", bias)
+        check_int("hidden_size", hidden_size, 1)
+        check_int("memory_size", memory_size, 1)
+        check_bool("bias", bias)
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         super().__init__(

@@ -16,7 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, fill_gates, fill_slow_gate
+from bistable_rl.cells.base import Cell, check_slow_gate, fill_gates, fill_slow_gate
+from bistable_rl.checks import check_choice
 
 
 class LSTMCell(Cell):

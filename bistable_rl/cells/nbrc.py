@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, check_switch, fill_slow_gate
+from bistable_rl.cells.base import Cell, check_slow_gate, fill_slow_gate
 from bistable_rl.cells.brc import full_bias
+from bistable_rl.checks import check_bool, check_choice
 
 
 class NBRCCell(Cell):
@@ -70,7 +71,7 @@ class NBRCCell(Cell):
         )
         check_choice("recurrent_init", recurrent_init, ("glorot", "orthogonal"))
         check_slow_gate(c_bias, t_max, bias, dtype)
-        check_switch("candidate_bias", candidate_bias)
+        check_bool("candidate_bias", candidate_bias)
         if candidate_bias and not bias:
             raise ValueError("candidate_bias=True needs bias=True")
         H = hidden_size
