@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from bistable_rl.agents.distributions import Categorical, DiagGaussian
 from bistable_rl.agents.features import Features
 from bistable_rl.cells import Cell
-from bistable_rl.cells.base import check_size
+from bistable_rl.checks import check_int
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.capacity import check_memory, layers_bytes
@@ -163,7 +163,7 @@ class RecurrentPolicy(RecurrentActorCriticPolicy):
             )
         heads = list(net_arch or [])
         for name, size in [("hidden_size", hidden_size), ("num_layers", num_layers), *(("net_arch", w) for w in heads)]:
-            check_size(name, size)
+            check_int(name, size, 1)
         given: dict[str, Any] = {
             "action_bias": action_bias or [],
             "log_std_init": log_std_init,

@@ -17,13 +17,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import gae, save_load
 from bistable_rl.agents.buffer import Rollout
-from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.flat_gradient import Gradient
@@ -31,6 +30,7 @@ from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sequences import Packed
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
+from bistable_rl.checks import check_int, check_number, check_positive
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs.capacity import check_memory
@@ -120,20 +120,20 @@ class RecurrentPPO(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         device = check_torch_device(device)
-        check_whole("n_steps", n_steps, 1)
-        check_whole("batch_size", batch_size, 1)
-        check_whole("n_epochs", n_epochs, 1)
-        check_whole("stats_window_size", stats_window_size, 1)
+        check_int("n_steps", n_steps, 1)
+        check_int("batch_size", batch_size, 1)
+        check_int("n_epochs", n_epochs, 1)
+        check_int("stats_window_size", stats_window_size, 1)
         if bptt_length is not None:
-            check_whole("bptt_length", bptt_length, 1, why=", or None for no limit")
-        check_whole("burn_in", burn_in, 0, min(bptt_length or n_steps, n_steps), ", the longest sequence")
-        check_number("gamma", gamma, most=1)
-        check_number("gae_lambda", gae_lambda, most=1)
+            check_int("bptt_length", bptt_length, 1, why=", or None for no limit")
+        check_int("burn_in", burn_in, 0, min(bptt_length or n_steps, n_steps), ", the longest sequence")
+        check_number("gamma", gamma, maximum=1)
+        check_number("gae_lambda", gae_lambda, maximum=1)
         check_number("vf_coef", vf_coef)
         check_positive("max_grad_norm", max_grad_norm)
         if target_kl is not None:
             check_positive("target_kl", target_kl)
-        check_schedule("learning_rate", learning_rate, positive=True)
+        _schedule("learning_rate", learning_rate, positive=True)
         if isinstance(policy, str) and policy not in self.policy_aliases:
             raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
@@ -175,11 +175,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         )
         self.batch_size = batch_size
         self.n_epochs = n_epochs
-        self.clip_range = check_schedule("clip_range", clip_range, positive=True)
+        self.clip_range = _schedule("clip_range", clip_range, positive=True)
         self.clip_range_vf = None
         if clip_range_vf is not None:
-            self.clip_range_vf = check_schedule("clip_range_vf", clip_range_vf, positive=True)
-        self.entropy_schedule = check_schedule("ent_coef", ent_coef, positive=False)
+            self.clip_range_vf = _schedule("clip_range_vf", clip_range_vf, positive=True)
+        self.entropy_schedule = _schedule("ent_coef", ent_coef, positive=False)
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         self.bptt_length = bptt_length
@@ -573,3 +573,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _refresh(self) -> None:
         self._last_state, staleness = self.rollout_buffer.refresh(self.policy, self._last_state)
         self.logger.record_mean("train/state_staleness", staleness)
+
+
+def _schedule(name: str, value: Any, *, positive: bool) -> FloatSchedule:
+    """Return a schedule from a function of the remaining progress, or from a number above 0 or of at least 0."""
+    if not callable(value):
+        value = check_positive(name, value) if positive else check_number(name, value)
+    return FloatSchedule(value)

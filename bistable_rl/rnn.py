@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from bistable_rl.cells import Cell, check_options, get_cell
 from bistable_rl.cells.backwards import scan_backwards
-from bistable_rl.cells.base import check_size, check_switch
 from bistable_rl.cells.options import BRCOptions, GatedOptions, GRUOptions, LMUOptions, NBRCOptions, show_options
+from bistable_rl.checks import check_bool, check_int
 from bistable_rl.kernels.packed import check_batch_sizes, check_order, require
 
 __all__ = [
@@ -89,9 +89,9 @@ class RNN(nn.Module):
         super().__init__()
         make, options = get_cell(cell), dict(cell_kwargs or {})
         check_options(cell, options)
-        check_size("num_layers", num_layers)
+        check_int("num_layers", num_layers, 1)
         for name, switch in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
-            check_switch(name, switch)
+            check_bool(name, switch)
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:

@@ -322,8 +322,8 @@ BAD_OPTIONS = [
     ("half_pbrc", {"hidden_size": 7}, "must be even, got 7"),
     ("lmu", {"memory_size": 0}, "memory_size must be a positive integer, got 0"),
     ("lmu", {"theta": -1.0}, "theta must be a number of steps above 0, got -1.0"),
-    ("nbrc", {"recurrent_init": "normal"}, "recurrent_init must be one of glorot, orthogonal; got 'normal'"),
-    ("gru", {"init": "tf"}, "init must be one of torch, keras; got 'tf'"),
+    ("nbrc", {"recurrent_init": "normal"}, "unknown recurrent_init 'normal'; the choices are glorot, orthogonal"),
+    ("gru", {"init": "tf"}, "unknown init 'tf'; the choices are keras, torch"),
     ("brc", {"c_bias": "crono"}, "'chrono', got 'crono'"),
     ("brc", {"c_bias": float("nan")}, "finite number"),
     ("lmu", {"theta": 1e-310}, "theta=1e-310 is too short a window"),
@@ -351,5 +351,5 @@ def test_a_bad_option_is_named(name: str, options: dict[str, object], message: s
 
 
 def test_an_unknown_cell_lists_the_choices_and_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown cell 'nbcr'; did you mean 'nbrc'\? Choices: brc, nbrc"):
+    with pytest.raises(ValueError, match=r"unknown cell 'nbcr'; did you mean 'nbrc'\? The choices are brc, goru, gru, half_pbrc"):
         get_cell("nbcr")

@@ -250,7 +250,7 @@ def test_a_device_is_written_to_and_a_full_one_is_one_sentence() -> None:
 @pytest.mark.parametrize("to", ["a pipe", "a file"])
 def test_standard_output_gets_what_is_written_in_its_turn(name: str, to: str, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from bistable_rl import runs; print('first'); "
+        "import sys; from pathlib import Path; from bistable_rl.runs import run as runs; print('first'); "
         "path = runs.named(Path(sys.argv[1])); runs.write_bytes(path, b'second\\n'); print('third')"
     )
     command = [sys.executable, "-c", code, name]
@@ -305,7 +305,7 @@ def test_a_folder_in_which_another_trains_is_refused_and_nothing_is_touched(
 
 
 def test_the_lock_of_a_process_that_was_killed_stops_nobody(tmp_path: Path) -> None:
-    code = "import sys, time; from bistable_rl import lock; from pathlib import Path; lock.take(Path(sys.argv[1]))"
+    code = "import sys, time; from bistable_rl.runs import lock; from pathlib import Path; lock.take(Path(sys.argv[1]))"
     command = [sys.executable, "-c", f"{code}; print('taken', flush=True); time.sleep(60)", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -358,9 +358,7 @@ def test_a_lock_whose_file_its_holder_removed_meanwhile_is_taken_anew(tmp_path: 
 
 def test_a_child_takes_over_the_lock_that_its_parent_took_for_it(tmp_path: Path) -> None:
     held = lock.take(tmp_path)
-    code = (
-        "import sys; from bistable_rl import runs; from pathlib import Path\nwith runs.locked(Path(sys.argv[1])): pass"
-    )
+    code = "import sys; from bistable_rl.runs import run as runs; from pathlib import Path\nwith runs.locked(Path(sys.argv[1])): pass"
     environment = {**os.environ, lock.INHERITED: str(held.descriptor)}
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, env=environment, pass_fds=[held.descriptor], capture_output=True, check=False)

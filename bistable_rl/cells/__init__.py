@@ -1,8 +1,6 @@
 """The recurrent cells, by name."""
 
-import difflib
-
-from bistable_rl.cells.base import Cell, check_switch
+from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import BRCCell
 from bistable_rl.cells.goru import GORUCell
 from bistable_rl.cells.gru import GRUCell
@@ -13,6 +11,8 @@ from bistable_rl.cells.nbrc import NBRCCell
 from bistable_rl.cells.options import defaults
 from bistable_rl.cells.pbrc import PBRCCell
 from bistable_rl.cells.plastic_gru import PlasticGRUCell
+from bistable_rl.checks import check_bool
+from bistable_rl.errors import unknown
 
 CELLS: dict[str, type[Cell]] = {
     "brc": BRCCell,
@@ -51,7 +51,7 @@ def get_cell(name: str) -> type[Cell]:
         ValueError: If there is no such cell; it lists the choices and the nearest one.
     """
     if name not in CELLS:
-        raise ValueError(f"unknown cell {name!r}; {_choices(str(name), list(CELLS))}")
+        raise ValueError(unknown("cell", name, CELLS))
     return CELLS[name]
 
 
@@ -75,12 +75,6 @@ def check_options(name: str, options: dict[str, object]) -> None:
     known = cell_options(name)
     for option, value in options.items():
         if option not in known:
-            raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), list(known))}")
+            raise ValueError(f"cell {name!r}: {unknown('option', option, known)}")
         if isinstance(known[option], bool):
-            check_switch(option, value)
-
-
-def _choices(name: str, choices: list[str]) -> str:
-    nearest = difflib.get_close_matches(name.lower(), choices, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}Choices: {', '.join(choices)}"
+            check_bool(option, value)

@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
 from bistable_rl.cells.options import SlowBias, defaults, show_options
+from bistable_rl.checks import check_bool, check_int
 from bistable_rl.kernels import reference
 from bistable_rl.kernels.reference import Step
 
@@ -55,9 +56,9 @@ class Cell(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Any) -> None:
         super().__init__()
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
-        check_switch("bias", bias)
+        check_int("input_size", input_size, 1)
+        check_int("hidden_size", hidden_size, 1)
+        check_bool("bias", bias)
         self.input_size = input_size
         self.hidden_size = hidden_size
         device, dtype = options.pop("device", None), options.pop("dtype", None)
@@ -67,7 +68,7 @@ class Cell(nn.Module):
             if name not in known:
                 raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
             if isinstance(known[name], bool):
-                check_switch(name, value)
+                check_bool(name, value)
             setattr(self, name, value)
         if self.slow_gate is not None:
             check_slow_gate(self.c_bias, self.t_max, bias, dtype)
@@ -305,38 +306,18 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def check_size(name: str, size: object) -> None:
-    """Raise a ValueError that names the size and its value, unless it is a positive integer."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{name} must be a positive integer, got {size!r}")
-
-
-def check_switch(name: str, value: object) -> None:
-    """Raise a TypeError that names the switch and its value, unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-
-
-def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the option, the value and the choices, unless the value is one of them."""
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
-
-
 def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool, dtype: torch.dtype | None) -> None:
     """Check the options of the slow gate's bias.
 
     Args:
-        c_bias: a number, "chrono", or None to leave the bias as initialised.
-        t_max: the longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
-        bias: whether the cell has biases at all.
-        dtype: of the bias, in which the numbers must be finite; None is torch's default.
+        c_bias: A number, "chrono", or None to leave the bias as initialised.
+        t_max: Longest time to remember in steps, above 1; required by "chrono" and allowed with nothing else.
+        bias: Whether the cell has biases at all.
+        dtype: Dtype of the bias, in which the numbers must be finite; None is torch's default.
 
     Raises:
-        ValueError: if they contradict each other or are out of range.
-        TypeError: if bias is neither True nor False.
+        ValueError: If they contradict each other or are out of range.
     """
-    check_switch("bias", bias)
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")

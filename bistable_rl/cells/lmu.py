@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_size
+from bistable_rl.cells.base import Cell
 from bistable_rl.cells.options import LMUOptions
+from bistable_rl.checks import check_int
 
 
 class LMUCell(Cell):
@@ -51,7 +52,7 @@ class LMUCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[LMUOptions]) -> None:
         super().__init__(input_size, hidden_size, bias, **options)
-        check_size("memory_size", self.memory_size)
+        check_int("memory_size", self.memory_size, 1)
         theta = self.theta
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_choice, fill_gates, fill_slow_gate
+from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
 from bistable_rl.cells.options import GateInit, GRUOptions
+from bistable_rl.checks import check_choice
 
 
 class LSTMCell(Cell):

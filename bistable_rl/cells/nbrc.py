@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_choice, fill_slow_gate
+from bistable_rl.cells.base import Cell, fill_slow_gate
 from bistable_rl.cells.brc import bias_shape, full_bias
 from bistable_rl.cells.options import NBRCOptions, RecurrentInit
+from bistable_rl.checks import check_choice
 
 
 class NBRCCell(Cell):
