@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from bistable_rl.dynamics.gates import GateTrace, gate_trace, slow_gate
 from bistable_rl.dynamics.memory import survival, time_constants
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs import run as runs
+from bistable_rl.runs.tables import write_csv
 
 STARTS = 32
 """Sequences whose end states are counted as attractors."""
@@ -78,7 +81,7 @@ def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], li
         for label, values in analysis_figures.quantities(trace).items()
     }
     analysis_figures.draw_aligned(out / "aligned.png", trace.cell, aligned)
-    _write_aligned(out / "aligned.csv", aligned)
+    write_csv(out / "aligned.csv", _aligned_rows(aligned))
     lines = []
     going = np.arange(T)[:, None] < lengths
     for layer in range(len(trace.c)):
@@ -98,16 +101,13 @@ def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], li
     return lines, ["episode.png", "aligned.png"]
 
 
-def _write_aligned(path: Path, aligned: dict[str, dict[str, Aligned]]) -> None:
-    rows = ["quantity,event,layer,offset,mean"]
+def _aligned_rows(aligned: dict[str, dict[str, Aligned]]) -> Iterator[dict[str, Any]]:
     for label, by_event in aligned.items():
         for event, values in by_event.items():
-            for layer, row in enumerate(values.mean):
-                rows += [
-                    f"{' '.join(label.split())},{event},{layer + 1},{offset},{mean:.6g}"
-                    for offset, mean in zip(values.offset, row, strict=True)
-                ]
-    runs.write_text(path, "\n".join(rows) + "\n")
+            for layer, means in enumerate(values.mean, 1):
+                for offset, mean in zip(values.offset, means, strict=True):
+                    quantity = " ".join(label.split())
+                    yield {"quantity": quantity, "event": event, "layer": layer, "offset": offset, "mean": mean}
 
 
 def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
@@ -118,12 +118,19 @@ def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
         return [f"not measured: {one_sentence(error)}"], []
     cell = subject.rnn.cell
     constants = time_constants(subject.rnn, x[1:, :TIMED])
-    rows = [f"{layer + 1},{unit},{value:g}" for (layer, unit), value in np.ndenumerate(constants)]
-    runs.write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
+    write_csv(
+        out / "time_constants.csv",
+        ({"layer": layer + 1, "unit": unit, "steps": steps} for (layer, unit), steps in np.ndenumerate(constants)),
+    )
     analysis_figures.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
     kept = survival(subject.rnn, x, cues)
-    rows = [f"{layer + 1},{step},{value:.6g}" for (layer, step), value in np.ndenumerate(kept.accuracy)]
-    runs.write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
+    write_csv(
+        out / "survival.csv",
+        (
+            {"layer": layer + 1, "step": step, "accuracy": share}
+            for (layer, step), share in np.ndenumerate(kept.accuracy)
+        ),
+    )
     analysis_figures.draw_survival(out / "survival.png", cell, kept)
     lines = []
     for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
@@ -149,12 +156,14 @@ def _attractors(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
         trained.append(steps)
         counts.append(n * found.vaa)
         stars.append(found.vaa_star.mean(0))
-    rows = [
-        f"{steps},{count.mean():.6g},{count.mean() / n:.6g}," + ",".join(f"{star:.6g}" for star in layers)
-        for steps, count, layers in zip(trained, counts, stars, strict=True)
-    ]
-    header = "steps,attractors,vaa," + ",".join(f"vaa_star_layer{layer + 1}" for layer in range(len(stars[0])))
-    runs.write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
+    write_csv(
+        out / "attractors.csv",
+        (
+            {"steps": steps, "attractors": count.mean(), "vaa": count.mean() / n}
+            | {f"vaa_star_layer{layer}": star for layer, star in enumerate(layers, 1)}
+            for steps, count, layers in zip(trained, counts, stars, strict=True)
+        ),
+    )
     analysis_figures.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
     lines = [
         f"after {steps:,} steps of training: {count.mean():.1f} attractors reached from {n} states "
