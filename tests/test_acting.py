@@ -97,7 +97,7 @@ def test_weights_that_functional_call_puts_in_their_place_are_seen_inside() -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 @torch.no_grad()
 def test_a_step_is_that_of_the_equation(name: str, learned: bool, dtype: torch.dtype, short_steps: list[RNN]) -> None:
     rnn = make_rnn(name, F, H, cell_kwargs={"learn_initial_state": learned}, dtype=dtype)
@@ -115,7 +115,7 @@ def test_a_step_is_that_of_the_equation(name: str, learned: bool, dtype: torch.d
 
 @torch.no_grad()
 def test_the_output_and_the_state_share_nothing(short_steps: list[RNN]) -> None:
-    for name in kernels.KINDS:
+    for name in kernels.KERNELS:
         rnn = make_rnn(name, F, H)
         x, hx = torch.randn(1, B, F), torch.randn(1, B, rnn.state_size)
         before = hx.clone()
@@ -125,7 +125,7 @@ def test_the_output_and_the_state_share_nothing(short_steps: list[RNN]) -> None:
         assert torch.equal(h_n, state)
         h_n.zero_()
         assert torch.equal(hx, before)
-    assert len(short_steps) == len(kernels.KINDS)
+    assert len(short_steps) == len(kernels.KERNELS)
 
 
 @torch.no_grad()
@@ -198,7 +198,7 @@ def test_what_is_not_just_so_takes_the_long_way_to_the_same(short_steps: list[RN
 @torch.no_grad()
 def test_all_layers_take_the_short_way(short_steps: list[RNN]) -> None:
     x, resets = torch.randn(1, B, F), torch.tensor([[1, 0, 1, 0, 0]])
-    for name in kernels.KINDS:
+    for name in kernels.KERNELS:
         rnn = make_rnn(name, F, H, 3, dropout=0.5).eval()
         hx = torch.randn(3, B, rnn.state_size)
         truth = expected(rnn, x, hx, resets)
@@ -208,7 +208,7 @@ def test_all_layers_take_the_short_way(short_steps: list[RNN]) -> None:
         for wrong in (hx[:2], hx.repeat(2, 1, 1), hx[0]):
             with pytest.raises(RuntimeError, match=r"hidden size|hx should also be 3-D"):
                 rnn(x, wrong)
-    assert len(short_steps) == 2 * len(kernels.KINDS)
+    assert len(short_steps) == 2 * len(kernels.KERNELS)
 
 
 @torch.no_grad()
@@ -331,7 +331,7 @@ def partial(shape: tuple[int, ...], generator: random.Random) -> tuple[Any, ...]
     return generator.choice(parts)
 
 
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 @torch.no_grad()
 def test_every_edit_by_every_road_shows_in_the_next_step(name: str) -> None:
     generator = random.Random(0)
@@ -395,7 +395,7 @@ def edit(rnn: RNN) -> None:
         parameter.data.add_(0.3)
 
 
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 @torch.no_grad()
 def test_in_a_scope_steps_keep_the_weights_of_its_entry(name: str) -> None:
     rnn = make_rnn(name, F, H)
@@ -495,7 +495,7 @@ def test_a_step_in_a_scope_can_be_compiled() -> None:
     torch.testing.assert_close(compiled(x, hx), expected(rnn, x, hx))
 
 
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_one_thread_acts_while_another_trains_the_same_module(name: str) -> None:
     rnn = make_rnn(name, F, H)
     optimizer = torch.optim.SGD(rnn.parameters(), lr=0.01)

@@ -63,7 +63,7 @@ def test_an_unknown_backend_in_the_environment_is_named_when_it_is_used(monkeypa
 
 def test_describe_names_a_backend_and_a_reason_for_every_kernel() -> None:
     lines = kernels.describe()
-    assert {cell for cell, device, _, _ in lines if device == "cpu"} == set(kernels.KINDS)
+    assert {cell for cell, device, _, _ in lines if device == "cpu"} == set(kernels.KERNELS)
     assert all(backend in kernels.BACKENDS and why for _, _, backend, why in lines)
 
 
@@ -73,7 +73,7 @@ def test_the_operator_passes_torchs_own_checks(kind: str) -> None:
     x = torch.randn(4, 2, 3, requires_grad=True)
     state = torch.randn(2, cell.state_size, requires_grad=True)
     resets = torch.rand(4, 2) < 0.3
-    arguments = (kind, x, state, resets, *cell.kernel_weights(), cell.initial, None, True, False)
+    arguments = (kind, x, state, resets, cell.initial, None, *cell.kernel_weights(), True, False)
     torch.library.opcheck(torch.ops.bistable_rl.scan, arguments)
 
 
@@ -122,7 +122,7 @@ def test_functional_gradients_are_those_of_autograd() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_an_exported_program_takes_other_lengths(name: str) -> None:
     rnn = make_rnn(name, 3, 16, 2)
     program = torch.export.export(rnn, (torch.randn(5, 4, 3),), dynamic_shapes=({0: torch.export.Dim("T", min=2)},))

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels import cpu, cpu_step
+from bistable_rl.kernels import KERNELS, Batch, Weights, cpu, cpu_step
+from bistable_rl.kernels.interface import Gradients, Results
 
 BUILT, WHY = cpu.available()
 pytestmark = pytest.mark.skipif(not BUILT, reason=WHY)
 
-KINDS = ("brc", "nbrc", "gru", "lstm")
+KINDS = tuple(KERNELS)
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}  # of the norm of the error relative to that of the result
 
 
@@ -27,17 +28,25 @@ class Problem(NamedTuple):
     """The inputs of one call, and random gradients for its results."""
 
     kind: str
-    x: Tensor
-    state: Tensor | None
-    resets: Tensor | None
-    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-    batch_sizes: Tensor | None
-    initial: Tensor | None
+    batch: Batch
+    weights: Weights
     grad_outputs: Tensor
-    grad_final: Tensor
+    grad_last: Tensor
+
+    def changed(self, **tensors: Any) -> Problem:
+        """The same problem with other sequences."""
+        return self._replace(batch=self.batch._replace(**tensors))
 
 
-def equation(kind: str, x: Tensor, s: Tensor, weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None]) -> Tensor:
+def forward(p: Problem, *, save: bool = True, recompute: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    return cpu.forward(KERNELS[p.kind], p.batch, p.weights, save=save, recompute=recompute)
+
+
+def backward(p: Problem, results: Results, *, recompute: bool = False, need_x: bool = True) -> Gradients:
+    return cpu.backward(KERNELS[p.kind], p.batch, p.weights, results, recompute=recompute, need_x=need_x)
+
+
+def equation(kind: str, x: Tensor, s: Tensor, weights: Weights) -> Tensor:
     """One step, from the papers' equations."""
     w_ih, w_hh, b_ih, b_hh = weights
     if kind in ("brc", "nbrc"):
@@ -65,26 +74,21 @@ def equation(kind: str, x: Tensor, s: Tensor, weights: tuple[Tensor, Tensor, Ten
 
 def loop(p: Problem) -> tuple[Tensor, Tensor]:
     """The whole sequence, step by step."""
-    H = p.weights[0].shape[0] // (4 if p.kind == "lstm" else 3)
-    S = 2 * H if p.kind == "lstm" else H
-    if p.batch_sizes is None:
-        sizes, B = [p.x.shape[1]] * p.x.shape[0], p.x.shape[1]
-    else:
-        sizes = p.batch_sizes.tolist()
-        B = sizes[0]
-    x, outputs, row = p.x.reshape(-1, p.x.shape[-1]), [], 0
-    initial = p.x.new_zeros(S) if p.initial is None else p.initial
-    state = initial.expand(B, S) if p.state is None else p.state
+    batch, row, outputs = p.batch, 0, []
+    H, S = p.weights.weight_hh.shape[1], batch.state.shape[1]
+    sizes = [batch.x.shape[1]] * batch.x.shape[0] if batch.batch_sizes is None else batch.batch_sizes.tolist()
+    x, state = batch.x.reshape(-1, batch.x.shape[-1]), batch.state
+    initial = x.new_zeros(S) if batch.initial is None else batch.initial
     for n in sizes:
         before = state[:n]
-        if p.resets is not None:
-            before = torch.where(p.resets.reshape(-1)[row : row + n, None], initial, before)
+        if batch.resets is not None:
+            before = torch.where(batch.resets.reshape(-1)[row : row + n, None], initial, before)
         after = equation(p.kind, x[row : row + n], before, p.weights)
         outputs.append(after[:, :H])
         state = torch.cat([after, state[n:]])
         row += n
-    stacked = torch.cat(outputs) if outputs else p.x.new_zeros(0, H)
-    return stacked.reshape(*p.x.shape[:-1], H), state
+    stacked = torch.cat(outputs) if outputs else x.new_zeros(0, H)
+    return stacked.reshape(*batch.x.shape[:-1], H), state
 
 
 def make(
@@ -102,7 +106,10 @@ def make(
     initial: bool = False,
     seed: int = 0,
 ) -> Problem:
-    """A random problem. `bias`: "none", "usual" or "candidate" (with a third block, for brc and nbrc)."""
+    """A random problem. `bias`: "none", "usual" or "candidate" (with a third block, for brc and nbrc).
+
+    Without `state` the sequences start from the initial state.
+    """
     g = torch.Generator().manual_seed(seed)
 
     def random(*shape: int, scale: float = 1.0) -> Tensor:
@@ -112,7 +119,7 @@ def make(
     own = kind in ("brc", "nbrc")
     blocks = (3 if bias == "candidate" else 2) if own else gates
     shape = {"brc": (2, H), "nbrc": (2 * H, H)}.get(kind, (gates * H, H))
-    weights = (
+    weights = Weights(
         random(gates * H, F, scale=F**-0.5),
         random(*shape, scale=1 if kind == "brc" else H**-0.5),
         None if bias == "none" else random(blocks * H),
@@ -125,17 +132,12 @@ def make(
         lengths[0] = T
         sizes = torch.tensor([int((lengths > t).sum()) for t in range(T)])
         leading = (int(sizes.sum()),)
-    return Problem(
-        kind,
-        random(*leading, F),
-        random(B, S, scale=0.5) if state else None,
-        torch.rand(*leading, generator=g) < 0.2 if resets else None,
-        weights,
-        sizes,
-        random(S, scale=0.5) if initial else None,
-        random(*leading, H),
-        random(B, S),
-    )
+    x, start = random(*leading, F), random(B, S, scale=0.5) if state else None
+    flags = torch.rand(*leading, generator=g) < 0.2 if resets else None
+    learned = random(S, scale=0.5) if initial else None
+    if start is None:
+        start = x.new_zeros(B, S) if learned is None else learned.repeat(B, 1)
+    return Problem(kind, Batch(x, start, flags, learned, sizes), weights, random(*leading, H), random(B, S))
 
 
 def relative_error(ours: Tensor, truth: Tensor) -> float:
@@ -154,58 +156,45 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def leaf(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.double().requires_grad_() if t.is_floating_point() else t
+
+
+def truth(p: Problem) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+    """Outputs, last state and gradients of the loop in float64."""
+    batch, weights = Batch(*map(leaf, p.batch)), Weights(*map(leaf, p.weights))  # type: ignore[arg-type]
+    outputs, last = loop(p._replace(batch=batch, weights=weights))
+    given = {**batch._asdict(), **weights._asdict()}
+    wanted = {name: given[name] for name in Gradients._fields if given[name] is not None}
+    total = (outputs * p.grad_outputs.double()).sum() + (last * p.grad_last.double()).sum()
+    total = total + sum((0 * t).sum() for t in wanted.values())  # so that T = 0 has a graph too
+    found = torch.autograd.grad(total, list(wanted.values()), materialize_grads=True, allow_unused=True)
+    return outputs, last, {**dict.fromkeys(Gradients._fields), **dict(zip(wanted, found, strict=True))}
+
+
 def check(p: Problem, *, threads: int = 1, recompute: bool = False, tolerance: float | None = None) -> None:
     """Compare everything with the float64 loop."""
-    tolerance = tolerance or TOLERANCE[p.x.dtype]
-
-    def leaf(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.double().requires_grad_()
-
-    x = leaf(p.x)
-    assert x is not None
-    weights = tuple(leaf(w) for w in p.weights)
-    exact = p._replace(x=x, state=leaf(p.state), initial=leaf(p.initial), weights=weights)  # type: ignore[arg-type]
-    outputs, final = loop(exact)
-    leaves = [exact.x, exact.state, *exact.weights, exact.initial]
-    wanted = [t for t in leaves if t is not None]
-    total = (outputs * p.grad_outputs.double()).sum() + (final * p.grad_final.double()).sum()
-    total = total + sum((0 * t).sum() for t in wanted)  # so that T = 0 has a graph too
-    found = iter(torch.autograd.grad(total, wanted, allow_unused=True))
-    truth = [None if t is None else next(found) for t in leaves]
+    tolerance = tolerance or TOLERANCE[p.batch.x.dtype]
+    outputs, last, expected = truth(p)
 
     torch.set_num_threads(threads)
-    ours, ours_final, saved = cpu.forward(
-        p.kind, p.x, p.state, p.resets, *p.weights, batch_sizes=p.batch_sizes, initial=p.initial, recompute=recompute
-    )
-    N = ours.reshape(-1, ours.shape[-1]).shape[0] if ours.shape[-1] else 0
-    assert saved.shape == cpu.saved_shape(p.kind, N, ours.shape[-1], recompute=recompute)
+    ours, our_last, saved = forward(p, recompute=recompute)
+    rows, H = ours.shape[:-1].numel(), ours.shape[-1]
+    assert saved.shape == KERNELS[p.kind].saved_shape(rows, H, recompute=recompute)
     assert ours.shape == outputs.shape
-    assert ours_final.shape == final.shape
+    assert our_last.shape == last.shape
     assert relative_error(ours, outputs) <= tolerance
-    assert relative_error(ours_final, final) <= tolerance
-    gradients = cpu.backward(
-        p.kind,
-        p.grad_outputs,
-        p.grad_final,
-        p.x,
-        p.state,
-        p.resets,
-        *p.weights,
-        ours,
-        saved,
-        batch_sizes=p.batch_sizes,
-        initial=p.initial,
-        recompute=recompute,
-    )
+    assert relative_error(our_last, last) <= tolerance
+    gradients = backward(p, Results(ours, saved, p.grad_outputs, p.grad_last), recompute=recompute)
     torch.set_num_threads(1)
-    for name, mine, given, true in zip(gradients._fields, gradients, leaves, truth, strict=True):
-        if given is None:
+    for name, mine in gradients._asdict().items():
+        true = expected[name]
+        if true is None:
             assert mine is None, name
             continue
         assert mine is not None, name
-        assert mine.shape == given.shape, name
-        expected = torch.zeros_like(given) if true is None else true
-        error = relative_error(mine, expected)
+        assert mine.shape == true.shape, name
+        error = relative_error(mine, true)
         assert error <= 4 * tolerance, f"gradient of {name}: relative error {error:.1e}"
 
 
@@ -246,57 +235,54 @@ def test_gru_and_lstm_equal_those_of_torch(kind: str) -> None:
     module = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[kind](6, 10, dtype=torch.float64)
     for parameter, value in zip(module.parameters(), p.weights, strict=True):
         parameter.data = value
-    assert p.state is not None
-    hx = p.state[None] if kind == "gru" else tuple(s[None].contiguous() for s in p.state.chunk(2, 1))
-    torch.testing.assert_close(cpu.forward(kind, p.x, p.state, None, *p.weights)[0], module(p.x, hx)[0])
+    state = p.batch.state
+    hx = state[None] if kind == "gru" else tuple(s[None].contiguous() for s in state.chunk(2, 1))
+    torch.testing.assert_close(forward(p)[0], module(p.batch.x, hx)[0])
 
 
 def test_resets_are_the_boundaries_of_separate_sequences() -> None:
     p = make("nbrc", torch.float64, 9, 4, 3, 8, resets=False)
     resets = torch.zeros(9, 4, dtype=torch.bool)
     resets[5] = True
-    whole, final, _ = cpu.forward("nbrc", p.x, p.state, resets, *p.weights)
-    first, _, _ = cpu.forward("nbrc", p.x[:5], p.state, None, *p.weights)
-    second, last, _ = cpu.forward("nbrc", p.x[5:], None, None, *p.weights)
+    whole, whole_last, _ = forward(p.changed(resets=resets))
+    first, _, _ = forward(p.changed(x=p.batch.x[:5]))
+    second, last, _ = forward(p.changed(x=p.batch.x[5:], state=torch.zeros_like(p.batch.state)))
     torch.testing.assert_close(whole, torch.cat([first, second]))
-    torch.testing.assert_close(final, last)
+    torch.testing.assert_close(whole_last, last)
 
 
 def test_missing_gradients_count_as_zero_and_the_gradient_of_x_is_optional() -> None:
     for kind in KINDS:
         p = make(kind, torch.float64, 5, 3, 4, 6)
-        outputs, final, saved = cpu.forward(kind, p.x, p.state, None, *p.weights)
-        rest = (p.x, p.state, None, *p.weights, outputs, saved)
-        zeros = cpu.backward(kind, torch.zeros_like(outputs), p.grad_final, *rest)
-        for mine, expected in zip(cpu.backward(kind, None, p.grad_final, *rest), zeros, strict=True):
+        outputs, last, saved = forward(p)
+        zeros = backward(p, Results(outputs, saved, torch.zeros_like(outputs), p.grad_last))
+        for mine, expected in zip(backward(p, Results(outputs, saved, None, p.grad_last)), zeros, strict=True):
             assert (mine is None and expected is None) or torch.equal(mine, expected)  # type: ignore[arg-type]
-        zeros = cpu.backward(kind, p.grad_outputs, torch.zeros_like(final), *rest)
-        without = cpu.backward(kind, p.grad_outputs, None, *rest, need_x=False)
+        zeros = backward(p, Results(outputs, saved, p.grad_outputs, torch.zeros_like(last)))
+        without = backward(p, Results(outputs, saved, p.grad_outputs, None), need_x=False)
         assert without.x is None
-        assert torch.equal(without.weight_ih, zeros.weight_ih)
+        assert torch.equal(without.weight_ih, zeros.weight_ih)  # type: ignore[arg-type]
 
 
 def test_inputs_need_not_be_contiguous_and_are_left_alone() -> None:
     p = make("gru", torch.float32, 6, 5, 4, 7, resets=True, initial=True)
-    assert p.resets is not None
-    assert p.state is not None
-    strange = p._replace(
-        x=p.x.transpose(0, 1).contiguous().transpose(0, 1),
-        state=p.state[:1].expand(5, 7),
-        resets=p.resets.T.contiguous().T,
-        grad_outputs=torch.ones(()).expand(6, 5, 7),
-    )
-    before = [t.clone() for t in (strange.x, strange.state, strange.resets, *p.weights) if t is not None]
+    assert p.batch.resets is not None
+    strange = p.changed(
+        x=p.batch.x.transpose(0, 1).contiguous().transpose(0, 1),
+        state=p.batch.state[:1].expand(5, 7),
+        resets=p.batch.resets.T.contiguous().T,
+    )._replace(grad_outputs=torch.ones(()).expand(6, 5, 7))
+    given = [t for t in (*strange.batch, *strange.weights) if t is not None]
+    before = [t.clone() for t in given]
     check(strange)
-    after = [t for t in (strange.x, strange.state, strange.resets, *p.weights) if t is not None]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(map(torch.equal, given, before))
 
 
-def take_step(p: Problem, resets: Tensor | None = None, *, packed: bool = True) -> tuple[Tensor, Tensor]:
-    assert p.state is not None
-    weights = cpu_step.pack(p.kind, p.weights) if packed else cpu_step.unpacked(p.kind, p.weights)
+def take_step(p: Problem, *, packed: bool = True) -> tuple[Tensor, Tensor]:
+    weights = (cpu_step.pack if packed else cpu_step.in_place)(p.kind, p.weights)
     assert weights is not None
-    done = cpu_step.step(weights, p.x, p.state[None], resets, p.initial)
+    x, state, resets, initial, _ = p.batch
+    done = cpu_step.step(weights, x, state[None], resets, initial)
     assert done is not None
     return done
 
@@ -310,49 +296,48 @@ def test_one_step_is_the_forward_pass_of_length_one(
         monkeypatch.setattr(cpu_step, "_compiled", lambda: (cpu.library().brl_step, cpu.library().brl_step_once))
     for dtype, B in ((torch.float32, 3), (torch.float64, 200), (torch.float32, 0)):
         p = make(kind, dtype, 1, B, 5, 21, resets=True, initial=True)
-        for resets in (None, p.resets):
-            outputs, final, _ = cpu.forward(kind, p.x, p.state, resets, *p.weights, initial=p.initial)
+        for given in (p.changed(resets=None), p):
+            outputs, last, _ = forward(given)
             for packed in (False, True):
-                ours, last = take_step(p, resets, packed=packed)
+                ours, our_last = take_step(given, packed=packed)
                 assert torch.equal(ours, outputs)
-                assert torch.equal(last[0], final)
+                assert torch.equal(our_last[0], last)
 
 
 def test_one_step_leaves_alone_what_it_cannot_read_as_it_is() -> None:
     p = make("nbrc", torch.float32, 1, 4, 5, 8)
-    assert p.state is not None
-    state, resets = p.state[None], torch.zeros(1, 4, dtype=torch.bool)
-    both = [cpu_step.pack("nbrc", p.weights), cpu_step.unpacked("nbrc", p.weights)]
-    without_memory = p.x.clone()
+    x, state, resets = p.batch.x, p.batch.state[None], torch.zeros(1, 4, dtype=torch.bool)
+    both = [cpu_step.pack("nbrc", p.weights), cpu_step.in_place("nbrc", p.weights)]
+    without_memory = x.clone()
     without_memory.untyped_storage().resize_(0)
     unreadable = [
-        (p.x[0], state, resets),
-        (p.x.expand(2, 4, 5), state, resets),
-        (p.x[:, :, :4].contiguous(), state, resets),
-        (p.x.mT.contiguous().mT, state, resets),
-        (p.x.double(), state.double(), resets),
-        (p.x.to("meta"), state, resets),
-        (p.x, p.state, resets),
-        (p.x, state[:, :3], resets),
-        (p.x, state.mT.contiguous().mT, resets),
-        (p.x, state.double(), resets),
-        (p.x, state.to("meta"), resets),
-        (p.x, state, resets[0]),
-        (p.x, state, resets.float()),
-        (p.x, state, resets.repeat(1, 2)[:, ::2]),
-        (p.x, state, resets.to("meta")),
-        (p.x.to_sparse(), state, resets),
-        (p.x.to_mkldnn(), state, resets),
-        (torch._neg_view(p.x), state, resets),
+        (x[0], state, resets),
+        (x.expand(2, 4, 5), state, resets),
+        (x[:, :, :4].contiguous(), state, resets),
+        (x.mT.contiguous().mT, state, resets),
+        (x.double(), state.double(), resets),
+        (x.to("meta"), state, resets),
+        (x, p.batch.state, resets),
+        (x, state[:, :3], resets),
+        (x, state.mT.contiguous().mT, resets),
+        (x, state.double(), resets),
+        (x, state.to("meta"), resets),
+        (x, state, resets[0]),
+        (x, state, resets.float()),
+        (x, state, resets.repeat(1, 2)[:, ::2]),
+        (x, state, resets.to("meta")),
+        (x.to_sparse(), state, resets),
+        (x.to_mkldnn(), state, resets),
+        (torch._neg_view(x), state, resets),
         (without_memory, state, resets),
     ]
     for weights in both:
         assert weights is not None
-        assert cpu_step.step(weights, p.x, state, resets) is not None
-        for x, h, r in unreadable:
-            assert cpu_step.step(weights, x, h, r) is None, (x.shape, h.shape, r.shape)
+        assert cpu_step.step(weights, x, state, resets) is not None
+        for bad_x, h, r in unreadable:
+            assert cpu_step.step(weights, bad_x, h, r) is None, (bad_x.shape, h.shape, r.shape)
         for initial in (torch.zeros(7), torch.zeros(8).double(), torch.zeros(8, device="meta"), torch.zeros(16)[::2]):
-            assert cpu_step.step(weights, p.x, state, resets, initial) is None
+            assert cpu_step.step(weights, x, state, resets, initial) is None
 
 
 def test_packed_weights_outlive_those_that_they_were_made_of() -> None:
@@ -364,8 +349,7 @@ def test_packed_weights_outlive_those_that_they_were_made_of() -> None:
         for parameter in p.weights:
             if parameter is not None:
                 parameter.fill_(torch.nan).untyped_storage().resize_(0)
-        assert p.state is not None
-        found = cpu_step.step(weights, p.x, p.state[None], None)
+        found = cpu_step.step(weights, p.batch.x, p.batch.state[None], None)
         assert found is not None
         assert torch.equal(found[0], expected[0])
 
@@ -373,10 +357,10 @@ def test_packed_weights_outlive_those_that_they_were_made_of() -> None:
 def test_weights_are_packed_as_their_tensors_read_not_as_they_lie() -> None:
     p = make("nbrc", torch.float32, 1, 4, 5, 8)
     w_ih, w_hh, bias, _ = p.weights
-    strange = p._replace(weights=(w_ih.T.contiguous().T, torch._neg_view(w_hh.neg()), bias, None))
-    assert cpu_step.unpacked("nbrc", strange.weights) is None
+    strange = p._replace(weights=Weights(w_ih.T.contiguous().T, torch._neg_view(w_hh.neg()), bias))
+    assert cpu_step.in_place("nbrc", strange.weights) is None
     assert torch.equal(take_step(strange)[0], take_step(p)[0])
-    assert torch.equal(cpu.forward("nbrc", p.x, p.state, None, *strange.weights)[0], take_step(p)[0])
+    assert torch.equal(forward(strange)[0], take_step(p)[0])
 
 
 def test_a_binary_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,8 +374,8 @@ def test_a_binary_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_not_a_number_is_passed_on() -> None:
     for kind in KINDS:
         p = make(kind, torch.float32, 3, 2, 2, 4)
-        p.x[0, 0, 0] = float("nan")
-        outputs, _, _ = cpu.forward(kind, p.x, p.state, None, *p.weights)
+        p.batch.x[0, 0, 0] = float("nan")
+        outputs, _, _ = forward(p)
         assert outputs[:, 0].isnan().all()
         assert not outputs[:, 1].isnan().any()
 
@@ -399,12 +383,13 @@ def test_not_a_number_is_passed_on() -> None:
 def test_saturated_gates_are_exact_and_states_stay_within_one() -> None:
     w_ih = torch.tensor([[0.0], [1000.0], [1000.0]])  # a, c, candidate of one unit: c is 1 where x > 0
     w_hh = torch.zeros(2, 1)
-    hold = cpu.forward("brc", torch.ones(1000, 1, 1), torch.tensor([[0.3]]), None, w_ih, w_hh)[0]
+    batch = Batch(torch.ones(1000, 1, 1), torch.tensor([[0.3]]))
+    hold = cpu.forward(KERNELS["brc"], batch, Weights(w_ih, w_hh), save=False, recompute=False)[0]
     assert (hold == torch.tensor(0.3)).all()
     x = 20 * torch.randn(50, 7, 3, generator=torch.Generator().manual_seed(0))
     for kind in KINDS:
         p = make(kind, torch.float32, 50, 7, 3, 19, state=False)
-        assert (cpu.forward(kind, x, None, None, *p.weights)[0].abs() <= 1).all()
+        assert (forward(p.changed(x=x))[0].abs() <= 1).all()
 
 
 def test_every_instruction_set_gives_the_same_results() -> None:
@@ -417,7 +402,7 @@ def test_every_instruction_set_gives_the_same_results() -> None:
                 check(make(kind, dtype, 5, 11, 18, 37, resets=True, initial=True))
                 check(make(kind, dtype, 5, 11, 1, 20, packed=True), recompute=True)
                 p = make(kind, dtype, 1, 6, 4, 9)
-                expected = equation(kind, p.x[0], p.state, p.weights)  # type: ignore[arg-type]
+                expected = equation(kind, p.batch.x[0], p.batch.state, p.weights)
                 for packed in (False, True):
                     torch.testing.assert_close(take_step(p, packed=packed)[1][0], expected)
     finally:
@@ -426,9 +411,10 @@ def test_every_instruction_set_gives_the_same_results() -> None:
 
 def test_vanishing_gradients_are_flushed_but_only_inside() -> None:
     p = make("gru", torch.float32, 200, 2, 1, 8, state=False)
-    outputs, _, saved = cpu.forward("gru", p.x, None, None, *p.weights)
+    outputs, _, saved = forward(p)
     tiny = torch.full_like(outputs, 1e-40)
-    gradients = cpu.backward("gru", tiny, None, p.x, None, None, *p.weights, outputs, saved)
+    gradients = backward(p, Results(outputs, saved, tiny))
+    assert gradients.weight_hh is not None
     assert (gradients.weight_hh == 0).all()
     assert (tiny * 0.5 != 0).all()
 
@@ -437,9 +423,8 @@ def test_results_do_not_depend_on_the_run() -> None:
     p = make("nbrc", torch.float32, 40, 30, 20, 40)
 
     def once() -> list[Tensor]:
-        outputs, _, saved = cpu.forward("nbrc", p.x, p.state, None, *p.weights)
-        g = cpu.backward("nbrc", p.grad_outputs, None, p.x, p.state, None, *p.weights, outputs, saved)
-        return [t for t in g if t is not None]
+        outputs, _, saved = forward(p)
+        return [t for t in backward(p, Results(outputs, saved, p.grad_outputs)) if t is not None]
 
     torch.set_num_threads(2)
     first = once()
@@ -449,12 +434,12 @@ def test_results_do_not_depend_on_the_run() -> None:
 
 def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
     problems = [make(kind, torch.float32, 30, 20, 5, 24, seed=i) for i, kind in enumerate(KINDS)]
-    expected = [cpu.forward(p.kind, p.x, p.state, None, *p.weights)[0] for p in problems]
+    expected = [forward(p)[0] for p in problems]
     wrong: list[str] = []
 
     def work(p: Problem, truth: Tensor) -> None:
         for _ in range(20):
-            if not torch.equal(cpu.forward(p.kind, p.x, p.state, None, *p.weights)[0], truth):
+            if not torch.equal(forward(p)[0], truth):
                 wrong.append(p.kind)
 
     workers = [threading.Thread(target=work, args=a) for a in zip(problems, expected, strict=True)]
@@ -467,10 +452,11 @@ def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
 
 FORK = """
 import os, sys, torch
-from bistable_rl.kernels import cpu
+from bistable_rl.kernels import KERNELS, Batch, Weights, cpu
 torch.set_num_threads(2)
-x, w_ih, w_hh = torch.randn(50, 40, 8), torch.randn(192, 8), torch.randn(128, 64) / 8
-run = lambda: cpu.forward("nbrc", x, None, None, w_ih, w_hh)[0][-1].tolist()  # torch's own operators may hang there
+batch, weights = Batch(torch.randn(50, 40, 8), torch.zeros(40, 64)), Weights(torch.randn(192, 8), torch.randn(128, 64))
+# torch's own operators may hang in the child
+run = lambda: cpu.forward(KERNELS["nbrc"], batch, weights, save=False, recompute=False)[0][-1].tolist()
 torch.randn(500, 500) @ torch.randn(500, 500)
 if sys.argv[1] == "used":
     run()

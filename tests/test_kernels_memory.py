@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from bistable_rl import kernels
-from bistable_rl.kernels import cpu, reference, torch_scan
+from bistable_rl.kernels import KERNELS, Batch, Weights, cpu, reference, torch_scan
+from bistable_rl.kernels.interface import Results
 from bistable_rl.rnn import make_rnn
 
 T, B, I, H = 3, 4, 5, 8
@@ -23,8 +24,13 @@ BACKENDS = ["torch", *(["cpu"] if cpu.available()[0] else [])]
 Arguments = dict[str, Any]
 
 
+def bundle(kind: type[Any], given: Arguments) -> Any:
+    """The tensors in `Batch`, `Weights` or `Results`."""
+    return kind(**{name: given[name] for name in kind._fields})
+
+
 def arguments(kind: str, *, packed: bool = False) -> Arguments:
-    """Those of a scan, all there."""
+    """Every tensor that a scan takes, none of them None."""
     S, gates, own = (2 * H, 4 * H, False) if kind == "lstm" else (H, 3 * H, kind in ("brc", "nbrc"))
     leading = (int(SIZES.sum()),) if packed else (T, B)
     rows = {"brc": 2, "nbrc": 2 * H}.get(kind, gates)
@@ -64,22 +70,31 @@ def calls(kind: str) -> Iterator[tuple[str, Callable[[], object]]]:
     for backend in BACKENDS:
         run: Any = {"torch": torch_scan, "cpu": cpu}[backend]
         for packed in (False, True):
+
+            def forward(given: Arguments, run: Any = run) -> Any:
+                batch, weights = bundle(Batch, given), bundle(Weights, given)
+                return run.forward(KERNELS[kind], batch, weights, save=True, recompute=False)
+
+            def backward(given: Arguments, run: Any = run) -> Any:
+                bundles = (bundle(Batch, given), bundle(Weights, given), bundle(Results, given))
+                return run.backward(KERNELS[kind], *bundles, recompute=False, need_x=True)
+
             right = arguments(kind, packed=packed)
-            outputs, final, saved = run.forward(kind, **right)
-            results = {"grad_outputs": outputs, "grad_final": final, "outputs": outputs, "saved": saved}
-            run.backward(kind, **results, **right)
+            outputs, last, saved = forward(right)
+            results = {"grad_outputs": outputs, "grad_last": last, "outputs": outputs, "saved": saved}
+            backward({**right, **results})
             for name, tensor in {**right, **results}.items():
                 if tensor is None or name == "batch_sizes" or not tensor.numel():  # BRC saves nothing
                     continue
                 for bad in wrong(tensor):
                     what = f"by {backend}, {name} {tuple(bad.shape)} {bad.dtype} {bad.device}"
                     if name in right:
-                        yield f"forward {what}", partial(run.forward, kind, **{**right, name: bad})
-                    yield f"backward {what}", partial(run.backward, kind, **{**right, **results, name: bad})
+                        yield f"forward {what}", partial(forward, {**right, name: bad})
+                    yield f"backward {what}", partial(backward, {**right, **results, name: bad})
 
 
 def accepted(kind: str) -> list[str]:
-    """What was not refused with one sentence."""
+    """The calls that were not refused with one sentence."""
     found = []
     for what, call in calls(kind):
         try:
@@ -91,7 +106,7 @@ def accepted(kind: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_a_tensor_of_the_wrong_shape_dtype_or_device_is_refused(kind: str) -> None:
     assert accepted(kind) == []
 
@@ -100,7 +115,7 @@ OPTIMISED = """
 import sys, torch
 assert not __debug__ or sys.exit("not optimised")
 from tests.test_kernels_memory import accepted, kernels, malformed, wrong_layers
-for kind in kernels.KINDS:
+for kind in kernels.KERNELS:
     found = [*accepted(kind), *malformed(kind), *wrong_layers(kind)]
     if found:
         sys.exit(str(found))
@@ -129,7 +144,7 @@ def wrong_layers(kind: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_a_layer_with_a_wrong_weight_does_not_run(kind: str) -> None:
     assert wrong_layers(kind) == []
 
@@ -152,7 +167,8 @@ def malformed(kind: str) -> list[str]:
             tensors["state"] = torch.randn(rows if 0 < rows < 5 else 3, arguments(kind)["state"].shape[1])
             with kernels.use_backend(backend):
                 try:
-                    kernels.scan(kind, **tensors, batch_sizes=batch_sizes)
+                    batch = bundle(Batch, {**tensors, "batch_sizes": batch_sizes})
+                    kernels.scan(kind, batch, bundle(Weights, given))
                 except ValueError as error:
                     if "batch_sizes" in str(error):
                         continue
@@ -160,36 +176,35 @@ def malformed(kind: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_malformed_batch_sizes_are_refused(kind: str) -> None:
     assert malformed(kind) == []
 
 
 @pytest.mark.parametrize("sizes", MALFORMED)
 def test_the_plain_loop_refuses_malformed_batch_sizes(sizes: list[int]) -> None:
+    inputs = Batch(torch.zeros(4, H), torch.zeros(3, H), batch_sizes=torch.tensor(sizes, dtype=torch.int64))
     with pytest.raises(
         ValueError, match=r"batch_sizes must (be positive, never grow and sum to the 4 rows|have at least one step)"
     ):
-        reference.scan(
-            lambda x, state: x + state,
-            torch.zeros(4, H),
-            torch.zeros(3, H),
-            output_size=H,
-            batch_sizes=torch.tensor(sizes, dtype=torch.int64),
-        )
+        reference.scan(lambda x, state: x + state, inputs, output_size=H)
 
 
-def test_what_is_wrong_is_said_in_one_sentence() -> None:
+def test_an_error_says_in_one_sentence_which_tensor_is_wrong() -> None:
+    def scan(cell: str, given: Arguments) -> None:
+        with kernels.use_backend("torch"):
+            kernels.scan(cell, bundle(Batch, given), bundle(Weights, given))
+
     given = arguments("nbrc")
     given["weight_hh"] = torch.randn(2 * H, H - 1)
     with pytest.raises(ValueError, match=r"weight_ih must be \(21, 5\) of torch.float32 on cpu, got \(24, 5\)"):
-        torch_scan.forward("nbrc", **given)
+        scan("nbrc", given)
     given = arguments("gru", packed=True)
     given["batch_sizes"] = torch.tensor([1, 3, 4])
     with pytest.raises(ValueError, match=r"batch_sizes must be .* sum to the 8 rows .*, got \[1, 3, 4\]"):
-        torch_scan.forward("gru", **given)
+        scan("gru", given)
     with pytest.raises(ValueError, match="unknown kernel 'rnn'; choices: brc, nbrc, gru, lstm"):
-        torch_scan.forward("rnn", **given)
+        scan("rnn", given)
 
 
 @pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])

@@ -118,7 +118,7 @@ def compare(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_a_scan_equals_the_reference(backend: str, kind: str, size: tuple[int, ...], dtype: torch.dtype) -> None:
     T, B, I_, H = size
     cell = make(kind, I_, H, dtype)
@@ -127,7 +127,7 @@ def test_a_scan_equals_the_reference(backend: str, kind: str, size: tuple[int, .
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_resets_equal_the_reference(backend: str, kind: str, learned: bool, dtype: torch.dtype) -> None:
     cell = make(kind, 3, 20, dtype, learned)
     x = torch.randn(12, 7, 3, dtype=dtype)
@@ -138,7 +138,7 @@ def test_resets_equal_the_reference(backend: str, kind: str, learned: bool, dtyp
 
 
 @pytest.mark.parametrize("batch_sizes", PACKED, ids=lambda sizes: f"{len(sizes)} steps of {sizes[0]}..{sizes[-1]}")
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_packed_sequences_equal_the_reference(backend: str, kind: str, batch_sizes: list[int]) -> None:
     cell = make(kind, 3, 20, torch.float32, learned=True)
     x, resets = torch.randn(sum(batch_sizes), 3), torch.rand(sum(batch_sizes)) < 0.3
@@ -151,7 +151,7 @@ OPTIONS: list[dict[str, object]] = [{"bias": False}, {"candidate_bias": True}, {
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_options_equal_the_reference(backend: str, kind: str, options: dict[str, object]) -> None:
     cell = make(kind, 3, 20, torch.float32, learned=True, **options)
     x, resets = torch.randn(12, 7, 3), torch.rand(12, 7) < 0.3
@@ -162,7 +162,7 @@ def test_options_equal_the_reference(backend: str, kind: str, options: dict[str,
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("size", LARGE, ids=str)
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_a_large_scan_equals_the_reference(backend: str, kind: str, size: tuple[int, ...], dtype: torch.dtype) -> None:
     T, B, I_, H = size
     cell = make(kind, I_, H, dtype, learned=True)
@@ -180,7 +180,7 @@ def test_a_large_scan_equals_the_reference(backend: str, kind: str, size: tuple[
 
 
 @pytest.mark.parametrize("with_resets", [False, True])
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_a_step_without_gradients_equals_the_reference(backend: str, kind: str, with_resets: bool) -> None:
     device = DEVICE.get(backend, "cpu")
     cell = make(kind, 3, 21, torch.float32, learned=True).to(device)
@@ -199,7 +199,7 @@ def test_a_step_without_gradients_equals_the_reference(backend: str, kind: str, 
                 expected = cell.scan(x, state, resets)
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_only_what_needs_a_gradient_gets_one(backend: str, kind: str) -> None:
     device = DEVICE.get(backend, "cpu")
     cell = make(kind, 3, 20, torch.float32).to(device)
@@ -214,7 +214,23 @@ def test_only_what_needs_a_gradient_gets_one(backend: str, kind: str) -> None:
     assert all(parameter.grad is not None for parameter in cell.parameters())
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", kernels.KERNELS)
+def test_one_backend_goes_back_over_what_another_saved(backend: str, kind: str, recompute: bool) -> None:
+    cell = make(kind, 3, 20, torch.float64, recompute=recompute).to(DEVICE.get(backend, "cpu"))
+    x = torch.randn(9, 4, 3, dtype=torch.float64, device=cell.weight_ih.device)
+    gradients = []
+    for backends in ((backend, backend), (backend, "torch"), ("torch", backend)):
+        cell.zero_grad()
+        with kernels.use_backend(backends[0]):
+            loss = cell.scan(x)[0].square().sum()
+        with kernels.use_backend(backends[1]):
+            gradients.append(torch.autograd.grad(loss, list(cell.parameters())))
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_the_same_run_gives_the_same_bits(backend: str, kind: str) -> None:
     cell = make(kind, 3, 20, torch.float32)
     x = torch.randn(9, 33, 3)
@@ -223,7 +239,7 @@ def test_the_same_run_gives_the_same_bits(backend: str, kind: str) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_nothing_given_is_changed_and_nothing_returned_is_shared(backend: str, kind: str) -> None:
     device = DEVICE.get(backend, "cpu")
     cell = make(kind, 3, 20, torch.float32).to(device)
@@ -239,7 +255,7 @@ def test_nothing_given_is_changed_and_nothing_returned_is_shared(backend: str, k
         assert torch.equal(outputs, kept)
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS)
+@pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_tritons_logic_equals_the_reference(kind: str) -> None:
     obstacle = _serves("triton")
     if obstacle:

@@ -15,7 +15,7 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from bistable_rl.kernels import triton as kernels
+from bistable_rl.kernels import triton_scan as kernels
 
 name, n, hold = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 kernel = getattr(kernels, name)

@@ -749,7 +749,7 @@ class Fixed(BaseCallback):
     def _note(self, moment: str) -> None:
         memory: Any = self.model.policy.lstm_actor
         cell = memory.cells[0]
-        self.found.append((moment, kernels.fixed(cell, cell._parameters.values()) is not None))
+        self.found.append((moment, kernels.cpu_step.fixed(cell, cell._parameters.values()) is not None))
 
     def _on_rollout_start(self) -> None:
         self._note("start")
@@ -777,10 +777,10 @@ def test_the_weights_are_fixed_while_an_agent_is_evaluated(whole: bool) -> None:
     found: list[bool] = []
 
     def stop() -> bool:
-        found.append(kernels.fixed(cell, cell._parameters.values()) is not None)
+        found.append(kernels.cpu_step.fixed(cell, cell._parameters.values()) is not None)
         return len(found) == 3
 
     assert model.env is not None
     evaluation.evaluate(model if whole else model.policy, model.env, 1000, stop=stop)
     assert found == [True] * 3
-    assert kernels.fixed(cell, cell._parameters.values()) is None
+    assert kernels.cpu_step.fixed(cell, cell._parameters.values()) is None

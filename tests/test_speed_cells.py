@@ -39,7 +39,7 @@ def test_the_command_writes_what_it_measured_and_where(tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
     assert main(["speed", "cells", "--shapes", "2,3,1,4", "--json", str(file)]) == 0
     written = json.loads(file.read_text())
-    assert [row["layer"] for row in written["measured"]] == [*kernels.KINDS, "nn.GRU", "nn.LSTM"]
+    assert [row["layer"] for row in written["measured"]] == [*kernels.KERNELS, "nn.GRU", "nn.LSTM"]
     assert all(row["shape"] == [2, 3, 1, 4] for row in written["measured"])
     assert written["environment"]["processor"]
 

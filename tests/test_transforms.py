@@ -128,7 +128,7 @@ def test_second_derivatives_of_inputs_and_weights(name: str, recompute: bool) ->
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("through_operator", [False, True])
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_a_gradient_penalty_is_the_plain_loops(name: str, through_operator: bool, bias: bool) -> None:
     cell = CELLS[name](F, H, bias, learn_initial_state=True, dtype=torch.float64)
     data, sizes = torch.randn(6, F, dtype=torch.float64), torch.tensor([3, 2, 1])
@@ -254,7 +254,7 @@ def test_a_step_of_acting_is_mapped_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("through_operator", [False, True])
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_a_batch_of_gradients_through_one_graph(name: str, through_operator: bool) -> None:
     rnn = make(name)
     x, hx, resets = inputs(rnn)
@@ -311,7 +311,7 @@ def test_transforms_inside_a_compiled_function() -> None:
         torch.testing.assert_close(compiled(x), transformed(x))
 
 
-@pytest.mark.parametrize("name", kernels.KINDS)
+@pytest.mark.parametrize("name", kernels.KERNELS)
 def test_choose_names_the_reason(name: str) -> None:
     def why() -> str:
         choice = kernels.choose(name, "cpu", torch.float64, H)

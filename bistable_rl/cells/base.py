@@ -1,7 +1,7 @@
-"""What every cell is: one flat state, one step, one scan over time.
+"""The base class of every cell: one flat state, one step, one scan over time.
 
-The paper's names are used throughout. Other codes rename them: the feedback gain `a` (1 + tanh) is their r, the update
-gate `c` is their z.
+Names follow the paper. Other codes rename two of them: the feedback gain `a` (1 + tanh) is their r, the update gate `c`
+is their z.
 """
 
 import math
@@ -19,16 +19,17 @@ from torch.nn.utils.weight_norm import WeightNorm
 from bistable_rl import kernels
 from bistable_rl.cells.options import SlowBias, defaults, show_options
 from bistable_rl.checks import check_bool, check_int
-from bistable_rl.kernels import reference
+from bistable_rl.kernels import cpu_step, reference
 from bistable_rl.kernels.reference import Step
 
 
 class Cell(nn.Module):
     """A recurrent cell whose whole memory is one flat tensor, the first H entries of which are its output.
 
-    A subclass gives `project` (the part of the equation that needs the input only, so that it is computed for all time
-    steps at once), `step` (the rest) and `reset_parameters`. Its constructor calls this one, which checks and sets the
-    options, and then `add_parameters`. The class attribute of an option's name is its default.
+    A subclass defines `project` (the part of the equation that needs only the input, computed for all time steps at
+    once), `step` (the rest, from its `gates` if it has any) and `reset_parameters`. Its constructor calls this one,
+    which checks and sets the options, and then `add_parameters`. The class attribute of an option's name is its
+    default.
 
     Args:
         input_size: I, number of input features, at least 1.
@@ -41,7 +42,7 @@ class Cell(nn.Module):
         TypeError: If a switch is neither True nor False, or the cell has no such option.
     """
 
-    kernel: ClassVar[str | None] = None  # the cell's name in `bistable_rl.kernels`, if it has kernels
+    kernel: ClassVar[str | None] = None  # the cell's key in `kernels.KERNELS`, if it has kernels
     slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
     c_bias: SlowBias = None
     t_max: float | None = None
@@ -117,7 +118,7 @@ class Cell(nn.Module):
             nn.init.zeros_(self.initial)
 
     def project(self, x: Tensor) -> Tensor:
-        """What the step needs of the input, x (..., I) -> (..., P), for any number of steps at once."""
+        """Compute the part of the step that needs only the input, x (..., I) -> (..., P)."""
         raise NotImplementedError
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
@@ -133,19 +134,19 @@ class Cell(nn.Module):
         return {}
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, P) and the state (B, S) to the next state (B, S)."""
+        """Compute the next state (B, S) from `project(x)` (B, P) and the state (B, S)."""
         raise NotImplementedError
 
     def prepare(self) -> Step:
-        """`step`, with what does not change over time computed once."""
+        """Return `step`, with everything that does not change over time computed once."""
         return self.step
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """weight_ih, weight_hh, bias_ih and bias_hh, as the kernel takes them; for cells that have one."""
+    def kernel_weights(self) -> kernels.Weights:
+        """Return the weights as the kernels take them; only cells with kernels have this."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
-        """One step of the equation.
+        """Run one step of the equation.
 
         Args:
             x: (B, I), or (I,) without a batch.
@@ -155,7 +156,7 @@ class Cell(nn.Module):
             The next state, (B, S) or (S,).
 
         Raises:
-            RuntimeError: if a shape does not fit.
+            RuntimeError: If a shape does not fit.
         """
         if x.dim() not in (1, 2) or x.shape[-1] != self.input_size:
             raise RuntimeError(f"input must be (B, {self.input_size}) or ({self.input_size},), got {tuple(x.shape)}")
@@ -185,9 +186,9 @@ class Cell(nn.Module):
             The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
 
         Raises:
-            RuntimeError: if the number of features or the shape of the state does not fit.
-            ValueError: if the dtype or device of x or the state is not that of the weights, resets or batch_sizes do
-                not fit x, or the backend asked for cannot serve.
+            RuntimeError: If the number of features or the shape of the state does not fit.
+            ValueError: If the dtype or device of x or the state differs from that of the weights, resets or batch_sizes
+                do not fit x, or the backend asked for cannot serve.
         """
         self._recompute_weights()
         weight = self.weight_ih
@@ -198,7 +199,7 @@ class Cell(nn.Module):
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device} and the weights are on {weight.device}")
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            # As nn.GRU does on the CPU: a recurrence in half precision would lose what it is to remember.
+            # As nn.GRU does on the CPU: a recurrence in half precision would lose its memory.
             with torch.autocast(x.device.type, enabled=False):
                 x, state = x.to(weight.dtype), None if state is None else state.to(weight.dtype)
                 return self.scan(x, state, resets, batch_sizes)
@@ -225,26 +226,15 @@ class Cell(nn.Module):
                     f"got {tuple(resets.shape)} on {resets.device}"
                 )
             resets = resets != 0
-        initial = self.restored_state()
-        if kernels.choose(self.kernel, x.device.type, x.dtype, self.hidden_size).backend != "reference":
-            assert self.kernel is not None
-            return kernels.scan(
-                self.kernel, x, state, resets, *self.kernel_weights(), initial, batch_sizes, recompute=self.recompute
-            )
-        kernels.note(self.kernel or type(self).__name__, "reference")
-        return reference.scan(
-            self.prepare(),
-            self.project(x),
-            state,
-            output_size=self.hidden_size,
-            initial=initial,
-            resets=resets,
-            batch_sizes=batch_sizes,
-            recompute=self.recompute,
-        )
+        batch = kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
+        if self.kernel is not None:
+            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
+        kernels.note(type(self).__name__, "reference")
+        inputs = batch._replace(x=self.project(x))
+        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """One step without gradients by the shortest way, where there is one; `scan` does all else.
+        """Run one step without gradients by the short road, see `kernels.cpu_step`; this is the only way into it.
 
         Args:
             x: (1, B, I).
@@ -252,26 +242,28 @@ class Cell(nn.Module):
             resets: (1, B), as in `scan`.
 
         Returns:
-            The output (1, B, H) and the next state (1, B, S); None where `scan` has to do it.
+            The output (1, B, H) and the next state (1, B, S); None where `scan` must do it.
         """
-        if self.kernel is None or not kernels.has_short_step(self.kernel, x, state, self.hidden_size):
+        if self.kernel is None or not cpu_step.serves(self.kernel, x, state, self.hidden_size):
             return None
-        weights = kernels.fixed(self, self._parameters.values())
+        weights = cpu_step.fixed(self, self._parameters.values())
         if weights is None:
             self._recompute_weights()
-            weights = kernels.unpacked(self.kernel, self.kernel_weights())
-        if weights is None:
-            return None
-        return kernels.step(self.kernel, weights, x, state, resets, None if resets is None else self.restored_state())
+            weights = cpu_step.in_place(self.kernel, self.kernel_weights())
+            if weights is None:
+                return None
+        if resets is None:
+            return cpu_step.step(weights, x, state, None)
+        return cpu_step.step(weights, x, state, resets != 0, self.restored_state())
 
     def _recompute_weights(self) -> None:
-        """Let torch's pruning and its older norms set the weights: their hooks run with `forward` alone."""
+        """Let torch's pruning and its older norms set the weights: their hooks run only with `forward`."""
         for hook in self._forward_pre_hooks.values():
             if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
                 hook(self, None)
 
     def extra_repr(self) -> str:
-        """The sizes, for `print`."""
+        """Return the sizes, for `print`."""
         return f"{self.input_size}, {self.hidden_size}"
 
 
@@ -280,13 +272,13 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
     """Promise that a module's cells keep their weights inside the `with` block, so that they act faster.
 
     A step without gradients first packs a cell's weights for the compiled CPU kernel, which takes about as long as the
-    step itself. Here they are packed once, on entry, and every single step of a layer in this thread takes them as they
-    were then: an edit made inside shows after the block, in which nothing should therefore update the weights. Whatever
-    is no such step (sequences, gradients, other devices, other backends, other threads) sees the weights as they are,
-    and so does everything outside. A generator that is suspended inside the block leaves it open for its caller.
+    step itself. Here they are packed once, on entry, and every single step of a layer in this thread uses these packed
+    weights: a change made inside the block shows only after it, so nothing should update the weights in it. Everything
+    else sees the current weights, inside and outside: sequences, gradients, other devices, backends and threads. A
+    generator that is suspended inside the block leaves it open for its caller.
 
     Args:
-        module: any module; cells without a compiled kernel, or on another device than the CPU, are left as they are.
+        module: Any module. Cells without a compiled kernel, or on another device than the CPU, are left as they are.
 
     Example:
         >>> rnn, x, h = RNN("nbrc", 10, 20), torch.randn(1, 3, 10), torch.zeros(1, 3, 20)
@@ -294,15 +286,15 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         ...     for _ in range(100):
         ...         output, h = rnn(x, h)
     """
-    packed: dict[Hashable, kernels.Packed] = {}
+    packed: dict[Hashable, cpu_step.Packed] = {}
     for cell in module.modules():
         if isinstance(cell, Cell) and cell.kernel is not None:
             with torch.no_grad():
                 cell._recompute_weights()
-                weights = kernels.pack(cell.kernel, cell.kernel_weights())
+                weights = cpu_step.pack(cell.kernel, cell.kernel_weights())
             if weights is not None:
                 packed[cell] = weights, tuple(cell._parameters.values())
-    with kernels.fix(packed):
+    with cpu_step.fix(packed):
         yield
 
 

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell, fill_slow_gate
 from bistable_rl.cells.options import BRCOptions
+from bistable_rl.kernels import Weights, reference
 
 
 class BRCCell(Cell):
@@ -50,24 +51,21 @@ class BRCCell(Cell):
             nn.init.zeros_(self.bias)
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The weights as the kernel takes them."""
-        return self.weight_ih, self.weight_hh, self.bias, None
+    def kernel_weights(self) -> Weights:
+        """Return the weights as the kernels take them."""
+        return Weights(self.weight_ih, self.weight_hh, self.bias)
 
     def project(self, x: Tensor) -> Tensor:
-        """U x + b: x (..., I) -> (..., 3H)."""
-        return nn.functional.linear(x, self.weight_ih, full_bias(self.bias, self.hidden_size))
+        """Compute U x + b: x (..., I) -> (..., 3H)."""
+        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
-        u_a, u_c, _ = projected.chunk(3, -1)
-        w_a, w_c = self.weight_hh
-        return {"a": 1 + torch.tanh(u_a + w_a * state), "c": torch.sigmoid(u_c + w_c * state)}
+        """Compute the feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
+        return gates(self.kernel_weights(), projected, state)
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
-        a, c = self.gates(projected, state).values()
-        return c * state + (1 - c) * torch.tanh(projected.chunk(3, -1)[2] + a * state)
+        """Compute the next h from `project(x)` (B, 3H) and h (B, H)."""
+        return step(self.kernel_weights(), projected, state)
 
 
 def bias_shape(hidden_size: int, bias: bool, candidate_bias: bool) -> tuple[int] | None:
@@ -81,8 +79,16 @@ def bias_shape(hidden_size: int, bias: bool, candidate_bias: bool) -> tuple[int]
     return ((3 if candidate_bias else 2) * hidden_size,) if bias else None
 
 
-def full_bias(bias: Tensor | None, hidden_size: int) -> Tensor | None:
-    """Return the bias of a, c and h (3H,), with 0 for a missing candidate's."""
-    if bias is None or len(bias) == 3 * hidden_size:
-        return bias
-    return nn.functional.pad(bias, (0, hidden_size))
+def gates(weights: Weights, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """Compute the gates, see `BRCCell.gates`."""
+    u_a, u_c, _ = projected.chunk(3, -1)
+    w_a, w_c = weights.weight_hh
+    return {"a": 1 + torch.tanh(u_a + w_a * state), "c": torch.sigmoid(u_c + w_c * state)}
+
+
+@reference.equation("brc")
+def step(weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
+    """Compute the next state, see `BRCCell.step`; the kernels' reference runs this, too."""
+    a, c = gates(weights, projected, state).values()
+    _, _, u_h = projected.chunk(3, -1)
+    return c * state + (1 - c) * torch.tanh(u_h + a * state)

@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
 from bistable_rl.cells.options import GateInit, GRUOptions
 from bistable_rl.checks import check_choice
+from bistable_rl.kernels import Weights, reference
 
 
 class GRUCell(Cell):
@@ -56,22 +57,33 @@ class GRUCell(Cell):
             fill_slow_gate(self.bias_ih[H : 2 * H], self.c_bias, self.t_max)
             nn.init.zeros_(self.bias_hh[H : 2 * H])
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The weights as the kernel takes them."""
-        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+    def kernel_weights(self) -> Weights:
+        """Return the weights as the kernels take them."""
+        return Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def project(self, x: Tensor) -> Tensor:
-        """W_i x + b_i: x (..., I) -> (..., 3H)."""
-        return nn.functional.linear(x, self.weight_ih, self.bias_ih)
+        """Compute W_i x + b_i: x (..., I) -> (..., 3H)."""
+        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The reset gate r, the update gate z and the new gate n, from `project(x)` (..., 3H) and h (..., H)."""
-        u_r, u_z, u_n = projected.chunk(3, -1)
-        w_r, w_z, w_n = nn.functional.linear(state, self.weight_hh, self.bias_hh).chunk(3, -1)
-        r = torch.sigmoid(u_r + w_r)
-        return {"r": r, "z": torch.sigmoid(u_z + w_z), "n": torch.tanh(u_n + r * w_n)}
+        """Compute the reset, update and new gates r, z and n, from `project(x)` (..., 3H) and h (..., H)."""
+        return gates(self.kernel_weights(), projected, state)
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
-        _, z, n = self.gates(projected, state).values()
-        return z * state + (1 - z) * n
+        """Compute the next h from `project(x)` (B, 3H) and h (B, H)."""
+        return step(self.kernel_weights(), projected, state)
+
+
+def gates(weights: Weights, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """Compute the gates, see `GRUCell.gates`."""
+    u_r, u_z, u_n = projected.chunk(3, -1)
+    w_r, w_z, w_n = nn.functional.linear(state, weights.weight_hh, weights.bias_hh).chunk(3, -1)
+    r = torch.sigmoid(u_r + w_r)
+    return {"r": r, "z": torch.sigmoid(u_z + w_z), "n": torch.tanh(u_n + r * w_n)}
+
+
+@reference.equation("gru")
+def step(weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
+    """Compute the next state, see `GRUCell.step`; the kernels' reference runs this, too."""
+    _, z, n = gates(weights, projected, state).values()
+    return z * state + (1 - z) * n

@@ -20,6 +20,7 @@ from typing_extensions import Unpack
 from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
 from bistable_rl.cells.options import GateInit, GRUOptions
 from bistable_rl.checks import check_choice
+from bistable_rl.kernels import Weights, reference
 
 
 class LSTMCell(Cell):
@@ -71,23 +72,34 @@ class LSTMCell(Cell):
                     self.bias_ih[:H] = -self.bias_ih[H : 2 * H]
                 nn.init.zeros_(self.bias_hh[: 2 * H])
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The weights as the kernel takes them."""
-        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+    def kernel_weights(self) -> Weights:
+        """Return the weights as the kernels take them."""
+        return Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def project(self, x: Tensor) -> Tensor:
-        """W_i x + b_i: x (..., I) -> (..., 4H)."""
-        return nn.functional.linear(x, self.weight_ih, self.bias_ih)
+        """Compute W_i x + b_i: x (..., I) -> (..., 4H)."""
+        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gates i, f, g and o, from `project(x)` (..., 4H) and h|c (..., 2H)."""
-        h, _ = state.chunk(2, -1)
-        i, f, g, o = (projected + nn.functional.linear(h, self.weight_hh, self.bias_hh)).chunk(4, -1)
-        return {"i": torch.sigmoid(i), "f": torch.sigmoid(f), "g": torch.tanh(g), "o": torch.sigmoid(o)}
+        """Compute the gates i, f, g and o, from `project(x)` (..., 4H) and h|c (..., 2H)."""
+        return gates(self.kernel_weights(), projected, state)
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 4H) and h|c (B, 2H) to the next h|c (B, 2H)."""
-        i, f, g, o = self.gates(projected, state).values()
-        _, c = state.chunk(2, -1)
-        c = f * c + i * g
-        return torch.cat([o * torch.tanh(c), c], -1)
+        """Compute the next h|c from `project(x)` (B, 4H) and h|c (B, 2H)."""
+        return step(self.kernel_weights(), projected, state)
+
+
+def gates(weights: Weights, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """Compute the gates, see `LSTMCell.gates`."""
+    h, _ = state.chunk(2, -1)
+    i, f, g, o = (projected + nn.functional.linear(h, weights.weight_hh, weights.bias_hh)).chunk(4, -1)
+    return {"i": torch.sigmoid(i), "f": torch.sigmoid(f), "g": torch.tanh(g), "o": torch.sigmoid(o)}
+
+
+@reference.equation("lstm")
+def step(weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
+    """Compute the next state, see `LSTMCell.step`; the kernels' reference runs this, too."""
+    i, f, g, o = gates(weights, projected, state).values()
+    _, c = state.chunk(2, -1)
+    c = f * c + i * g
+    return torch.cat([o * torch.tanh(c), c], -1)

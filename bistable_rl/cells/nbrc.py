@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell, fill_slow_gate
-from bistable_rl.cells.brc import bias_shape, full_bias
+from bistable_rl.cells.brc import bias_shape
 from bistable_rl.cells.options import NBRCOptions, RecurrentInit
 from bistable_rl.checks import check_choice
+from bistable_rl.kernels import Weights, reference
 
 
 class NBRCCell(Cell):
@@ -58,21 +59,33 @@ class NBRCCell(Cell):
             nn.init.zeros_(self.bias)
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
 
-    def kernel_weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The weights as the kernel takes them."""
-        return self.weight_ih, self.weight_hh, self.bias, None
+    def kernel_weights(self) -> Weights:
+        """Return the weights as the kernels take them."""
+        return Weights(self.weight_ih, self.weight_hh, self.bias)
 
     def project(self, x: Tensor) -> Tensor:
-        """U x + b: x (..., I) -> (..., 3H)."""
-        return nn.functional.linear(x, self.weight_ih, full_bias(self.bias, self.hidden_size))
+        """Compute U x + b: x (..., I) -> (..., 3H)."""
+        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
-        u_a, u_c, _ = projected.chunk(3, -1)
-        w_a, w_c = nn.functional.linear(state, self.weight_hh).chunk(2, -1)
-        return {"a": 1 + torch.tanh(u_a + w_a), "c": torch.sigmoid(u_c + w_c)}
+        """Compute the feedback gain a and the update gate c, from `project(x)` (..., 3H) and h (..., H)."""
+        return gates(self.kernel_weights(), projected, state)
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
-        a, c = self.gates(projected, state).values()
-        return c * state + (1 - c) * torch.tanh(projected.chunk(3, -1)[2] + a * state)
+        """Compute the next h from `project(x)` (B, 3H) and h (B, H)."""
+        return step(self.kernel_weights(), projected, state)
+
+
+def gates(weights: Weights, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """Compute the gates, see `NBRCCell.gates`."""
+    u_a, u_c, _ = projected.chunk(3, -1)
+    w_a, w_c = nn.functional.linear(state, weights.weight_hh).chunk(2, -1)
+    return {"a": 1 + torch.tanh(u_a + w_a), "c": torch.sigmoid(u_c + w_c)}
+
+
+@reference.equation("nbrc")
+def step(weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
+    """Compute the next state, see `NBRCCell.step`; the kernels' reference runs this, too."""
+    a, c = gates(weights, projected, state).values()
+    _, _, u_h = projected.chunk(3, -1)
+    return c * state + (1 - c) * torch.tanh(u_h + a * state)

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import atanh, sqrt
+from math import atanh, log, sqrt
 
 import numpy as np
 import torch
@@ -98,12 +98,14 @@ class HeldUnit:
             raise ValueError(f"unit must be from 0 to {cell.hidden_size - 1}, got {unit}")
         if x is not None and x.shape != (cell.input_size,):
             raise ValueError(f"x must be ({cell.input_size},), got {tuple(x.shape)}")
-        held = {"a": torch.tensor(a, dtype=torch.double), "c": torch.tensor(c, dtype=torch.double)}
+        H = cell.hidden_size
         self.cell = copy.deepcopy(cell).cpu().double().requires_grad_(False)
-        self.cell.gates = lambda projected, state: held  # type: ignore[method-assign]
+        self.cell.weight_hh.zero_()  # the gates no longer depend on the state
         x = torch.zeros(cell.input_size) if x is None else x
         self.projected = self.cell.project(x.detach().cpu().double()[None])
-        self.drive = self.projected.chunk(3, -1)[2][0, unit].item()
+        self.projected[:, unit] = atanh(a - 1)
+        self.projected[:, H + unit] = log(c / (1 - c))
+        self.drive = self.projected[0, 2 * H + unit].item()
         self.unit = unit
 
     def __call__(self, h: float) -> tuple[float, float]:

@@ -1,32 +1,29 @@
-"""Scans over time: pure functions on tensors that know no cell.
+"""Scans over time: pure functions on tensors, for the four cells in `KERNELS`.
 
-`choice` decides which backend runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`chunked`) or `reference`, the plain
-loop that the others are tested against, and that alone follows torch's transforms and second derivatives (`plain`).
-`operators.scan` is the door to the first three; `operators.step` a shorter way to the first, for acting.
+`dispatch` chooses the backend that runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`torch_scan`) or `reference`,
+the plain loop that the others are tested against, and the only one for torch's transforms and second derivatives. Each
+fulfils `interface.Backend`. `ops.scan` leads to all of them; `cpu_step` is the short road for acting.
 """
 
-from bistable_rl.kernels.cpu_step import Packed, Weights, fix, fixed, pack, unpacked
-from bistable_rl.kernels.dispatch import BACKENDS, KINDS, Choice, choose, describe, note, use_backend, watch
-from bistable_rl.kernels.ops import has_short_step, scan, step
+from bistable_rl.kernels import cpu_step
+from bistable_rl.kernels.dispatch import BACKENDS, Choice, choose, describe, note, use_backend, watch
+from bistable_rl.kernels.interface import Batch, Weights
+from bistable_rl.kernels.ops import scan
 from bistable_rl.kernels.packed import check_batch_sizes
+from bistable_rl.kernels.table import KERNELS
 
 __all__ = [
     "BACKENDS",
-    "KINDS",
+    "KERNELS",
+    "Batch",
     "Choice",
-    "Packed",
     "Weights",
     "check_batch_sizes",
     "choose",
+    "cpu_step",
     "describe",
-    "fix",
-    "fixed",
-    "has_short_step",
     "note",
-    "pack",
     "scan",
-    "step",
-    "unpacked",
     "use_backend",
     "watch",
 ]

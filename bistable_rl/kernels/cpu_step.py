@@ -1,8 +1,9 @@
-"""One step on the CPU without gradients, by the shortest way: for acting, where B is small and latency is everything.
+"""The short road for acting: one step on the CPU without gradients, where B is small and latency is everything.
 
-The C++ of a step takes a few microseconds; as much again is spent by each view, copy or look at a module on the way to
-it. A step packs the weights first, which costs more than the step itself; `fix` packs them once for many steps, for
-somebody who promises not to change them meanwhile.
+The C++ of a step takes a few microseconds; every view, copy or look at a module on the way to it takes as much again.
+A step packs the weights first, which costs more than the step itself; `fix` packs them once for many steps, for a
+caller who promises not to change them meanwhile. `Cell.act` is the one place where this road begins; it leaves
+everything that it cannot run as it is to `ops.scan`, which also explains mistakes.
 """
 
 from __future__ import annotations
@@ -22,84 +23,90 @@ import torch
 from torch import Tensor
 
 from bistable_rl.kernels import cpu
+from bistable_rl.kernels.dispatch import choose, note
+from bistable_rl.kernels.interface import Batch, Weights
+from bistable_rl.kernels.table import get_kernel
+from bistable_rl.kernels.torch_state import is_traced
 
 
-class Weights(NamedTuple):
-    """A cell's weights, as a step takes them: packed, or where they are."""
+class StepWeights(NamedTuple):
+    """A cell's weights for the compiled step: packed, or where they are."""
 
+    cell: str
     dtype: torch.dtype
     input_size: int
     hidden_size: int
     state_size: int
-    run: Callable[..., int]  # what runs the step in the library
+    run: Callable[..., int]  # the library's function that runs the step
     head: tuple[int, ...]  # its first arguments
-    memory: object  # what those point into
+    memory: object  # the memory that those point into
 
 
-def pack(kind: str, parameters: cpu.Parameters) -> Weights | None:
-    """Pack weights as they are now; the tensors may then change or go.
+def pack(cell: str, weights: Weights) -> StepWeights | None:
+    """Pack weights as they are now, for any number of steps; the tensors may then change or go.
 
     Args:
-        kind: one of `cpu.KINDS`.
-        parameters: weight_ih, weight_hh, bias_ih and bias_hh.
+        cell: A key of `KERNELS`.
+        weights: The cell's weights.
 
     Returns:
-        The weights, for any number of steps; None if they are not as the compiled code takes them, or it was not built.
+        The packed weights; None if the compiled code was not built, or cannot read the weights.
     """
     if not cpu.available()[0]:
         return None
-    weight_ih, weight_hh, bias_ih, bias_hh = (None if p is None else p.contiguous().resolve_neg() for p in parameters)
-    if weight_ih is None or weight_hh is None or unpacked(kind, (weight_ih, weight_hh, bias_ih, bias_hh)) is None:
+    weights = Weights(*(None if w is None else w.contiguous().resolve_neg() for w in weights))  # type: ignore[arg-type]
+    if in_place(cell, weights) is None:
         return None
-    I, H = weight_ih.shape[1], weight_hh.shape[1]
-    no_steps = weight_ih.new_empty(0, 0, I)
-    call = cpu.describe(kind, no_steps, None, None, weight_ih, weight_hh, bias_ih, bias_hh, None, None)
+    kernel, (I, H) = get_kernel(cell), (weights.weight_ih.shape[1], weights.weight_hh.shape[1])
+    S = kernel.state_size(H)
+    no_steps = Batch(weights.weight_ih.new_empty(0, 0, I), weights.weight_ih.new_empty(0, S))
+    call = cpu.describe(kernel, [], no_steps, weights)
     library = cpu.library()
-    memory = torch.empty(library.brl_packed_bytes(ctypes.byref(call.c)) + 64, dtype=torch.uint8)
+    memory = torch.empty(library.brl_packed_bytes(ctypes.byref(call)) + 64, dtype=torch.uint8)
     address = (memory.data_ptr() + 63) & ~63
-    library.brl_pack(ctypes.byref(call.c), ctypes.c_void_p(address))
-    return Weights(weight_ih.dtype, I, H, cpu.state_size(kind, H), _compiled()[0], (address,), memory)
+    library.brl_pack(ctypes.byref(call), ctypes.c_void_p(address))
+    return StepWeights(cell, weights.weight_ih.dtype, I, H, S, _compiled()[0], (address,), memory)
 
 
-def unpacked(kind: str, parameters: cpu.Parameters) -> Weights | None:
-    """Weights where they are: a step packs them for itself.
+def in_place(cell: str, weights: Weights) -> StepWeights | None:
+    """Take weights where they are, for one step, which packs them for itself.
 
     Args:
-        kind: one of `cpu.KINDS`.
-        parameters: weight_ih, weight_hh, bias_ih and bias_hh.
+        cell: A key of `KERNELS`.
+        weights: The cell's weights.
 
     Returns:
-        The weights, for one step; None if they are not as the compiled code takes them.
+        The weights; None if the compiled code cannot read them.
     """
-    weight_ih, weight_hh, bias_ih, _ = parameters
-    dtype = weight_ih.dtype
+    weight_ih, weight_hh, bias_ih, _ = weights
+    dtype, kernel = weight_ih.dtype, get_kernel(cell)
     if dtype not in cpu.DTYPES or weight_ih.dim() != 2 or weight_hh.dim() != 2:
         return None
     I, H = weight_ih.shape[1], weight_hh.shape[1]
     pointers = []
-    for parameter, shape in zip(parameters, cpu.parameter_shapes(kind, I, H, bias_ih), strict=True):
-        if parameter is None:
+    for weight, shape in zip(weights, kernel.weight_shapes(weights, I, H), strict=True):
+        if weight is None:
             pointers.append(0)
             continue
-        if parameter.shape != shape or not _is_readable(parameter, dtype) or not (pointer := parameter.data_ptr()):
+        if weight.shape != shape or not _is_readable(weight, dtype) or not (pointer := weight.data_ptr()):
             return None
         pointers.append(pointer)
-    sizes = (cpu.KINDS[kind], dtype.itemsize, I, H, 0 if bias_ih is None else len(bias_ih))
-    return Weights(dtype, I, H, cpu.state_size(kind, H), _compiled()[1], (*sizes, *pointers), parameters)
+    sizes = (kernel.index, dtype.itemsize, I, H, 0 if bias_ih is None else len(bias_ih))
+    return StepWeights(cell, dtype, I, H, kernel.state_size(H), _compiled()[1], (*sizes, *pointers), weights)
 
 
 Owner = Hashable
-Packed = tuple[Weights, tuple[Tensor | None, ...]]
+Packed = tuple[StepWeights, tuple[Tensor | None, ...]]
 """Packed weights, and the parameters that they were made from."""
 
 
 class _Scope:
-    """A block of `fix`; of this thread alone, since another one that trains the same module sees its weights."""
+    """A block of `fix`, of this thread alone: another thread may train the same module, and sees its weights."""
 
     def __init__(self, packed: Mapping[Owner, Packed]) -> None:
         self.packed = packed
         self.thread = threading.get_ident()
-        self.open = True  # a task of asyncio that was made inside keeps its context, and with it the scope, for ever
+        self.open = True  # an asyncio task that was made inside keeps its context, and with it the scope, for ever
 
 
 _scopes: ContextVar[tuple[_Scope, ...]] = ContextVar("scopes of fixed weights", default=())
@@ -111,7 +118,7 @@ if hasattr(os, "register_at_fork"):  # a child forked inside a scope would never
 def fix(packed: Mapping[Owner, Packed]) -> Iterator[None]:
     """Let `fixed` find packed weights by their owners, in this thread and task, inside the `with` block.
 
-    Where blocks are nested the inner one counts. As those of generators do, they may end in any order and thread.
+    The innermost block counts. Blocks may end in any order and in any thread, as the blocks of generators do.
     """
     scope = _Scope(packed)
     _scopes.set((*_scopes.get(), scope))
@@ -122,8 +129,8 @@ def fix(packed: Mapping[Owner, Packed]) -> Iterator[None]:
         _scopes.set(tuple(other for other in _scopes.get() if other.open))
 
 
-def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> Weights | None:
-    """The packed weights of an owner inside `fix`, if they were made from these very parameters."""
+def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> StepWeights | None:
+    """Return the packed weights of an owner inside `fix`, if they were made from these very parameters."""
     for scope in reversed(_scopes.get()):
         found = scope.packed.get(owner)
         if found is not None and scope.open and scope.thread == threading.get_ident():
@@ -131,23 +138,39 @@ def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> Weights | None:
     return None
 
 
-def step(
-    weights: Weights, x: Tensor, state: Tensor, resets: Tensor | None, initial: Tensor | None = None
-) -> tuple[Tensor, Tensor] | None:
-    """Run one step, if the tensors are as the compiled code takes them; whatever else they are, nothing is done.
+def serves(cell: str, x: Tensor, state: Tensor, hidden_size: int) -> bool:
+    """Return whether `step` may run: the compiled kernels would, and nobody watches torch's operations.
 
     Args:
-        weights: from `pack` or `unpacked`.
+        cell: A key of `KERNELS`.
+        x: The input.
+        state: The state; it may be no tensor at all.
+        hidden_size: H.
+
+    Raises:
+        ValueError: If the backend asked for cannot serve this, see `choose`.
+    """
+    if torch.is_grad_enabled() or is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
+        return False
+    return x.is_cpu and choose(cell, "cpu", x.dtype, hidden_size).backend == "cpu"
+
+
+def step(
+    weights: StepWeights, x: Tensor, state: Tensor, resets: Tensor | None, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Run one step, if the compiled code can read the tensors as they are; otherwise do nothing.
+
+    Args:
+        weights: From `pack` or `in_place`.
         x: (1, B, I), float32 or float64, contiguous and on the CPU, as the others.
         state: (1, B, S).
-        resets: (1, B), bool or uint8: where it is true the state is replaced by `initial` (or zero) before the step.
-            None: no resets.
+        resets: (1, B), bool or uint8: nonzero restores `initial` before the step. None: no resets.
         initial: (S,), the state that a reset restores; None is zero.
 
     Returns:
-        The outputs (1, B, H) and the new state (1, B, S), which share nothing; or None.
+        The outputs (1, B, H) and the new state (1, B, S), which share no memory; or None.
     """
-    dtype, I, H, S, run, head, _ = weights
+    cell, dtype, I, H, S, run, head, _ = weights
     shape = x.shape
     if len(shape) != 3 or shape[0] != 1 or shape[2] != I:
         return None
@@ -177,6 +200,7 @@ def step(
     )
     if status:
         cpu.check(status)
+    note(cell, "cpu")
     return outputs, new_state
 
 
@@ -193,10 +217,10 @@ def _is_readable(tensor: Tensor, dtype: torch.dtype) -> bool:
 
 @cache
 def _compiled() -> tuple[Callable[..., int], Callable[..., int]]:
-    """`brl_step` and `brl_step_once` of the library, on addresses and sizes."""
+    """The library's `brl_step` and `brl_step_once`, which take addresses and sizes."""
     library = cpu.library()
     try:
         module = importlib.import_module("bistable_rl.kernels._cpu")
-    except ImportError:  # built without Python's headers: the same, at the price of ctypes
+    except ImportError:  # built without Python's headers: the same through ctypes, which is slower
         return library.brl_step, library.brl_step_once
     return module.step, module.step_once

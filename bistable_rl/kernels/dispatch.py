@@ -1,4 +1,4 @@
-"""The one place that decides which backend runs a scan, and where one can ask which did."""
+"""The one place that decides which backend runs a scan, and records which did."""
 
 import importlib.util
 import os
@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 import torch
 
-from bistable_rl.kernels import cpu
-from bistable_rl.kernels.torch_state import forward_mode_active, transforms_active
+from bistable_rl.kernels import cpu, reference, torch_scan
+from bistable_rl.kernels.interface import Backend
+from bistable_rl.kernels.table import KERNELS
+from bistable_rl.kernels.torch_state import transform
 
 BACKENDS = ("cpu", "triton", "torch", "reference")
-KINDS = ("brc", "nbrc", "gru", "lstm")  # the cells that have kernels
+_IMPORTED: dict[str, Backend] = {"cpu": cpu, "torch": torch_scan, "reference": reference}
 
-# Asked once: whether each can run at all, and why or why not.
+# Looked up once: whether each can run at all, and the reason.
 _CPU = cpu.available()
 _TRITON = importlib.util.find_spec("triton") is not None
 
@@ -29,42 +31,30 @@ class Choice(NamedTuple):
     why: str
 
 
-def transform() -> str | None:
-    """Why only the reference will do here and now: a transform of torch.func, or forward-mode AD; None without either.
-
-    Custom operations drop out of both; plain ones follow them.
-    """
-    if transforms_active():
-        return "only the reference runs under a transform of torch.func"
-    if forward_mode_active():
-        return "only the reference runs under forward-mode AD"
-    return None
-
-
 def choose(
-    kind: str | None, device: str, dtype: torch.dtype, hidden_size: int, *, only_reference: str | None = None
+    cell: str | None, device: str, dtype: torch.dtype, hidden_size: int, *, only_reference: str | None = None
 ) -> Choice:
-    """Which backend runs a scan here and now.
+    """Choose the backend that runs a scan here and now.
 
-    The fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for another.
-    A cell without kernels always runs the reference, as does every cell under a transform of torch.func (`vmap`,
-    `grad`, `jvp`, ...), inside `torch.autograd.forward_ad.dual_level`, and on the meta device.
+    It is the fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for
+    another. A cell without kernels always runs the reference, as does every cell under a transform of torch.func
+    (`vmap`, `grad`, `jvp`, ...), inside `torch.autograd.forward_ad.dual_level`, and on the meta device.
 
     Args:
-        kind: one of `KINDS`, or None for a cell without kernels.
-        device: the type of the device: "cpu", "cuda", ...
-        dtype: the type of the input and parameters.
+        cell: A key of `KERNELS`, or None for a cell without kernels.
+        device: The type of the device: "cpu", "cuda", ...
+        dtype: The type of the input and parameters.
         hidden_size: H.
-        only_reference: why only the reference will do, where the caller knows: for gradients that are to be
+        only_reference: Why only the reference can run this, where the caller knows a reason: gradients that will be
             differentiated again, or are batched.
 
     Returns:
         The backend's name, of `BACKENDS`, and the reason.
 
     Raises:
-        ValueError: if the backend asked for does not exist or cannot serve this.
+        ValueError: If the backend asked for does not exist or cannot serve this.
     """
-    if kind is None:
+    if cell is None:
         return Choice("reference", "this cell has no kernel of its own")
     only_reference = only_reference or transform()
     if _asked is not None:
@@ -73,7 +63,7 @@ def choose(
                 f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)} (asked for by BISTABLE_RL_BACKEND)"
             )
         obstacle = None if _asked == "reference" else only_reference
-        obstacle = obstacle or _obstacle(_asked, kind, device, dtype, hidden_size)
+        obstacle = obstacle or _obstacle(_asked, cell, device, dtype, hidden_size)
         if obstacle:
             raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
         return Choice(_asked, "asked for")
@@ -82,7 +72,7 @@ def choose(
     if device == "meta":
         return Choice("reference", "meta tensors have a shape and nothing to compute")
     native = "cpu" if device == "cpu" else "triton"
-    obstacle = _obstacle(native, kind, device, dtype, hidden_size)
+    obstacle = _obstacle(native, cell, device, dtype, hidden_size)
     if obstacle is None:
         return Choice(native, _CPU[1] if native == "cpu" else "a CUDA device, and triton is installed")
     if not dtype.is_floating_point:
@@ -90,7 +80,7 @@ def choose(
     return Choice("torch", f"not {native}: {obstacle}")
 
 
-def _obstacle(backend: str, kind: str, device: str, dtype: torch.dtype, hidden_size: int) -> str | None:
+def _obstacle(backend: str, cell: str, device: str, dtype: torch.dtype, hidden_size: int) -> str | None:
     """Why a backend cannot serve this, or None."""
     if backend == "cpu":
         if device != "cpu":
@@ -105,20 +95,29 @@ def _obstacle(backend: str, kind: str, device: str, dtype: torch.dtype, hidden_s
             return f"it runs on CUDA devices and the tensors are on {device}"
         if dtype not in (torch.float32, torch.float64):
             return f"it takes float32 and float64, not {dtype}"
-        if kind != "brc" and hidden_size * dtype.itemsize > 512:
+        if KERNELS[cell].matrices and hidden_size * dtype.itemsize > 512:
             return f"a recurrent matrix of {hidden_size} units in {dtype} does not fit on the chip"
     return None
 
 
+def get_backend(name: str) -> Backend:
+    """Return the module that is this backend."""
+    if name == "triton":
+        from bistable_rl.kernels import triton_scan  # only where it is used: the import takes a second
+
+        return triton_scan
+    return _IMPORTED[name]
+
+
 @contextmanager
 def use_backend(backend: str | None) -> Iterator[None]:
-    """Run every scan inside by this backend; None is the automatic choice.
+    """Run every scan inside the `with` block on this backend; None is the automatic choice.
 
     Args:
-        backend: one of `BACKENDS`, or None.
+        backend: One of `BACKENDS`, or None.
 
     Raises:
-        ValueError: if there is no such backend; and inside, where it cannot serve a scan.
+        ValueError: If there is no such backend; inside the block, if it cannot serve a scan.
     """
     global _asked
     if backend is not None and backend not in BACKENDS:
@@ -132,7 +131,7 @@ def use_backend(backend: str | None) -> Iterator[None]:
 
 @contextmanager
 def watch() -> Iterator[set[tuple[str, str]]]:
-    """Collect what runs inside: a set of (cell, backend), filled by the backends themselves as they run."""
+    """Collect which (cell, backend) pairs run inside the `with` block."""
     global _ran
     before, _ran = _ran, set()
     try:
@@ -142,12 +141,12 @@ def watch() -> Iterator[set[tuple[str, str]]]:
 
 
 def note(cell: str, backend: str) -> None:
-    """Tell `watch` what runs now."""
+    """Tell `watch` that this backend runs this cell now."""
     if _ran is not None:
         _ran.add((cell, backend))
 
 
 def describe() -> list[tuple[str, str, str, str]]:
-    """Which backend runs which cell here: (cell, device, backend, why), for 128 units in float32."""
+    """Return which backend runs which cell here: (cell, device, backend, why), for 128 units in float32."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return [(kind, device, *choose(kind, device, torch.float32, 128)) for device in devices for kind in KINDS]
+    return [(cell, device, *choose(cell, device, torch.float32, 128)) for device in devices for cell in KERNELS]

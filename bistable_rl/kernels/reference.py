@@ -1,56 +1,116 @@
-"""The plain loop over time: any cell, any device, any dtype. The truth that every other backend is tested against."""
+"""The plain loop over time: any cell, any device, any dtype. The truth that every other backend is tested against.
+
+It alone follows torch through forward-mode AD, `torch.func`, batched gradients and second derivatives, because it
+consists of torch's own operations.
+"""
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bistable_rl.kernels.dispatch import transform
+from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
 from bistable_rl.kernels.packed import check_batch_sizes
+from bistable_rl.kernels.torch_state import transform
 
 Step = Callable[[Tensor, Tensor], Tensor]
+"""One step of a cell: (inputs (B, P), state (B, S)) -> the next state (B, S)."""
+
+Equation = Callable[[Weights, Tensor, Tensor], Tensor]
+"""A step as a function of the weights, too."""
+
+_EQUATIONS: dict[str, Equation] = {}
 
 
-def scan(
-    step: Step,
-    inputs: Tensor,
-    state: Tensor,
-    *,
-    output_size: int,
-    initial: Tensor | None = None,
-    resets: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    recompute: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Apply `step` at every time step, in order.
+def equation(cell: str) -> Callable[[Equation], Equation]:
+    """Register the equation of a cell that has kernels; the cell's own file in `bistable_rl.cells` does so."""
+
+    def register(step: Equation) -> Equation:
+        _EQUATIONS[cell] = step
+        return step
+
+    return register
+
+
+def project(weights: Weights, x: Tensor) -> Tensor:
+    """W_ih x + b_ih: x (..., I) -> (..., G·H); a bias that the candidate lacks is 0."""
+    weight_ih, _, bias, _ = weights
+    if bias is not None and len(bias) < len(weight_ih):
+        bias = nn.functional.pad(bias, (0, len(weight_ih) - len(bias)))
+    return nn.functional.linear(x, weight_ih, bias)
+
+
+def forward(
+    kernel: Kernel, batch: Batch, weights: Weights, *, save: bool, recompute: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a whole sequence, see `Backend.forward`. Nothing is saved: autograd follows each operation."""
+    step = partial(_EQUATIONS[kernel.name], weights)
+    inputs = batch._replace(x=project(weights, batch.x))
+    outputs, last = scan(step, inputs, output_size=weights.weight_hh.shape[1], recompute=recompute)
+    return outputs, last, outputs.new_empty(0)
+
+
+def backward(
+    kernel: Kernel, batch: Batch, weights: Weights, results: Results, *, recompute: bool, need_x: bool
+) -> Gradients:
+    """Return the gradients of all inputs that require one, see `Backend.backward`, by running the sequence again.
+
+    The gradients can be differentiated where gradients are enabled, and be batched and transformed anywhere.
+    """
+    create_graph = torch.is_grad_enabled()
+    gradients: dict[str, Tensor | None] = dict.fromkeys(Gradients._fields)
+    with torch.enable_grad():
+        # Views, so that the gradients stop at this scan and still are functions of the inputs.
+        batch, weights = Batch(*map(_view, batch)), Weights(*map(_view, weights))  # type: ignore[arg-type]
+        outputs, last, _ = forward(kernel, batch, weights, save=True, recompute=recompute)
+        ends = [(outputs, results.grad_outputs), (last, results.grad_last)]
+        ends = [(result, grad) for result, grad in ends if grad is not None and result.requires_grad]
+        given = {**batch._asdict(), **weights._asdict()}
+        wanted = {name: t for name, t in given.items() if t is not None and t.requires_grad}
+        if ends:
+            found = torch.autograd.grad(
+                [result for result, _ in ends],
+                list(wanted.values()),
+                [grad for _, grad in ends],
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+            gradients.update(zip(wanted, found, strict=True))
+    return Gradients(**gradients)
+
+
+def _view(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.view_as(tensor)
+
+
+def scan(step: Step, inputs: Batch, *, output_size: int, recompute: bool = False) -> tuple[Tensor, Tensor]:
+    """Apply a step at every time step, in order.
 
     Args:
-        step: one step of a cell, `(inputs (B, F), state (B, S)) -> state (B, S)`.
-        inputs: (T, B, F), or (N, F) when packed: the N rows of all sequences, time-major, as in a `PackedSequence`.
-        state: (B, S), the state before the first step.
+        step: One step of a cell.
+        inputs: The sequences, with the projected input (T, B, P), or (N, P) when packed, for x.
         output_size: H; the first H entries of the state are the output.
-        initial: (S,), the state that a reset restores; None is zero.
-        resets: (T, B), or (N,) when packed; nonzero restores `initial` before that step.
-        batch_sizes: (T,) int64 on the CPU, when packed: how many sequences reach step t, never growing.
-        recompute: keep about √T states for the backward pass and compute the others again; not under a transform of
-            torch.func or forward-mode AD, neither of which can do so.
+        recompute: Keep about √T states for the backward pass and compute the others again. Ignored under a transform of
+            torch.func and under forward-mode AD, neither of which can do so.
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
 
     Raises:
-        ValueError: if batch_sizes is not as it has to be.
+        ValueError: If batch_sizes is malformed.
     """
+    x, state, resets, initial, batch_sizes = inputs
     if batch_sizes is None:
-        sizes = [inputs.shape[1]] * inputs.shape[0]
+        sizes = [x.shape[1]] * x.shape[0]
     else:
-        check_batch_sizes(batch_sizes, inputs.shape[0])
+        check_batch_sizes(batch_sizes, x.shape[0])
         sizes = batch_sizes.tolist()
     if not sizes:
-        return inputs.new_empty(0, *inputs.shape[1:-1], output_size), state.clone()
-    rows = inputs.flatten(0, 1) if batch_sizes is None else inputs
+        return x.new_empty(0, *x.shape[1:-1], output_size), state.clone()
+    rows = x.flatten(0, 1) if batch_sizes is None else x
     masks = None if resets is None else (resets != 0).reshape(-1, 1)
     if initial is None:
         initial = state.new_zeros(state.shape[-1])

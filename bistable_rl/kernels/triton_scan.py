@@ -1,9 +1,9 @@
-"""The kernels for CUDA devices, in Triton: a chunk's steps in one launch, everything around them as in `chunked`.
+"""The kernels for CUDA devices, in Triton: a chunk's steps in one launch, everything around them as in `torch_scan`.
 
 BRC is one elementwise scan: a thread keeps its units' states in registers from the first step to the last. The others
-give 16 sequences to a program, which keeps their states, and the recurrent matrices where they fit, on the chip. The
-backward kernels compute only what depends on the step after, the gradient of each row's state; the gates' gradients are
-that times the factors of `chunked`, for all rows at once.
+give 16 sequences to a program, which keeps their states on the chip, and the recurrent matrices where they fit. The
+backward kernels compute only what depends on the step after: the gradient of each row's state. The gates' gradients are
+that gradient times the factors of `torch_cells`, for all rows at once.
 
 On the CPU the kernels run in Triton's interpreter (TRITON_INTERPRET=1), which is for testing them.
 """
@@ -17,49 +17,54 @@ from torch import Tensor
 from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from bistable_rl.kernels import torch_scan
-from bistable_rl.kernels.cpu import Gradients
+from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
+from bistable_rl.kernels.torch_scan import Chunk
 
-KINDS = {"nbrc": 2, "gru": 3, "lstm": 4}  # recurrent matrices of each
-# How to multiply as exactly as float32 does, and the bytes that a weight then takes: as the sum of three numbers of
-# bfloat16, or of two of TensorFloat-32 in versions of Triton before that.
+# The exact product of float32, and the bytes that a weight then takes: the sum of three numbers of bfloat16, or of two
+# of TensorFloat-32 in versions of Triton before that.
 _EXACT = ("bf16x6", 6) if "bf16x6" in CUDAOptions.allowed_dot_input_precisions else ("tf32x3", 8)
 _SEQUENCES = 16  # sequences of a program: the least that a tensor core takes
 _ELEMENTS = 128  # states of a program of BRC
 
 
-def forward(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a whole sequence; arguments and results are those of `cpu.forward`."""
-    return torch_scan.forward(*arguments, **options, steps=_steps)
+def forward(
+    kernel: Kernel, batch: Batch, weights: Weights, *, save: bool, recompute: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a whole sequence, see `Backend.forward`."""
+    return torch_scan.forward(kernel, batch, weights, save=save, recompute=recompute, steps=_steps)
 
 
-def backward(*arguments: Any, **options: Any) -> Gradients:
-    """The gradients of everything that `forward` was given; arguments and results are those of `cpu.backward`."""
-    return torch_scan.backward(*arguments, **options, steps_back=_steps_back)
+def backward(
+    kernel: Kernel, batch: Batch, weights: Weights, results: Results, *, recompute: bool, need_x: bool
+) -> Gradients:
+    """Return the gradients of all inputs, see `Backend.backward`."""
+    return torch_scan.backward(
+        kernel, batch, weights, results, recompute=recompute, need_x=need_x, steps_back=_steps_back
+    )
 
 
 def _steps(
-    kind: str,
-    sizes: list[int],
+    kernel: Kernel,
+    chunk: Chunk,
+    weights: Weights,
+    initial: Tensor | None,
     gates: Tensor,
     state: Tensor,
-    flags: Tensor | None,
-    initial: Tensor | None,
-    weight_hh: Tensor,
-    bias_hh: Tensor | None,
     outputs: Tensor,
-    kept: Tensor | None,
+    extra: Tensor | None,
 ) -> Tensor:
+    sizes, flags, (_, weight_hh, _, bias_hh) = chunk.sizes, chunk.flags, weights
     H, B, last = weight_hh.shape[1], len(state), torch.empty_like(state)
     dense, size, offset = _extents(sizes, B, state)
     common = {"HAS_FLAGS": flags is not None, "HAS_INITIAL": initial is not None, "DENSE": dense}
     pointers = (gates, weight_hh, state, _byte(flags, state), _or(initial, state), outputs, last, size, offset)
-    if kind == "brc":
+    if not kernel.matrices:
         grid = (triton.cdiv(B * H, _ELEMENTS),)
         _brc_forward[grid](*pointers, len(sizes), B, H, **common, BLOCK=_ELEMENTS, num_warps=_ELEMENTS // 32)
         return last
-    padded, n = _padded(H), KINDS[kind]
+    padded, n = _padded(H), kernel.matrices
     _matrix_forward[(triton.cdiv(B, _SEQUENCES),)](
-        *pointers, _or(bias_hh, state), _or(kept, state), len(sizes), B, H,
+        *pointers, _or(bias_hh, state), _or(extra, state), len(sizes), B, H,
         **common, **_product(n, padded, state), HAS_BIAS=bias_hh is not None, N=n, M=_SEQUENCES, HP=padded,
         num_warps=8, num_stages=1,
     )  # fmt: skip
@@ -67,42 +72,35 @@ def _steps(
 
 
 def _steps_back(
-    kind: str,
-    sizes: list[int],
+    kernel: Kernel,
+    chunk: Chunk,
+    weight_hh: Tensor,
     factors: list[Tensor],
     grad_outputs: Tensor | None,
     carried: Tensor,
-    flags: Tensor | None,
-    grad_initial: Tensor | None,
-    weight_hh: Tensor,
     grad_gates: Tensor,
+    grad_initial: Tensor | None,
 ) -> Tensor:
+    sizes, flags = chunk.sizes, chunk.flags
     H, B = weight_hh.shape[1], len(carried)
     rows = carried.new_empty(len(grad_gates), carried.shape[1])  # the gradient of each row's state
-    cut = torch.zeros_like(carried)  # what the resets keep from the states before them
+    cut = torch.zeros_like(carried)  # the gradients that the resets cut off from the states before them
     before = torch.empty_like(carried)
     dense, size, offset = _extents(sizes, B, carried)
     common = {"HAS_FLAGS": flags is not None, "HAS_GRAD": grad_outputs is not None, "DENSE": dense}
     pointers = (_or(grad_outputs, rows), carried, _byte(flags, carried), rows, before, cut, size, offset)
-    if kind == "brc":
+    if not kernel.matrices:
         grid = (triton.cdiv(B * H, _ELEMENTS),)
         _brc_backward[grid](
             factors[1], *pointers, len(sizes), B, H, **common, BLOCK=_ELEMENTS, num_warps=_ELEMENTS // 32
         )
     else:
-        padded, n = _padded(H), KINDS[kind]
-        if kind == "gru":
-            d, through, r = factors
-            parts = torch.cat([d[:, :2], (d[:, 2] * r).unsqueeze(1), through.unsqueeze(1)], 1)
-        elif kind == "nbrc":
-            parts = torch.cat([factors[0][:, :2], factors[1].unsqueeze(1)], 1)
-        else:
-            parts = torch.cat([factors[0], *(factor.unsqueeze(1) for factor in factors[1:])], 1)
+        padded, n, parts = _padded(H), kernel.matrices, _parts(kernel, factors)
         _matrix_backward[(triton.cdiv(B, _SEQUENCES),)](
             parts, weight_hh, *pointers, len(sizes), B, H, parts.shape[1],
             **common, **_product(n, padded, carried), N=n, M=_SEQUENCES, HP=padded, num_warps=8, num_stages=1,
         )  # fmt: skip
-    if kind == "lstm":
+    if kernel.states == 2:
         torch.mul(factors[0], rows[:, None, H:], out=grad_gates[:, :3])
         torch.mul(factors[1], rows[:, :H], out=grad_gates[:, 3])
     else:
@@ -112,8 +110,18 @@ def _steps_back(
     return before
 
 
+def _parts(kernel: Kernel, factors: list[Tensor]) -> Tensor:
+    """What `_matrix_backward` reads (rows, P, H): a factor for each matrix, then what passes by them."""
+    if kernel.reset_candidate:
+        d, through, r = factors
+        return torch.cat([d[:, :2], (d[:, 2] * r).unsqueeze(1), through.unsqueeze(1)], 1)
+    if kernel.states == 2:
+        return torch.cat([factors[0], *(factor.unsqueeze(1) for factor in factors[1:])], 1)
+    return torch.cat([factors[0][:, :2], factors[1].unsqueeze(1)], 1)
+
+
 def _extents(sizes: list[int], B: int, like: Tensor) -> tuple[bool, Tensor, Tensor]:
-    """Whether every step has all sequences; otherwise also each step's size and first row, as tensors."""
+    """Whether every step has all sequences; if not, also each step's size and first row, as tensors."""
     if sizes[-1] == B:
         return True, like, like
     size = torch.tensor(sizes, dtype=torch.int64)
@@ -121,7 +129,7 @@ def _extents(sizes: list[int], B: int, like: Tensor) -> tuple[bool, Tensor, Tens
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """A pointer that is never followed, where there is no tensor."""
+    """The tensor, or another one as a pointer that is never followed."""
     return other if tensor is None else tensor
 
 
@@ -134,7 +142,7 @@ def _padded(H: int) -> int:
 
 
 def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
-    """How to multiply by the n recurrent matrices: how exactly, and whether they stay on the chip between steps."""
+    """The options of the product with the n recurrent matrices: its precision, and whether they stay on the chip."""
     if like.device.type != "cuda":
         return {"PRECISION": "ieee", "HOLD": True}
     if like.dtype != torch.float32:
@@ -143,7 +151,7 @@ def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
         precision, bytes_each = _EXACT
     else:
         precision, bytes_each = "tf32", 4
-    # What the compiler adds for the states of 16 sequences and 128 units is 16 KB.
+    # The compiler adds 16 KB for the states of 16 sequences and 128 units.
     device: Any = torch.cuda.get_device_properties(like.device)
     room = device.shared_memory_per_block_optin - 128 * padded
     return {"PRECISION": precision, "HOLD": n * padded * padded * bytes_each <= room}
@@ -225,7 +233,7 @@ def _brc_backward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _matrix(weight, g, H, HP: tl.constexpr, TRANSPOSED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The gate's matrix (HP, HP), zero beyond H: as it stands, or transposed."""
+    """The gate's matrix (HP, HP), zero beyond H; transposed or not."""
     k, j = tl.arange(0, HP)[:, None], tl.arange(0, HP)[None, :]
     place = (g * H + j) * H + k if TRANSPOSED else (g * H + k) * H + j
     return tl.load(weight + place, mask=(k < H) & (j < H), other=0)
@@ -237,7 +245,7 @@ def _matrix_forward(  # type: ignore[no-untyped-def]
     HAS_FLAGS: tl.constexpr, HAS_INITIAL: tl.constexpr, DENSE: tl.constexpr, HAS_BIAS: tl.constexpr,
     HOLD: tl.constexpr, N: tl.constexpr, M: tl.constexpr, HP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """N recurrent matrices: 2 is nBRC, 3 GRU, 4 LSTM. The products come first, so that each matrix is used once."""
+    """N recurrent matrices: 2 for nBRC, 3 for GRU, 4 for LSTM. The products come first: each matrix is used once."""
     b = tl.program_id(0) * M + tl.arange(0, M)
     j = tl.arange(0, HP)[None, :]
     units = j < H
@@ -335,7 +343,7 @@ def _matrix_backward(  # type: ignore[no-untyped-def]
     HAS_FLAGS: tl.constexpr, HAS_GRAD: tl.constexpr, DENSE: tl.constexpr,
     HOLD: tl.constexpr, N: tl.constexpr, M: tl.constexpr, HP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Parts (rows, P, H): a factor for each matrix, then what passes by them; for the LSTM i, f, g, to_o, to_c, f."""
+    """Parts (rows, P, H): a factor for each matrix, then what passes by them; for LSTM i, f, g, to_o, to_c, f."""
     b = tl.program_id(0) * M + tl.arange(0, M)
     j = tl.arange(0, HP)[None, :]
     real = (b < B)[:, None] & (j < H)

@@ -72,7 +72,7 @@ def parse_shape(text: str) -> Shape:
     return B, T, I, H
 
 
-def measure(shape: Shape, *, device: str = "cpu", cells: Sequence[str] = kernels.KINDS, rounds: int = 7) -> list[Speed]:
+def measure(shape: Shape, *, device: str = "cpu", cells: Sequence[str] = tuple(kernels.KERNELS), rounds: int = 7) -> list[Speed]:
     """Time the cells and torch's two layers at one shape, in turn, so that a busy moment hits all alike.
 
     Inputs are data: they ask for no gradient.
@@ -131,7 +131,7 @@ def speed_cells(
     *,
     device: str = "cpu",
     shapes: Sequence[Shape] = SHAPES,
-    cells: Sequence[str] = kernels.KINDS,
+    cells: Sequence[str] = tuple(kernels.KERNELS),
     rounds: int = 7,
 ) -> list[Speed]:
     """Time the cells at several shapes and print how many times faster than torch's layers they are.

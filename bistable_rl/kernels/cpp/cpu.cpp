@@ -24,7 +24,7 @@ enum { KIND_BRC, KIND_NBRC, KIND_GRU, KIND_LSTM };
 
 // Raised, here and in cpu.py, with every change to what passes between the two: a binary built from older sources is
 // then refused, instead of reading memory that is not there.
-enum { INTERFACE = 3 };
+enum { INTERFACE = 4 };
 
 // What a call returns, here and in cpu.py.
 enum { OK, NO_MEMORY };
@@ -33,11 +33,13 @@ enum { OK, NO_MEMORY };
 struct Call {
     int64_t kind, bytes;  // of a number: 4 or 8
     int64_t T, B, N, I, H, threads, recompute, bias_ih_size;
-    const int64_t* batch_sizes;
+    const void *x, *state;
     const uint8_t* resets;
-    const void *x, *state, *initial, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *packed;
-    void *outputs, *final_state, *saved;
-    const void *grad_outputs, *grad_final;
+    const void* initial;
+    const int64_t* batch_sizes;
+    const void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *packed;
+    void *outputs, *last_state, *saved;
+    const void *grad_outputs, *grad_last;
     void *grad_x, *grad_state, *grad_weight_ih, *grad_weight_hh, *grad_bias_ih, *grad_bias_hh, *grad_initial;
 };
 
@@ -260,19 +262,19 @@ void brl_pack(const Call* call, void* to) {
 
 // One step with packed parameters; `outputs` may be null. Returns as brl_forward.
 int brl_step(const void* packed, const void* x, const void* state, const uint8_t* resets, const void* initial,
-             void* outputs, void* final_state, int64_t B, int64_t threads) {
+             void* outputs, void* last_state, int64_t B, int64_t threads) {
     const PackedHeader* header = (const PackedHeader*)packed;
     Call call = header->call;
     call.T = 1, call.B = call.N = B, call.threads = threads;
     call.x = x, call.state = state, call.resets = resets, call.initial = initial;
-    call.outputs = outputs, call.final_state = final_state, call.packed = header + 1;
+    call.outputs = outputs, call.last_state = last_state, call.packed = header + 1;
     return header->table->forward[call.bytes == 8](&call);
 }
 
 // One step with parameters as they are now: they are packed for this step alone, into the workspace.
 int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bias_ih_size, const void* weight_ih,
                   const void* weight_hh, const void* bias_ih, const void* bias_hh, const void* x, const void* state,
-                  const uint8_t* resets, const void* initial, void* outputs, void* final_state, int64_t B,
+                  const uint8_t* resets, const void* initial, void* outputs, void* last_state, int64_t B,
                   int64_t threads) {
     Call call;
     memset(&call, 0, sizeof call);
@@ -280,7 +282,7 @@ int brl_step_once(int64_t kind, int64_t bytes, int64_t I, int64_t H, int64_t bia
     call.weight_ih = weight_ih, call.weight_hh = weight_hh, call.bias_ih = bias_ih, call.bias_hh = bias_hh;
     call.T = 1, call.B = call.N = B, call.threads = threads;
     call.x = x, call.state = state, call.resets = resets, call.initial = initial;
-    call.outputs = outputs, call.final_state = final_state;
+    call.outputs = outputs, call.last_state = last_state;
     return brl_forward(&call);
 }
 }
@@ -299,7 +301,7 @@ static bool read_integers(PyObject* const* arguments, Py_ssize_t count, Py_ssize
     return !PyErr_Occurred();
 }
 
-// step(packed, x, state, resets, initial, outputs, final_state, B, threads): addresses, then numbers, as of brl_step.
+// step(packed, x, state, resets, initial, outputs, last_state, B, threads): addresses, then numbers, as of brl_step.
 static PyObject* step(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     int64_t v[9];
     if (!read_integers(arguments, count, 9, v)) return 0;

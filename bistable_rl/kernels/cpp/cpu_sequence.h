@@ -301,8 +301,8 @@ FUNCTION void forward_slice(const Job* job, Worker* w, int64_t first, int64_t la
     real* saved = kept ? (real*)call->saved : 0;
     const real* state = (const real*)call->state;
     for (int64_t i = 0; i < last - first; ++i) {
-        const real* row = state ? state + (first + i) * width : job->initial;
-        set_state(w->h, w->c, z->ldh, i, row, state ? row + H : job->initial + J, H, J);
+        const real* row = state + (first + i) * width;
+        set_state(w->h, w->c, z->ldh, i, row, row + H, H, J);
     }
 
     Step s;
@@ -345,10 +345,10 @@ FUNCTION void forward_slice(const Job* job, Worker* w, int64_t first, int64_t la
             }
         }
     }
-    real* final_state = (real*)call->final_state;
+    real* last_state = (real*)call->last_state;
     for (int64_t i = 0; i < last - first; ++i) {
-        memcpy(final_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
-        if (w->c) memcpy(final_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
+        memcpy(last_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
+        if (w->c) memcpy(last_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
     }
 }
 
@@ -396,13 +396,13 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
     const bool recompute = call->recompute != 0;
     const int64_t width = lstm ? 2 * H : H, kept = saved_stride(z, recompute);
     const real *state = (const real*)call->state, *outputs = (const real*)call->outputs;
-    const real *grad_final = (const real*)call->grad_final, *grad_outputs = (const real*)call->grad_outputs;
+    const real *grad_last = (const real*)call->grad_last, *grad_outputs = (const real*)call->grad_outputs;
     const real* saved = (const real*)call->saved;
     const real* cells = lstm ? saved + (recompute ? 0 : 4 * J) : 0;
     const int64_t height = last - first;
     for (int64_t i = 0; i < height; ++i) {
-        const real* row = grad_final ? grad_final + (first + i) * width : job->zeros;
-        set_state(w->h, w->c, z->ldh, i, row, grad_final ? row + H : job->zeros, H, J);
+        const real* row = grad_last ? grad_last + (first + i) * width : job->zeros;
+        set_state(w->h, w->c, z->ldh, i, row, grad_last ? row + H : job->zeros, H, J);
     }
 
     Step s;
@@ -431,7 +431,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
                     ;
                 else if (i)
                     h = outputs + (before + b) * H, c = lstm ? cells + (before + b) * kept : 0;
-                else if (state)
+                else
                     h = state + (first + b) * width, c = h + H;
                 copy_in(w->h_before + (row + b) * z->ldh, h, H, J);
                 if (lstm) copy_in(w->c_before + (row + b) * z->ldh, c, H, J);
@@ -454,7 +454,7 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
             if (brc) {
                 const int64_t before = i ? step_offset(job, i - 1) + first : 0;
                 for (int64_t b = 0; b < n; ++b) {
-                    const real* h = i ? outputs + (before + b) * H : state ? state + (first + b) * H : job->initial;
+                    const real* h = i ? outputs + (before + b) * H : state + (first + b) * H;
                     if (call->resets && call->resets[place + b]) h = job->initial;
                     if (H != J) copy_in(w->h_before + b * z->ldh, h, H, J), h = w->h_before + b * z->ldh;
                     w->before_rows[b] = h;
@@ -510,13 +510,8 @@ FUNCTION void backward_slice(const Job* job, Worker* w, int64_t first, int64_t l
     }
     real* grad_state = (real*)call->grad_state;
     for (int64_t i = 0; i < height; ++i) {
-        if (grad_state) {
-            memcpy(grad_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
-            if (lstm) memcpy(grad_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
-        } else {
-            add_row(w->grad_initial, w->h + i * z->ldh, J);
-            if (lstm) add_row(w->grad_initial + J, w->c + i * z->ldh, J);
-        }
+        memcpy(grad_state + (first + i) * width, w->h + i * z->ldh, H * sizeof(real));
+        if (lstm) memcpy(grad_state + (first + i) * width + H, w->c + i * z->ldh, H * sizeof(real));
     }
 }
 
