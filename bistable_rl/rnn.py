@@ -111,15 +111,13 @@ class RNN(nn.Module):
         D = 2 if bidirectional else 1
         widths = [input_size] + [D * hidden_size] * (num_layers - 1)
         self.cells = nn.ModuleList(
-            make(width, hidden_size, bias, **options, device=device, dtype=dtype)  # type: ignore[arg-type]
-            for width in widths
-            for _ in range(D)
+            make(width, hidden_size, bias, **options, device=device, dtype=dtype) for width in widths for _ in range(D)
         )
 
     @property
     def layers(self) -> list[Cell]:
         """The num_layers · D cells, layer by layer, forward before backward."""
-        return list(self.cells)
+        return list(self.cells)  # type: ignore[arg-type]
 
     @property
     def state_size(self) -> int:

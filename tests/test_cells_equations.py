@@ -272,7 +272,7 @@ def test_c_bias_makes_the_slow_gate_keep_longer(name: str) -> None:
     torch.manual_seed(0)
     kept = []
     for c_bias in (-9.0, 9.0):
-        cell = get_cell(name)(F, H, c_bias=c_bias)  # type: ignore[call-arg]
+        cell = get_cell(name)(F, H, c_bias=c_bias)
         state = torch.zeros(B, cell.state_size)
         state[:, cell.memory] = 0.9 * torch.randn(B, H).sign()
         after = cell(torch.randn(B, F), state)[:, cell.memory]
@@ -283,7 +283,7 @@ def test_c_bias_makes_the_slow_gate_keep_longer(name: str) -> None:
 @pytest.mark.parametrize(("name", "slow_bias"), [("brc", "bias"), ("nbrc", "bias"), ("gru", "bias_ih")])
 def test_chrono_draws_the_slow_bias_between_0_and_log_t_max(name: str, slow_bias: str) -> None:
     torch.manual_seed(0)
-    cell = get_cell(name)(F, 4000, c_bias="chrono", t_max=100.0)  # type: ignore[call-arg]
+    cell = get_cell(name)(F, 4000, c_bias="chrono", t_max=100.0)
     drawn = getattr(cell, slow_bias)[4000:8000].exp()
     assert drawn.min() >= 1
     assert drawn.max() <= 100.01

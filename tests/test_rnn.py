@@ -381,6 +381,18 @@ def test_a_wrong_construction_is_told_what_is_wrong(arguments: dict[str, object]
         make_rnn(**{"cell": "nbrc", "input_size": F, "hidden_size": H, **arguments})  # type: ignore[arg-type]
 
 
+def test_a_wrong_option_is_refused_by_type_checkers_too() -> None:  # each ignore below is needed, or mypy complains
+    NBRC(F, H, c_bias="chrono", t_max=50)
+    with pytest.raises(ValueError, match="unknown option 'theta'"):
+        NBRC(F, H, theta=3.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="c_bias must be a finite number or 'chrono', got 'chron'"):
+        NBRC(F, H, c_bias="chron")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="NBRCCell got an unexpected keyword argument 'theta'"):
+        NBRCCell(F, H, theta=3.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="unknown recurrent_init 'normal'"):
+        NBRCCell(F, H, recurrent_init="normal")  # type: ignore[arg-type]
+
+
 def test_a_tuple_of_states_is_told_how_to_become_one_tensor() -> None:
     h, c = torch.randn(2, 1, B, H)
     x = torch.randn(T, B, F)

@@ -79,24 +79,24 @@ class GORUCell(Cell):
         return rows.T
 
     def project(self, x: Tensor) -> Tensor:
-        """U x, with the biases of r and g: x (..., I) -> (..., 3H)."""
+        """Compute U x, plus the biases of r and g: x (..., I) -> (..., 3H)."""
         H = self.hidden_size
         gates = None if self.bias is None else nn.functional.pad(self.bias[: 2 * H], (0, H))
         return nn.functional.linear(x, self.weight_ih, gates)
 
     def prepare(self) -> Step:
-        """One step, with Q multiplied out once for all steps."""
+        """Return `step` with Q computed once for all steps."""
         rotation = self.rotation()
         return lambda projected, state: self._step(projected, state, rotation)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gates r and g, from `project(x)` (..., 3H) and h (..., H)."""
+        """Compute the gates r and g, from `project(x)` (..., 3H) and h (..., H)."""
         u_r, u_g, _ = projected.chunk(3, -1)
         w_r, w_g = nn.functional.linear(state, self.weight_hh).chunk(2, -1)
         return {"r": torch.sigmoid(u_r + w_r), "g": torch.sigmoid(u_g + w_g)}
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h (B, H) to the next h (B, H)."""
+        """Compute the next h from `project(x)` (B, 3H) and h (B, H)."""
         return self._step(projected, state, self.rotation())
 
     def _step(self, projected: Tensor, state: Tensor, rotation: Tensor) -> Tensor:

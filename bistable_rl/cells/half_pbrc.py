@@ -35,10 +35,10 @@ class HalfPBRCCell(HebbianCell):
         self.add_parameters(**self.shapes(bias, traced=hidden_size // 2, static=True))
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        """Compute the gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
         a, z = self.fast_and_slow(projected, state)
         return {"a": 1 + torch.tanh(a), "z": torch.sigmoid(z)}
 
     def driven(self, h: Tensor, trace: Tensor) -> Tensor:
-        """v: h itself in the bistable half of the units, (W + A ⊙ Hebb)ᵀ h in the plastic half."""
+        """Compute v: h itself in the bistable half of the units, (W + A ⊙ Hebb)ᵀ h in the plastic half."""
         return torch.cat([h[..., : self.traced], self.plastic(h, trace)], -1)

@@ -1,4 +1,4 @@
-"""What the plastic cells share: gates with a Hebbian trace beside them.
+"""The common part of the plastic cells: gates beside a Hebbian trace.
 
     Hebb_t = clip((1 - η) Hebb_{t-1} + η · h_{t-1} ⊗ n_t, -1, 1)
 
@@ -71,7 +71,7 @@ class HebbianCell(Cell):
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
 
     def project(self, x: Tensor) -> Tensor:
-        """U x + b: x (..., I) -> (..., 3H)."""
+        """Compute U x + b: x (..., I) -> (..., 3H)."""
         return nn.functional.linear(x, self.weight_ih, self.bias)
 
     def parts(self, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class HebbianCell(Cell):
         return u_fast + w_fast, u_z + w_z
 
     def plastic(self, h: Tensor, trace: Tensor) -> Tensor:
-        """(W + A ⊙ Hebb)ᵀ h, of the K traced units: h (..., H), trace (..., H, K) -> (..., K)."""
+        """Compute (W + A ⊙ Hebb)ᵀ h of the K traced units: h (..., H), trace (..., H, K) -> (..., K)."""
         weight = self.plasticity * trace
         if self.weight_nh is not None:
             weight = weight + self.weight_nh
@@ -97,7 +97,7 @@ class HebbianCell(Cell):
         raise NotImplementedError
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h|Hebb (B, H + H·K) to the next h|Hebb."""
+        """Compute the next h|Hebb from `project(x)` (B, 3H) and h|Hebb (B, H + H·K)."""
         h, trace = self.parts(state)
         fast, z = self.gates(projected, state).values()
         n = torch.tanh(projected.chunk(3, -1)[2] + fast * self.driven(h, trace))

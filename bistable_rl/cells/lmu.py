@@ -104,11 +104,11 @@ class LMUCell(Cell):
         self._fill_buffers()
 
     def project(self, x: Tensor) -> Tensor:
-        """W_x x and e_x·x: x (..., I) -> (..., H + 1)."""
+        """Compute W_x x and e_x·x: x (..., I) -> (..., H + 1)."""
         return nn.functional.linear(x, torch.cat([self.weight_ih, self.encoder_x.unsqueeze(0)]))
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, H + 1) and h|m (B, H + d) to the next h|m (B, H + d)."""
+        """Compute the next h|m from `project(x)` (B, H + 1) and h|m (B, H + d)."""
         H = self.hidden_size
         h, m = state[..., :H], state[..., H:]
         u = projected[..., H:] + (h @ self.encoder_h + m @ self.encoder_m).unsqueeze(-1)

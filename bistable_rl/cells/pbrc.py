@@ -29,10 +29,10 @@ class PBRCCell(HebbianCell):
         self.add_parameters(**self.shapes(bias, traced=hidden_size, static=False))
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        """Compute the gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
         a, z = self.fast_and_slow(projected, state)
         return {"a": 1 + torch.tanh(a), "z": torch.sigmoid(z)}
 
     def driven(self, h: Tensor, trace: Tensor) -> Tensor:
-        """(A ⊙ Hebb)ᵀ h."""
+        """Compute (A ⊙ Hebb)ᵀ h."""
         return self.plastic(h, trace)

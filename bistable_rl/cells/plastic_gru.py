@@ -40,11 +40,11 @@ class PlasticGRUCell(HebbianCell):
             nn.init.zeros_(self.bias_nh)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gates r and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        """Compute the gates r and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
         r, z = self.fast_and_slow(projected, state)
         return {"r": torch.sigmoid(r), "z": torch.sigmoid(z)}
 
     def driven(self, h: Tensor, trace: Tensor) -> Tensor:
-        """(W + A ⊙ Hebb)ᵀ h + b_hn."""
+        """Compute (W + A ⊙ Hebb)ᵀ h + b_hn."""
         driven = self.plastic(h, trace)
         return driven if self.bias_nh is None else driven + self.bias_nh
