@@ -82,7 +82,7 @@ class HebbianCell(Cell):
     def fast_and_slow(self, projected: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the arguments of the fast gate's and of z's nonlinearity, (..., H) each."""
         u_fast, u_z, _ = projected.chunk(3, -1)
-        w_fast, w_z = nn.functional.linear(self.parts(state)[0], self.weight_hh).chunk(2, -1)
+        w_fast, w_z = nn.functional.linear(state[..., : self.hidden_size], self.weight_hh).chunk(2, -1)
         return u_fast + w_fast, u_z + w_z
 
     def plastic(self, h: Tensor, trace: Tensor) -> Tensor:
