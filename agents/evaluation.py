@@ -13,10 +13,10 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from bistable_rl.agents.checks import check_whole
 from bistable_rl.cells.base import fixed_weights
+from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
-from bistable_rl.envs.checks import told_number, told_success
+from bistable_rl.envs.info import is_success, to_float
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
 
@@ -191,7 +191,7 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
         RunFailedError: If the value is neither true nor false.
     """
     try:
-        return told_success(info)
+        return is_success(info)
     except ValueError as error:
         raise RunFailedError(f"env: {one_sentence(error)}") from None
 
@@ -205,7 +205,7 @@ def error_of(info: Mapping[str, Any]) -> float | None:
     value = info.get("mse")
     if value is None:
         return None
-    number = told_number(value)
+    number = to_float(value)
     if number is None or not math.isfinite(number):
         raise RunFailedError(f"env: info['mse'] must be a finite number, not {str(value)[:60]!r}.")
     return number
@@ -214,7 +214,7 @@ def error_of(info: Mapping[str, Any]) -> float | None:
 def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
     """Return the steps within which an episode must end: as given, `LONGEST_EPISODE`, or our own longer `horizon`."""
     if max_episode_steps is not None:
-        return check_whole("max_episode_steps", max_episode_steps, 1)
+        return check_int("max_episode_steps", max_episode_steps, 1)
     try:
         ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # whose declared horizon is right
     except Exception:  # any error: the copies may be anybody's

@@ -24,7 +24,6 @@ from torch import Tensor
 from bistable_rl.agents import gae, save_load, stored_states
 from bistable_rl.agents.arguments import PPOArguments, take, takes
 from bistable_rl.agents.buffer import RolloutBuffer
-from bistable_rl.agents.checks import check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import declared_categories, with_categories
 from bistable_rl.agents.flat_gradient import Gradient
@@ -35,6 +34,7 @@ from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
+from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs.capacity import check_memory
@@ -93,7 +93,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """
         given = take(PPOArguments, arguments)
         device = check_torch_device(given.device)
-        check_whole("stats_window_size", given.stats_window_size, 1)
+        check_int("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
             raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):

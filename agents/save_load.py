@@ -16,10 +16,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from bistable_rl.agents import state as training_state
-from bistable_rl.agents.checks import check_number, check_positive, check_whole
 from bistable_rl.agents.features import saved_kinds, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.checks import check_int, check_number, check_positive
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import check_torch_device
@@ -133,7 +133,7 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         settings, lost = _settings(about, path)
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
-        n_envs = check_whole("n_envs", about["n_envs"], 1)
+        n_envs = check_int("n_envs", about["n_envs"], 1)
         saved_policy = cls.policy_aliases.get(about["policy"])
         if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):
             raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
@@ -195,9 +195,9 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
         raise ValueError(f"policy_kwargs must be a mapping, got {found['policy_kwargs']!r}")
-    check_whole("verbose", found["verbose"], 0, 2)
+    check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
-        check_whole("seed", found["seed"], 0, 2**32 - 1)
+        check_int("seed", found["seed"], 0, 2**32 - 1)
     schedules = {name: about["schedules"][name] for name in SCHEDULES}
     lost = {name for name, plain in schedules.items() if plain == FUNCTION}
     kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}

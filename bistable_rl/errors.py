@@ -8,6 +8,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+LISTED = 40
+"""No error lists more choices than these."""
+
 
 class UserError(ValueError):
     """A user's mistake; the message is one sentence: what is wrong, where, and what would be right."""
@@ -33,11 +36,14 @@ def user_errors(section: str, *types: type[Exception]) -> Iterator[None]:
 
 
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """Return the sentence for a name that is not among the choices, with the nearest one first."""
+    """Return the sentence for a name that is not one of the choices: the nearest choice, then all, or some of many."""
     options = sorted(choices)
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
     given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
+    if len(options) > LISTED:
+        hint += f" nearest of the {len(options)}"
+        options = difflib.get_close_matches(str(name), options, n=5, cutoff=0)
     return f"unknown {what} {given!r}; {hint} choices are {', '.join(options)}."
 
 

@@ -1,7 +1,7 @@
-"""How every figure of this project looks: one palette, one way to make a figure and to write it.
+"""The style of all figures: one palette, one function that makes a figure and writes it.
 
-A cell has the same colour everywhere. The page is opaque white, so a figure reads the same in print, in a README and on
-TensorBoard's dark page. Lies below everything that draws; matplotlib, the extra `plot`, is imported when it is used.
+A cell has the same colour everywhere. The page is opaque white, so that a figure looks the same in print, in a README
+and on TensorBoard's dark page. matplotlib, the extra `plot`, is imported on first use.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Six of Okabe and Ito's colours and three of Tol's "muted": apart also without red, green or blue cones.
+# Six of Okabe and Ito's colours and three of Tol's "muted", distinguishable without red, green or blue cones too.
 CELL_COLOURS = {
     "nbrc": "#0072B2",
     "brc": "#56B4E9",
@@ -35,8 +36,10 @@ CELL_COLOURS = {
     "pbrc": "#332288",
     "half_pbrc": "#999933",
 }
+FURTHER_COLOURS = ("#000000", "#DDCC77", "#661100", "#B22222")
+"""Colours of all other cells."""
 OTHER_COLOUR = "#555555"
-"""Of whatever is no cell of ours."""
+"""Colour of anything that is not a cell."""
 
 DEFAULTS: Any = {
     "figure.facecolor": "white",
@@ -61,15 +64,16 @@ NAME_WIDTH = 60
 
 
 def cell_colour(cell: str) -> str:
-    """Return the colour of a cell, or the grey of what is no cell of ours."""
-    return CELL_COLOURS.get(cell, OTHER_COLOUR)
+    """Return the colour of a cell; a cell without one in `CELL_COLOURS` gets a further one, always the same."""
+    further = FURTHER_COLOURS[zlib.crc32(cell.encode()) % len(FURTHER_COLOURS)]
+    return CELL_COLOURS.get(cell, further)
 
 
 def check_installed() -> None:
-    """Check that figures can be drawn, as is good to know before long work.
+    """Check that figures can be drawn, before long work starts.
 
     Raises:
-        UserError: matplotlib is not installed.
+        UserError: If matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401
@@ -86,14 +90,14 @@ def drawing(
     size: tuple[float, float] = (6.4, 3.6),
     **subplots: Any,
 ) -> Iterator[tuple[Figure, np.ndarray]]:
-    """Give a new figure and its axes, and write it as a PNG when the block ends well.
+    """Yield a new figure and its axes, and write it as a PNG when the block ends without an error.
 
         with drawing(path) as (figure, [[axes]]):
             axes.plot(steps, success, color=cell_colour("nbrc"))
             axes.set(xlabel="environment steps", ylabel="success rate")
 
     Args:
-        path: The file, written whole or not at all.
+        path: The file, written completely or not at all.
         rows: Rows of axes.
         columns: Columns of axes.
         size: Width and height in inches.
@@ -103,14 +107,14 @@ def drawing(
         The figure, and its axes as an array (rows, columns).
 
     Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
+        UserError: If matplotlib is not installed, or the file cannot be written.
     """
     check_installed()
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(DEFAULTS), warnings.catch_warnings():  # no pyplot, no display, nothing to close
-        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name is drawn as a box
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name becomes a box
         figure = Figure(figsize=size, layout="constrained")
         axes: np.ndarray = figure.subplots(rows, columns, squeeze=False, **subplots)
         yield figure, axes
@@ -120,16 +124,16 @@ def drawing(
 
 
 def plain(text: str) -> str:
-    """Return a name of a user's as matplotlib draws it as it is: no formula, lines of `NAME_WIDTH` characters at most.
+    """Return a user's name so that matplotlib draws it literally, in lines of at most `NAME_WIDTH` characters.
 
-    A legend leaves out what begins with an underscore, so a space stands before one.
+    A dollar sign starts no formula. A legend omits names that begin with an underscore, so a space precedes it.
     """
     lines = textwrap.wrap(text, NAME_WIDTH) or [""]
     return (" " * text.startswith("_") + "\n".join(lines)).replace("$", "\\$")
 
 
 def mark_steps(axes: Axes) -> None:
-    """Count an axis of environment steps in k and M."""
+    """Label the x axis, in environment steps, with k and M."""
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

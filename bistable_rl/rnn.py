@@ -1,388 +1,380 @@
-"""The layers that stand where a torch.nn.GRU stands, one class a cell; `make_rnn` takes the cell by name.
-
-What they do is in `bistable_rl.stack`: here are the names and options.
-"""
+"""Recurrent layers that can replace torch.nn.GRU: any cell by name, and one class per cell."""
 
 import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from typing_extensions import Unpack
 
-from bistable_rl.stack import RNN
+from bistable_rl.cells import Cell, check_options, get_cell
+from bistable_rl.cells.backwards import scan_backwards
+from bistable_rl.cells.options import BRCOptions, GatedOptions, GRUOptions, LMUOptions, NBRCOptions, show_options
+from bistable_rl.checks import check_bool, check_int
+from bistable_rl.kernels.packed import check_batch_sizes, check_order, require
 
 __all__ = [
     "BRC", "GORU", "GRU", "LMU", "LSTM", "NBRC", "PBRC", "RNN", "HalfPBRC", "PlasticGRU", "from_torch", "make_rnn",
 ]  # fmt: skip
 
 
-def make_rnn(
-    cell: str,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int = 1,
-    bias: bool = True,
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    bidirectional: bool = False,
-    *,
-    cell_kwargs: dict[str, object] | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-) -> RNN:
-    """Stacked layers of the cell called `cell`; the arguments are those of `RNN`.
+class RNN(nn.Module):
+    """Layers of one cell, with the interface of `torch.nn.GRU`.
+
+    Differences: `hx` and `h_n` are one tensor for every cell, an LSTM's h|c included, and `forward` takes `resets`.
+
+    Args:
+        cell: A key of `bistable_rl.cells.CELLS`.
+        input_size: I, number of input features, at least 1.
+        hidden_size: H, number of output features of a layer and direction, at least 1.
+        num_layers: Number of layers, at least 1.
+        bias: Whether the cells have biases.
+        batch_first: Whether a batched input and output is (B, T, F) instead of (T, B, F).
+        dropout: Probability in [0, 1] of zeroing an output of each layer but the last, while training.
+        bidirectional: Whether each layer also runs backwards in time; the output is then 2H wide.
+        cell_kwargs: The cell's own options, see `bistable_rl.cells.cell_options`.
+        device: Device of the parameters.
+        dtype: Floating-point type of the parameters.
+
+    Inputs: x, hx, resets
+        - **x**: (T, B, I), (B, T, I) with `batch_first`, (T, I) without a batch, or a `PackedSequence`.
+        - **hx**: (num_layers · D, B, S), or (num_layers · D, S) without a batch, with D = 2 if bidirectional else 1;
+          the default is the cells' initial state, zero unless it is learned.
+        - **resets**: nonzero restores the initial state before that step; (T, B), (B, T) with `batch_first`, (T,)
+          without a batch, a `PackedSequence` of the same lengths with a packed x. Both directions treat the segments
+          between resets as separate sequences.
+
+    Outputs: output, h_n
+        - **output**: the last layer's outputs, in the layout of x, D · H wide.
+        - **h_n**: each layer's last state, of the shape of `hx`.
+
+    Attributes:
+        cells: The ModuleList of `layers`.
 
     Raises:
-        ValueError: if there is no such cell, it has no such option, or an argument is out of range.
+        ValueError: If an argument is out of range, or the cell has no such option.
+        TypeError: If a switch (`bias`, `batch_first`, ...) is neither True nor False.
+
+    Example:
+        >>> rnn = RNN("nbrc", 10, 20, num_layers=2)
+        >>> output, h_n = rnn(torch.randn(5, 3, 10))
+        >>> output.shape, h_n.shape
+        (torch.Size([5, 3, 20]), torch.Size([2, 3, 20]))
     """
-    return RNN(
-        cell,
-        input_size,
-        hidden_size,
-        num_layers,
-        bias,
-        batch_first,
-        dropout,
-        bidirectional,
-        cell_kwargs=cell_kwargs,
-        device=device,
-        dtype=dtype,
-    )
+
+    _cell: ClassVar[str]  # of a subclass for one cell
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "_cell"):
+            show_options(cls, get_cell(cls._cell))
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        cell_kwargs: dict[str, object] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        make, options = get_cell(cell), dict(cell_kwargs or {})
+        check_options(cell, options)
+        check_int("num_layers", num_layers, 1)
+        for name, switch in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            check_bool(name, switch)
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                "dropout adds dropout after all but the last layer, so a dropout above 0 expects num_layers above 1, "
+                f"but got dropout={dropout} and num_layers={num_layers}",
+                stacklevel=2,
+            )
+        self.cell = cell
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        D = 2 if bidirectional else 1
+        widths = [input_size] + [D * hidden_size] * (num_layers - 1)
+        self.cells = nn.ModuleList(
+            make(width, hidden_size, bias, **options, device=device, dtype=dtype) for width in widths for _ in range(D)
+        )
+
+    @property
+    def layers(self) -> list[Cell]:
+        """The num_layers · D cells, layer by layer, forward before backward."""
+        return list(self.cells)  # type: ignore[arg-type]
+
+    @property
+    def state_size(self) -> int:
+        """S, the width of a layer's state, whose first H entries are its output."""
+        return self.layers[0].state_size
+
+    def reset_parameters(self) -> None:
+        """Reinitialise all parameters."""
+        for cell in self.layers:
+            cell.reset_parameters()
+
+    def flatten_parameters(self) -> None:
+        """Do nothing; code written for nn.GRU may call it."""
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run all layers over time; the class gives the shapes.
+
+        Raises:
+            ValueError: If hx is a tuple, x has a wrong number of dimensions or is packed wrongly, x or hx is not of the
+                weights' dtype and device, or resets does not fit.
+            RuntimeError: If the number of features or the shape of hx does not fit.
+        """
+        if hx is not None and not torch.is_grad_enabled():
+            acted = self._act(x, hx, resets)
+            if acted is not None:
+                return acted
+        if isinstance(hx, tuple):
+            raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
+        if isinstance(x, PackedSequence):
+            return self._packed(x, hx, resets)
+        if x.dim() not in (2, 3):
+            raise ValueError(f"{self._get_name()}: Expected input to be 2D or 3D, got {x.dim()}D tensor instead")
+        if isinstance(resets, PackedSequence):
+            raise ValueError("resets must be a tensor where the input is one")
+        if resets is not None and resets.shape != x.shape[:-1]:
+            raise ValueError(f"resets must be {tuple(x.shape[:-1])}, as the input's steps; got {tuple(resets.shape)}")
+        batched = x.dim() == 3
+        if hx is not None and hx.dim() != x.dim():
+            raise RuntimeError(
+                f"For {'batched 3-D' if batched else 'unbatched 2-D'} input, hx should also be {x.dim()}-D "
+                f"but got {hx.dim()}-D tensor"
+            )
+        if not batched:
+            output, h_n = self._layers(
+                x.unsqueeze(1),
+                None if hx is None else hx.unsqueeze(1),
+                None if resets is None else resets.unsqueeze(1),
+                None,
+            )
+            return output.squeeze(1), h_n.squeeze(1)
+        if self.batch_first:
+            output, h_n = self._layers(x.transpose(0, 1), hx, None if resets is None else resets.T, None)
+            return output.transpose(0, 1), h_n
+        return self._layers(x, hx, resets, None)
+
+    def _act(
+        self, x: Tensor | PackedSequence, hx: Tensor, resets: Tensor | PackedSequence | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Take one step without gradients by the cells' short road; None where `forward` has to take it."""
+        if self.bidirectional or self.batch_first or (self.dropout and self.training):
+            return None
+        if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence):
+            return None
+        cells: Any = self._modules["cells"]  # `self.cells` and its iterator cost a tenth of a step
+        if self.num_layers == 1:
+            (cell,) = cells._modules.values()
+            acted: tuple[Tensor, Tensor] | None = cell.act(x, hx, resets)
+            return acted
+        if type(hx) is not Tensor or hx.dim() != 3 or len(hx) != self.num_layers:
+            return None
+        output, last = x, []
+        for cell, state in zip(cells._modules.values(), hx.split(1), strict=True):
+            acted = cell.act(output, state, resets)
+            if acted is None:
+                return None
+            output, h_n = acted
+            last.append(h_n)
+        return output, torch.cat(last)
+
+    def _packed(
+        self, x: PackedSequence, hx: Tensor | None, resets: Tensor | PackedSequence | None
+    ) -> tuple[PackedSequence, Tensor]:
+        data, batch_sizes, sorted_indices, unsorted_indices = x
+        check_batch_sizes(batch_sizes, len(data))
+        if not torch.compiler.is_compiling():  # there, index_select checks by itself
+            check_order(sorted_indices, unsorted_indices, int(batch_sizes[0]))
+        if hx is not None and sorted_indices is not None and hx.shape[1:2] == sorted_indices.shape:
+            hx = hx.index_select(1, sorted_indices)
+        if resets is not None:
+            problem = "resets must be a PackedSequence of the same lengths as the packed input"
+            if not isinstance(resets, PackedSequence) or resets.batch_sizes.shape != batch_sizes.shape:
+                raise ValueError(problem)
+            require((resets.batch_sizes == batch_sizes).all(), problem)
+            resets = resets.data.reshape(len(data), -1).squeeze(-1)
+        output, h_n = self._layers(data, hx, resets, batch_sizes)
+        if unsorted_indices is not None:
+            h_n = h_n.index_select(1, unsorted_indices)
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), h_n
+
+    def _layers(
+        self, x: Tensor, hx: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run all layers on (T, B, I), or (N, I) when packed."""
+        cells = self.layers
+        D = 2 if self.bidirectional else 1
+        if hx is not None:
+            expected = (len(cells), x.shape[1] if batch_sizes is None else int(batch_sizes[0]), cells[0].state_size)
+            if hx.shape != expected:
+                raise RuntimeError(f"Expected hidden size {expected}, got {list(hx.shape)}")
+
+        last = []
+        states = [None] * len(cells) if hx is None else hx.unbind(0)
+        for layer in range(self.num_layers):
+            output, h_n = cells[layer * D].scan(x, states[layer * D], resets, batch_sizes)
+            last.append(h_n)
+            if self.bidirectional:
+                index = layer * D + 1
+                backwards, h_n = scan_backwards(cells[index], x, states[index], resets, batch_sizes)
+                output = torch.cat([output, backwards], -1)
+                last.append(h_n)
+            x = output
+            if self.dropout > 0 and layer < self.num_layers - 1:
+                x = nn.functional.dropout(x, self.dropout, self.training)
+        return x, last[0].unsqueeze(0) if len(last) == 1 else torch.stack(last)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the arguments that differ from their defaults, for `print`."""
+        parts = [f"{self.cell}, {self.input_size}, {self.hidden_size}"]
+        for name, default in (
+            ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False),
+        ):  # fmt: skip
+            if getattr(self, name) != default:
+                parts.append(f"{name}={getattr(self, name)}")
+        return ", ".join(parts)
+
+
+make_rnn = RNN
+"""Layers by the name of their cell, as a function."""
+
+
+def _keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort the options of a layer class into the keywords of `RNN`."""
+    kwargs = dict(options)
+    return {"device": kwargs.pop("device", None), "dtype": kwargs.pop("dtype", None), "cell_kwargs": kwargs}
 
 
 class BRC(RNN):
-    """Layers of bistable recurrent cells: memory in each unit by itself.
+    """Layers of bistable recurrent cells: each unit remembers by itself."""
 
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.BRCCell`.
-    """
+    _cell = "brc"
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        candidate_bias: bool = False,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "brc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "candidate_bias": candidate_bias,
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, **options: Unpack[BRCOptions],
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(self._cell, *sizes, **_keywords(options))
 
 
 class NBRC(RNN):
-    """Layers of recurrently neuromodulated bistable cells: the units set one another's memory.
+    """Layers of recurrently neuromodulated bistable cells: the units set one another's memory."""
 
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.NBRCCell`.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        candidate_bias: bool = False,
-        recurrent_init: str = "glorot",
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "nbrc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "candidate_bias": candidate_bias,
-                "recurrent_init": recurrent_init,
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
-
-
-class GRU(RNN):
-    """Layers of gated recurrent units, as torch.nn.GRU computes them.
-
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.GRUCell`.
-    """
+    _cell = "nbrc"
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        init: str = "torch",
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "init": init,
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, **options: Unpack[NBRCOptions],
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(self._cell, *sizes, **_keywords(options))
 
 
-class LSTM(RNN):
-    """Layers of long short-term memories, as torch.nn.LSTM computes them, with h|c as one state.
-
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.LSTMCell`.
-    """
+class _GRUOrLSTM(RNN):
+    """Layers of a cell that torch has too."""
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        init: str = "torch",
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "init": init,
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, **options: Unpack[GRUOptions],
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(self._cell, *sizes, **_keywords(options))
 
 
-class GORU(RNN):
-    """Layers of gated orthogonal recurrent units: memory that is turned, not shrunk.
+class GRU(_GRUOrLSTM):
+    """Layers of gated recurrent units, as torch.nn.GRU computes them."""
 
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.GORUCell`.
-    """
+    _cell = "gru"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "goru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+
+class LSTM(_GRUOrLSTM):
+    """Layers of long short-term memories, as torch.nn.LSTM computes them, with h|c as one state."""
+
+    _cell = "lstm"
 
 
 class LMU(RNN):
-    """Layers of Legendre memory units: a window of the past as coefficients.
+    """Layers of Legendre memory units: a window of the past as coefficients."""
 
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.LMUCell`.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        memory_size: int = 256,
-        theta: float = 1000.0,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "lmu", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "memory_size": memory_size,
-                "theta": theta,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
-
-
-class PlasticGRU(RNN):
-    """Layers of plastic GRUs: recurrent weights that learn during a sequence.
-
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.PlasticGRUCell`.
-    """
+    _cell = "lmu"
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "plastic_gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, **options: Unpack[LMUOptions],
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(self._cell, *sizes, **_keywords(options))
 
 
-class PBRC(RNN):
-    """Layers of plastic bistable recurrent cells.
-
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.PBRCCell`.
-    """
+class _Gated(RNN):
+    """Layers of a gated cell without options of its own."""
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "pbrc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, **options: Unpack[GatedOptions],
+    ) -> None:  # fmt: skip
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(self._cell, *sizes, **_keywords(options))
 
 
-class HalfPBRC(RNN):
-    """Layers of half-plastic bistable recurrent cells: half of the units bistable, half plastic.
+class GORU(_Gated):
+    """Layers of gated orthogonal recurrent units: a memory that is rotated, not shrunk."""
 
-    The arguments are those of `RNN`, then the options of `bistable_rl.cells.HalfPBRCCell`.
-    """
+    _cell = "goru"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            "half_pbrc", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            cell_kwargs={
-                "c_bias": c_bias,
-                "t_max": t_max,
-                "learn_initial_state": learn_initial_state,
-                "recompute": recompute,
-            },
-            device=device, dtype=dtype,
-        )  # fmt: skip
+
+class PlasticGRU(_Gated):
+    """Layers of plastic GRUs: recurrent weights that learn during a sequence."""
+
+    _cell = "plastic_gru"
+
+
+class PBRC(_Gated):
+    """Layers of plastic bistable recurrent cells."""
+
+    _cell = "pbrc"
+
+
+class HalfPBRC(_Gated):
+    """Layers of half-plastic bistable recurrent cells: half of the units bistable, half plastic."""
+
+    _cell = "half_pbrc"
 
 
 def from_torch(module: nn.GRU | nn.LSTM) -> GRU | LSTM:
-    """A GRU or LSTM with the sizes, settings and a copy of the weights of torch's.
+    """Return layers that compute the same as torch's, with a copy of its weights.
 
     Args:
-        module: an `nn.GRU`, or an `nn.LSTM` without projections.
-
-    Returns:
-        Layers that compute the same; an LSTM's state is h|c, `torch.cat([h, c], -1)`.
+        module: An `nn.GRU`, or an `nn.LSTM` without projections; the state of the latter becomes h|c,
+            `torch.cat([h, c], -1)`.
 
     Raises:
-        ValueError: if it is neither of the two, or has projections.
+        ValueError: If the module is neither of the two, or has projections.
     """
     if not isinstance(module, nn.GRU | nn.LSTM):
         raise ValueError(f"from_torch takes a torch.nn.GRU or torch.nn.LSTM, got {type(module).__name__}")
@@ -390,7 +382,7 @@ def from_torch(module: nn.GRU | nn.LSTM) -> GRU | LSTM:
         raise ValueError(f"from_torch takes no projections, got proj_size={module.proj_size}")
     weight = next(module.parameters())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a dropout on one layer; torch has warned already
+        warnings.simplefilter("ignore")  # dropout on one layer, of which torch has warned already
         rnn = (GRU if isinstance(module, nn.GRU) else LSTM)(
             module.input_size,
             module.hidden_size,
@@ -403,7 +395,7 @@ def from_torch(module: nn.GRU | nn.LSTM) -> GRU | LSTM:
             dtype=weight.dtype,
         )
     suffixes = [f"_l{i}{end}" for i in range(module.num_layers) for end in ("", "_reverse")[: 1 + module.bidirectional]]
-    for cell, suffix in zip(rnn.cells, suffixes, strict=True):
+    for cell, suffix in zip(rnn.layers, suffixes, strict=True):
         for name, parameter in cell.named_parameters():
             theirs = getattr(module, name + suffix)
             parameter.data.copy_(theirs.detach())

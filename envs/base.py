@@ -15,8 +15,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from bistable_rl.checks import check_choice, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.checks import check_choice, check_int, unknown
+from bistable_rl.errors import unknown
 
 Copies = npt.NDArray[np.int64]
 """Indices of copies."""
@@ -30,7 +31,7 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     for known in AutoresetMode:
         if mode in (known, known.name, known.value):
             return known
-    raise unknown("autoreset_mode", mode, [known.name for known in AutoresetMode])
+    raise ValueError(unknown("autoreset_mode", mode, [known.name for known in AutoresetMode]))
 
 
 def rows(observations: Any, i: Copies) -> list[Any]:
@@ -90,7 +91,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         autoreset_mode: str | AutoresetMode,
         render_mode: str | None,
     ) -> None:
-        self.num_envs = check_int("num_envs", num_envs, 1)
+        self.num_envs = check_size("num_envs", num_envs, 1)
         self.single_observation_space = observation_space
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
@@ -167,7 +168,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         i = self._masked(options.pop("reset_mask", None))
         cue = options.pop("cue", None)
         if options:
-            raise unknown("reset option", next(iter(options)), ["cue", "reset_mask"])
+            raise ValueError(unknown("reset option", next(iter(options)), ["cue", "reset_mask"]))
         self._seed(i, self._seed_list(seed))
         self._start(i)
         if cue is not None:

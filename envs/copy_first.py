@@ -7,9 +7,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_bool, check_size, check_symbols
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_bool, check_int, check_symbol
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
 
@@ -17,12 +17,12 @@ from bistable_rl.envs.single_env import single
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
     """Return the shortest and the longest episode that `length`, a number or a pair, allows."""
     if not isinstance(length, list | tuple):
-        low = check_int("length", length, minimum, why)
+        low = check_size("length", length, minimum, why)
         return low, low
     if len(length) != 2:
         raise ValueError(f"length must be a number or a pair (shortest, longest), not {length!r}")
-    low = check_int("the shortest length", length[0], minimum, why)
-    return low, check_int("the longest length", length[1], low, f", the shortest ({low})")
+    low = check_size("the shortest length", length[0], minimum, why)
+    return low, check_size("the longest length", length[1], low, f", the shortest ({low})")
 
 
 class CopyFirstVectorEnv(BatchedEnv):
@@ -76,7 +76,7 @@ class CopyFirstVectorEnv(BatchedEnv):
         render_mode: str | None = None,
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
-        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        self.num_symbols = check_size("num_symbols", num_symbols, 2)
         self.flags = check_bool("flags", flags)
         super().__init__(
             num_envs=num_envs,
@@ -96,7 +96,7 @@ class CopyFirstVectorEnv(BatchedEnv):
         self.cue[i] = rng.integers(self.keys[i], 0, self.num_symbols)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_symbol(cue, self.num_symbols)
+        self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length - 1

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_bool, check_choice, check_numbers, check_size
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_numbers
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
@@ -90,7 +90,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         render_mode: str | None = None,
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
-        self.dimensions = check_int("dimensions", dimensions, 1)
+        self.dimensions = check_size("dimensions", dimensions, 1)
         self.reward = check_choice("reward", reward, MEMORYLESS)
         self.flags = check_bool("flags", flags)
         low = np.r_[np.full(dimensions, -LIMIT), np.zeros(2 * flags)].astype(np.float32)
@@ -117,7 +117,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         self.cue[i] = self._numbers(i, self.t[i])
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_numbers(cue, LIMIT)
+        self.cue[i] = check_numbers("cue", cue, LIMIT)
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length - 1

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_numbers, check_size
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_numbers
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
@@ -27,10 +27,10 @@ FLAGS = {1: "  MARKED", 0: "  ANSWER FROM NOW ON"}
 
 def check_window(length: int, window: int | None) -> tuple[int, int]:
     """Return the window, and how many steps the marks are drawn from, if `length` and `window` go together."""
-    check_int("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
+    check_size("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
     if window is None:
         window = min(WINDOW, length)
-    check_int("window", window, MARKS, f", a step for each mark (so N = length - window is at most {length - MARKS})")
+    check_size("window", window, MARKS, f", a step for each mark (so N = length - window is at most {length - MARKS})")
     if window > length:
         raise ValueError(f"window must be at most length ({length}), not {window}")
     return window, min(window, length - MARKS)
@@ -131,7 +131,7 @@ class DenoisingVectorEnv(BatchedEnv):
         self.squares[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_numbers(cue, LIMIT)
+        self.cue[i] = check_numbers("cue", cue, LIMIT)
 
     def _advance(self, actions: np.ndarray) -> Step:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
@@ -64,7 +64,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     ) -> None:
         self.window, self.markable = check_window(length, window)
         self.length = length
-        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        self.num_symbols = check_size("num_symbols", num_symbols, 2)
         low = np.zeros(num_symbols + 1, np.float32)
         low[-1] = -1
         super().__init__(
@@ -89,7 +89,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         self.right[i] = 0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_symbol(cue, self.num_symbols)
+        self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> Step:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.data import digits
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
 
@@ -64,7 +64,7 @@ class LineDigitsVectorEnv(BatchedEnv):
         folder = os.environ.get(digits.FOLDER)
         self.digits = digits.load_any(Path(folder)) if folder else digits.load_small()
         self.lines, columns = self.digits.images.shape[1:]
-        self.length = check_int("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
+        self.length = check_size("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
         super().__init__(
             num_envs=num_envs,
             observation_space=Box(-0.5, 0.5, (columns,), np.float32),
@@ -81,7 +81,7 @@ class LineDigitsVectorEnv(BatchedEnv):
         self.image[i] = rng.integers(self.keys[i], rng.ONCE, len(self.digits.labels))
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        for copy, digit in zip(i, np.broadcast_to(check_symbol(cue, 10), len(i)), strict=True):
+        for copy, digit in zip(i, np.broadcast_to(check_symbols("cue", cue, 10), len(i)), strict=True):
             images = np.flatnonzero(self.digits.labels == digit)
             self.image[copy] = images[rng.integers(self.keys[copy, None], rng.ONCE + 1, len(images))[0]]
 

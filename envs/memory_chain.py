@@ -7,9 +7,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
 
@@ -62,8 +62,8 @@ class MemoryChainVectorEnv(BatchedEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.length = check_int("length", length, 1)
-        self.num_bits = check_int("num_bits", num_bits, 1)
+        self.length = check_size("length", length, 1)
+        self.num_bits = check_size("num_bits", num_bits, 1)
         low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
         high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
         super().__init__(
@@ -84,7 +84,7 @@ class MemoryChainVectorEnv(BatchedEnv):
         self.question[i] = rng.integers(self.keys[i], rng.ONCE, self.num_bits)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_symbol(cue, 2)
+        self.cue[i] = check_symbols("cue", cue, 2)
 
     def _advance(self, actions: np.ndarray) -> Step:
         answered = self.t == self.length

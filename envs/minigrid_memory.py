@@ -9,8 +9,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_bool, check_choice, check_int, check_size, check_symbols
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_bool, check_choice, check_int, check_symbol
 from bistable_rl.envs.single_env import single
 from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, Categories, one_hot_cells
 
@@ -247,13 +247,12 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.size = check_int("size", size, 7)
-        view = check_int("agent_view_size", agent_view_size, 3)
+        self.size = check_size("size", size, 7)
+        view = check_size("agent_view_size", agent_view_size, 3)
         for name, value in {"size": size, "agent_view_size": view}.items():
             if value % 2 == 0:
                 raise ValueError(f"{name} must be odd, not {value}")
-        if check_int("num_actions", num_actions, 3) > 7:
-            raise ValueError(f"num_actions must be at most 7, not {num_actions}")
+        check_int("num_actions", num_actions, 3, 7)
         self.random_length = check_bool("random_length", random_length)
         self.encoding = check_choice("encoding", encoding, ENCODINGS)
         self.world = _world(size, self.random_length, view)
@@ -325,7 +324,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         layout = self.world.place_layout[self.place[i]]
         x = self.world.place_x[self.place[i]]
-        self.place[i] = self.world.start[(layout & ~2) + 2 * check_symbol(cue, 2), x]
+        self.place[i] = self.world.start[(layout & ~2) + 2 * check_symbols("cue", cue, 2), x]
 
     def _advance(self, actions: np.ndarray) -> Step:
         moved = self.world.forward[self.place, self.direction]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 
 from bistable_rl.envs.base import BatchedEnv
-from bistable_rl.envs.checks import told_success
+from bistable_rl.envs.info import is_success
 from bistable_rl.envs.registry import make_env
 from bistable_rl.envs.render import save_gif
 from bistable_rl.envs.single_env import SingleEnv
@@ -150,7 +150,7 @@ def _episode(
 def _verdict(env: Any, info: dict[str, Any]) -> str:
     """Return what there is to say of a finished episode."""
     words = ""
-    success = told_success(info)
+    success = is_success(info)
     if success is not None:
         words += ", success" if success else ", no success"
     if isinstance(env, SingleEnv):

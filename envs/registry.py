@@ -11,8 +11,9 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from bistable_rl.envs.checks import check_choice, check_int, unknown
+from bistable_rl.checks import check_choice, check_size
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
+from bistable_rl.errors import unknown
 from bistable_rl.runs import user_modules
 
 Made = TypeVar("Made")
@@ -38,15 +39,11 @@ def find_spec(env_id: str) -> EnvSpec:
         if not module and name.startswith(prefix):
             _import(provider, env_id, importlib.import_module)
     if name not in gymnasium.registry:
-        owned = next((start for start in PROVIDERS if name.startswith(start)), "bistable_rl/")
-        if owned != "bistable_rl/":
-            theirs, provider = [known for known in gymnasium.registry if known.startswith(owned)], PROVIDERS[owned]
-            why = f"choose from the {len(theirs)} that {provider} registers here"
-            if "Labyrinth" in name and importlib.util.find_spec("mazelib") is None:
-                why = f"{provider} registers it only where the package mazelib is installed"
-            raise unknown("environment id", name, [], theirs, why)
-        ours = [known for known in gymnasium.registry if known.startswith("bistable_rl/")]
-        raise unknown("environment id", name, [*ours, "or any other that gymnasium has registered"], gymnasium.registry)
+        prefix = next((start for start in PROVIDERS if name.startswith(start)), "")
+        refusal = unknown("environment id", name, [known for known in gymnasium.registry if known.startswith(prefix)])
+        if "Labyrinth" in name and prefix == "popgym-" and importlib.util.find_spec("mazelib") is None:
+            refusal += " popgym registers its labyrinths only where the package mazelib is installed."
+        raise ValueError(refusal)
     spec = gymnasium.registry[name]
     for entry in (spec.entry_point, spec.vector_entry_point) if module else ():
         if isinstance(entry, str):  # as "package.module:Class", imported while its folder is searched
@@ -113,7 +110,7 @@ def make_batched_env(
     spec = find_spec(env_id)
     if spec.vector_entry_point is None:
         raise ValueError(f"{env_id} has no batched form: make it with make_env")
-    check_int("num_envs", num_envs, 1)
+    check_size("num_envs", num_envs, 1)
     make = partial(
         gymnasium.make_vec,
         spec,
@@ -150,7 +147,7 @@ def _made(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in kwargs:
             if name not in [*names, *also]:
-                raise unknown(f"argument of {what}", name, names)
+                raise ValueError(unknown(f"argument of {what}", name, names))
     try:
         return make(**kwargs)
     except Exception as error:

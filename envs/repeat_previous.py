@@ -7,9 +7,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_int, check_symbol
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import single
 
@@ -61,9 +61,9 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.k = check_int("k", k, 1)
-        self.length = check_int("length", length, k + 1, f", more than k ({k})")
-        self.num_symbols = check_int("num_symbols", num_symbols, 2)
+        self.k = check_size("k", k, 1)
+        self.length = check_size("length", length, k + 1, f", more than k ({k})")
+        self.num_symbols = check_size("num_symbols", num_symbols, 2)
         super().__init__(
             num_envs=num_envs,
             observation_space=Box(0, 1, (num_symbols,), np.float32),
@@ -85,7 +85,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         self.right[i] = 0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_symbol(cue, self.num_symbols)
+        self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> Step:
         asked = self.t >= self.k

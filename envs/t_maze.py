@@ -8,9 +8,9 @@ import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
+from bistable_rl.checks import check_bool, check_number, check_size, check_symbols
 from bistable_rl.envs import rng
 from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.checks import check_bool, check_int, check_probability, check_symbol
 from bistable_rl.envs.single_env import single
 
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -73,8 +73,8 @@ class TMazeVectorEnv(BatchedEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> None:
-        self.length = check_int("length", length, 1)
-        self.stochasticity = check_probability("stochasticity", stochasticity)
+        self.length = check_size("length", length, 1)
+        self.stochasticity = check_number("stochasticity", stochasticity, maximum=1)
         self.previous_action_reward = check_bool("previous_action_reward", previous_action_reward)
         low = np.zeros(9, np.float32)
         high = np.ones(9, np.float32)
@@ -126,7 +126,7 @@ class TMazeVectorEnv(BatchedEnv):
         self.previous[i] = 0.0
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
-        self.cue[i] = check_symbol(cue, 2)
+        self.cue[i] = check_symbols("cue", cue, 2)
 
     def _advance(self, actions: np.ndarray) -> Step:
         junction = self.x == self.length

@@ -9,8 +9,9 @@ from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
-from bistable_rl.envs.checks import check_choice, unknown
+from bistable_rl.checks import check_choice
 from bistable_rl.envs.previous_action_reward import PreviousActionReward
+from bistable_rl.errors import unknown
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 """MiniGrid's actions, in its order."""
@@ -160,7 +161,7 @@ class MaskVelocity(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructo
         gymnasium.ObservationWrapper.__init__(self, env)
         name = env.spec.name if env.spec is not None else str(env)
         if name not in VELOCITIES:
-            raise unknown("environment for mask_velocity", name, VELOCITIES)
+            raise ValueError(unknown("environment for mask_velocity", name, VELOCITIES))
         space = env.observation_space
         assert isinstance(space, Box)
         self._kept = np.delete(np.arange(space.shape[0]), VELOCITIES[name])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bistable_rl.analysis.trained import cue_and_noise, read_subject
+from bistable_rl.analysis.trained import cue_and_noise, read_trained
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
 from bistable_rl.runs.run import Run
@@ -38,7 +38,7 @@ def test_an_agent_is_analysed_into_figures_tables_and_a_page(
     page = (tmp_path / "a" / "analysis.md").read_text()
     for line in out.splitlines()[:-1]:
         assert f"- {line}" in page
-    assert "one of 2 cues is read right" in out
+    assert "one of 2 cues is decoded correctly" in out
     steps = [int(folder.name) for folder in Run(trained).checkpoints.all()]
     assert [int(row["steps"]) for row in rows(tmp_path / "a" / "attractors.csv")] == steps
     assert all(1 <= float(row["attractors"]) <= 8 for row in rows(tmp_path / "a" / "attractors.csv"))
@@ -55,33 +55,33 @@ def test_the_same_run_is_analysed_to_the_same_numbers(trained: Path, tmp_path: P
 
 
 def test_the_episode_of_an_agent_has_a_picture_for_every_step(trained: Path) -> None:
-    subject = read_subject(trained, 4)
-    assert subject.frames is not None
-    assert len(subject.frames) == int(subject.lengths[0]) == 5
-    assert subject.answer.tolist() == [4] * 4
+    network = read_trained(trained, 4)
+    assert network.frames is not None
+    assert len(network.frames) == int(network.lengths[0]) == 5
+    assert network.answer.tolist() == [4] * 4
 
 
 def test_a_supervised_network_is_analysed_at_its_marks(
     denoiser: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subject = read_subject(denoiser, 6)
-    assert subject.marked is not None
-    assert subject.marked.sum(0).tolist() == [5] * 6
-    assert subject.answer.tolist() == [25] * 6
+    network = read_trained(denoiser, 6)
+    assert network.marked is not None
+    assert network.marked.sum(0).tolist() == [5] * 6
+    assert network.answer.tolist() == [25] * 6
     assert main(["analyze", str(denoiser), "--episodes", "6", "--out", str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out.count("at the marks, mean c") == 2
     assert {row["event"] for row in rows(tmp_path / "a" / "aligned.csv")} == {"marked steps", "answer"}
 
 
 def test_a_forced_cue_is_one_that_was_seen_and_what_follows_is_noise(denoiser: Path, trained: Path) -> None:
-    subject = read_subject(denoiser, 6)
-    x, cues = cue_and_noise(subject, 20, 3, seed=0)
+    network = read_trained(denoiser, 6)
+    x, cues = cue_and_noise(network, 20, 3, seed=0)
     assert x.shape == (21, 6, 2)
     assert sorted(cues) == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(x[0, :, 1], 1)
     np.testing.assert_array_equal(x[0, :, 0] > 0, cues == 1)
     np.testing.assert_array_equal(x[1:, :, 1], -1)
-    x, cues = cue_and_noise(read_subject(trained, 10), 20, 3, seed=0)
+    x, cues = cue_and_noise(read_trained(trained, 10), 20, 3, seed=0)
     np.testing.assert_array_equal(x[0, :, 2], 1)  # the flag of the first step
     np.testing.assert_array_equal(x[0, :, :2].argmax(1), 1 - cues)  # rows are sorted: symbol 1 is 0, 1, ...
     assert not x[1:, :, 2:].any()  # neither the first step nor the last

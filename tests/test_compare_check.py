@@ -25,7 +25,7 @@ LOSS = {"name": "train_loss"}
     ("changes", "sentence"),
     [
         ({"grid": {"policy.cell": ["gru", "gruu"]}}, "c.yaml, gruu: policy: unknown cell 'gruu'; did you mean 'gru'"),
-        ({"grid": {"policy.cell_kwargs": [{}, {"c_bis": 1}]}}, "has no option 'c_bis'; did you mean 'c_bias'"),
+        ({"grid": {"policy.cell_kwargs": [{}, {"c_bis": 1}]}}, "unknown option 'c_bis'; did you mean 'c_bias'"),
         ({"grid": {"env.id": ["bistable_rl/CopyFist-v0"]}}, "c.yaml, nbrc: env: unknown environment id 'bistable_rl/C"),
         (
             {"grid": {"env.kwargs.lenght": [5, 6]}},

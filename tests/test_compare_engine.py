@@ -38,7 +38,7 @@ def grid(experiment: Experiment, out: Path, cells: tuple[str, ...] = CELLS, seed
 
 
 def run(jobs: list[Job], out: Path, committed: Path | None = None, workers: int = 4) -> Outcome:
-    return run_grid(jobs, out, launcher=LocalLauncher(workers, fake_run.command), committed=committed)
+    return run_grid(jobs, out, LocalLauncher(workers, fake_run.command), committed=committed)
 
 
 def starts(job: Job) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from bistable_rl.compare import figures
 from bistable_rl.compare.comparison import Comparison, MetricConfig
-from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
+from bistable_rl.compare.document import Block, Heading, Image, Paragraph, Table, html, markdown
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.report import write_report
 from bistable_rl.errors import UserError
@@ -76,8 +76,8 @@ def test_the_tables_hold_the_known_answers(made: Path) -> None:
     assert better[0][2] == "1.00 (1.00 to 1.00)"
     assert better[0][3].startswith("0.80 (0.40 to 1.00)")
     assert better[1][1:3] == ["0.00 (0.00 to 0.00)", ""]
-    assert cells(text, "What it cost")[0] == ["nbrc", "22", "45", "300"]
-    horizons = cells(text, "At other horizons, without training there")
+    assert cells(text, "Cost")[0] == ["nbrc", "22", "45", "300"]
+    horizons = cells(text, "At other horizons, without retraining")
     assert horizons[:2] == [
         ["nbrc", "50", "0.9", "1, 1, 0.9, 0.8, 0.2"],
         ["nbrc", "5,000", "0.45", "0.5, 0.5, 0.45, 0.4, 0.1"],
@@ -90,7 +90,8 @@ def test_the_tables_hold_the_known_answers(made: Path) -> None:
 def test_the_summary_is_for_programs(made: Path) -> None:
     with (made / "summary.csv").open() as file:
         first, second, _ = csv.DictReader(file)
-    assert (first["what"], first["cell"], first["interquartile_mean"], first["reached"]) == ("nbrc", "nbrc", "0.9", "4")
+    assert (first["variant"], first["cell"]) == ("nbrc", "nbrc")
+    assert (first["interquartile_mean"], first["reached"]) == ("0.9", "4")
     assert (first["steps_to_threshold"], first["seconds_to_threshold"]) == ("900", "18")
     assert (second["reached"], second["steps_to_threshold"]) == ("0", "")
 
@@ -135,14 +136,23 @@ def test_a_metric_that_runs_do_not_report_is_one_sentence(tmp_path: Path) -> Non
         report(tmp_path, ROWS, name="mse")
 
 
-def test_what_a_page_says_cannot_become_markup(tmp_path: Path) -> None:
+def test_text_of_a_document_cannot_become_markup(tmp_path: Path) -> None:
     blocks: list[Block] = [Heading("<b>"), Paragraph("a < b & c"), Table(("<i>",), [("|<script>",)])]
-    text = page(blocks)
+    text = html(blocks, "<u>")
     assert "<script>" not in text
     assert "<b>" not in text
-    assert "| \\|\\<script\\> |" in markdown(blocks)
+    assert "<u>" not in text
+    assert "| \\|\\<script\\> |" in markdown(blocks, "")
     (tmp_path / "x.png").write_bytes(b"x")
-    assert 'alt="&quot;&gt;"' in page([*blocks, Figure(tmp_path / "x.png", '">')])
+    assert 'alt="&#34;&gt;"' in html([*blocks, Image(tmp_path / "x.png", '">')], "")
+
+
+@pytest.mark.parametrize("command", ["compare x", "a `b` c", "``", "$(x) *y* <z>", "one\ntwo"])
+def test_the_command_is_one_code_span_whatever_it_holds(command: str) -> None:
+    last = markdown([Heading("x")], command).splitlines()[-1]
+    [(fence, code)] = re.findall(r"^Written by (`+) ?(.*?) ?\1 from every finished run\.$", last)
+    assert fence not in code
+    assert code == " ".join(command.split())
 
 
 @pytest.mark.parametrize(
@@ -199,9 +209,9 @@ def test_too_few_seeds_have_no_interval_and_the_report_says_why(tmp_path: Path) 
         text = report(tmp_path, rows)
         assert cells(text, "At the end of training")[0][3] == "too few seeds"
         assert cells(text, "Probability that a run of the row ends better")[0][2] == "1.00"
-        assert "Of fewer than 4 seeds there is no interval" in text
+        assert "With fewer than 4 seeds there is no interval" in text
     text = report(tmp_path, [row(cell, cell, seed, 0.1) for cell in ("nbrc", "gru") for seed in range(4)])
-    assert "Of fewer than" not in text
+    assert "With fewer than" not in text
 
 
 def test_runs_that_took_no_time_are_reported(tmp_path: Path) -> None:
@@ -209,7 +219,7 @@ def test_runs_that_took_no_time_are_reported(tmp_path: Path) -> None:
         replace(row("nbrc", "nbrc", seed, 0.1), facts={**FACTS, "cell": "nbrc", "steps": "9", "seconds": "0.0"})
         for seed in range(2)
     ]
-    assert cells(report(tmp_path, rows), "What it cost")[0] == ["nbrc", "0", "", ""]
+    assert cells(report(tmp_path, rows), "Cost")[0] == ["nbrc", "0", "", ""]
 
 
 def test_final_values_that_are_no_numbers_are_reported(tmp_path: Path) -> None:

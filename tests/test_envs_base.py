@@ -226,8 +226,8 @@ def test_stepping_a_finished_episode_asks_for_a_reset() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_envs": 0}, "num_envs must be an integer of at least 1, not 0"),
-        ({"num_envs": 2.0}, "num_envs must be an integer of at least 1, not 2.0"),
+        ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
+        ({"num_envs": 2.0}, "num_envs must be a positive integer, got 2.0"),
         ({"autoreset_mode": "SAMESTEP"}, "did you mean 'SAME_STEP'"),
         ({"render_mode": "humn"}, "did you mean 'human'"),
     ],
@@ -241,7 +241,7 @@ def test_bad_calls_get_a_sentence() -> None:
     env = make_batched_env("bistable_rl/TMaze-v0", num_envs=2)
     for arguments, message in [
         ({"options": {"cu": 1}}, "unknown reset option 'cu'.*did you mean 'cue'"),
-        ({"options": {"cue": 2}}, "cue must be an integer from 0 to 1, not 2"),
+        ({"options": {"cue": 2}}, "cue must be an integer from 0 to 1, got 2"),
         ({"options": {"cue": [0, 0, 0]}}, "cue must be one for all copies or one for each of 2"),
         ({"options": {"reset_mask": [True]}}, "reset_mask must be 2 booleans"),
         ({"seed": [1, 2, 3]}, "seed must be an int or 2 of them"),

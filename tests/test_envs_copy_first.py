@@ -111,11 +111,11 @@ def test_symbols_are_uniform_at_every_step() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"length": 1}, "length must be an integer of at least 2, a step for the cue and one for the answer, not 1"),
-        ({"length": 2.5}, "length must be an integer of at least 2.*not 2.5"),
-        ({"length": [5, 4]}, r"the longest length must be an integer of at least 5, the shortest \(5\), not 4"),
+        ({"length": 1}, "length must be an integer of at least 2, a step for the cue and one for the answer, got 1"),
+        ({"length": 2.5}, "length must be an integer of at least 2.*got 2.5"),
+        ({"length": [5, 4]}, r"the longest length must be an integer of at least 5, the shortest \(5\), got 4"),
         ({"length": [5]}, "length must be a number or a pair"),
-        ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, not 1"),
+        ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, got 1"),
     ],
 )
 def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> None:
@@ -124,5 +124,5 @@ def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> N
 
 
 def test_a_cue_that_is_no_symbol_gets_a_sentence() -> None:
-    with pytest.raises(ValueError, match="cue must be an integer from 0 to 7, not 8"):
+    with pytest.raises(ValueError, match="cue must be an integer from 0 to 7, got 8"):
         CopyFirstEnv().reset(options={"cue": 8})

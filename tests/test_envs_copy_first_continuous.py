@@ -105,7 +105,7 @@ def test_observations_stay_within_ten() -> None:
     env = CopyFirstContinuousEnv(length=3)
     observation, _ = env.reset(options={"cue": 10.0})
     assert observation[0] == 10
-    with pytest.raises(ValueError, match="cue must be numbers from -10 to 10, not 11"):
+    with pytest.raises(ValueError, match="cue must be numbers from -10 to 10, got 11"):
         env.reset(options={"cue": 11.0})
 
 
@@ -113,8 +113,8 @@ def test_observations_stay_within_ten() -> None:
     ("kwargs", "message"),
     [
         ({"length": 1}, "length must be an integer of at least 2"),
-        ({"dimensions": 0}, "dimensions must be an integer of at least 1, not 0"),
-        ({"reward": "absolute"}, "unknown reward 'absolute': choose from abs, exp, mse"),
+        ({"dimensions": 0}, "dimensions must be a positive integer, got 0"),
+        ({"reward": "absolute"}, "unknown reward 'absolute'; the choices are abs, exp, mse"),
     ],
 )
 def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> None:

@@ -123,8 +123,8 @@ def test_marked_values_can_be_forced() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"length": 9}, "length must be an integer of at least 10, 5 steps for the marks and 5 for the answers, not 9"),
-        ({"length": 50, "window": 4}, r"window must be .* at least 5, .*N = length - window is at most 45\), not 4"),
+        ({"length": 9}, "length must be an integer of at least 10, 5 steps for the marks and 5 for the answers, got 9"),
+        ({"length": 50, "window": 4}, r"window must be .* at least 5, .*N = length - window is at most 45\), got 4"),
         ({"length": 50, "window": 51}, r"window must be at most length \(50\), not 51"),
     ],
 )

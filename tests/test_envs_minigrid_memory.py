@@ -287,11 +287,11 @@ def test_the_object_in_the_room_can_be_forced() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"size": 5}, "size must be an integer of at least 7, not 5"),
+        ({"size": 5}, "size must be an integer of at least 7, got 5"),
         ({"size": 8}, "size must be odd, not 8"),
         ({"agent_view_size": 4}, "agent_view_size must be odd, not 4"),
-        ({"num_actions": 2}, "num_actions must be an integer of at least 3, not 2"),
-        ({"num_actions": 8}, "num_actions must be at most 7, not 8"),
+        ({"num_actions": 2}, "num_actions must be an integer from 3 to 7, got 2"),
+        ({"num_actions": 8}, "num_actions must be an integer from 3 to 7, got 8"),
         ({"encoding": "onehot"}, "unknown encoding 'onehot'"),
     ],
 )

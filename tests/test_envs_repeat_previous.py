@@ -60,9 +60,9 @@ def test_answers_count_from_step_k_on() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"k": 0}, "k must be an integer of at least 1, not 0"),
-        ({"length": 4, "k": 4}, r"length must be an integer of at least 5, more than k \(4\), not 4"),
-        ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, not 1"),
+        ({"k": 0}, "k must be a positive integer, got 0"),
+        ({"length": 4, "k": 4}, r"length must be an integer of at least 5, more than k \(4\), got 4"),
+        ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, got 1"),
     ],
 )
 def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> None:

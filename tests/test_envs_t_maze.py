@@ -153,9 +153,9 @@ def test_the_previous_action_and_reward_can_be_seen() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"length": 0}, "length must be an integer of at least 1, not 0"),
-        ({"stochasticity": 1.5}, "stochasticity must be a number from 0 to 1, not 1.5"),
-        ({"stochasticity": float("nan")}, "stochasticity must be a number from 0 to 1, not nan"),
+        ({"length": 0}, "length must be a positive integer, got 0"),
+        ({"stochasticity": 1.5}, "stochasticity must be a number from 0 to 1, got 1.5"),
+        ({"stochasticity": float("nan")}, "stochasticity must be a number from 0 to 1, got nan"),
     ],
 )
 def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> None:

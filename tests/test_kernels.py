@@ -69,7 +69,7 @@ def test_describe_names_a_backend_and_a_reason_for_every_kernel() -> None:
 
 @pytest.mark.parametrize("kind", ["brc", "lstm"])
 def test_the_operator_passes_torchs_own_checks(kind: str) -> None:
-    cell = CELLS[kind](3, 16, learn_initial_state=True)  # type: ignore[call-arg]
+    cell = CELLS[kind](3, 16, learn_initial_state=True)
     x = torch.randn(4, 2, 3, requires_grad=True)
     state = torch.randn(2, cell.state_size, requires_grad=True)
     resets = torch.rand(4, 2) < 0.3
@@ -165,7 +165,7 @@ def test_deterministic_mode_has_nothing_to_object_to() -> None:
 def kept_bytes(name: str, T: int, recompute: int) -> int:
     """Bytes that a scan keeps for its backward pass."""
     options = {"recompute": bool(recompute)} if "recompute" in cell_options(name) else {}
-    cell = CELLS[name](1, 16, **options)  # type: ignore[arg-type]
+    cell = CELLS[name](1, 16, **options)
     kept = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("envs", "agents", "configs")
-NO_PACKAGES = {"results", "cpp", "__pycache__"}
+NO_PACKAGES = {"results", "cpp", "templates", "__pycache__"}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def sources() -> set[str]:
         for path in (ROOT / top).rglob("*.py"):
             if not NO_PACKAGES & set(path.parts) and not any(p.is_symlink() for p in path.parents if ROOT in p.parents):
                 files.add(prefix + str(path.relative_to(ROOT)))
+    files |= {str(path.relative_to(ROOT)) for path in (ROOT / "bistable_rl" / "compare").rglob("*.jinja")}
     return files | {f"bistable_rl/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
 
 

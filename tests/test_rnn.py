@@ -12,17 +12,13 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from bistable_rl import rnn as rnn_module
-from bistable_rl.cells import CELLS, Cell, NBRCCell, cell_options
+from bistable_rl.cells import CELLS, NBRCCell, cell_options
+from bistable_rl.cells.options import defaults
 from bistable_rl.rnn import GRU, LSTM, NBRC, RNN, from_torch, make_rnn
 
 NAMES = list(CELLS)
+LAYERS = {cls._cell: cls for cls in vars(rnn_module).values() if hasattr(cls, "_cell")}  # a class per cell is optional
 F, H, B, T = 3, 4, 5, 7
-
-
-def layer(rnn: RNN, index: int) -> Cell:
-    cell = rnn.cells[index]
-    assert isinstance(cell, Cell)
-    return cell
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +47,7 @@ def test_shapes_are_those_of_nn_gru(name: str, bidirectional: bool) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_sequence_gives_no_output_and_a_copy_of_the_state(name: str, layers: int, grad: bool) -> None:
     rnn = make_rnn(name, F, H, layers, bidirectional=layers == 2)
-    hx = torch.randn(len(rnn.cells), B, rnn.state_size)
+    hx = torch.randn(len(rnn.layers), B, rnn.state_size)
     with torch.set_grad_enabled(grad):
         output, h_n = rnn(torch.randn(0, B, F), hx)
     assert output.shape == (0, B, layers * H)
@@ -59,11 +55,10 @@ def test_an_empty_sequence_gives_no_output_and_a_copy_of_the_state(name: str, la
     assert h_n.data_ptr() != hx.data_ptr()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LAYERS)
 def test_the_class_and_make_rnn_build_the_same(name: str) -> None:
     made = make_rnn(name, F, H, 2)
-    cls = getattr(rnn_module, CELLS[name].__name__.removesuffix("Cell"))
-    assert issubclass(cls, RNN)
+    cls = LAYERS[name]
     named = cls(F, H, 2)
     named.load_state_dict(made.state_dict())
     x = torch.randn(T, B, F)
@@ -71,8 +66,8 @@ def test_the_class_and_make_rnn_build_the_same(name: str) -> None:
     assert repr(cls(F, H, 2, False, True, 0.5, True).cells) == repr(
         make_rnn(name, F, H, 2, False, True, 0.5, True).cells
     )
-    keywords = set(cls.__init__.__annotations__) - set(RNN.__init__.__annotations__)
-    assert keywords == set(cell_options(name))
+    assert defaults(cls) == {**cell_options(name), "device": None, "dtype": None}
+    assert all(f"    {option}: " in cls.__doc__ for option in defaults(cls))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(GRU, nn.GRU), (LSTM, nn.LSTM)])
@@ -84,7 +79,7 @@ def test_two_bidirectional_layers_equal_torch(
     rnn, module = ours(F, H, **settings), theirs(F, H, **settings)  # type: ignore[arg-type]
     weights: dict[str, torch.Tensor] = {}
     for index, suffix in enumerate(("_l0", "_l0_reverse", "_l1", "_l1_reverse")):
-        weights |= {key + suffix: value for key, value in rnn.cells[index].state_dict().items()}
+        weights |= {key + suffix: value for key, value in rnn.layers[index].state_dict().items()}
     module.load_state_dict(weights)
     x = torch.randn(B, T, F, dtype=torch.float64)
     hx = torch.randn(4, B if batch_first else T, rnn.state_size, dtype=torch.float64)
@@ -109,7 +104,7 @@ def test_from_torch_takes_over_weights_and_settings(theirs: type[nn.GRU] | type[
     assert not rnn.training
     assert [p.requires_grad for p in rnn.parameters()] == [p.requires_grad for p in module.parameters()]
     nn.init.zeros_(module.get_parameter("weight_ih_l0"))  # a copy: it does not follow
-    assert rnn.cells[0].get_parameter("weight_ih").abs().min() > 0
+    assert rnn.layers[0].get_parameter("weight_ih").abs().min() > 0
 
 
 def test_from_torch_says_what_it_cannot_take() -> None:
@@ -127,7 +122,7 @@ def test_packed_sequences_run_each_by_itself(name: str, enforce_sorted: bool, bi
     lengths = [6, 4, 4, 1] if enforce_sorted else [4, 1, 6, 4]
     sequences = [torch.randn(n, F) for n in lengths]
     resets = [torch.rand(n) < 0.3 for n in lengths]
-    hx = torch.randn(len(rnn.cells), 4, rnn.state_size)
+    hx = torch.randn(len(rnn.layers), 4, rnn.state_size)
     output, h_n = rnn(pack_sequence(sequences, enforce_sorted), hx, pack_sequence(resets, enforce_sorted))
     padded, _ = pad_packed_sequence(output)
     for b, (sequence, reset) in enumerate(zip(sequences, resets, strict=True)):
@@ -143,7 +138,7 @@ def test_resets_cut_both_directions_into_separate_sequences(name: str) -> None:
     resets[3] = 1
     hx = torch.randn(2, B, rnn.state_size)
     output, h_n = rnn(x, hx, resets)
-    start = torch.stack([layer(rnn, 0).initial_state(B), layer(rnn, 1).initial_state(B)])
+    start = torch.stack([rnn.layers[0].initial_state(B), rnn.layers[1].initial_state(B)])
     first, first_n = rnn(x[:3], torch.stack([hx[0], start[1]]))
     second, second_n = rnn(x[3:], torch.stack([start[0], hx[1]]))
     torch.testing.assert_close(output, torch.cat([first, second]))
@@ -195,15 +190,15 @@ def test_autocast_keeps_the_recurrence_in_float32(name: str) -> None:
 def test_dropout_acts_between_layers_and_only_while_training() -> None:
     rnn = NBRC(F, H, 2, dropout=1.0)
     x = torch.randn(T, B, F)
-    first = layer(rnn, 0).scan(x)[0]
-    torch.testing.assert_close(rnn(x)[0], layer(rnn, 1).scan(torch.zeros_like(first))[0])
+    first = rnn.layers[0].scan(x)[0]
+    torch.testing.assert_close(rnn(x)[0], rnn.layers[1].scan(torch.zeros_like(first))[0])
     rnn.eval()
-    torch.testing.assert_close(rnn(x)[0], layer(rnn, 1).scan(first)[0])
+    torch.testing.assert_close(rnn(x)[0], rnn.layers[1].scan(first)[0])
 
 
 def test_frozen_parameters_get_no_gradient() -> None:
     rnn = NBRC(F, H)
-    cell = layer(rnn, 0)
+    cell = rnn.layers[0]
     assert isinstance(cell, NBRCCell)
     cell.weight_ih.requires_grad_(False)
     rnn(torch.randn(T, B, F))[0].sum().backward()
@@ -213,7 +208,7 @@ def test_frozen_parameters_get_no_gradient() -> None:
 
 def test_a_learned_initial_state_is_where_sequences_start() -> None:
     rnn = NBRC(F, H, learn_initial_state=True)
-    initial = layer(rnn, 0).initial
+    initial = rnn.layers[0].initial
     assert initial is not None
     nn.init.constant_(initial, 0.7)
     x = torch.randn(T, B, F)
@@ -291,7 +286,7 @@ def test_a_malformed_packed_sequence_is_refused(
             rnn(packed, hx)
     if len(layout) == 1:
         with pytest.raises(ValueError, match=message):
-            layer(rnn, 0).scan(packed.data, None, None, layout[0])
+            rnn.layers[0].scan(packed.data, None, None, layout[0])
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -333,8 +328,7 @@ def test_layers_built_without_numbers_and_filled_later_compute_the_same(name: st
     with torch.device("meta"):
         context = make_rnn(name, F, H, 2)
     context.to_empty(device="cpu")
-    cls = getattr(rnn_module, CELLS[name].__name__.removesuffix("Cell"))
-    skipped = nn.utils.skip_init(cls, F, H, 2)
+    skipped = nn.utils.skip_init(RNN, name, F, H, 2)
     for rnn in (empty, assigned, context, skipped):
         rnn.load_state_dict(state, assign=rnn is assigned)
         assert torch.equal(rnn(x)[0], expected)
@@ -364,17 +358,19 @@ SWITCHES = [
 @pytest.mark.parametrize(("name", "switch"), SWITCHES)
 def test_a_switch_is_true_or_false(name: str, switch: str, value: object) -> None:
     cell = CELLS[name]
-    layers = getattr(rnn_module, cell.__name__.removesuffix("Cell"))
-    for make in (layers, cell) if switch not in ("batch_first", "bidirectional") else (layers,):
+    constructors: list[Any] = [LAYERS[name]] if name in LAYERS else []
+    if switch not in ("batch_first", "bidirectional"):
+        constructors.append(cell)
+    for make in constructors:
         with pytest.raises(TypeError, match=f"^{switch} must be True or False; got {re.escape(repr(value))}$"):
-            make(F, H, **{switch: value})  # type: ignore[arg-type]
+            make(F, H, **{switch: value})
 
 
 WRONG_CONSTRUCTIONS = [
     ({"num_layers": 0}, "num_layers must be a positive integer, got 0"),
     ({"dropout": 1.5}, r"range \[0, 1\], got 1.5"),
     ({"cell": "gruu"}, "did you mean 'gru'"),
-    ({"cell_kwargs": {"candidatebias": True}}, "has no option 'candidatebias'; did you mean 'candidate_bias'"),
+    ({"cell_kwargs": {"candidatebias": True}}, "unknown option 'candidatebias'; did you mean 'candidate_bias'"),
     ({"input_size": -1}, "input_size must be a positive integer, got -1"),
 ]
 
@@ -383,6 +379,18 @@ WRONG_CONSTRUCTIONS = [
 def test_a_wrong_construction_is_told_what_is_wrong(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_rnn(**{"cell": "nbrc", "input_size": F, "hidden_size": H, **arguments})  # type: ignore[arg-type]
+
+
+def test_a_wrong_option_is_refused_by_type_checkers_too() -> None:  # each ignore below is needed, or mypy complains
+    NBRC(F, H, c_bias="chrono", t_max=50)
+    with pytest.raises(ValueError, match="unknown option 'theta'"):
+        NBRC(F, H, theta=3.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="c_bias must be a finite number or 'chrono', got 'chron'"):
+        NBRC(F, H, c_bias="chron")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="NBRCCell got an unexpected keyword argument 'theta'"):
+        NBRCCell(F, H, theta=3.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="unknown recurrent_init 'normal'"):
+        NBRCCell(F, H, recurrent_init="normal")  # type: ignore[arg-type]
 
 
 def test_a_tuple_of_states_is_told_how_to_become_one_tensor() -> None:

@@ -1,4 +1,4 @@
-"""Gates over time, lined up at what happens: the cue, a marked step, the answer."""
+"""Gates over time, aligned at events: the cue, a marked step, the answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BEFORE = 5
-"""Steps before a mark that its step is compared with."""
+"""Steps before a mark with which the marked step is compared."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Aligned:
 
     Attributes:
         offset: (W,) steps from the event.
-        mean: (L, W) over all events that have that step; NaN where there is none.
+        mean: (L, W) over all events with that step; NaN where there is none.
     """
 
     offset: np.ndarray
@@ -28,10 +28,10 @@ def align(values: np.ndarray, lengths: np.ndarray, events: np.ndarray, before: i
 
     Args:
         values: (L, T, n) by layer, step and sequence.
-        lengths: (n,) steps of each sequence; what comes later does not count.
-        events: (T, n) where the event happens.
-        before: Steps shown before it.
-        after: Steps shown after it.
+        lengths: (n,) steps of each sequence; later steps do not count.
+        events: (T, n) whether the event happens.
+        before: Steps before the event.
+        after: Steps after the event.
     """
     offset = np.arange(-before, after + 1)
     t, i = np.nonzero(events)
@@ -43,19 +43,19 @@ def align(values: np.ndarray, lengths: np.ndarray, events: np.ndarray, before: i
 
 
 def at(steps: np.ndarray, T: int) -> np.ndarray:
-    """Return one event a sequence, at the given steps (n,), as (T, n)."""
+    """Return one event per sequence, at the given steps (n,), as (T, n)."""
     events: np.ndarray = np.arange(T)[:, None] == steps
     return events
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What the paper observed in its Fig. 4, layer by layer, over all sequences.
+    """The observations of the paper's Fig. 4, layer by layer, over all sequences.
 
     Attributes:
-        share_rise: (L,) share of bistable units after the last mark less that before the first; None without gains.
-        c_rise: (L,) mean c after the last mark less that before the first.
-        c_dip: (L,) mean c at the marked steps less that at the unmarked ones of the 5 steps before each.
+        share_rise: (L,) share of bistable units after the last mark minus that before the first; None without gains.
+        c_rise: (L,) mean c after the last mark minus that before the first.
+        c_dip: (L,) mean c at the marked steps minus that at the unmarked ones of the 5 steps before each.
     """
 
     share_rise: np.ndarray | None
@@ -67,10 +67,10 @@ def observations(share: np.ndarray | None, mean_c: np.ndarray, marked: np.ndarra
     """Measure the three observations of Vecoven et al. 2021, Fig. 4.
 
     Args:
-        share: (L, T, n) share of bistable units, None for a cell that has none.
+        share: (L, T, n) share of bistable units; None for a cell without gain.
         mean_c: (L, T, n) mean c.
-        marked: (T, n) the marked steps; those of sequences without a mark are left out.
-        answer: (n,) the first step that is answered, after which nothing counts.
+        marked: (T, n) the marked steps; sequences without a mark are left out.
+        answer: (n,) the first answered step; the steps after the last mark count up to it.
     """
     T = len(marked)
     time = np.arange(T)[:, None]

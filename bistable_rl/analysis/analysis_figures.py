@@ -1,4 +1,4 @@
-"""Pictures of what `analyze` measured."""
+"""The figures of `analyze`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES = ("-", "--", "-.", ":")
-"""Of layers 1, 2, 3, 4, and over again."""
-GATE = {"brc": "c", "nbrc": "c", "gru": "z", "lstm": "f"}
-"""What the cells' own equations call the gate that keeps the state."""
+"""Line styles of layers 1, 2, 3, 4, then again from the first."""
 SHARE = "share of units\nwith a > 1"
 
 
 def _layers(axes: Axes, x: np.ndarray, values: np.ndarray, cell: str) -> None:
-    """Draw a line for each layer, (L, len(x))."""
+    """Draw one line per layer of values (L, len(x))."""
     for layer, row in enumerate(values):
         axes.plot(x, row, LINES[layer % len(LINES)], color=cell_colour(cell), label=f"layer {layer + 1}")
 
 
 def quantities(trace: GateTrace) -> dict[str, np.ndarray]:
-    """Return what is drawn of a trace, by its label: (L, T, n) each."""
+    """Return the drawn quantities of a trace by label, (L, T, n) each."""
     shown = {} if trace.bistable is None else {SHARE: trace.bistable}
-    return shown | {f"mean {GATE[trace.cell]}": trace.mean_c}
+    return shown | {f"mean {trace.gate}": trace.mean_c}
 
 
 def draw_episode(
@@ -42,15 +40,15 @@ def draw_episode(
     answer: int,
     frames: list[np.ndarray] | None,
 ) -> None:
-    """Draw the gates of the first sequence over time, as the paper's Fig. 4, below pictures of the episode.
+    """Draw the gates of the first sequence over time, as in the paper's Fig. 4, below frames of the episode.
 
     Args:
         path: The PNG.
         trace: Gates of all sequences.
-        length: Steps of the first one.
-        marked: (T,) its marked steps, None where nothing is marked.
-        answer: Its first step that is answered.
-        frames: Its pictures, one a step.
+        length: Steps of the first sequence.
+        marked: (T,) its marked steps; None if nothing is marked.
+        answer: Its first answered step.
+        frames: Its frames, one per step.
     """
     shown = quantities(trace)
     events = [0] if marked is None else np.flatnonzero(marked[:length]).tolist()
@@ -65,15 +63,15 @@ def draw_episode(
                 axes.axvline(step, color="black", linewidth=0.8)
             axes.axvspan(answer, length, color="black", alpha=0.12, linewidth=0)
             axes.set(ylabel=label, xlim=(-0.5, length))
-        what = "cue" if marked is None else "marked steps"
-        panels[0].set_title(f"vertical lines: {what}; shaded: answer")
+        event = "cue" if marked is None else "marked steps"
+        panels[0].set_title(f"vertical lines: {event}; shaded: answer")
         panels[-1].set_xlabel("time (steps)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, ncols=4, loc="outside lower center")
 
 
 def _strip(axes: Axes, frames: list[np.ndarray]) -> None:
-    """Show at most 8 pictures, evenly chosen, side by side, each with its step."""
+    """Show at most 8 evenly spaced frames side by side, each with its step."""
     steps = np.unique(np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int))
     gap = max(1, frames[0].shape[1] // 8)
     white = np.full((frames[0].shape[0], gap, 3), 255, np.uint8)
@@ -81,7 +79,7 @@ def _strip(axes: Axes, frames: list[np.ndarray]) -> None:
     axes.imshow(np.concatenate(parts, 1), interpolation="nearest", aspect="equal")
     pitch = frames[0].shape[1] + gap
     axes.set_xticks([frames[0].shape[1] / 2 + k * pitch for k in range(len(steps))], [str(step) for step in steps])
-    axes.set(yticks=[], title="what there was to see, at these steps")
+    axes.set(yticks=[], title="observations at these steps")
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -114,7 +112,7 @@ def draw_attractors(path: Path, cell: str, steps: np.ndarray, count: np.ndarray,
 
 
 def draw_time_constants(path: Path, cell: str, constants: np.ndarray, longest: int) -> None:
-    """Draw how many units of each layer (L, H) keep a forced state for longer than so many steps."""
+    """Draw the share of each layer's units (L, H) that keep a forced state, over time."""
     with drawing(path, size=(6.4, 3.4)) as (_, [[axes]]):
         steps = np.arange(longest + 1)
         share = (constants[:, :, None] > steps).mean(1)
@@ -125,9 +123,9 @@ def draw_time_constants(path: Path, cell: str, constants: np.ndarray, longest: i
 
 
 def draw_survival(path: Path, cell: str, survival: Survival) -> None:
-    """Draw how well the cue can be read from each layer while noise goes on."""
+    """Draw the accuracy with which the cue is decoded from each layer under noise."""
     with drawing(path, size=(6.4, 3.4)) as (_, [[axes]]):
         _layers(axes, np.arange(survival.accuracy.shape[1]), survival.accuracy, cell)
-        axes.axhline(survival.chance, color="black", linewidth=0.8, linestyle="--", label="guessing")
-        axes.set(xlabel="noise since the cue (steps)", ylabel="cue read correctly (share)", ylim=(-0.03, 1.05))
+        axes.axhline(survival.chance, color="black", linewidth=0.8, linestyle="--", label="chance")
+        axes.set(xlabel="noise since the cue (steps)", ylabel="cue decoded correctly (share)", ylim=(-0.03, 1.05))
         axes.legend()

@@ -1,22 +1,25 @@
-"""Look into a trained network: `bistable-rl analyze RUN_DIR`."""
+"""Analysis of a trained network: `bistable-rl analyze RUN_DIR`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bistable_rl.analysis import analysis_figures
 from bistable_rl.analysis.align import Aligned, align, at, observations
-from bistable_rl.analysis.trained import LONGEST, Subject, cue_and_noise, read_subject
+from bistable_rl.analysis.trained import LONGEST, TrainedNetwork, cue_and_noise, read_trained
 from bistable_rl.dynamics.attractors import attractors
-from bistable_rl.dynamics.gates import GateTrace, gate_trace, gates_of
+from bistable_rl.dynamics.gates import GateTrace, gate_trace, slow_gate
 from bistable_rl.dynamics.memory import survival, time_constants
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.files import inside, make_folder, write_text
+from bistable_rl.runs.tables import write_csv
 
 STARTS = 32
-"""Sequences whose end states are counted as attractors."""
+"""Sequences whose end states settle at attractors."""
 NOISE_STEPS, PER_CUE, TIMED = 1_000, 16, 4
 """Steps of noise after a forced cue; sequences of each cue; sequences that time constants are measured on."""
 WINDOW = 15
@@ -24,36 +27,36 @@ WINDOW = 15
 
 
 def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
-    """Analyse the network of a run into a folder of PNGs, CSVs and a page; return what was found, a line each.
+    """Analyse the network of a run; write PNGs, CSVs and a page to a folder, and return the findings, one per line.
 
     Args:
         run: A run folder, of an agent or a supervised network.
-        out: The folder that is written.
-        episodes: Episodes that the agent plays, or test samples that the network is given; at least 2.
+        out: The folder to write.
+        episodes: Episodes of the agent, or test samples of the supervised network; at least 2.
 
     Raises:
-        UserError: There is no run there, its cell has no gates, a checkpoint is missing, or `out` cannot be written.
-        RunFailedError: The environment fails while the agent plays.
+        UserError: If there is no run, its cell has no gates, a checkpoint is missing, or `out` cannot be written.
+        RunFailedError: If the environment fails during an episode.
     """
-    subject = read_subject(run, episodes)
+    trained = read_trained(run, episodes)
     try:
-        gates_of(subject.rnn.cell)
+        slow_gate(trained.rnn)
     except ValueError as error:
         raise UserError(f"{run}: {one_sentence(error)}") from None
     if out.is_relative_to(run):
         inside(run, *out.relative_to(run).parts)
     out = make_folder(out)
-    trace = gate_trace(subject.rnn, subject.x)
-    page = [f"# {subject.title}", "", f"From `{run}`, {episodes} sequences.", ""]
+    trace = gate_trace(trained.rnn, trained.x)
+    page = [f"# {trained.title}", "", f"From `{run}`, {episodes} sequences.", ""]
     found: list[str] = []
-    if subject.cut:
-        note = f"{subject.cut} of {episodes} episodes had not ended after {LONGEST:,} steps and were cut there"
+    if trained.cut:
+        note = f"{trained.cut} of {episodes} episodes had not ended after {LONGEST:,} steps and were cut there"
         found.append(note)
         page += [f"{note}.", ""]
     for title, part in (
-        ("Gates", _gates(subject, trace, out)),
-        ("Memory of a forced cue", _memory(subject, out)),
-        ("Reachable attractors", _attractors(subject, out)),
+        ("Gates", _gates(trained, trace, out)),
+        ("Memory of a forced cue", _memory(trained, out)),
+        ("Reachable attractors", _attractors(trained, out)),
     ):
         lines, files = part
         found += lines
@@ -62,75 +65,79 @@ def analyze(run: Path, out: Path, *, episodes: int) -> list[str]:
     return found
 
 
-def _gates(subject: Subject, trace: GateTrace, out: Path) -> tuple[list[str], list[str]]:
+def _gates(trained: TrainedNetwork, trace: GateTrace, out: Path) -> tuple[list[str], list[str]]:
     """Trace the gates over time and around the events."""
-    lengths, T = subject.lengths.numpy(), len(subject.x)
-    first_marks = None if subject.marked is None else subject.marked[:, 0]
+    lengths, T = trained.lengths.numpy(), len(trained.x)
+    first_marks = None if trained.marked is None else trained.marked[:, 0]
     analysis_figures.draw_episode(
-        out / "episode.png", trace, int(lengths[0]), first_marks, int(subject.answer[0]), subject.frames
+        out / "episode.png", trace, int(lengths[0]), first_marks, int(trained.answer[0]), trained.frames
     )
     events = {"cue": (at(np.zeros_like(lengths), T), 0, 2 * WINDOW)}
-    if subject.marked is not None:
-        events = {"marked steps": (subject.marked, WINDOW, WINDOW)}
-    events["answer"] = (at(subject.answer, T), 2 * WINDOW, subject.answers - 1)
+    if trained.marked is not None:
+        events = {"marked steps": (trained.marked, WINDOW, WINDOW)}
+    events["answer"] = (at(trained.answer, T), 2 * WINDOW, trained.answers - 1)
     aligned = {
         label: {event: align(values, lengths, *where) for event, where in events.items()}
         for label, values in analysis_figures.quantities(trace).items()
     }
     analysis_figures.draw_aligned(out / "aligned.png", trace.cell, aligned)
-    _write_aligned(out / "aligned.csv", aligned)
+    write_csv(out / "aligned.csv", _aligned_rows(aligned))
     lines = []
-    going = np.arange(T)[:, None] < lengths
+    running = np.arange(T)[:, None] < lengths
     for layer in range(len(trace.c)):
         share = (
-            "" if trace.bistable is None else f"{trace.bistable[layer][going].mean():.1%} of units bistable (a > 1), "
+            "" if trace.bistable is None else f"{trace.bistable[layer][running].mean():.1%} of units bistable (a > 1), "
         )
-        gate = analysis_figures.GATE[trace.cell]
-        lines.append(f"layer {layer + 1}: {share}mean {gate} {trace.mean_c[layer][going].mean():.3f}, over all steps")
-    if subject.marked is not None:
-        seen = observations(trace.bistable, trace.mean_c, subject.marked, subject.answer)
+        gate = trace.gate
+        lines.append(f"layer {layer + 1}: {share}mean {gate} {trace.mean_c[layer][running].mean():.3f}, over all steps")
+    if trained.marked is not None:
+        observed = observations(trace.bistable, trace.mean_c, trained.marked, trained.answer)
         for layer in range(len(trace.c)):
-            rise = "" if seen.share_rise is None else f"share of bistable units {seen.share_rise[layer]:+.3f}, "
+            rise = "" if observed.share_rise is None else f"share of bistable units {observed.share_rise[layer]:+.3f}, "
             lines.append(
                 f"layer {layer + 1}, from before the first mark to after the last: {rise}mean c "
-                f"{seen.c_rise[layer]:+.3f}; at the marks, mean c {seen.c_dip[layer]:+.3f}"
+                f"{observed.c_rise[layer]:+.3f}; at the marks, mean c {observed.c_dip[layer]:+.3f}"
             )
     return lines, ["episode.png", "aligned.png"]
 
 
-def _write_aligned(path: Path, aligned: dict[str, dict[str, Aligned]]) -> None:
-    rows = ["quantity,event,layer,offset,mean"]
+def _aligned_rows(aligned: dict[str, dict[str, Aligned]]) -> Iterator[dict[str, Any]]:
     for label, by_event in aligned.items():
         for event, values in by_event.items():
-            for layer, row in enumerate(values.mean):
-                rows += [
-                    f"{' '.join(label.split())},{event},{layer + 1},{offset},{mean:.6g}"
-                    for offset, mean in zip(values.offset, row, strict=True)
-                ]
-    write_text(path, "\n".join(rows) + "\n")
+            for layer, means in enumerate(values.mean, 1):
+                for offset, mean in zip(values.offset, means, strict=True):
+                    quantity = " ".join(label.split())
+                    yield {"quantity": quantity, "event": event, "layer": layer, "offset": offset, "mean": mean}
 
 
-def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
-    """Measure the survival of a forced cue, and the time constants, under the subject's own noise."""
+def _memory(trained: TrainedNetwork, out: Path) -> tuple[list[str], list[str]]:
+    """Measure the survival of a forced cue, and the time constants, under the network's own noise."""
     try:
-        x, cues = cue_and_noise(subject, NOISE_STEPS, PER_CUE, seed=0)
+        x, cues = cue_and_noise(trained, NOISE_STEPS, PER_CUE, seed=0)
     except ValueError as error:
         return [f"not measured: {one_sentence(error)}"], []
-    cell = subject.rnn.cell
-    constants = time_constants(subject.rnn, x[1:, :TIMED])
-    rows = [f"{layer + 1},{unit},{value:g}" for (layer, unit), value in np.ndenumerate(constants)]
-    write_text(out / "time_constants.csv", "\n".join(["layer,unit,steps", *rows]) + "\n")
+    cell = trained.rnn.cell
+    constants = time_constants(trained.rnn, x[1:, :TIMED])
+    write_csv(
+        out / "time_constants.csv",
+        ({"layer": layer + 1, "unit": unit, "steps": steps} for (layer, unit), steps in np.ndenumerate(constants)),
+    )
     analysis_figures.draw_time_constants(out / "time_constants.png", cell, constants, NOISE_STEPS)
-    kept = survival(subject.rnn, x, cues)
-    rows = [f"{layer + 1},{step},{value:.6g}" for (layer, step), value in np.ndenumerate(kept.accuracy)]
-    write_text(out / "survival.csv", "\n".join(["layer,step,accuracy", *rows]) + "\n")
+    kept = survival(trained.rnn, x, cues)
+    write_csv(
+        out / "survival.csv",
+        (
+            {"layer": layer + 1, "step": step, "accuracy": share}
+            for (layer, step), share in np.ndenumerate(kept.accuracy)
+        ),
+    )
     analysis_figures.draw_survival(out / "survival.png", cell, kept)
     lines = []
     for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
         lines.append(
-            f"layer {layer + 1}: one of {len(np.unique(cues))} cues is read right "
+            f"layer {layer + 1}: one of {len(np.unique(cues))} cues is decoded correctly "
             + (f"for {steps:.0f} steps of noise" if np.isfinite(steps) else f"beyond {NOISE_STEPS:,} steps of noise")
-            + f" (halfway to guessing, {kept.chance:.3f}), {kept.accuracy[layer, -1]:.3f} at the end"
+            + f" (halfway to chance, {kept.chance:.3f}), {kept.accuracy[layer, -1]:.3f} at the end"
         )
         lines.append(
             f"layer {layer + 1}: the median unit keeps a forced state for {np.median(units):.0f} steps; "
@@ -139,26 +146,30 @@ def _memory(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
     return lines, ["survival.png", "time_constants.png"]
 
 
-def _attractors(subject: Subject, out: Path) -> tuple[list[str], list[str]]:
+def _attractors(trained: TrainedNetwork, out: Path) -> tuple[list[str], list[str]]:
     """Count reachable attractors at every kept checkpoint."""
-    n = min(STARTS, subject.x.shape[1])
-    trained: list[int] = []
+    n = min(STARTS, trained.x.shape[1])
+    checkpoints: list[int] = []
     counts, stars = [], []
-    for steps in subject.checkpoints():
-        found = attractors(subject.rnn, subject.x[:, :n], subject.lengths[:n])
-        trained.append(steps)
+    for steps in trained.checkpoints():
+        found = attractors(trained.rnn, trained.x[:, :n], trained.lengths[:n])
+        checkpoints.append(steps)
         counts.append(n * found.vaa)
         stars.append(found.vaa_star.mean(0))
-    rows = [
-        f"{steps},{count.mean():.6g},{count.mean() / n:.6g}," + ",".join(f"{star:.6g}" for star in layers)
-        for steps, count, layers in zip(trained, counts, stars, strict=True)
-    ]
-    header = "steps,attractors,vaa," + ",".join(f"vaa_star_layer{layer + 1}" for layer in range(len(stars[0])))
-    write_text(out / "attractors.csv", "\n".join([header, *rows]) + "\n")
-    analysis_figures.draw_attractors(out / "attractors.png", subject.rnn.cell, np.array(trained), np.array(counts), n)
+    write_csv(
+        out / "attractors.csv",
+        (
+            {"steps": steps, "attractors": count.mean(), "vaa": count.mean() / n}
+            | {f"vaa_star_layer{layer}": star for layer, star in enumerate(layers, 1)}
+            for steps, count, layers in zip(checkpoints, counts, stars, strict=True)
+        ),
+    )
+    analysis_figures.draw_attractors(
+        out / "attractors.png", trained.rnn.cell, np.array(checkpoints), np.array(counts), n
+    )
     lines = [
         f"after {steps:,} steps of training: {count.mean():.1f} attractors reached from {n} states "
         f"(VAA {count.mean() / n:.3f}, VAA* by layer {', '.join(f'{star:.3f}' for star in layers)})"
-        for steps, count, layers in zip(trained, counts, stars, strict=True)
+        for steps, count, layers in zip(checkpoints, counts, stars, strict=True)
     ]
     return lines, ["attractors.png"]

@@ -1,4 +1,4 @@
-"""The agent of a run at horizons it was not trained for: a table, a JSON file and a figure."""
+"""The agent of a run at horizons other than in training: a table, a JSON file and a figure."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def evaluate_horizons(
     json: Path | None = None,
     figure: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Play the agent of a run at some horizons, print a table, and write the files that are asked for.
+    """Play the agent of a run at some horizons, print a table, and write the requested files.
 
     Args:
         run: The run folder.
         horizons: Values of its environment's horizon argument.
-        episodes: Episodes at each, acting deterministically, and as many sampling.
+        episodes: Episodes at each horizon with the most likely actions, and as many with sampled ones.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
-        best: Take the checkpoint that did best, not the last one.
-        json: A file for all figures.
-        figure: A PNG file for the success, or else the score or the return, over the horizon.
+        best: Take the best checkpoint instead of the last one.
+        json: A file for all numbers.
+        figure: A PNG file for the success, or else the score or the return, against the horizon.
 
     Returns:
         The rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
 
     Raises:
-        UserError: There is no run, its environment has no horizon or refuses one of the values, its spaces are not
-            those the agent was trained on, or a file cannot be written.
+        UserError: If there is no run, its environment has no horizon or refuses one of the values, its spaces differ
+            from those in training, or a file cannot be written.
     """
     run = Run.open(run)
     experiment = run.experiment(overrides)
@@ -77,7 +77,7 @@ def evaluate_horizons(
 
 
 def _play(played: Horizons, agent: Agent) -> list[dict[str, Any]]:
-    """Evaluate behind a bar, where there is a terminal."""
+    """Evaluate with a progress bar if there is a terminal."""
     with tqdm(unit=" steps", unit_scale=True, disable=None, leave=False) as bar:
 
         def show() -> bool:
@@ -88,7 +88,7 @@ def _play(played: Horizons, agent: Agent) -> list[dict[str, Any]]:
 
 
 def print_table(rows: Sequence[dict[str, Any]], argument: str) -> None:
-    """Print means and their 95% intervals, two lines for each horizon."""
+    """Print means and their 95% intervals, two lines per horizon."""
     title = f"mean [95% bootstrap interval] over {rows[0]['episodes']} episodes"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
     known = [name for name in FIGURES if rows[0][name] is not None]
@@ -103,7 +103,7 @@ def print_table(rows: Sequence[dict[str, Any]], argument: str) -> None:
 
 
 def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, trained: Any) -> None:
-    """Draw the first figure that the environment tells over the horizon, with its intervals."""
+    """Draw the first number that the environment reports against the horizon, with its intervals."""
     name = next(name for name in FIGURES if rows[0][name] is not None)
     horizons = [row["horizon"] for row in rows]
     for style, way, label in (("o-", "", "most likely action"), ("s--", "sampled", "sampled action")):

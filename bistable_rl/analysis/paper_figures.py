@@ -1,6 +1,6 @@
-"""The figures of Vecoven et al. 2021: 1B, 2A, 2B and 2C from our own cells, and 3 from trainings that have finished.
+"""The figures of Vecoven et al. 2021: 1B, 2A, 2B and 2C from our own cells, and 3 from finished trainings.
 
-In the first four every point is a fixed point that `bifurcation` found: full where it is stable, open where it is not.
+Every point in the first four is a fixed point found by `bifurcation`: filled if stable, open if unstable.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 PAGE = "figures.md"
 BELOW, ABOVE = 0.7, 1.5
-"""Two feedback gains, on either side of the bifurcation."""
+"""Two feedback gains, one on each side of the bifurcation."""
 BISTABLE, MONOSTABLE = cell_colour("brc"), OTHER_COLOUR
 
 
 def one_unit(a: float, c: float) -> BRCCell:
-    """Return a BRC of one unit whose gates stand at a and c and whose input is added to the candidate as it is."""
+    """Return a BRC of one unit with gates fixed at a and c, whose input is added to the candidate unchanged."""
     cell = BRCCell(1, 1)
     assert cell.bias is not None
     with torch.no_grad():
@@ -45,21 +45,21 @@ def one_unit(a: float, c: float) -> BRCCell:
 
 @torch.no_grad()
 def response(a: float, c: float, x: np.ndarray) -> np.ndarray:
-    """Return the states (T,) of a BRC unit with its gates held, from 0, to an input series (T,)."""
+    """Return the states (T,) of a BRC unit with fixed gates, from 0, under an input series (T,)."""
     outputs, _ = one_unit(a, c).scan(torch.from_numpy(x).double().reshape(-1, 1, 1))
     states: np.ndarray = outputs.flatten().numpy()
     return states
 
 
 def pulses() -> np.ndarray:
-    """Return the input series of Fig. 2C (120,): a push up, a push down, a small push up, with silence between."""
+    """Return the input series of Fig. 2C (120,): a push up, a push down and a small push up, with gaps of no input."""
     x = np.zeros(120)
     x[10:15], x[50:55], x[90:92] = 1.0, -1.0, 0.1
     return x
 
 
 def _mark(axes: Axes, x: np.ndarray, y: np.ndarray, stable: np.ndarray) -> None:
-    """Mark fixed points: full where stable, open where not."""
+    """Mark fixed points: filled if stable, open if unstable."""
     for kind, fill, label in ((stable, "black", "stable"), (~stable, "white", "unstable")):
         axes.plot(x[kind], y[kind], "o", markersize=7, color="black", markerfacecolor=fill, label=label, zorder=3)
 
@@ -69,7 +69,7 @@ def _points(a: float) -> FixedPoints:
 
 
 def fig_1b(path: Path) -> None:
-    """Draw I = V - α tanh V for two α; a point of I = 0 is V = α h with h a fixed point of the cell."""
+    """Draw I = V - α tanh V for two α; I = 0 at V = α h, where h is a fixed point of the cell."""
     V = np.linspace(-2, 2, 401)
     with drawing(path, 1, 2, size=(6.8, 3.2), sharey=True) as (_, [panels]):
         for axes, a in zip(panels, (BELOW, ABOVE), strict=True):
@@ -83,12 +83,12 @@ def fig_1b(path: Path) -> None:
 
 
 def fig_2a(path: Path) -> None:
-    """Draw the fixed points of a BRC unit over its feedback gain."""
+    """Draw the fixed points of a BRC unit against its feedback gain."""
     points = bifurcation(one_unit(1.5, 0.5))
     with drawing(path, size=(6.4, 3.6)) as (_, [[axes]]):
         middle = np.abs(points.h) < 1e-6
         branches = {"stable": points.h > 1e-6, "unstable": middle & (points.a > 1), "": points.h < -1e-6}
-        for label, branch in branches.items():  # the three that meet at a = 1
+        for label, branch in branches.items():  # the three branches that meet at a = 1
             a, h = np.append(1, points.a[branch]), np.append(0, points.h[branch])
             axes.plot(a, h, ":" if label == "unstable" else "-", color=BISTABLE, label=label or None)
         axes.plot(points.a[middle & (points.a <= 1)], points.h[middle & (points.a <= 1)], color=BISTABLE)
@@ -113,7 +113,7 @@ def fig_2b(path: Path) -> None:
 
 
 def fig_2c(path: Path) -> None:
-    """Draw what a BRC unit makes of an input series for a below and above 1 and two c."""
+    """Draw the response of a BRC unit to an input series, for a below and above 1 and two c."""
     x = pulses()
     with drawing(path, 2, 1, size=(6.8, 4.6), sharex=True, height_ratios=[1, 3]) as (figure, [[above], [below]]):
         above.plot(x, color="black", drawstyle="steps-pre")
@@ -133,8 +133,8 @@ class PaperFigure:
 
     Attributes:
         draw: Writes it to a path.
-        title: Its number and what it shows.
-        see: A line saying what to see.
+        title: Its number and subject.
+        see: One line on the visible result.
     """
 
     draw: Callable[[Path], None]
@@ -146,34 +146,34 @@ FIGURES = {
     "fig1b": PaperFigure(
         fig_1b,
         "Fig. 1B: a neuron's feedback, I = V - α tanh V",
-        "With α below 1 the current vanishes at one voltage; above 1 at three, the outer two stable (full), the middle "
-        "one not (open).",
+        "With α below 1 the current vanishes at one voltage; above 1 at three, the outer two stable (filled), the "
+        "middle one unstable (open).",
     ),
     "fig2a": PaperFigure(
         fig_2a,
         "Fig. 2A: bifurcation diagram of a BRC unit without input",
-        "At a = 1 the only stable state, 0, gives way to two, ±h1, that a unit stays in by itself.",
+        "At a = 1 the only stable state, 0, gives way to two, ±h1, in which a unit stays by itself.",
     ),
     "fig2b": PaperFigure(
         fig_2b,
         "Fig. 2B: h - F(h) of a BRC unit without input",
-        "Where the curve crosses 0 the state stays; crossing upwards it is stable (full), downwards not (open).",
+        "Where the curve crosses 0 the state stays; crossing upwards it is stable (filled), downwards unstable (open).",
     ),
     "fig2c": PaperFigure(
         fig_2c,
         "Fig. 2C: response of a BRC unit to an input series",
         "With a below 1 the state falls back to 0 after each push; above 1 it stays at ±h1 (dotted) until a push the "
-        "other way, and a small push changes nothing. A greater c slows both down, so much that a short push may fail "
-        "to flip the state.",
+        "other way, and a small push changes nothing. A greater c slows both down; a short push may then fail to "
+        "flip the state.",
     ),
 }
 
 
 def fig_3(trained: Path) -> dict[str, PaperFigure]:
-    """Return Fig. 3 by name: one a preset of which runs are finished, committed or in the folder `trained`.
+    """Return Fig. 3 by name: one per preset with finished runs, committed or in the folder `trained`.
 
     Raises:
-        UserError: A file with finished runs is broken.
+        UserError: If a file with finished runs is broken.
     """
     found = {}
     for preset in TABLES:
@@ -185,14 +185,14 @@ def fig_3(trained: Path) -> dict[str, PaperFigure]:
 
 
 def draw_figures(out: Path, trained: Path) -> list[str]:
-    """Draw every figure into a folder, and a page that says what to see; return the same, a line a file.
+    """Draw every figure into a folder, with a page that explains them; return the explanations, one line per file.
 
     Args:
         out: The folder.
-        trained: The folder that `bistable-rl reproduce` has written to; it need not exist.
+        trained: The output folder of `bistable-rl reproduce`; it need not exist.
 
     Raises:
-        UserError: matplotlib is not installed, the folder cannot be written to, or a file in `trained` is broken.
+        UserError: If matplotlib is not installed, the folder cannot be written to, or a file in `trained` is broken.
     """
     trainings = fig_3(trained)
     out = make_folder(out)
@@ -203,7 +203,7 @@ def draw_figures(out: Path, trained: Path) -> list[str]:
         lines.append(f"{out / name}.png  {figure.see}")
     if not trainings:
         command = shlex.join(["bistable-rl", "reproduce", "fig3", "--preset", "quick", "--out", str(trained)])
-        lines.append(f"Fig. 3 is drawn from trainings, and {trained} has none: `{command}` makes them.")
+        lines.append(f"Fig. 3 is drawn from finished trainings, and {trained} has none: `{command}` runs them.")
         page += [lines[-1], ""]
     write_text(out / PAGE, "\n".join(page))
-    return [*lines, f"all of them, with what to see: {out / PAGE}"]
+    return [*lines, f"all figures, with explanations: {out / PAGE}"]

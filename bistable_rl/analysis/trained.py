@@ -1,6 +1,6 @@
-"""What is analysed: the recurrent layers of a run, and what they were given, step by step.
+"""The trained network of a run and the sequences that it has run on.
 
-Agents and supervised networks become the same thing here: layers, sequences, and where in them something happens.
+Agents and supervised networks look alike here: layers, their input sequences, and the steps of marks and answers.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from bistable_rl.agents.play import record
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
+from bistable_rl.rnn import RNN
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 from bistable_rl.runs.seeds import ANALYSIS, derived_seed
-from bistable_rl.stack import RNN
 
 LONGEST = 2_000
-"""Steps after which an agent's episode is cut."""
+"""Steps after which an agent's episode is truncated."""
 FLAGGED = {"denoising": 5, "bistable_rl/Denoising-v0": 5, "bistable_rl/DenoisingDiscrete-v0": 5}
-"""Tasks and environments whose last input is 1 at the marked steps, and how many answers they ask for at the end."""
+"""Number of final answers of the tasks and environments whose last input is 1 at the marked steps."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained network and n sequences that it was given.
+class TrainedNetwork:
+    """A trained network and n of its input sequences.
 
     Attributes:
-        title: What it is, for a heading.
+        title: The run, the task and the layers, for a heading.
         run: Its run folder.
         rnn: Its recurrent layers, with the weights of the last checkpoint.
-        network: The whole network, to load other checkpoints into.
+        network: The whole network, into which other checkpoints can be loaded.
         x: (T, n, I) inputs of the layers, zeros after a sequence's end.
         lengths: (n,) steps of each sequence.
-        marked: (T, n) where an input is marked; None where the task marks nothing.
-        answers: How many steps at a sequence's end are answered.
-        successes: (n,) of an agent's episodes, where the environment says so.
-        frames: Pictures of the first sequence, one a step, where there are any.
-        cut: How many of an agent's episodes had not ended after `LONGEST` steps and were cut there.
+        marked: (T, n) whether an input is marked; None if the task has no marks.
+        answers: Number of answered steps at a sequence's end.
+        successes: (n,) of an agent's episodes, if the environment reports success.
+        frames: Frames of the first sequence, one per step, if the environment renders any.
+        cut: Number of an agent's episodes that were truncated after `LONGEST` steps.
     """
 
     title: str
@@ -67,37 +67,37 @@ class Subject:
 
     @property
     def answer(self) -> np.ndarray:
-        """(n,) the first step of each sequence that is answered."""
+        """(n,) the first answered step of each sequence."""
         first: np.ndarray = np.maximum(self.lengths.numpy() - self.answers, 0)
         return first
 
     def checkpoints(self) -> Iterator[int]:
-        """Load the weights of every kept checkpoint, the oldest first; yield the steps it was trained for.
+        """Load the weights of every kept checkpoint, the oldest first; yield its training steps.
 
         Raises:
-            UserError: A checkpoint is broken.
+            UserError: If a checkpoint is broken.
         """
         for folder in self.run.checkpoints.all():
             yield int(checkpoint.load_weights(folder, self.network)["steps"])
 
 
-def read_subject(run: Run | Path, episodes: int) -> Subject:
-    """Reopen a run and let it play episodes, or give it samples of its test set.
+def read_trained(run: Run | Path, episodes: int) -> TrainedNetwork:
+    """Open a run and run its agent on episodes, or its supervised network on test samples.
 
     Args:
         run: A run or its folder, of an agent or a supervised network.
-        episodes: n, how many sequences, at least 2.
+        episodes: n, number of sequences, at least 2.
 
     Raises:
-        UserError: There is no run there, or its checkpoint is missing or broken.
-        RunFailedError: The environment fails while the agent plays.
+        UserError: If there is no run, or its checkpoint is missing or broken.
+        RunFailedError: If the environment fails during an episode.
     """
     run = Run.open(run)
     config = run.config
-    return _network(run, config, episodes) if isinstance(config, Benchmark) else _agent(run, config, episodes)
+    return _supervised(run, config, episodes) if isinstance(config, Benchmark) else _agent(run, config, episodes)
 
 
-def _network(run: Run, benchmark: Benchmark, samples: int) -> Subject:
+def _supervised(run: Run, benchmark: Benchmark, samples: int) -> TrainedNetwork:
     network, task = load_network(run)
     generator = torch.Generator().manual_seed(derived_seed(benchmark.seed, ANALYSIS))
     x, _ = task.test_set(generator, benchmark.protocol).batch(torch.arange(samples))
@@ -107,10 +107,10 @@ def _network(run: Run, benchmark: Benchmark, samples: int) -> Subject:
     title = f"{benchmark.name}: {benchmark.task.name} with {benchmark.network.num_layers} x "
     title += f"{benchmark.network.hidden_size} {benchmark.cell}"
     marked = _marked(benchmark.task.name, x)
-    return Subject(title, run, network.rnn, network, x, lengths, marked, task.answers)
+    return TrainedNetwork(title, run, network.rnn, network, x, lengths, marked, task.answers)
 
 
-def _agent(run: Run, experiment: Experiment, episodes: int) -> Subject:
+def _agent(run: Run, experiment: Experiment, episodes: int) -> TrainedNetwork:
     agent = load(run)
     seed = derived_seed(experiment.seed, ANALYSIS)
     env = make_vec_env(experiment.env, episodes, seed)
@@ -122,7 +122,7 @@ def _agent(run: Run, experiment: Experiment, episodes: int) -> Subject:
     env_id = find_spec(experiment.env.id).id
     title = f"{experiment.name}: {env_id} with {experiment.policy.num_layers} x "
     title += f"{experiment.policy.hidden_size} {experiment.cell}"
-    return Subject(
+    return TrainedNetwork(
         title,
         run,
         agent.policy.memory,
@@ -149,10 +149,10 @@ def _acting(agent: Agent) -> Callable[[Any, np.ndarray], np.ndarray]:
 
 
 def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray] | None:
-    """Play the first episode once more for its pictures; None where the environment makes none."""
+    """Play the first episode once more and return its frames; None if the environment renders none."""
     config = experiment.env
-    shown = dataclasses.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
-    env: VecEnv = make_vec_env(shown, 1, seed)
+    rendered = dataclasses.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
+    env: VecEnv = make_vec_env(rendered, 1, seed)
     try:
         if env.render_mode != "rgb_array":
             return None
@@ -160,9 +160,9 @@ def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray]
         act = _acting(agent)
 
         def choose(observation: Any, starts: np.ndarray) -> np.ndarray:
-            picture = env.render()
-            assert picture is not None
-            frames.append(picture)
+            frame = env.render()
+            assert frame is not None
+            frames.append(frame)
             return act(observation, starts)
 
         with playing():
@@ -177,29 +177,29 @@ def _marked(task: str, x: Tensor) -> np.ndarray | None:
     return flags if task in FLAGGED else None
 
 
-def cue_and_noise(subject: Subject, steps: int, per_cue: int, seed: int) -> tuple[Tensor, np.ndarray]:
-    """Make sequences that begin with a forced cue and go on with the subject's own noise.
+def cue_and_noise(trained: TrainedNetwork, steps: int, per_cue: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Make sequences of a forced cue and then noise, both drawn from a network's own sequences.
 
-    A cue is what is seen at a marked step, or at the first step where nothing is marked; noise is drawn from all the
-    other steps before the answers. Where the cues are numbers, each different, their signs are what is to be kept.
+    A cue is the input of a marked step, or of the first step if nothing is marked; noise is drawn from all other steps
+    before the answers. If the cues are numbers, each different, they are grouped by their signs.
 
     Args:
-        subject: Where cues and noise come from.
+        trained: The network whose sequences contain cues and noise.
         steps: Steps of noise after the cue.
         per_cue: Sequences of each cue.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        (1 + steps, n, I) inputs and (n,) which cue, an integer.
+        (1 + steps, n, I) inputs and (n,) integers, the cue of each sequence.
 
     Raises:
-        ValueError: All cues are the same, or there is no step of noise.
+        ValueError: If all cues are the same, or there is no step of noise.
     """
-    x, T = subject.x.cpu().numpy(), len(subject.x)
-    before_answer = np.arange(T)[:, None] < subject.answer
+    x, T = trained.x.cpu().numpy(), len(trained.x)
+    before_answer = np.arange(T)[:, None] < trained.answer
     first = np.zeros_like(before_answer)
     first[0] = True
-    is_cue = first if subject.marked is None else subject.marked & before_answer
+    is_cue = first if trained.marked is None else trained.marked & before_answer
     cues, noise = x[is_cue], x[before_answer & ~is_cue]
     if not len(noise):
         raise ValueError("the sequences hold no step between the cue and the answer")
@@ -213,4 +213,4 @@ def cue_and_noise(subject: Subject, steps: int, per_cue: int, seed: int) -> tupl
     generator = np.random.default_rng(seed)
     chosen = np.concatenate([generator.choice(np.flatnonzero(which == kind), per_cue) for kind in kinds])
     drawn = noise[generator.integers(len(noise), size=(steps, len(chosen)))]
-    return torch.from_numpy(np.concatenate([cues[chosen][None], drawn])).to(subject.x), which[chosen]
+    return torch.from_numpy(np.concatenate([cues[chosen][None], drawn])).to(trained.x), which[chosen]

@@ -1,9 +1,6 @@
 """The recurrent cells, by name."""
 
-import difflib
-import inspect
-
-from bistable_rl.cells.base import Cell, check_switch
+from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import BRCCell
 from bistable_rl.cells.goru import GORUCell
 from bistable_rl.cells.gru import GRUCell
@@ -11,8 +8,11 @@ from bistable_rl.cells.half_pbrc import HalfPBRCCell
 from bistable_rl.cells.lmu import LMUCell
 from bistable_rl.cells.lstm import LSTMCell
 from bistable_rl.cells.nbrc import NBRCCell
+from bistable_rl.cells.options import defaults
 from bistable_rl.cells.pbrc import PBRCCell
 from bistable_rl.cells.plastic_gru import PlasticGRUCell
+from bistable_rl.checks import check_bool
+from bistable_rl.errors import unknown
 
 CELLS: dict[str, type[Cell]] = {
     "brc": BRCCell,
@@ -45,59 +45,36 @@ __all__ = [
 
 
 def get_cell(name: str) -> type[Cell]:
-    """The class of the cell called `name`.
-
-    Args:
-        name: a key of `CELLS`.
-
-    Returns:
-        The cell's class.
+    """Return the class of the cell called `name`, a key of `CELLS`.
 
     Raises:
-        ValueError: if there is no such cell; it lists the choices and the nearest one.
+        ValueError: If there is no such cell; it lists the choices and the nearest one.
     """
     if name not in CELLS:
-        raise ValueError(f"unknown cell {name!r}; {_choices(str(name), list(CELLS))}")
+        raise ValueError(unknown("cell", name, CELLS))
     return CELLS[name]
 
 
 def cell_options(name: str) -> dict[str, object]:
-    """The options of a cell beyond its sizes, bias, device and dtype, with their defaults.
-
-    Args:
-        name: a key of `CELLS`.
-
-    Returns:
-        Option name -> default.
+    """Return the options of a cell beyond its sizes, bias, device and dtype, with their defaults.
 
     Raises:
-        ValueError: if there is no such cell.
+        ValueError: If there is no such cell.
     """
-    parameters = inspect.signature(get_cell(name).__init__).parameters
-    fixed = ("self", "input_size", "hidden_size", "bias", "device", "dtype")
-    return {option: parameter.default for option, parameter in parameters.items() if option not in fixed}
+    options = defaults(get_cell(name))
+    return {option: default for option, default in options.items() if option not in ("device", "dtype")}
 
 
 def check_options(name: str, options: dict[str, object]) -> None:
-    """Check that the cell has all these options, and that those which are switches are true or false.
-
-    Args:
-        name: a key of `CELLS`.
-        options: option name -> value; the cell itself checks the values of the others.
+    """Check that a cell has these options and that its switches are True or False; the cell checks other values.
 
     Raises:
-        ValueError: if there is no such cell, or it has no such option (it lists the choices and the nearest one).
-        TypeError: if a switch is neither True nor False.
+        ValueError: If there is no such cell, or it has no such option; it lists the choices and the nearest one.
+        TypeError: If a switch is neither True nor False.
     """
     known = cell_options(name)
     for option, value in options.items():
         if option not in known:
-            raise ValueError(f"cell {name!r} has no option {option!r}; {_choices(str(option), list(known))}")
+            raise ValueError(f"cell {name!r}: {unknown('option', option, known)}")
         if isinstance(known[option], bool):
-            check_switch(option, value)
-
-
-def _choices(name: str, choices: list[str]) -> str:
-    nearest = difflib.get_close_matches(name.lower(), choices, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"{hint}Choices: {', '.join(choices)}"
+            check_bool(option, value)

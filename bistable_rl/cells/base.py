@@ -7,7 +7,8 @@ is their z.
 import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
+from bistable_rl.cells.options import SlowBias, defaults, show_options
+from bistable_rl.checks import check_bool, check_int
 from bistable_rl.kernels import cpu_step, reference
 from bistable_rl.kernels.reference import Step
 
@@ -24,59 +27,77 @@ class Cell(nn.Module):
     """A recurrent cell whose whole memory is one flat tensor, the first H entries of which are its output.
 
     A subclass defines `project` (the part of the equation that needs only the input, computed for all time steps at
-    once), `step` (the rest, from its `gates` if it has any) and `reset_parameters`.
+    once), `step` (the rest, from its `gates` if it has any) and `reset_parameters`. Its constructor calls this one,
+    which checks and sets the options, and then `add_parameters`. The class attribute of an option's name is its
+    default.
 
     Args:
         input_size: I, number of input features, at least 1.
         hidden_size: H, number of output features, at least 1.
-        state_size: S >= H, length of the flat state.
-        recompute: Keep fewer intermediate values for the backward pass and compute them again there.
-        learn_initial_state: Make the state that sequences and resets start from a parameter, zero at first.
-        device: Device of the parameters.
-        dtype: Floating-point type of the parameters.
+        bias: Whether the cell has biases.
+        **options: The options of the cell, those of `bistable_rl.cells.options` among them.
 
     Raises:
-        ValueError: If a size is not a positive integer.
-        TypeError: If a switch is neither True nor False, as for every cell.
+        ValueError: If a size is not a positive integer, or an option is out of range or contradicts another.
+        TypeError: If a switch is neither True nor False, or the cell has no such option.
     """
 
-    slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
-    weight_ih: nn.Parameter  # every cell has input weights by this name; the other parameters are its own
     kernel: ClassVar[str | None] = None  # the cell's key in `kernels.KERNELS`, if it has kernels
+    slow_gate: ClassVar[str | None] = None  # the name of the gate that `c_bias` sets, if the cell has one
+    c_bias: SlowBias = None
+    t_max: float | None = None
+    learn_initial_state = False
+    recompute = False
+    weight_ih: nn.Parameter  # every cell has input weights by this name; the other parameters are its own
+    initial: nn.Parameter | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        state_size: int,
-        *,
-        recompute: bool = False,
-        learn_initial_state: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        show_options(cls, cls)
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Any) -> None:
         super().__init__()
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
-        check_switch("recompute", recompute)
-        check_switch("learn_initial_state", learn_initial_state)
+        check_int("input_size", input_size, 1)
+        check_int("hidden_size", hidden_size, 1)
+        check_bool("bias", bias)
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self._state_size = state_size
-        self.recompute = recompute
-        self.initial: nn.Parameter | None = None
-        if learn_initial_state:
-            self.initial = nn.Parameter(torch.zeros(self.learned_size, device=device, dtype=dtype))
+        device, dtype = options.pop("device", None), options.pop("dtype", None)
+        self._empty = partial(torch.empty, device=device, dtype=dtype)
+        known = defaults(type(self))
+        for name, value in options.items():
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
+            if isinstance(known[name], bool):
+                check_bool(name, value)
+            setattr(self, name, value)
+        if self.slow_gate is not None:
+            check_slow_gate(self.c_bias, self.t_max, bias, dtype)
+
+    def add_parameters(self, **shapes: tuple[int, ...] | None) -> None:
+        """Create the parameters in this order and initialise them; the attribute of a shape None is None."""
+        self.initial = None
+        if self.learn_initial_state:
+            self.initial = nn.Parameter(self._empty(self.learned_size))
+        for name, shape in shapes.items():
+            setattr(self, name, None if shape is None else nn.Parameter(self._empty(shape)))
+        del self._empty
+        self.reset_parameters()
 
     @property
     def state_size(self) -> int:
-        """S, the length of the flat state."""
-        return self._state_size
+        """S >= H, the length of the flat state."""
+        return self.hidden_size
+
+    @property
+    def memory(self) -> slice:
+        """The entries of the state in which the units keep their memory: those of h."""
+        return slice(0, self.hidden_size)
 
     @property
     def learned_size(self) -> int:
-        """The number of entries, from the first, that `learn_initial_state` learns; the others stay 0."""
-        return self._state_size
+        """Number of the first entries of the initial state that `learn_initial_state` learns; the others stay 0."""
+        return self.state_size
 
     def restored_state(self) -> Tensor | None:
         """Return the state (S,) that a reset restores, or None where it is zero."""
@@ -92,8 +113,9 @@ class Cell(nn.Module):
         return restored.expand(batch_size, -1)
 
     def reset_parameters(self) -> None:
-        """Reinitialise all parameters."""
-        raise NotImplementedError
+        """Reinitialise all parameters; a subclass adds its own to the initial state."""
+        if self.initial is not None:
+            nn.init.zeros_(self.initial)
 
     def project(self, x: Tensor) -> Tensor:
         """Compute the part of the step that needs only the input, x (..., I) -> (..., P)."""
@@ -191,8 +213,8 @@ class Cell(nn.Module):
         B = x.shape[1] if batch_sizes is None else int(batch_sizes[0])
         if state is None:
             state = self.initial_state(B)
-        elif state.shape != (B, self._state_size):
-            raise RuntimeError(f"Expected hidden size {(B, self._state_size)}, got {list(state.shape)}")
+        elif state.shape != (B, self.state_size):
+            raise RuntimeError(f"Expected hidden size {(B, self.state_size)}, got {list(state.shape)}")
         elif state.dtype != weight.dtype:
             raise ValueError(f"the state's dtype ({state.dtype}) does not match weight dtype ({weight.dtype})")
         elif state.device != weight.device:
@@ -276,38 +298,18 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def check_size(name: str, size: object) -> None:
-    """Raise a ValueError that names the size and its value, unless it is a positive integer."""
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{name} must be a positive integer, got {size!r}")
-
-
-def check_switch(name: str, value: object) -> None:
-    """Raise a TypeError that names the switch and its value, unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-
-
-def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the option, the value and the choices, unless the value is one of them."""
-    if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
-
-
 def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool, dtype: torch.dtype | None) -> None:
     """Check the options of the slow gate's bias.
 
     Args:
         c_bias: A number, "chrono", or None to leave the bias as initialised.
-        t_max: The longest time to remember, in steps, above 1; given when and only when c_bias is "chrono".
+        t_max: Longest time to remember in steps, above 1; required by "chrono" and allowed with nothing else.
         bias: Whether the cell has biases at all.
-        dtype: Type of the bias, in which the numbers must be finite; None is torch's default.
+        dtype: Dtype of the bias, in which the numbers must be finite; None is torch's default.
 
     Raises:
         ValueError: If they contradict each other or are out of range.
-        TypeError: If bias is neither True nor False.
     """
-    check_switch("bias", bias)
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")

@@ -11,76 +11,34 @@ Johns, "Plastic bistable recurrent cells", 2021: the variant behind the report's
 z is the gate that the bistable cells call c.
 """
 
-from typing import ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
-from bistable_rl.cells.base import check_size
 from bistable_rl.cells.hebbian import HebbianCell
+from bistable_rl.cells.options import GatedOptions
 
 
 class HalfPBRCCell(HebbianCell):
     """Half-plastic PBRC; its state is h and the trace, H + H²/2 numbers for each sequence.
 
-    Parameters: those of `HebbianCell` with a, z, n, and `weight_nh` W (H, H/2). z is the slow gate.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, even and at least 2.
-        bias: whether there are biases.
-        c_bias: start of z's bias: a number, or "chrono" for log U(1, t_max); None is 0.
-        t_max: the longest time to remember in steps, above 1, for "chrono".
-        learn_initial_state: make the initial h a parameter; the trace always starts at 0.
-        recompute: keep about √T states for the backward pass and compute the others again there; the traces make each
-            step's share of the memory large.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
+    H is even. Parameters: those of `HebbianCell` with a, z, n, and `weight_nh` W (H, H/2). z is the slow gate.
 
     Raises:
-        ValueError: if an option is out of range or contradicts another.
+        ValueError: If H is odd, or an option is out of range or contradicts another.
     """
 
-    slow_gate: ClassVar[str | None] = "z"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_size("hidden_size", hidden_size)
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GatedOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
         if hidden_size % 2:
             raise ValueError(f"half-plastic PBRC's hidden_size must be even, got {hidden_size}")
-        super().__init__(
-            input_size,
-            hidden_size,
-            bias,
-            traced=hidden_size // 2,
-            static=True,
-            c_bias=c_bias,
-            t_max=t_max,
-            learn_initial_state=learn_initial_state,
-            recompute=recompute,
-            device=device,
-            dtype=dtype,
-        )
-        self.reset_parameters()
+        self.add_parameters(**self.shapes(bias, traced=hidden_size // 2, static=True))
 
-    def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h|Hebb (B, H + H²/2) to the next state."""
-        h, trace = self.parts(state)
-        u_a, u_z, u_n = projected.chunk(3, -1)
-        w_a, w_z = nn.functional.linear(h, self.weight_hh).chunk(2, -1)
-        a = 1 + torch.tanh(u_a + w_a)
-        z = torch.sigmoid(u_z + w_z)
-        v = torch.cat([h[..., : self.traced], self.driven(h, trace)], -1)
-        n = torch.tanh(u_n + a * v)
-        return self.joined(z * h + (1 - z) * n, h, trace, n[..., : self.traced])
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Compute the gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        a, z = self.fast_and_slow(projected, state)
+        return {"a": 1 + torch.tanh(a), "z": torch.sigmoid(z)}
+
+    def driven(self, h: Tensor, trace: Tensor) -> Tensor:
+        """Compute v: h itself in the bistable half of the units, (W + A ⊙ Hebb)ᵀ h in the plastic half."""
+        return torch.cat([h[..., : self.traced], self.plastic(h, trace)], -1)

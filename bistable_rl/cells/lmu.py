@@ -21,86 +21,68 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_size, check_switch
+from bistable_rl.cells.base import Cell
+from bistable_rl.cells.options import LMUOptions
+from bistable_rl.checks import check_int
 
 
 class LMUCell(Cell):
     """LMU: the last θ steps of one signal, kept as d Legendre coefficients; its state is h|m.
 
-    It has no gate and no bias, so there is no `c_bias`, and `bias` changes nothing. Parameters: the encoders
-    `encoder_x` (I,), `encoder_h` (H,) and `encoder_m` (d,); `weight_ih` (H, I), `weight_hh` (H, H), `weight_mh` (H, d).
-    Ā and B̄ are fixed. Start: e_x and e_h LeCun-uniform, e_m = 0, the weights Glorot-normal.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, at least 1.
-        bias: only there for the signature that all cells share.
-        memory_size: d, the number of coefficients, at least 1.
-        theta: θ, the length of the window in steps, above 0.
-        learn_initial_state: make the initial state h|m a parameter.
-        recompute: keep about √T states for the backward pass and compute the others again there.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
+    It has no gate and no bias: there is no `c_bias`, and `bias` changes nothing. Parameters: the encoders `encoder_x`
+    (I,), `encoder_h` (H,) and `encoder_m` (d,); `weight_ih` (H, I), `weight_hh` (H, H), `weight_mh` (H, d). Ā and B̄ are
+    fixed. Initialisation: e_x and e_h LeCun-uniform, e_m = 0, the weights Glorot-normal. With `recompute` the backward
+    pass keeps about √T states.
 
     Raises:
-        ValueError: if an option is out of range.
-        TypeError: if a switch is neither True nor False.
+        ValueError: If an option is out of range.
     """
 
-    transition: Tensor
-    drive: Tensor
+    memory_size = 256
+    theta = 1000.0
+    encoder_x: nn.Parameter
+    encoder_h: nn.Parameter
+    encoder_m: nn.Parameter
+    weight_hh: nn.Parameter
+    weight_mh: nn.Parameter
+    transition: Tensor  # Ā
+    drive: Tensor  # B̄
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        memory_size: int = 256,
-        theta: float = 1000.0,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_size("hidden_size", hidden_size)
-        check_size("memory_size", memory_size)
-        check_switch("bias", bias)
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[LMUOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        check_int("memory_size", self.memory_size, 1)
+        theta = self.theta
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
-        super().__init__(
-            input_size,
-            hidden_size,
-            hidden_size + memory_size,
-            recompute=recompute,
-            learn_initial_state=learn_initial_state,
-            device=device,
-            dtype=dtype,
+        self.theta = float(theta)
+        for buffer in ("transition", "drive"):  # not in the state_dict, because they follow from d and θ
+            self.register_buffer(buffer, None, persistent=False)
+        H, d = hidden_size, self.memory_size
+        self.add_parameters(
+            encoder_x=(input_size,),
+            encoder_h=(H,),
+            encoder_m=(d,),
+            weight_ih=(H, input_size),
+            weight_hh=(H, H),
+            weight_mh=(H, d),
         )
-        H, d = hidden_size, memory_size
-        self.memory_size, self.theta = d, float(theta)
-        # Not in the state_dict: they follow from d and θ.
-        self.register_buffer("transition", torch.empty(d, d, device=device, dtype=dtype), persistent=False)
-        self.register_buffer("drive", torch.empty(d, device=device, dtype=dtype), persistent=False)
-        self.encoder_x = nn.Parameter(torch.empty(input_size, device=device, dtype=dtype))
-        self.encoder_h = nn.Parameter(torch.empty(H, device=device, dtype=dtype))
-        self.encoder_m = nn.Parameter(torch.empty(d, device=device, dtype=dtype))
-        self.weight_ih = nn.Parameter(torch.empty(H, input_size, device=device, dtype=dtype))
-        self.weight_hh = nn.Parameter(torch.empty(H, H, device=device, dtype=dtype))
-        self.weight_mh = nn.Parameter(torch.empty(H, d, device=device, dtype=dtype))
-        self.reset_parameters()
+
+    @property
+    def state_size(self) -> int:
+        """H + d, of h|m."""
+        return self.hidden_size + self.memory_size
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as at construction."""
+        """Reinitialise all parameters."""
+        super().reset_parameters()
         for encoder in (self.encoder_x, self.encoder_h):
             bound = math.sqrt(3 / len(encoder))
             nn.init.uniform_(encoder, -bound, bound)
         nn.init.zeros_(self.encoder_m)
         for weight in (self.weight_ih, self.weight_hh, self.weight_mh):
             nn.init.xavier_normal_(weight)
-        if self.initial is not None:
-            nn.init.zeros_(self.initial)
         self._fill_buffers()
 
     def _fill_buffers(self) -> None:
@@ -109,7 +91,7 @@ class LMUCell(Cell):
             setattr(self, name, torch.tensor(value, device="cpu").to(self.weight_ih))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LMUCell":
-        """Move or convert the module; Ā and B̄ are computed anew: `to_empty` has no numbers, a dtype loses some."""
+        """Move or convert the module; recompute Ā and B̄: `to_empty` gives no numbers, and a dtype loses some."""
         before = self.transition
         super()._apply(fn, recurse)
         if self.transition is not before:
@@ -122,11 +104,11 @@ class LMUCell(Cell):
         self._fill_buffers()
 
     def project(self, x: Tensor) -> Tensor:
-        """W_x x and e_x·x: x (..., I) -> (..., H + 1)."""
+        """Compute W_x x and e_x·x: x (..., I) -> (..., H + 1)."""
         return nn.functional.linear(x, torch.cat([self.weight_ih, self.encoder_x.unsqueeze(0)]))
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, H + 1) and h|m (B, H + d) to the next h|m (B, H + d)."""
+        """Compute the next h|m from `project(x)` (B, H + 1) and h|m (B, H + d)."""
         H = self.hidden_size
         h, m = state[..., :H], state[..., H:]
         u = projected[..., H:] + (h @ self.encoder_h + m @ self.encoder_m).unsqueeze(-1)
@@ -137,10 +119,10 @@ class LMUCell(Cell):
 
 @lru_cache(maxsize=8)
 def legendre_delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ā (d, d) and B̄ (d,), float64: the delay's state space (Eq. 2), discretised by zero-order hold at steps of 1.
+    """Return Ā (d, d) and B̄ (d,), float64: the delay's state space (Eq. 2) under zero-order hold at steps of 1.
 
     Raises:
-        ValueError: if θ is so small that (2i+1)/θ overflows.
+        ValueError: If θ is so small that (2i+1)/θ overflows.
     """
     i, j = np.arange(order)[:, None], np.arange(order)[None, :]
     with np.errstate(over="ignore"):
@@ -152,5 +134,5 @@ def legendre_delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     exponential = torch.linalg.matrix_exp(torch.from_numpy(held)).numpy()
     if not np.isfinite(exponential).all():
         raise ValueError(f"theta={theta!r} is too short a window: (2i+1)/theta overflows")
-    exponential.setflags(write=False)  # it is kept
+    exponential.setflags(write=False)  # the cache keeps it
     return exponential[:order, :order], exponential[:order, order]

@@ -11,79 +11,56 @@ Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 1997, w
 in the form of torch's documentation of `torch.nn.LSTM`. Its c_t is its own, not the bistable cells' gate c.
 """
 
-from typing import ClassVar
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, fill_gates, fill_slow_gate
+from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
+from bistable_rl.cells.options import GateInit, GRUOptions
+from bistable_rl.checks import check_choice
 from bistable_rl.kernels import Weights, reference
 
 
 class LSTMCell(Cell):
-    """LSTM in torch's gate order i, f, g, o, so torch's weights fit; its state is h|c, one tensor of width 2H.
+    """LSTM in torch's gate order i, f, g, o, so that torch's weights fit; its state is h|c, one tensor of width 2H.
 
-    Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,). f is the slow gate.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, at least 1.
-        bias: whether there are biases.
-        init: "torch", everything uniform(-1/√H, 1/√H), or "keras", input kernels Glorot-uniform, recurrent orthogonal,
-            biases 0 but the forget gate's, which is 1: what the paper used.
-        c_bias: start of f's bias, and minus it of i's: a number, or "chrono" for log U(1, t_max); None leaves both to
-            `init`.
-        t_max: the longest time to remember in steps, above 1, for "chrono".
-        learn_initial_state: make the initial state h|c a parameter.
-        recompute: keep only the states for the backward pass and compute the gates again there.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
-
-    Raises:
-        ValueError: if an option is out of range or contradicts another.
+    Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,). f is the slow gate; `c_bias`
+    sets the bias of i to minus that of f. With `recompute` the backward pass keeps only the states.
     """
 
-    slow_gate: ClassVar[str | None] = "f"
-    kernel: ClassVar[str | None] = "lstm"
+    kernel = "lstm"
+    slow_gate = "f"
+    init: GateInit = "torch"
+    weight_hh: nn.Parameter
+    bias_ih: nn.Parameter | None
+    bias_hh: nn.Parameter | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        init: str = "torch",
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            2 * hidden_size,
-            recompute=recompute,
-            learn_initial_state=learn_initial_state,
-            device=device,
-            dtype=dtype,
-        )
-        check_choice("init", init, ("torch", "keras"))
-        check_slow_gate(c_bias, t_max, bias, dtype)
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GRUOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        check_choice("init", self.init, get_args(GateInit))
         G = 4 * hidden_size
-        self.init, self.c_bias, self.t_max = init, c_bias, t_max
-        self.weight_ih = nn.Parameter(torch.empty(G, input_size, device=device, dtype=dtype))
-        self.weight_hh = nn.Parameter(torch.empty(G, hidden_size, device=device, dtype=dtype))
-        self.bias_ih: nn.Parameter | None = None
-        self.bias_hh: nn.Parameter | None = None
-        if bias:
-            self.bias_ih = nn.Parameter(torch.empty(G, device=device, dtype=dtype))
-            self.bias_hh = nn.Parameter(torch.empty(G, device=device, dtype=dtype))
-        self.reset_parameters()
+        self.add_parameters(
+            weight_ih=(G, input_size),
+            weight_hh=(G, hidden_size),
+            bias_ih=(G,) if bias else None,
+            bias_hh=(G,) if bias else None,
+        )
+
+    @property
+    def state_size(self) -> int:
+        """2H, of h|c."""
+        return 2 * self.hidden_size
+
+    @property
+    def memory(self) -> slice:
+        """The entries of c."""
+        return slice(self.hidden_size, 2 * self.hidden_size)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as at construction."""
+        """Reinitialise all parameters."""
+        super().reset_parameters()
         H = self.hidden_size
         fill_gates(self.init, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if self.bias_ih is not None and self.bias_hh is not None:
@@ -94,8 +71,6 @@ class LSTMCell(Cell):
                 with torch.no_grad():
                     self.bias_ih[:H] = -self.bias_ih[H : 2 * H]
                 nn.init.zeros_(self.bias_hh[: 2 * H])
-        if self.initial is not None:
-            nn.init.zeros_(self.initial)
 
     def kernel_weights(self) -> Weights:
         """Return the weights as the kernels take them."""

@@ -8,82 +8,47 @@ Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell allows for lon
 the biases are those of the authors' code.
 """
 
-from typing import ClassVar
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, check_choice, check_slow_gate, check_switch, fill_slow_gate
+from bistable_rl.cells.base import Cell, fill_slow_gate
+from bistable_rl.cells.brc import bias_shape
+from bistable_rl.cells.options import NBRCOptions, RecurrentInit
+from bistable_rl.checks import check_choice
 from bistable_rl.kernels import Weights, reference
 
 
 class NBRCCell(Cell):
-    """nBRC: the other units set a unit's feedback gain and speed, the unit itself keeps the memory.
+    """nBRC: the other units set a unit's feedback gain and speed; the unit itself keeps the memory.
 
-    The candidate's recurrence stays elementwise, a ⊙ h: that is what keeps a unit bistable where a > 1. Parameters:
-    `weight_ih` (3H, I) with the rows of a, c, h; `weight_hh` (2H, H), W_a and W_c; `bias` (2H,) of a and c, (3H,) with
-    `candidate_bias`. Start: U and W Glorot-uniform, biases 0, as in the authors' code.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, at least 1.
-        bias: whether a and c have biases.
-        candidate_bias: whether the candidate, tanh(...), has one too.
-        recurrent_init: start of W_a and W_c: "glorot" or "orthogonal".
-        c_bias: start of c's bias: a number, or "chrono" for log U(1, t_max); None is 0.
-        t_max: the longest time to remember in steps, above 1, for "chrono".
-        learn_initial_state: make the initial state a parameter.
-        recompute: keep only the states for the backward pass and compute the gates again there.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
-
-    Raises:
-        ValueError: if an option is out of range or contradicts another.
+    The candidate's recurrence stays elementwise, a ⊙ h: that keeps a unit bistable where a > 1. Parameters: `weight_ih`
+    (3H, I) with the rows of a, c, h; `weight_hh` (2H, H), W_a and W_c; `bias` (2H,) of a and c, (3H,) with
+    `candidate_bias`. Initialisation: U and W Glorot-uniform, biases 0, as in the authors' code. With `recompute` the
+    backward pass keeps only the states.
     """
 
-    slow_gate: ClassVar[str | None] = "c"
-    kernel: ClassVar[str | None] = "nbrc"
+    kernel = "nbrc"
+    slow_gate = "c"
+    candidate_bias = False
+    recurrent_init: RecurrentInit = "glorot"
+    weight_hh: nn.Parameter
+    bias: nn.Parameter | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        candidate_bias: bool = False,
-        recurrent_init: str = "glorot",
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            hidden_size,
-            recompute=recompute,
-            learn_initial_state=learn_initial_state,
-            device=device,
-            dtype=dtype,
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[NBRCOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        check_choice("recurrent_init", self.recurrent_init, get_args(RecurrentInit))
+        self.add_parameters(
+            weight_ih=(3 * hidden_size, input_size),
+            weight_hh=(2 * hidden_size, hidden_size),
+            bias=bias_shape(hidden_size, bias, self.candidate_bias),
         )
-        check_choice("recurrent_init", recurrent_init, ("glorot", "orthogonal"))
-        check_slow_gate(c_bias, t_max, bias, dtype)
-        check_switch("candidate_bias", candidate_bias)
-        if candidate_bias and not bias:
-            raise ValueError("candidate_bias=True needs bias=True")
-        H = hidden_size
-        self.recurrent_init, self.c_bias, self.t_max = recurrent_init, c_bias, t_max
-        self.weight_ih = nn.Parameter(torch.empty(3 * H, input_size, device=device, dtype=dtype))
-        self.weight_hh = nn.Parameter(torch.empty(2 * H, H, device=device, dtype=dtype))
-        self.bias: nn.Parameter | None = None
-        if bias:
-            self.bias = nn.Parameter(torch.empty((3 if candidate_bias else 2) * H, device=device, dtype=dtype))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as at construction."""
+        """Reinitialise all parameters."""
+        super().reset_parameters()
         H = self.hidden_size
         for gate in self.weight_ih.chunk(3):
             nn.init.xavier_uniform_(gate)
@@ -93,8 +58,6 @@ class NBRCCell(Cell):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
             fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
-        if self.initial is not None:
-            nn.init.zeros_(self.initial)
 
     def kernel_weights(self) -> Weights:
         """Return the weights as the kernels take them."""

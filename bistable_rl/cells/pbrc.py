@@ -10,71 +10,29 @@ Johns, "Plastic bistable recurrent cells", 2021, with h_t as in the author's cod
 the gate that the bistable cells call c.
 """
 
-from typing import ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from typing_extensions import Unpack
 
 from bistable_rl.cells.hebbian import HebbianCell
+from bistable_rl.cells.options import GatedOptions
 
 
 class PBRCCell(HebbianCell):
     """PBRC; its state is h and the trace, H + H² numbers for each sequence.
 
     Parameters: those of `HebbianCell` with a, z, n. z is the slow gate.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, at least 1.
-        bias: whether there are biases.
-        c_bias: start of z's bias: a number, or "chrono" for log U(1, t_max); None is 0.
-        t_max: the longest time to remember in steps, above 1, for "chrono".
-        learn_initial_state: make the initial h a parameter; the trace always starts at 0.
-        recompute: keep about √T states for the backward pass and compute the others again there; the traces make each
-            step's share of the memory large.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
-
-    Raises:
-        ValueError: if an option is out of range or contradicts another.
     """
 
-    slow_gate: ClassVar[str | None] = "z"
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GatedOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        self.add_parameters(**self.shapes(bias, traced=hidden_size, static=False))
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            bias,
-            traced=hidden_size,
-            static=False,
-            c_bias=c_bias,
-            t_max=t_max,
-            learn_initial_state=learn_initial_state,
-            recompute=recompute,
-            device=device,
-            dtype=dtype,
-        )
-        self.reset_parameters()
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Compute the gates a and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        a, z = self.fast_and_slow(projected, state)
+        return {"a": 1 + torch.tanh(a), "z": torch.sigmoid(z)}
 
-    def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h|Hebb (B, H + H²) to the next state."""
-        h, trace = self.parts(state)
-        u_a, u_z, u_n = projected.chunk(3, -1)
-        w_a, w_z = nn.functional.linear(h, self.weight_hh).chunk(2, -1)
-        a = 1 + torch.tanh(u_a + w_a)
-        z = torch.sigmoid(u_z + w_z)
-        n = torch.tanh(u_n + a * self.driven(h, trace))
-        return self.joined(z * h + (1 - z) * n, h, trace, n)
+    def driven(self, h: Tensor, trace: Tensor) -> Tensor:
+        """Compute (A ⊙ Hebb)ᵀ h."""
+        return self.plastic(h, trace)

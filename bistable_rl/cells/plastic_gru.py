@@ -10,81 +10,41 @@ Johns, "Plastic bistable recurrent cells", 2021, after Miconi, Stanley and Clune
 ICML 2018.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from bistable_rl.cells.hebbian import HebbianCell
+from bistable_rl.cells.options import GatedOptions
 
 
 class PlasticGRUCell(HebbianCell):
     """Plastic GRU; its state is h and the trace, H + H² numbers for each sequence.
 
     Parameters: those of `HebbianCell` with r, z, n, and `bias_nh` b_hn (H,), 0 at first. z is the slow gate.
-
-    Args:
-        input_size: I, number of input features, at least 1.
-        hidden_size: H, number of units, at least 1.
-        bias: whether there are biases.
-        c_bias: start of z's bias: a number, or "chrono" for log U(1, t_max); None is 0.
-        t_max: the longest time to remember in steps, above 1, for "chrono".
-        learn_initial_state: make the initial h a parameter; the trace always starts at 0.
-        recompute: keep about √T states for the backward pass and compute the others again there; the traces make each
-            step's share of the memory large.
-        device: where the parameters live.
-        dtype: floating-point type of the parameters.
-
-    Raises:
-        ValueError: if an option is out of range or contradicts another.
     """
 
-    slow_gate: ClassVar[str | None] = "z"
+    bias_nh: nn.Parameter | None
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        c_bias: float | str | None = None,
-        t_max: float | None = None,
-        learn_initial_state: bool = False,
-        recompute: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            bias,
-            traced=hidden_size,
-            static=True,
-            c_bias=c_bias,
-            t_max=t_max,
-            learn_initial_state=learn_initial_state,
-            recompute=recompute,
-            device=device,
-            dtype=dtype,
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GatedOptions]) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        self.add_parameters(
+            **self.shapes(bias, traced=hidden_size, static=True),
+            bias_nh=(hidden_size,) if bias else None,
         )
-        self.bias_nh: nn.Parameter | None = None
-        if bias:
-            self.bias_nh = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as at construction."""
+        """Reinitialise all parameters."""
         super().reset_parameters()
         if self.bias_nh is not None:
             nn.init.zeros_(self.bias_nh)
 
-    def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 3H) and h|Hebb (B, H + H²) to the next state."""
-        h, trace = self.parts(state)
-        u_r, u_z, u_n = projected.chunk(3, -1)
-        w_r, w_z = nn.functional.linear(h, self.weight_hh).chunk(2, -1)
-        r = torch.sigmoid(u_r + w_r)
-        z = torch.sigmoid(u_z + w_z)
-        driven = self.driven(h, trace)
-        n = torch.tanh(u_n + r * (driven if self.bias_nh is None else driven + self.bias_nh))
-        return self.joined(z * h + (1 - z) * n, h, trace, n)
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """Compute the gates r and z, from `project(x)` (..., 3H) and h|Hebb (..., S)."""
+        r, z = self.fast_and_slow(projected, state)
+        return {"r": torch.sigmoid(r), "z": torch.sigmoid(z)}
+
+    def driven(self, h: Tensor, trace: Tensor) -> Tensor:
+        """Compute (W + A ⊙ Hebb)ᵀ h + b_hn."""
+        driven = self.plastic(h, trace)
+        return driven if self.bias_nh is None else driven + self.bias_nh

@@ -38,12 +38,12 @@ def compare(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents.check_experiment import ExperimentCheck
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
-    from bistable_rl.compare import comparison as plan
+    from bistable_rl.compare import comparison
     from bistable_rl.compare.command import compare
     from bistable_rl.compare.launchers.local import LocalLauncher
     from bistable_rl.compare.launchers.ray import RayLauncher
 
-    user_modules.search(plan.folders(config))
+    user_modules.search(comparison.folders(config))
     ray = args.launcher == "ray"
     of_agents, of_benchmarks = ExperimentCheck(devices=not ray), BenchmarkCheck(devices=not ray)
 

@@ -1,28 +1,26 @@
-"""A page of headings, paragraphs, tables and figures, as Markdown and as HTML in one file."""
+"""A document of headings, paragraphs, tables and images, rendered by two templates: Markdown, and HTML in one file."""
 
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-STYLE = """\
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font: 14px sans-serif; }
-th, td { padding: 0.25rem 0.75rem; border-bottom: 1px solid #8885; text-align: left; }
-img { max-width: 100%; background: white; }
-"""
+import jinja2
+from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; the first one is the page's title."""
+    """A heading; the first block's is the title."""
 
     text: str
+    kind: ClassVar = "heading"
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Paragraph:
     """A paragraph of plain text."""
 
     text: str
+    kind: ClassVar = "paragraph"
 
 
 @dataclass(frozen=True)
@@ -38,61 +37,74 @@ class Table:
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    kind: ClassVar = "table"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A PNG beside the page, and what it shows."""
+class Image:
+    """A PNG file beside the document, and its caption."""
 
     file: Path
     text: str
+    kind: ClassVar = "image"
+
+    @property
+    def base64(self) -> str:
+        """The content of the file."""
+        return base64.b64encode(self.file.read_bytes()).decode()
 
 
-Block = Heading | Paragraph | Table | Figure
+Block = Heading | Paragraph | Table | Image
 
 
-def markdown(blocks: Sequence[Block]) -> str:
-    """Return the page as Markdown, in which no text is markup; figures are links to files beside it."""
-    parts: list[str] = []
-    for i, block in enumerate(blocks):
-        if isinstance(block, Heading):
-            parts.append(f"{'##' if i else '#'} {_escaped(block.text)}")
-        elif isinstance(block, Paragraph):
-            parts.append(_escaped(block.text))
-        elif isinstance(block, Figure):
-            parts.append(f"![{_escaped(block.text)}]({block.file.name})")
-        else:
-            lines = [block.header, ["---"] * len(block.header), *block.rows]
-            parts.append("\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines))
-    return "\n\n".join(parts) + "\n"
+def markdown(blocks: Sequence[Block], command: str) -> str:
+    """Render Markdown; images are links to files beside it.
+
+    Args:
+        blocks: The content; none of its text is taken for markup.
+        command: The command that the last line names.
+    """
+    return _render("document.md.jinja", blocks, command, finalize=_escaped)
 
 
-def page(blocks: Sequence[Block]) -> str:
-    """Return the page as HTML that needs no other file: figures lie within."""
-    parts: list[str] = []
-    for i, block in enumerate(blocks):
-        if isinstance(block, Heading):
-            parts.append(f"<h{2 if i else 1}>{html.escape(block.text)}</h{2 if i else 1}>")
-        elif isinstance(block, Paragraph):
-            parts.append(f"<p>{html.escape(block.text)}</p>")
-        elif isinstance(block, Figure):
-            data = base64.b64encode(block.file.read_bytes()).decode()
-            parts.append(f'<p><img alt="{html.escape(block.text)}" src="data:image/png;base64,{data}"></p>')
-        else:
-            parts.append(
-                f"<table>\n{_row('th', block.header)}" + "".join(_row("td", r) for r in block.rows) + "</table>"
-            )
-    title = html.escape(next(block.text for block in blocks if isinstance(block, Heading)))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f"<style>\n{STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+def html(blocks: Sequence[Block], command: str) -> str:
+    """Render HTML that needs no other file.
+
+    Args:
+        blocks: The content, of which the first is the title; none of its text is taken for markup.
+        command: The command that the last line names.
+    """
+    return _render("document.html.jinja", blocks, command, autoescape=True)
+
+
+def _render(template: str, blocks: Sequence[Block], command: str, **options: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        **options,
     )
+    environment.filters |= {"cells": _cells, "code": _code}
+    return environment.get_template(template).render(blocks=blocks, command=command)
 
 
-def _escaped(text: str) -> str:
-    """Return a text as Markdown shows it: in one line, without HTML, links, formulas, emphasis or a further cell."""
-    return re.sub(r"[\\`*\[\]<>|$&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
+def _escaped(value: object) -> str:
+    """Return text as Markdown in one line, without HTML, links, formulas, emphasis or a further table cell."""
+    if isinstance(value, Markup):
+        return value
+    return re.sub(r"[\\`*\[\]<>|$&~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(str(value).split()))
 
 
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
+def _cells(row: Sequence[str]) -> Markup:
+    """Return a row of a Markdown table."""
+    return Markup("| " + " | ".join(map(_escaped, row)) + " |")
+
+
+def _code(text: str) -> Markup:
+    """Return a Markdown code span, fenced by more backticks than the text has in a row."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return Markup(f"{fence}{space}{text}{space}{fence}")

@@ -1,7 +1,7 @@
-"""Carry out a grid of runs: start what is not finished, continue what was stopped, name what failed.
+"""Carry out a grid of runs: start new ones, continue stopped ones, and name those that failed.
 
-All state lies in the run folders and the ledger, so a grid that was stopped or killed goes on where it was when the
-same call is made again, and one that was extended runs what is new.
+All state lies in the run folders and the ledger. The same call therefore continues a grid that was stopped or killed,
+and runs only the new jobs of a grid that was extended.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tqdm import tqdm
 
-from bistable_rl.compare import ledger
 from bistable_rl.compare.jobs import Job, prepare
-from bistable_rl.compare.launchers.local import STOPPED, LocalLauncher
-from bistable_rl.compare.ledger import Ledger, Row
+from bistable_rl.compare.launchers import POLL_SECONDS, Launcher, Running
+from bistable_rl.compare.launchers.local import STOPPED
+from bistable_rl.compare.ledger import Ledger, Row, row_of_job
 from bistable_rl.errors import RunFailedError, UserError
 from bistable_rl.runs.files import make_folder
 from bistable_rl.runs.lock import LockedError, take
@@ -27,39 +26,16 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment
 from bistable_rl.runs.stopping import raising
 
-POLL_SECONDS = 0.2
 SHOW_SECONDS = 2.0
-
-
-class Running(Protocol):
-    """A job that was started."""
-
-    def poll(self) -> int | None:
-        """Return the exit code once it has ended."""
-
-    def interrupt(self) -> None:
-        """Ask it to stop, as Ctrl-C does."""
-
-    def kill(self) -> None:
-        """Stop it at once."""
-
-
-class Launcher(Protocol):
-    """Where jobs run."""
-
-    slots: int
-
-    def start(self, job: Job) -> Running:
-        """Start a job whose folder is prepared."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a grid gave.
+    """The result of a grid.
 
     Attributes:
         rows: The finished runs, in the order of the jobs.
-        failed: Why the others failed, by the job's name, a sentence each.
+        failed: Why the others failed, one sentence each, by the job's name.
     """
 
     rows: list[Row]
@@ -69,7 +45,7 @@ class Outcome:
         """Check that every run finished.
 
         Raises:
-            RunFailedError: One failed; says how many and why the first.
+            RunFailedError: If one failed; it says how many did, and why the first.
         """
         if self.failed:
             total = len(self.failed) + len(self.rows)
@@ -80,32 +56,23 @@ class Outcome:
             )
 
 
-def run_grid(
-    jobs: Sequence[Job],
-    folder: Path,
-    *,
-    workers: int | None = None,
-    launcher: Launcher | None = None,
-    committed: Path | None = None,
-) -> Outcome:
+def run_grid(jobs: Sequence[Job], folder: Path, launcher: Launcher, *, committed: Path | None = None) -> Outcome:
     """Carry out every job that is not finished yet.
 
-    A job is finished when its row is in the ledger, or its run folder says so. One that fails stops no other, and is
-    tried again by the next call. Ctrl-C, SIGTERM or SIGHUP stops all runs, each with a checkpoint; a second Ctrl-C
-    stops them at once.
+    A job is finished when its row is in the ledger, or its run folder says so. One that fails stops no other, and the
+    next call tries it again. Ctrl-C, SIGTERM or SIGHUP stops all runs, each with a checkpoint; a second Ctrl-C stops
+    them at once.
 
     Args:
         jobs: The jobs; their names and their folders differ.
-        folder: Where the ledger, runs.csv and curves.csv, is kept.
-        workers: How many jobs run at once on this machine (default: one a core).
-        launcher: Where they run instead.
-        committed: A folder with rows of a ledger that count as finished too.
+        folder: The folder of the ledger, runs.csv and curves.csv.
+        launcher: Where the jobs run.
+        committed: A folder with a ledger whose rows count as finished too.
 
     Raises:
-        UserError: A run folder holds another experiment, another grid is at work in `folder`, or a file is broken.
-        KeyboardInterrupt: After such a signal, once every run has stopped.
+        UserError: If a run folder holds another experiment, another grid is at work in `folder`, or a file is broken.
+        KeyboardInterrupt: After one of the signals, once every run has stopped.
     """
-    launcher = launcher or LocalLauncher(workers)
     try:
         lock = take(make_folder(folder))
     except LockedError as busy:
@@ -120,14 +87,14 @@ def run_grid(
 
 
 def unfinished(jobs: Sequence[Job], book: Ledger) -> list[Job]:
-    """Return the jobs that `run_grid` would carry out: neither in the ledger nor finished in their run folder."""
+    """Return the jobs that `run_grid` would carry out: not in the ledger, nor finished in their run folder."""
     return [job for job in jobs if book.row(job) is None and not _has_ended(job)]
 
 
 def _has_ended(job: Job) -> bool:
     try:
-        return ledger.of_run(job) is not None
-    except UserError:  # broken files: named as a failed run, and not carried out again
+        return row_of_job(job) is not None
+    except UserError:  # broken files: `run_grid` names it as failed and does not run it
         return True
 
 
@@ -179,9 +146,9 @@ class _Grid:
         self.bar.done(f"{job.name}: " + (f"failed: {self.failed[job.name]}" if job.name in self.failed else "finished"))
 
     def _record(self, job: Job) -> bool:
-        """Enter a run that finished into the ledger; say whether nothing is left to do for it."""
+        """Add a finished run to the ledger; return whether there is nothing left to do for the job."""
         try:
-            row = ledger.of_run(job)
+            row = row_of_job(job)
         except UserError as error:
             self.failed[job.name] = str(error)
             return True
@@ -190,7 +157,7 @@ class _Grid:
         return row is not None
 
     def _stop(self) -> None:
-        """Stop every run, each with a checkpoint; at the next Ctrl-C at once."""
+        """Stop every run, each with a checkpoint; the next Ctrl-C stops them at once."""
         self.bar.say(f"stopping {len(self.running)} runs; press Ctrl-C again to stop at once")
         try:
             for _, process in self.running:
@@ -203,29 +170,29 @@ class _Grid:
 
 
 def _failure(job: Job, code: int) -> str:
-    """Return why a run failed, in the words of its last line."""
+    """Return why a run failed: the last line of its log."""
     if code < 0:
         return f"it was killed by signal {-code}; see {Run(job.folder).log}."
     if code in STOPPED:
-        return "it was stopped; the same command goes on with it."
+        return "it was stopped; the same command continues it."
     log = Run(job.folder).log
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it said nothing.")
 
 
 def fraction_done(job: Job) -> float:
-    """Return how much of a run is done, from 0 to 1, by the last row of its metrics.csv."""
+    """Return the fraction of a run that is done, by the last row of its metrics.csv."""
     try:
         last = Run(job.folder).metrics.last()
         if isinstance(job.config, Experiment):
             return min(1.0, float(last["time/total_timesteps"]) / job.config.total_steps)
         return min(1.0, float(last["time/epochs"]) / job.config.training.epochs)
-    except (OSError, LookupError, ValueError, TypeError):  # not begun, or a row half written
+    except (OSError, LookupError, ValueError, TypeError):  # not started, or a row half written
         return 0.0
 
 
 class _Bar:
-    """The progress of a grid: a bar on a terminal, a line a run elsewhere."""
+    """The progress of a grid: a bar on a terminal, elsewhere one line per finished run."""
 
     def __init__(self, total: int, done: int) -> None:
         self._bar = tqdm(total=total, initial=done, unit=" runs", disable=not sys.stderr.isatty())
@@ -235,24 +202,24 @@ class _Bar:
             self.say(f"{done} of {total} runs are finished already")
 
     def show(self, running: Sequence[Job]) -> None:
-        """Show where the running jobs are."""
+        """Show the progress of the running jobs."""
         now = time.monotonic()
         if self._bar.disable or now - self._shown < SHOW_SECONDS:
             return
         self._shown = now
         self._bar.n = round(self._done + sum(map(fraction_done, running)), 2)
-        self._bar.set_postfix_str(f"{len(running)} at work")
+        self._bar.set_postfix_str(f"{len(running)} running")
 
     def done(self, line: str) -> None:
-        """Count a run that has ended."""
+        """Count a run that has ended, and print a line about it."""
         self._done += 1
         self._bar.n = self._done
         self.say(f"{self._done}/{self._bar.total} {line}")
 
     def say(self, line: str) -> None:
-        """Print a line beside the bar."""
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar."""
         self._bar.close()

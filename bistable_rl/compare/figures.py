@@ -1,4 +1,4 @@
-"""The figures of a comparison: learning curves, final values, and the memory at other horizons; every seed in each."""
+"""The figures of a comparison: learning curves, final values, and values at other horizons. All show every seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from bistable_rl.compare import statistics
 from bistable_rl.compare.comparison import MetricConfig
-from bistable_rl.compare.groups import Panel, Series
+from bistable_rl.compare.groups import Group, Panel
 from bistable_rl.figure_style import cell_colour, drawing, mark_steps, plain
 
 if TYPE_CHECKING:
@@ -21,39 +21,40 @@ if TYPE_CHECKING:
 
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
-"""Of the first, second, ... series of the same cell, which share its colour."""
+"""Line styles and markers of the first, second, ... group of the same cell, which share its colour."""
 WIDTH, HEIGHT = 6.4, 3.6
 NAMES = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
 
 def metric_name(metric: MetricConfig) -> str:
-    """Return the words for a metric, saying which direction is better where that is not plain."""
+    """Return the name of a metric for people; it says so where lower is better."""
     words = NAMES.get(metric.name, metric.name.replace("_", " "))
     return words if metric.better == "higher" else f"{words} (lower is better)"
 
 
 def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit: str) -> None:
-    """Draw the learning curves, a row a panel.
+    """Draw the learning curves, one row of axes per panel.
 
-    On the left the interquartile means of all series; then, cell by cell, the same in their 95% bands with every seed.
+    The first axes show the interquartile means of all groups. Then each cell's axes show its groups' means, their 95%
+    bands, and every seed.
 
     Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
+        UserError: If matplotlib is not installed, or the file cannot be written.
     """
-    cells = list(dict.fromkeys(series.cell for panel in panels for series in panel.series))
+    cells = list(dict.fromkeys(group.cell for panel in panels for group in panel.groups))
     ratios = [1.7] + [1.0] * len(cells)
     size = (max(WIDTH, 1.75 * sum(ratios)), 1.0 + 2.3 * len(panels))
     shape = {"sharex": True, "sharey": True, "gridspec_kw": {"width_ratios": ratios}}
     with drawing(path, len(panels), len(ratios), size=size, **shape) as (figure, all_axes):
         for row, panel in zip(all_axes, panels, strict=True):
             of_cell = dict(zip(cells, row[1:], strict=True))
-            for series, dash, _ in _styled(panel):
-                band, line = series.band(), {"color": cell_colour(series.cell), "linestyle": dash}
-                axes = of_cell[series.cell]
+            for group, dash, _ in _styled(panel):
+                band, line = group.band(), {"color": cell_colour(group.cell), "linestyle": dash}
+                axes = of_cell[group.cell]
                 axes.fill_between(band.steps, band.low, band.high, color=line["color"], alpha=0.18, linewidth=0)
                 axes.plot(band.steps, band.values.T, **line, linewidth=0.7, alpha=0.5)
                 axes.plot(band.steps, band.middle, **line)
-                row[0].plot(band.steps, band.middle, **line, label=_counted(series))
+                row[0].plot(band.steps, band.middle, **line, label=_counted(group))
             if metric.threshold is not None:
                 for axes in row:
                     axes.axhline(metric.threshold, color="black", linewidth=0.8, linestyle=":")
@@ -67,40 +68,40 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
 
 
 def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> None:
-    """Draw the final values: a mark a seed, the interquartile mean and its 95% interval.
+    """Draw the final values: one mark per seed, the interquartile mean and its 95% interval.
 
     Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
+        UserError: If matplotlib is not installed, or the file cannot be written.
     """
-    rows = max(len(panel.series) for panel in panels)
+    rows = max(len(panel.groups) for panel in panels)
     with _panels(path, panels, height=0.9 + 0.36 * rows, sharex="row") as (_, all_axes):
         for axes, panel in zip(all_axes, panels, strict=True):
-            for y, (series, _, marker) in enumerate(_styled(panel)):
-                colour, values = cell_colour(series.cell), series.final()
+            for y, (group, _, marker) in enumerate(_styled(panel)):
+                colour, values = cell_colour(group.cell), group.final()
                 found = statistics.interquartile_mean_with_interval(values)
                 axes.plot([found.low, found.high], [y, y], color=colour, linewidth=7, alpha=0.25, solid_capstyle="butt")
                 axes.plot([found.value] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.5)
                 axes.plot(values, np.full(len(values), y), marker, color=colour, markersize=5, alpha=0.8)
-            axes.set(xlabel=plain(metric_name(metric)), ylim=(len(panel.series) - 0.4, -0.6))
-            axes.set_yticks(range(len(panel.series)), [plain(series.name) for series in panel.series])
+            axes.set(xlabel=plain(metric_name(metric)), ylim=(len(panel.groups) - 0.4, -0.6))
+            axes.set_yticks(range(len(panel.groups)), [plain(group.name) for group in panel.groups])
 
 
 def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
-    """Draw how the trained agents do at horizons they may not have been trained at, every seed thin.
+    """Draw the metric of the trained agents at several horizons, every seed as a thin line.
 
     Raises:
-        UserError: matplotlib is not installed, or the file cannot be written.
+        UserError: If matplotlib is not installed, or the file cannot be written.
     """
     with _panels(path, panels, sharey="row") as (figure, all_axes):
         for axes, panel in zip(all_axes, panels, strict=True):
             shown: set[int] = set()
-            for series, dash, marker in _styled(panel):
-                colour = cell_colour(series.cell)
-                horizons, values = series.horizons(metric)
+            for group, dash, marker in _styled(panel):
+                colour = cell_colour(group.cell)
+                horizons, values = group.horizons(metric)
                 shown.update(horizons)
                 middle = statistics.interquartile_mean(values, axis=0)
                 axes.plot(horizons, values.T, color=colour, linestyle=dash, linewidth=0.7, alpha=0.45)
-                axes.plot(horizons, middle, marker, color=colour, linestyle=dash, label=_counted(series), markersize=5)
+                axes.plot(horizons, middle, marker, color=colour, linestyle=dash, label=_counted(group), markersize=5)
             axes.set(xlabel="horizon", xscale="log")
             axes.set_xticks(sorted(shown), [f"{horizon:,}" for horizon in sorted(shown)])
             axes.minorticks_off()
@@ -112,7 +113,7 @@ def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
 def _panels(
     path: Path, panels: Sequence[Panel], height: float = HEIGHT, **subplots: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """Give a figure with an axes a panel, side by side, each under its title."""
+    """Give a figure with one titled axes per panel, side by side."""
     size = (WIDTH if len(panels) == 1 else 4.4 * len(panels), height)
     with drawing(path, 1, len(panels), size=size, **subplots) as (figure, axes):
         for one, panel in zip(axes[0], panels, strict=True):
@@ -121,7 +122,7 @@ def _panels(
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name every series once, below the axes, in as many columns as the figure is wide enough for."""
+    """Name every group once, below the axes, in as many columns as fit the figure's width."""
     entries = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
     for columns in (4, 2, 1):
         legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
@@ -130,14 +131,14 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
         legend.remove()
 
 
-def _counted(series: Series) -> str:
-    return plain(f"{series.name} ({len(series.rows)})")
+def _counted(group: Group) -> str:
+    return plain(f"{group.name} ({len(group.rows)})")
 
 
-def _styled(panel: Panel) -> Iterator[tuple[Series, Any, str]]:
-    """Give each series with the dash and the marker that tell it from others of its cell."""
+def _styled(panel: Panel) -> Iterator[tuple[Group, Any, str]]:
+    """Yield each group with the dash and the marker that distinguish it from others of its cell."""
     seen: Counter[str] = Counter()
-    for series in panel.series:
-        i = seen[series.cell]
-        seen[series.cell] += 1
-        yield series, DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
+    for group in panel.groups:
+        i = seen[group.cell]
+        seen[group.cell] += 1
+        yield group, DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]

@@ -1,4 +1,4 @@
-"""The finished runs of a comparison, sorted into what is compared with what."""
+"""The finished runs of a comparison, grouped by variant; groups with the same task share a panel."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bistable_rl.compare.ledger import Row
 from bistable_rl.errors import UserError
 
 HORIZON_METRICS = ("success", "return")
-"""What is shown at other horizons: the first of them that the runs report."""
+"""The metrics to show at other horizons; the first of them that all runs report is used."""
 
 
 @dataclass(frozen=True)
-class Series:
+class Group:
     """The seeds of one variant.
 
     Attributes:
-        name: What is compared, such as "gru with help".
+        name: The variant, such as "gru with help".
         cell: Its recurrent cell.
         rows: Its finished runs, by seed.
-        metric: What is compared.
+        metric: The metric that is compared.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Series:
         return np.array([final_value(row, self.metric.name) for row in self.rows])
 
     def goodness(self) -> np.ndarray:
-        """Return `final`, turned so that higher is better, (seeds,)."""
-        return self._turned(self.final())
+        """Return `final`, negated where lower is better, (seeds,)."""
+        return self._oriented(self.final())
 
     def band(self) -> statistics.Band:
         """Return the learning curve with its bootstrap band."""
@@ -48,13 +48,13 @@ class Series:
         )
 
     def reached(self, axis: str) -> np.ndarray:
-        """Return where on an axis, `steps` or `seconds`, each seed met the threshold first; infinity if never."""
+        """Return when each seed first met the threshold, in `steps` or `seconds`, (seeds,); infinity if never."""
         assert self.metric.threshold is not None
-        at = self._turned(np.array(self.metric.threshold))
+        threshold = float(self._oriented(np.array(self.metric.threshold)))
         name = self.metric.name
         return np.array(
             [
-                statistics.first_reached(_column(row, axis, name), self._turned(_column(row, name, name)), float(at))
+                statistics.first_reached(_column(row, axis, name), self._oriented(_column(row, name, name)), threshold)
                 for row in self.rows
             ]
         )
@@ -69,33 +69,33 @@ class Series:
         return np.array(common), np.array([[values[h] for h in common] for values in found])
 
     def mean(self, fact: str) -> float:
-        """Return the mean over seeds of a fact such as `seconds`, NaN where no run said."""
+        """Return the mean over seeds of a fact such as `seconds`, NaN where a run did not record it."""
         return float(np.mean([row.number(fact) for row in self.rows]))
 
-    def _turned(self, values: np.ndarray) -> np.ndarray:
+    def _oriented(self, values: np.ndarray) -> np.ndarray:
         return values if self.metric.better == "higher" else -values
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Series that were asked the same question.
+    """Groups with the same task.
 
     Attributes:
-        title: The question, "" if there is only one.
-        series: What is compared.
+        title: The task, "" if there is only one.
+        groups: The groups that are compared.
     """
 
     title: str
-    series: tuple[Series, ...]
+    groups: tuple[Group, ...]
 
 
 def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
-    """Sort rows into panels, in the order in which they first come.
+    """Sort rows into panels and groups, in the order in which they first come.
 
     Raises:
-        UserError: A run does not report the metric.
+        UserError: If a run does not report the metric.
     """
-    sorted_rows: dict[str, dict[str, list[Row]]] = {}
+    found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if not any(metric.name in point for point in row.curve):
             known = sorted({name for point in row.curve for name in point} - {"steps", "seconds"})
@@ -104,22 +104,22 @@ def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
                 f"but {', '.join(known) or 'nothing'}."
             )
         name = series(row.keys) or row.facts["cell"]
-        sorted_rows.setdefault(panel(row.keys), {}).setdefault(name, []).append(row)
+        found.setdefault(panel(row.keys), {}).setdefault(name, []).append(row)
     return [
         Panel(
             title,
             tuple(
-                Series(name, seeds[0].facts["cell"], tuple(sorted(seeds, key=lambda row: row.seed)), metric)
-                for name, seeds in group.items()
+                Group(name, seeds[0].facts["cell"], tuple(sorted(seeds, key=lambda row: row.seed)), metric)
+                for name, seeds in groups.items()
             ),
         )
-        for title, group in sorted_rows.items()
+        for title, groups in found.items()
     ]
 
 
 def horizon_metric(panels: Iterable[Panel]) -> str | None:
     """Return the metric that every run reports at other horizons, None if there is none."""
-    rows = [row for panel in panels for series in panel.series for row in series.rows]
+    rows = [row for panel in panels for group in panel.groups for row in group.rows]
     for metric in HORIZON_METRICS:
         if rows and all(any(name.startswith(f"{metric}@") for name in row.final) for row in rows):
             return metric

@@ -1,4 +1,4 @@
-"""A job of a grid: an experiment, the folder it runs in, and the hash by which its result is known again."""
+"""A job of a grid: an experiment, its run folder, and the hash by which its result is found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
 IRRELEVANT = ("name", "device", "checkpoint")
-"""What changes no number of a run."""
+"""Top-level keys that change no number of a run."""
+
+RENAMED: dict[str, str] = {}
+"""Keys that were renamed after rows had been committed: the old name, by which they are hashed, of each new one."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class Job:
     """One run of a grid.
 
     Attributes:
-        label: What is compared, such as "gru with help"; jobs that differ in their seed only share it.
-        config: The experiment or benchmark, whole.
+        label: The run's name without its seed, such as "gru with help"; all seeds share it.
+        config: The whole experiment or benchmark.
         folder: Its run folder.
-        keys: The grid's own keys and this job's values, such as {"policy.cell": "gru"}.
+        keys: The grid's keys and this job's values, such as {"policy.cell": "gru"}.
     """
 
     label: str
@@ -37,47 +40,53 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The run's name, for people."""
         return f"{self.label}, seed {self.config.seed}"
 
     @property
     def hash(self) -> str:
-        """The hash of everything that changes a number of the run."""
+        """The hash of every key that changes a number of the run."""
         return config_hash(self.config)
 
 
 def config_hash(config: Experiment | Benchmark) -> str:
-    """Return 16 hexadecimal digits that two experiments share if they give the same numbers.
-
-    Name, device and checkpoints are left out. So is a key whose default is off (null, false, 0 or empty) and that was
-    left so: an option that is added to the package one day, and is off by default, makes no finished run unknown.
-    """
-    facts = {key: value for key, value in _facts(config).items() if key.split(".")[0] not in IRRELEVANT}
-    text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
+    """Return 16 hexadecimal digits that two experiments share if they give the same numbers."""
+    text = json.dumps(hashed_keys(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _facts(section: Any, prefix: str = "") -> dict[str, Any]:
+def hashed_keys(config: Experiment | Benchmark) -> dict[str, Any]:
+    """Return the keys and values that are hashed, by full names such as `policy.cell`.
+
+    The hash must not change when the package does, or finished runs would be unknown. So a renamed key has its old name
+    (`RENAMED`), and a key is left out when its value is its default and that is off (null, false, 0 or empty): a new
+    option that is off by default changes no hash. Name, device and checkpoints are left out too.
+    """
+    keys = {key: value for key, value in _keys(config).items() if key.split(".")[0] not in IRRELEVANT}
+    return {RENAMED.get(key, key): value for key, value in keys.items()}
+
+
+def _keys(section: Any, prefix: str = "") -> dict[str, Any]:
     """Return the keys of a configuration by their full names, without those that are off by default and now."""
-    facts: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for spec in dataclasses.fields(section):
         value = getattr(section, spec.name)
         if dataclasses.is_dataclass(value):
-            facts.update(_facts(value, f"{prefix}{spec.name}."))
+            keys.update(_keys(value, f"{prefix}{spec.name}."))
             continue
         default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
         if default or json.dumps(value) != json.dumps(default):  # 0, 0.0 and false are equal to Python
-            facts[prefix + spec.name] = value
-    return facts
+            keys[prefix + spec.name] = value
+    return keys
 
 
 def prepare(job: Job) -> None:
-    """Make the job's run folder with its config.yaml, or see that the one there is this job's.
+    """Make the job's run folder with its config.yaml, or check that the existing one is this job's.
 
-    Its hash is kept in job.json, for a training drops from config.yaml what its cell has no use for.
+    The job's hash is kept in job.json, since a training drops keys from config.yaml that its cell does not use.
 
     Raises:
-        UserError: The folder holds another experiment, or cannot be written to.
+        UserError: If the folder holds another experiment, or cannot be written to.
     """
     run = Run(job.folder)
     if not run.exists:

@@ -1,16 +1,15 @@
-"""The ledger of a grid: what its finished runs gave, in two CSV files that outlive the run folders.
+"""The ledger of a grid: the finished runs, in two CSV files that outlive the run folders.
 
-    runs.csv      a row a run: what it was, where, when and how it ran, its final metrics
-    curves.csv    a row an evaluation during training
+    runs.csv      one row per run: its keys, where, when and how it ran, its final metrics
+    curves.csv    one row per evaluation during training
 
-Rows are known again by their config hash. Rows committed with the package count as finished wherever the grid is run,
-so that a table can grow over days and machines.
+A run's row is found by its config hash. Rows committed with the package count as finished wherever the grid is run, so
+a table can grow over days and machines.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 import re
@@ -22,8 +21,9 @@ from typing import Any
 import bistable_rl
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs.files import inside, write_text
+from bistable_rl.runs.files import inside
 from bistable_rl.runs.run import Run
+from bistable_rl.runs.tables import write_csv
 
 RESULTS = Path(bistable_rl.__file__).parent / "results"
 """Folders of rows that are committed; an installed package has none."""
@@ -36,8 +36,8 @@ FACTS = ("label", "seed", "hash", "cell", "date", "commit", "hardware", "threads
 POINT = ("label", "seed", "hash", "steps", "seconds")
 """The first columns of curves.csv; then come the metrics."""
 
-POINTS = 100
-"""Points of a curve that are kept."""
+MAX_POINTS = 100
+"""The most points of a curve that are kept."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Row:
     """A finished run.
 
     Attributes:
-        label: What is compared; its seeds share it.
+        label: The name of the job without its seed.
         seed: Its seed.
         hash: Its config hash.
-        facts: The other columns of `FACTS`, as text; empty where the run did not say.
+        facts: The other columns of `FACTS`, as text; empty where the run did not record them.
         keys: The grid's keys and this run's values, as text.
-        final: Its final metrics; horizon generalisation as `success@500`.
-        curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each; of a supervised
-            training also its losses, "train_loss".
+        final: Its final metrics; at other horizons they are named `success@500`.
+        curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each; those of a supervised
+            training have its loss too, "train_loss".
     """
 
     label: str
@@ -64,55 +64,60 @@ class Row:
     curve: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
 
     def number(self, fact: str) -> float:
-        """Return a fact such as seconds as a number, NaN where the run did not say."""
+        """Return a fact such as seconds as a number, NaN where the run did not record it."""
         return float(self.facts.get(fact) or "nan")
 
 
-def of_run(job: Job) -> Row | None:
-    """Return the row of a job's run folder, None if the run has not finished.
+def row_of_job(job: Job) -> Row | None:
+    """Return the row of a job from its run folder, None if the run has not finished.
 
     Raises:
-        UserError: The run says that it finished, but its files are broken.
+        UserError: If the run is marked as finished, but its files are broken.
     """
     try:
         run = Run(job.folder)
         result = run.result
         if result is None or result["status"] != "finished":
             return None
-        made = run.environment
         curve = [point for point in map(_point, run.metrics.rows()) if point]
-        facts = {
-            "cell": job.config.cell,
-            "date": made["date"],
-            "commit": made["commit"],
-            "hardware": f"{made['processor']}, {made['cores']} cores, {made['device']}",
-            "threads": made["threads"],
-            "steps": result["steps"],
-            "seconds": result["seconds"],
-            "memory_mb": result.get("peak_memory_mb"),
-        }
-        final = {name: float(value) for name, value in result["evaluation"].items() if value is not None}
-        for at in result.get("horizons", ()):
-            numbers = {name: value for name, value in at.items() if isinstance(value, (int, float))}
-            final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
+        row = Row(
+            label=job.label,
+            seed=job.config.seed,
+            hash=job.hash,
+            facts=_facts(job, result, run.environment),
+            keys=_keys(job),
+            final=_final(result),
+            curve=_thinned(curve),
+        )
+        _check_numbers(row)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
-    row = Row(
-        label=job.label,
-        seed=job.config.seed,
-        hash=job.hash,
-        facts={name: "" if value is None else str(value) for name, value in facts.items()},
-        keys=_keys(job),
-        final=final,
-        curve=_thinned(curve),
-    )
-    try:
-        _check_numbers(row)
-    except ValueError as error:
-        raise UserError(f"{job.folder}: its files are broken ({one_sentence(error)})") from None
     return row
+
+
+def _facts(job: Job, result: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    facts = {
+        "cell": job.config.cell,
+        "date": environment["date"],
+        "commit": environment["commit"],
+        "hardware": f"{environment['processor']}, {environment['cores']} cores, {environment['device']}",
+        "threads": environment["threads"],
+        "steps": result["steps"],
+        "seconds": result["seconds"],
+        "memory_mb": result.get("peak_memory_mb"),
+    }
+    return {name: "" if value is None else str(value) for name, value in facts.items()}
+
+
+def _final(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of the final evaluation, and those at other horizons as `success@500`."""
+    final = {name: float(value) for name, value in result["evaluation"].items() if value is not None}
+    for at in result.get("horizons", ()):
+        numbers = {name: value for name, value in at.items() if isinstance(value, (int, float))}
+        final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
+    return final
 
 
 def _keys(job: Job) -> dict[str, str]:
@@ -124,7 +129,7 @@ def _check_numbers(row: Row) -> None:
     """Check the numbers of a row that are counted with; its metrics may be infinite or NaN.
 
     Raises:
-        ValueError: One is missing or no number, or the curve does not go forward.
+        ValueError: If one is missing or not a number, or the curve's steps do not increase.
     """
     for fact in ("steps", "seconds", "memory_mb"):
         value = row.number(fact)
@@ -142,9 +147,9 @@ def _check_numbers(row: Row) -> None:
 
 
 def _point(row: Mapping[str, str]) -> dict[str, float]:
-    """Return a point of the curve: a row with an evaluation, or of a supervised training; nothing for other rows.
+    """Return the point of a curve from a row of metrics.csv, empty for a row without evaluation.
 
-    The first columns of metrics.csv are steps and seconds.
+    Every row of a supervised training is a point. The first two columns of metrics.csv are steps and seconds.
     """
     steps, seconds = list(row.values())[:2]
     values = {name[5:]: float(value) for name, value in row.items() if name.startswith("eval/") and value}
@@ -154,8 +159,8 @@ def _point(row: Mapping[str, str]) -> dict[str, float]:
 
 
 def _thinned(curve: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """Return at most `POINTS` of a curve's points, evenly spread, the last among them."""
-    every = -(-len(curve) // POINTS)
+    """Return at most `MAX_POINTS` points of a curve, evenly spaced, the last among them."""
+    every = -(-len(curve) // MAX_POINTS)
     return tuple(point for i, point in enumerate(reversed(curve)) if i % every == 0)[::-1]
 
 
@@ -163,11 +168,11 @@ class Ledger:
     """The rows of finished runs, by config hash.
 
     Args:
-        folder: Holds runs.csv and curves.csv; made when the first row is added.
-        committed: A folder with rows that count as finished too, never written to; it need not exist.
+        folder: The folder of runs.csv and curves.csv; the first `add` makes both.
+        committed: A folder with rows that count as finished too; it is only read, and need not exist.
 
     Raises:
-        UserError: A file is broken, or a link or a pipe is in the place of one.
+        UserError: If a file is broken, or is a link or a pipe.
     """
 
     def __init__(self, folder: Path, committed: Path | None = None) -> None:
@@ -180,7 +185,7 @@ class Ledger:
                 self._rows.update((row.hash, row) for row in read(source))
 
     def row(self, job: Job) -> Row | None:
-        """Return a job's row, with the label and the keys that the job has now."""
+        """Return a job's row with the job's own label and keys, None if it has none."""
         row = self._rows.get(job.hash)
         if row is None:
             return None
@@ -192,14 +197,14 @@ class Ledger:
         return sorted({row.seed for row in self._rows.values()})
 
     def values(self, key: str) -> list[str]:
-        """The values that a key of the grid has in the rows."""
+        """Return the values of one of the grid's keys in the rows."""
         return sorted({row.keys[key] for row in self._rows.values() if key in row.keys})
 
     def add(self, row: Row) -> None:
         """Add a row and write both files.
 
         Raises:
-            UserError: They cannot be written.
+            UserError: If they cannot be written.
         """
         self._rows[row.hash] = row
         write(self.folder, self._rows.values())
@@ -209,43 +214,31 @@ def write(folder: Path, rows: Iterable[Row]) -> None:
     """Write runs.csv and curves.csv, sorted, each whole or not at all.
 
     Raises:
-        UserError: They cannot be written.
+        UserError: If they cannot be written.
     """
     rows = sorted(rows, key=lambda row: (row.label, row.seed, row.hash))
     table = [
         {"label": row.label, "seed": row.seed, "hash": row.hash}
         | dict(row.facts)
         | {f"grid.{name}": value for name, value in row.keys.items()}
-        | {f"final.{name}": f"{value:.6g}" for name, value in row.final.items()}
+        | {f"final.{name}": value for name, value in row.final.items()}
         for row in rows
     ]
     points = [
-        {"label": row.label, "seed": row.seed, "hash": row.hash}
-        | {name: f"{value:.10g}" if name == "steps" else f"{value:.6g}" for name, value in point.items()}
+        {"label": row.label, "seed": row.seed, "hash": row.hash} | dict(point) | {"steps": f"{point['steps']:.10g}"}
         for row in rows
         for point in row.curve
     ]
-    # the rows of a run without its curve would be taken for a whole run, so runs.csv is written last
-    _write_csv(folder / CURVES, POINT, points)
-    _write_csv(folder / RUNS, FACTS, table)
-
-
-def _write_csv(path: Path, first: Iterable[str], rows: list[dict[str, Any]]) -> None:
-    columns = dict.fromkeys(first)
-    for row in rows:
-        columns.update(dict.fromkeys(row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    # a row without its curve would be read as a whole run, so runs.csv is written last
+    write_csv(folder / CURVES, points, POINT)
+    write_csv(folder / RUNS, table, FACTS)
 
 
 def read(folder: Path) -> list[Row]:
     """Return the rows of runs.csv with their curves.
 
     Raises:
-        UserError: A file is missing or broken.
+        UserError: If a file is missing or broken.
     """
     curves: dict[str, list[dict[str, float]]] = {}
     try:
@@ -278,7 +271,7 @@ def read(folder: Path) -> list[Row]:
 
 
 def _lines(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Give the lines of a CSV file that has these columns, each of them whole."""
+    """Yield the rows of a CSV file that has these columns; every row must be as long as the header."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]

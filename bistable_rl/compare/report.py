@@ -1,204 +1,209 @@
-"""The report of a comparison, made from the rows of its ledger alone: report.md, report.html, summary.csv, figures."""
+"""The report of a comparison, from the rows of its ledger alone: report.md, report.html, summary.csv and figures."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bistable_rl.compare import statistics
+from bistable_rl.compare import document, statistics
 from bistable_rl.compare.comparison import Comparison
-from bistable_rl.compare.document import Block, Figure, Heading, Paragraph, Table, markdown, page
+from bistable_rl.compare.document import Block, Heading, Image, Paragraph, Table
 from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, metric_name
-from bistable_rl.compare.groups import Panel, Series, final_value, horizon_metric, panels
+from bistable_rl.compare.groups import Group, Panel, final_value, horizon_metric, panels
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.statistics import Estimate
 from bistable_rl.runs.files import write_text
+from bistable_rl.runs.tables import write_csv
 
 REPORT, PAGE, SUMMARY = "report.md", "report.html", "summary.csv"
 CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"
-FEW_SEEDS = (
-    f"Of fewer than {statistics.MIN_SEEDS} seeds there is no interval: they cannot tell a difference between two cells "
-    "from chance, whatever they show. Three seeds each are all apart by chance alone in 10% of all cases, two in 33%, "
-    "four in 3%, five in 1%."
+READING = (
+    "Thick lines are interquartile means over the seeds (the mean of the middle half; of fewer than four seeds, the "
+    "mean of all). Bands and brackets are their 95% bootstrap intervals. Thin lines and marks are the seeds, whose "
+    "number follows each name in brackets."
 )
-SURE = (
-    "These are shares of the pairs of runs that were seen. 1.00 (1.00 to 1.00) says that every run of the one ended "
-    "better than every run of the other, not that the next one will."
+FEW_SEEDS = (
+    f"With fewer than {statistics.MIN_SEEDS} seeds there is no interval: so few runs cannot tell a difference between "
+    "two cells from chance. Two groups of three seeds are fully separated by chance alone in 10% of all cases, groups "
+    "of two in 33%, of four in 3%, of five in 1%."
+)
+OBSERVED = (
+    "These are shares of the observed pairs of runs. 1.00 (1.00 to 1.00) means that every run of the row ended better "
+    "than every run of the column. It does not promise that the next run will."
 )
 
 
 def write_report(
     folder: Path, comparison: Comparison, rows: Sequence[Row], failed: Mapping[str, str], *, unit: str, command: str
 ) -> tuple[Path, list[Path]]:
-    """Write the report into a folder; return its Markdown file, and the figures.
+    """Write the report into a folder, and return its Markdown file and its figures.
 
     Args:
-        folder: Where to; it exists.
-        comparison: What was compared.
-        rows: The finished runs, at least one.
-        failed: Why others failed, by their names.
-        unit: What the runs' steps are: "environment steps" or "updates".
-        command: What made the report.
+        folder: The folder, which exists.
+        comparison: The comparison.
+        rows: Its finished runs, at least one.
+        failed: Why other runs failed, by their names.
+        unit: The unit of the runs' steps: "environment steps" or "updates".
+        command: The command that made the report.
 
     Raises:
-        UserError: A run does not report the metric, matplotlib is not installed, or a file cannot be written.
+        UserError: If a run does not report the metric, matplotlib is not installed, or a file cannot be written.
     """
     metric = comparison.metric
     found = panels(rows, metric)
     horizons = horizon_metric(found)
     draw_curves(folder / CURVES, found, metric, unit)
     draw_final(folder / FINAL, found, metric)
-    blocks: list[Block] = [
-        Heading(comparison.name),
-        Paragraph(
-            f"{len(rows)} finished runs; {metric_name(metric)} by evaluations during training. Thick lines are "
-            "interquartile means over the seeds (the mean of the middle half; of fewer than four seeds, of all), bands "
-            "and brackets their 95% bootstrap intervals, thin lines and marks the seeds, whose number stands behind "
-            f"each name. Made by {command}."
-        ),
-    ]
-    if any(len(series.rows) < statistics.MIN_SEEDS for one in found for series in one.series):
-        blocks.append(Paragraph(FEW_SEEDS))
-    if failed:
-        blocks += [Heading("Failed"), Table(("run", "why"), list(failed.items()))]
-    blocks += [
-        Heading("Learning curves"),
-        Figure(folder / CURVES, f"{metric_name(metric)} over {unit}"),
-        Heading("At the end of training"),
-        Figure(folder / FINAL, f"{metric_name(metric)} at the end of training"),
-        _final_table(found),
-    ]
-    if metric.threshold is not None:
-        blocks += [Heading(f"Until {metric_name(metric)} {metric.threshold:g}"), _threshold_table(found, unit)]
-    for one in found:
-        if len(one.series) > 1:
-            title = f", {one.title}" * bool(one.title)
-            blocks += [
-                Heading(f"Probability that a run of the row ends better than one of the column{title}"),
-                _improvement_table(one),
-                Paragraph(SURE),
-            ]
     if horizons is not None:
         draw_horizons(folder / HORIZONS, found, horizons)
-        blocks += [
-            Heading("At other horizons, without training there"),
-            Figure(folder / HORIZONS, f"{horizons} over the horizon"),
-            *(_horizon_table(one, horizons) for one in found),
-        ]
-    blocks += [Heading("What it cost"), _cost_table(found, unit), Heading("Runs"), _runs_table(rows, metric.name)]
-    blocks.append(Paragraph(f"On {'; '.join(sorted({row.facts['hardware'] for row in rows}))}."))
-    write_text(folder / REPORT, markdown(blocks))
-    write_text(folder / PAGE, page(blocks))
-    write_text(folder / SUMMARY, _summary(found))
-    return folder / REPORT, [block.file for block in blocks if isinstance(block, Figure)]
+    blocks = list(_blocks(folder, comparison, rows, failed, found, horizons, unit))
+    write_text(folder / REPORT, document.markdown(blocks, command))
+    write_text(folder / PAGE, document.html(blocks, command))
+    write_csv(folder / SUMMARY, (_summary(one, group) for one in found for group in one.groups))
+    return folder / REPORT, [block.file for block in blocks if isinstance(block, Image)]
+
+
+def _blocks(
+    folder: Path,
+    comparison: Comparison,
+    rows: Sequence[Row],
+    failed: Mapping[str, str],
+    found: Sequence[Panel],
+    horizons: str | None,
+    unit: str,
+) -> Iterator[Block]:
+    metric, name = comparison.metric, metric_name(comparison.metric)
+    yield Heading(comparison.name)
+    yield Paragraph(f"{len(rows)} finished runs; {name} by evaluations during training. {READING}")
+    if any(len(group.rows) < statistics.MIN_SEEDS for one in found for group in one.groups):
+        yield Paragraph(FEW_SEEDS)
+    if failed:
+        yield Heading("Failed")
+        yield Table(("run", "reason"), list(failed.items()))
+    yield Heading("Learning curves")
+    yield Image(folder / CURVES, f"{name} over {unit}")
+    yield Heading("At the end of training")
+    yield Image(folder / FINAL, f"{name} at the end of training")
+    yield _final_table(found)
+    if metric.threshold is not None:
+        yield Heading(f"Until {name} {metric.threshold:g}")
+        yield _threshold_table(found, unit)
+    for one in found:
+        if len(one.groups) > 1:
+            title = f", {one.title}" * bool(one.title)
+            yield Heading(f"Probability that a run of the row ends better than one of the column{title}")
+            yield _improvement_table(one)
+            yield Paragraph(OBSERVED)
+    if horizons is not None:
+        yield Heading("At other horizons, without retraining")
+        yield Image(folder / HORIZONS, f"{horizons} over the horizon")
+        yield from (_horizon_table(one, horizons) for one in found)
+    yield Heading("Cost")
+    yield _cost_table(found, unit)
+    yield Heading("Runs")
+    yield _runs_table(rows, metric.name)
+    yield Paragraph(f"On {'; '.join(sorted({row.facts['hardware'] for row in rows}))}.")
 
 
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def _every(found: Sequence[Panel]) -> list[tuple[list[str], Series]]:
-    """Return every series behind its first cells: its panel's title, where there are several, and its name."""
-    return [([one.title] * (len(found) > 1) + [series.name], series) for one in found for series in one.series]
+def _groups(found: Sequence[Panel]) -> Iterator[tuple[list[str], Group]]:
+    """Yield every group behind its first cells: its panel's title, where there are several, and its name."""
+    for one in found:
+        for group in one.groups:
+            yield [one.title] * (len(found) > 1) + [group.name], group
 
 
 def _first(found: Sequence[Panel]) -> list[str]:
-    return ["task", "what"] if len(found) > 1 else ["what"]
+    return ["task", "variant"] if len(found) > 1 else ["variant"]
 
 
 def _final_table(found: Sequence[Panel]) -> Table:
-    return Table(
-        [*_first(found), "seeds", "interquartile mean", "95% interval", "each seed"],
-        [
-            [*first, str(len(series.rows)), *_estimate_cells(series), ", ".join(f"{v:.3g}" for v in series.final())]
-            for first, series in _every(found)
-        ],
-    )
+    rows = []
+    for first, group in _groups(found):
+        values = group.final()
+        estimate = statistics.interquartile_mean_with_interval(values)
+        cells = [str(len(values)), f"{estimate.value:.3g}", _interval(estimate), _each(values)]
+        rows.append([*first, *cells])
+    return Table([*_first(found), "seeds", "interquartile mean", "95% interval", "each seed"], rows)
 
 
-def _estimate_cells(series: Series) -> list[str]:
-    found = statistics.interquartile_mean_with_interval(series.final())
-    return [f"{found.value:.3g}", _interval(found)]
+def _each(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
-def _interval(found: Estimate) -> str:
-    if not np.isfinite(found.value):
+def _interval(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.value):
         return ""
-    return "too few seeds" if np.isnan(found.low) else f"{found.low:.3g} to {found.high:.3g}"
+    return "too few seeds" if np.isnan(estimate.low) else f"{estimate.low:.3g} to {estimate.high:.3g}"
 
 
 def _threshold_table(found: Sequence[Panel], unit: str) -> Table:
     rows = []
-    for first, series in _every(found):
-        steps, seconds = series.reached("steps"), series.reached("seconds")
+    for first, group in _groups(found):
+        steps, seconds = group.reached("steps"), group.reached("seconds")
         reached = f"{np.isfinite(steps).sum()} of {len(steps)}"
-        each = ", ".join(_number(s) for s in steps)
-        rows.append([*first, reached, _number(np.median(steps)), _number(np.median(seconds)), each])
-    return Table([*_first(found), "seeds that got there", f"{unit}, median", "seconds, median", f"{unit}, each"], rows)
+        each = ", ".join(map(_number_or_never, steps))
+        rows.append([*first, reached, _number_or_never(np.median(steps)), _number_or_never(np.median(seconds)), each])
+    return Table([*_first(found), "seeds that reached it", f"{unit}, median", "seconds, median", f"{unit}, each"], rows)
+
+
+def _number_or_never(value: float) -> str:
+    return "never" if value == np.inf else _number(value)
 
 
 def _number(value: float) -> str:
-    return "never" if value == np.inf else _known(value)
-
-
-def _known(value: float) -> str:
     return f"{value:,.0f}" if np.isfinite(value) else ""
 
 
 def _improvement_table(one: Panel) -> Table:
-    rows = []
-    for a in one.series:
-        cells = [
-            "" if a is b else _improvement(statistics.probability_of_improvement(a.goodness(), b.goodness()))
-            for b in one.series
-        ]
-        rows.append([a.name, *cells])
-    return Table(["", *(series.name for series in one.series)], rows)
+    rows = [
+        [row.name, *("" if row is column else _improvement(row, column) for column in one.groups)] for row in one.groups
+    ]
+    return Table(["", *(group.name for group in one.groups)], rows)
 
 
-def _improvement(found: Estimate) -> str:
-    return f"{found.value:.2f}" + ("" if np.isnan(found.low) else f" ({found.low:.2f} to {found.high:.2f})")
+def _improvement(row: Group, column: Group) -> str:
+    estimate = statistics.probability_of_improvement(row.goodness(), column.goodness())
+    interval = "" if np.isnan(estimate.low) else f" ({estimate.low:.2f} to {estimate.high:.2f})"
+    return f"{estimate.value:.2f}{interval}"
 
 
 def _horizon_table(one: Panel, metric: str) -> Table:
-    """Return a row a series and horizon, with every seed."""
+    """Return one row per group and horizon, with every seed."""
     rows = []
-    for series in one.series:
-        for horizon, values in zip(*_by_horizon(series, metric), strict=True):
-            middle = statistics.interquartile_mean(values)
-            rows.append([series.name, f"{horizon:,}", f"{middle:.3g}", ", ".join(f"{v:.3g}" for v in values)])
-    return Table([one.title or "what", "horizon", f"{metric}, interquartile mean", "each seed"], rows)
-
-
-def _by_horizon(series: Series, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    horizons, values = series.horizons(metric)
-    return horizons, values.T
+    for group in one.groups:
+        horizons, values = group.horizons(metric)
+        for horizon, column in zip(horizons, values.T, strict=True):
+            middle = statistics.interquartile_mean(column)
+            rows.append([group.name, f"{horizon:,}", f"{middle:.3g}", _each(column)])
+    return Table([one.title or "variant", "horizon", f"{metric}, interquartile mean", "each seed"], rows)
 
 
 def _cost_table(found: Sequence[Panel], unit: str) -> Table:
     rows = []
-    for first, series in _every(found):
-        seconds, steps, memory = (series.mean(fact) for fact in ("seconds", "steps", "memory_mb"))
+    for first, group in _groups(found):
+        seconds, steps, memory = (group.mean(fact) for fact in ("seconds", "steps", "memory_mb"))
         # a run of less than 0.05 s took 0.0 s in its result.json
-        cells = [_known(seconds), _known(steps / seconds if seconds else np.nan), _known(memory)]
+        cells = [_number(seconds), _number(steps / seconds if seconds else np.nan), _number(memory)]
         rows.append([*first, *cells])
-    return Table([*_first(found), "seconds a run", f"{unit} a second", "peak memory, MB"], rows)
+    return Table([*_first(found), "seconds per run", f"{unit} per second", "peak memory, MB"], rows)
 
 
 def _runs_table(rows: Sequence[Row], metric: str) -> Table:
-    header = ("what", "seed", metric, "steps", "seconds", "threads", "date", "commit", "config")
     return Table(
-        header,
+        ("variant", "seed", metric, "steps", "seconds", "threads", "date", "commit", "config hash"),
         [
             [
                 row.label,
                 str(row.seed),
                 f"{final_value(row, metric):.3g}",
-                _known(row.number("steps")),
-                _known(row.number("seconds")),
+                _number(row.number("steps")),
+                _number(row.number("seconds")),
                 row.facts["threads"],
                 row.facts["date"][:10],
                 row.facts["commit"][:9] + "+" * row.facts["commit"].endswith("+"),
@@ -209,21 +214,15 @@ def _runs_table(rows: Sequence[Row], metric: str) -> Table:
     )
 
 
-def _summary(found: Sequence[Panel]) -> str:
-    """Return a row a series, for other programs."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = "task,what,cell,seeds,interquartile_mean,low,high,reached,steps_to_threshold,seconds_to_threshold"
-    writer.writerow([*names.split(","), "seconds", "memory_mb"])
-    for one in found:
-        for series in one.series:
-            estimate = statistics.interquartile_mean_with_interval(series.final())
-            reached: list[float] = []
-            if series.metric.threshold is not None:
-                steps = series.reached("steps")
-                reached = [int(np.isfinite(steps).sum()), np.median(steps), np.median(series.reached("seconds"))]
-            numbers = [estimate.value, estimate.low, estimate.high, *(reached or [np.nan] * 3)]
-            numbers += [series.mean("seconds"), series.mean("memory_mb")]
-            shown = [f"{number:.6g}" if np.isfinite(number) else "" for number in numbers]
-            writer.writerow([one.title, series.name, series.cell, len(series.rows), *shown])
-    return text.getvalue()
+def _summary(one: Panel, group: Group) -> dict[str, Any]:
+    """Return the group's row of summary.csv, for other programs; values that are not finite stay empty."""
+    estimate = statistics.interquartile_mean_with_interval(group.final())
+    numbers = {"interquartile_mean": estimate.value, "low": estimate.low, "high": estimate.high}
+    numbers |= dict.fromkeys(("reached", "steps_to_threshold", "seconds_to_threshold"), np.nan)
+    if group.metric.threshold is not None:
+        steps, seconds = group.reached("steps"), group.reached("seconds")
+        numbers["reached"] = float(np.isfinite(steps).sum())
+        numbers["steps_to_threshold"], numbers["seconds_to_threshold"] = np.median(steps), np.median(seconds)
+    numbers |= {"seconds": group.mean("seconds"), "memory_mb": group.mean("memory_mb")}
+    first = {"task": one.title, "variant": group.name, "cell": group.cell, "seeds": len(group.rows)}
+    return first | {name: number if np.isfinite(number) else None for name, number in numbers.items()}

@@ -1,8 +1,8 @@
-"""What a few seeds say: interquartile mean, bootstrap intervals, probability of improvement, steps to a threshold.
+"""Statistics of a few seeds: interquartile mean, bootstrap intervals, probability of improvement, steps to a threshold.
 
 After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice": with a handful of
-runs an aggregate means little without its interval, and the interquartile mean (the mean of the middle half) is neither
-thrown by one lucky seed, as the mean is, nor blind to all seeds but one, as the median is.
+runs an aggregate means little without its interval. The interquartile mean (the mean of the middle half) is more robust
+to one lucky seed than the mean, and uses more of the seeds than the median.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from scipy import stats
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 MIN_SEEDS = 4
-"""Of fewer seeds there is no interval. Resampling cannot look beyond the seeds: between the worst and the best of three
-lies the true median in 75% of all cases only, 1 - 2^(1-n), and two groups of three are apart by chance alone in 10%,
-2 / C(2n, n) with n seeds each (Mann and Whitney's exact test), so that no outcome of theirs is sure to 95%."""
+"""With fewer seeds there is no interval, because resampling cannot look beyond the seeds. The true median lies between
+the worst and the best of three in 75% of all cases only, 1 - 2^(1-n). Two groups of three are fully separated by chance
+alone in 10%, 2 / C(2n, n) with n seeds each (Mann and Whitney's exact test), so no outcome of theirs is sure to 95%."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95% bootstrap interval; the bounds are NaN of fewer than `MIN_SEEDS` seeds.
+    """A statistic with its 95% bootstrap interval.
 
-    They are NaN too where a value is infinite or NaN.
+    The bounds are NaN with fewer than `MIN_SEEDS` seeds, or where a value is infinite or NaN.
     """
 
     value: float
@@ -42,7 +42,7 @@ class Band:
         steps: (n,) environment steps or updates.
         values: (seeds, n) each seed's curve at these steps.
         middle: (n,) interquartile mean over the seeds.
-        low: (n,) lower bound of its 95% interval at each step; NaN of fewer than `MIN_SEEDS` seeds.
+        low: (n,) lower bound of its 95% interval at each step; NaN with fewer than `MIN_SEEDS` seeds.
         high: (n,) upper bound.
     """
 
@@ -54,7 +54,7 @@ class Band:
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Return the mean of what is left when a quarter, rounded down, is cut off at each end: of 5, the middle 3."""
+    """Return the mean without the lowest and the highest quarter, each rounded down: of 5, the middle 3."""
     return np.asarray(stats.trim_mean(values, 0.25, axis=axis))
 
 
@@ -69,7 +69,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
 
     Args:
         x: (n,) final values, higher is better.
-        y: (m,) those of the other.
+        y: (m,) final values of the other.
     """
     low, high = _interval((x, y), _share_above)
     return Estimate(float(_share_above(x, y)), float(low), float(high))
@@ -81,11 +81,11 @@ def _share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def band(steps: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band:
-    """Return the curve of several seeds, at every step that one of them was evaluated at and all of them cover.
+    """Return the curve of several seeds, at every step that lies within all of them and was evaluated in one of them.
 
     Args:
-        steps: Of each seed, (n,), increasing.
-        values: Of each seed, (n,); between two of its steps a curve is a straight line.
+        steps: The steps of each seed, (n,), increasing.
+        values: The values of each seed, (n,), interpolated linearly between its steps.
     """
     common = np.unique(np.concatenate(steps))
     common = common[(common >= max(s[0] for s in steps)) & (common <= min(s[-1] for s in steps))]
@@ -103,7 +103,7 @@ def first_reached(steps: np.ndarray, values: np.ndarray, threshold: float) -> fl
 def _interval(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a percentile bootstrap interval, the same ones for the same samples."""
+    """Return the bounds of a percentile bootstrap interval; equal samples give equal bounds."""
     if min(sample.shape[axis] for sample in samples) < MIN_SEEDS or not all(np.isfinite(s).all() for s in samples):
         shape = np.asarray(statistic(*samples, axis=axis)).shape
         return np.full(shape, np.nan), np.full(shape, np.nan)

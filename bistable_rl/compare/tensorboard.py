@@ -1,8 +1,8 @@
 """TensorBoard for a whole comparison: hyperparameters against final metrics, the report's figures, a layout of charts.
 
-A grid's runs are named `<variant>/seed<k>` there, so that cells overlay and seeds group; a training writes its own
-curves. What is added here lies in event files of their own, `*.compare`, written anew with every report: one in each
-run folder, and one in the folder `report`.
+TensorBoard names a grid's runs `<variant>/seed<k>`, so that it overlays cells and groups seeds. Each training writes
+its own curves. This module adds event files `*.compare`, rewritten with every report: one in each run folder, and one in
+the folder `report`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from bistable_rl.runs.schema import Experiment
 SUFFIX = ".compare"
 REPORT = "report"
 COSTS = ("seconds", "memory_mb")
-"""What is shown beside the final metrics."""
+"""Facts that are shown with the final metrics."""
 
 
 def write_tensorboard(
     folder: Path, name: str, jobs: Sequence[Job], rows: Sequence[Row], figures: Sequence[Path]
 ) -> None:
-    """Write what TensorBoard shows of a comparison beside the curves of its runs.
+    """Write TensorBoard's events of a comparison.
 
     Args:
-        folder: The comparison's folder, which TensorBoard is pointed at.
+        folder: The comparison's folder, TensorBoard's `--logdir`.
         name: The comparison's name.
-        jobs: The jobs whose rows are given; the curves of those whose run folder is gone are written too.
+        jobs: The jobs of the rows. The curves of those whose run folder is gone are written too.
         rows: The row of each.
         figures: PNG files to show.
 
     Raises:
-        UserError: A file cannot be written.
+        UserError: If a file cannot be written.
     """
     chosen = _columns([_hyperparameters(job) for job in jobs])
     for job, row, values in zip(jobs, rows, chosen, strict=True):
@@ -71,16 +71,16 @@ def write_tensorboard(
 
 
 def _hyperparameters(job: Job) -> dict[str, Any]:
-    """Return what a run is told apart by: its label, cell, seed, sizes, and the keys of the grid."""
+    """Return the keys that distinguish runs: label, cell, seed, sizes, and the keys of the grid."""
     config = job.config
     network = config.policy if isinstance(config, Experiment) else config.network
     sizes = {"hidden_size": network.hidden_size, "num_layers": network.num_layers}
     keys = {key: value for key, value in job.keys.items() if key != VARIANT}
-    return {"what": job.label, "cell": config.cell, "seed": config.seed, **sizes, **keys}
+    return {"variant": job.label, "cell": config.cell, "seed": config.seed, **sizes, **keys}
 
 
 def _columns(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, float | str]]:
-    """Return the hyperparameters of all runs with one type a key: numbers, or else text."""
+    """Return the hyperparameters of all runs with one type per key: numbers, or else text."""
     numbers = {key for key in runs[0] if all(type(run[key]) is not bool and isinstance(run[key], Real) for run in runs)}
     return [{key: float(value) if key in numbers else str(value) for key, value in run.items()} for run in runs]
 
@@ -110,7 +110,7 @@ def _scalar(tag: str, value: float, step: int) -> Event:
 
 
 def _layout(title: str, tags: Sequence[str]) -> Summary:
-    """Return TensorBoard's layout of custom scalars: a chart a tag, every run in it."""
+    """Return TensorBoard's layout of custom scalars: one chart per tag, with every run."""
     charts = [
         layout_pb2.Chart(title=tag, multiline=layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$"]))
         for tag in tags
@@ -129,7 +129,7 @@ def _picture(file: Path) -> Summary:
 
 
 def _write(folder: Path, events: Sequence[Event]) -> None:
-    """Write events into a file of a folder, in place of those of an earlier report."""
+    """Replace the events of an earlier report in a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in folder.glob(f"*tfevents*{SUFFIX}"):

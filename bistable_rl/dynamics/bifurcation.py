@@ -1,8 +1,8 @@
-"""Where a bistable unit can rest, by its feedback gain: fixed points found by root finding, and their stability.
+"""The fixed points of a bistable unit as a function of its feedback gain, by root finding, and their stability.
 
-With its gates held at a and c, a unit of BRC or nBRC maps its state by F(h) = c h + (1 - c) tanh(u + a h), u what its
-input adds (Vecoven et al. 2021, Appendix A). Theorem A.1: for u = 0 there is one stable point, 0, up to a = 1, and
-beyond it 0 is unstable between two stable points ±h1, h1 the positive root of h = tanh(a h).
+With its gates held at a and c, a unit of BRC or nBRC maps its state by F(h) = c h + (1 - c) tanh(u + a h), where u is
+the contribution of the input (Vecoven et al. 2021, Appendix A). Theorem A.1: for u = 0 the only fixed point up to a = 1
+is 0, which is stable; beyond a = 1 it is unstable between two stable points ±h1, h1 the positive root of h = tanh(a h).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bistable_rl.cells import BRCCell, Cell, NBRCCell
 
 @dataclass(frozen=True)
 class FixedPoints:
-    """P fixed points of a unit, by rising gain, and rising state for each gain.
+    """P fixed points of a unit, sorted by gain and then by state.
 
     Attributes:
         a: (P,) feedback gain.
         h: (P,) state, from -1 to 1.
-        slope: (P,) F'(h) there: a disturbance grows by this factor a step.
+        slope: (P,) F'(h) there: a disturbance grows by this factor per step.
     """
 
     a: np.ndarray
@@ -37,7 +37,7 @@ class FixedPoints:
 
     @property
     def stable(self) -> np.ndarray:
-        """(P,) whether a small disturbance dies out."""
+        """(P,) whether a small disturbance decays."""
         return self.slope < 1
 
 
@@ -52,14 +52,14 @@ def bifurcation(
     """Find every fixed point of one unit of a bistable cell for each feedback gain.
 
     Args:
-        cell: A BRC or nBRC cell, such as `rnn.cells[0]`; its own step is what is solved, in double precision.
-        gains: Values of a to hold, strictly between 0 and 2; None is 0.01, 0.02, ..., 1.99.
-        c: Where the other gate is held, strictly between 0 and 1; it sets the speed, not the points.
+        cell: A BRC or nBRC cell, such as `rnn.layers[0]`, whose own step is solved in double precision.
+        gains: Values of a, strictly between 0 and 2; None is 0.01, 0.02, ..., 1.99.
+        c: Value of the other gate, strictly between 0 and 1; it sets the speed, not the fixed points.
         x: (I,) a constant input; None is 0.
-        unit: Which unit, 0 to H - 1.
+        unit: Index of the unit, 0 to H - 1.
 
     Raises:
-        ValueError: The cell has no feedback gain on a unit's own state, or an argument is out of range.
+        ValueError: If the cell has no feedback gain on a unit's own state, or an argument is out of range.
     """
     found = []
     for a in np.arange(1, 200) / 100 if gains is None else gains:
@@ -73,20 +73,20 @@ def bifurcation(
 
 
 class HeldUnit:
-    """One unit with its gates held: call it with h for F(h) and F'(h).
+    """One unit with its gates held; a call with h returns F(h) and F'(h).
 
     Args:
         cell: A BRC or nBRC cell.
         a: The feedback gain, strictly between 0 and 2.
         c: The other gate, strictly between 0 and 1.
         x: (I,) a constant input; None is 0.
-        unit: Which unit, 0 to H - 1.
+        unit: Index of the unit, 0 to H - 1.
 
     Attributes:
-        drive: u, what the input adds to the unit.
+        drive: u, the contribution of the input.
 
     Raises:
-        ValueError: The cell has no feedback gain on a unit's own state, or an argument is out of range.
+        ValueError: If the cell has no feedback gain on a unit's own state, or an argument is out of range.
     """
 
     def __init__(self, cell: Cell, a: float, c: float, *, x: Tensor | None = None, unit: int = 0) -> None:
@@ -119,7 +119,7 @@ class HeldUnit:
 
 
 def _brackets(a: float, drive: float) -> list[tuple[float, float]]:
-    """Cut [-2, 2], which holds every root inside, where h - tanh(drive + a h) turns: a piece holds one root or none."""
+    """Cut [-2, 2], which contains every root, where h - tanh(drive + a h) turns: each piece has at most one root."""
     turns = [-2.0, 2.0]
     if a > 1:  # its slope 1 - a (1 - tanh²) is 0 where tanh² = 1 - 1/a
         turns += [(sign * atanh(sqrt(1 - 1 / a)) - drive) / a for sign in (-1, 1)]

@@ -1,20 +1,16 @@
-"""What the gates of a network do over time: a, c and the states, layer by layer."""
+"""The gates of a network over time: a, c and the states, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bistable_rl.cells import BRCCell, Cell, GRUCell, LSTMCell, NBRCCell
-from bistable_rl.dynamics.attractors import one_way
-from bistable_rl.stack import RNN
-
-Gates = tuple[Tensor | None, Tensor]
-"""a, or None for a cell that has no feedback gain, and c; each (..., H)."""
+from bistable_rl.cells import CELLS, Cell
+from bistable_rl.dynamics.sequences import one_way
+from bistable_rl.rnn import RNN
 
 
 @dataclass(frozen=True)
@@ -23,19 +19,21 @@ class GateTrace:
 
     Attributes:
         cell: The cell's name.
-        a: (L, T, B, H) feedback gain, from 0 to 2, of BRC and nBRC; None for the others.
+        gate: The name that the cell's equations give to the gate c.
+        a: (L, T, B, H) feedback gain, from 0 to 2; None for a cell without one.
         c: (L, T, B, H) the gate that keeps the state, from 0 to 1: c of BRC and nBRC, z of a GRU, f of an LSTM.
         h: (L, T, B, H) outputs.
     """
 
     cell: str
+    gate: str
     a: np.ndarray | None
     c: np.ndarray
     h: np.ndarray
 
     @property
     def bistable(self) -> np.ndarray | None:
-        """(L, T, B) share of units with a > 1, those with two stable states; None for a cell that has none."""
+        """(L, T, B) share of units with a > 1, which have two stable states; None for a cell without gain."""
         return None if self.a is None else (self.a > 1).mean(-1)
 
     @property
@@ -46,72 +44,54 @@ class GateTrace:
 
 @torch.no_grad()
 def gate_trace(rnn: RNN, x: Tensor) -> GateTrace:
-    """Run sequences from the initial state and return what every gate did.
+    """Run sequences from the initial state and return the gates at every step.
 
     Args:
-        rnn: Layers of BRC, nBRC, GRU or LSTM, in one direction; dropout is left out.
-        x: (T, B, I) sequences, time first whatever `rnn.batch_first` says.
+        rnn: Layers of a cell with a slow gate, in one direction; dropout is left out.
+        x: (T, B, I) sequences, time first even with `rnn.batch_first`.
 
     Raises:
-        ValueError: The cell has no such gates, the layers run in two directions, or x does not fit.
+        ValueError: If the cell has no such gate, the layers run in two directions, or x does not fit.
     """
-    gates = gates_of(rnn.cell)
+    gate = slow_gate(rnn)
     cells = one_way(rnn)
     if x.dim() != 3 or x.shape[-1] != rnn.input_size:
         raise ValueError(f"x must be (T, B, {rnn.input_size}), got {tuple(x.shape)}")
-    found: list[Gates] = []
-    outputs: list[Tensor] = []
+    layers: dict[str, list[Tensor]] = {"a": [], gate: [], "h": []}
     for cell in cells:
-        output, _ = cell.scan(x)
-        start = cell.initial_state(x.shape[1])[:, : cell.hidden_size]
-        found.append(gates(cell, x, torch.cat([start.unsqueeze(0), output])[:-1]))
-        outputs.append(output)
-        x = output
-    gains = [a for a, _ in found if a is not None]
-    return GateTrace(
-        rnn.cell,
-        torch.stack(gains).cpu().numpy() if gains else None,
-        torch.stack([c for _, c in found]).cpu().numpy(),
-        torch.stack(outputs).cpu().numpy(),
-    )
+        gates = _run(cell, x)
+        x = gates["h"]
+        for name, values in gates.items():
+            if name in layers:
+                layers[name].append(values)
+    a, c, h = (torch.stack(values).cpu().numpy() if values else None for values in layers.values())
+    assert c is not None
+    assert h is not None
+    return GateTrace(rnn.cell, gate, a, c, h)
 
 
-def gates_of(cell: str) -> Callable[[Cell, Tensor, Tensor], Gates]:
-    """Return what computes a and c of a cell from its input (..., I) and its last output (..., H).
+def slow_gate(rnn: RNN) -> str:
+    """Return the name of the gate that keeps the state.
 
     Raises:
-        ValueError: They are not known for this cell.
+        ValueError: If the cell has none.
     """
-    if cell not in GATES:
-        raise ValueError(f"{cell} has no gates that can be traced; the cells that have are {', '.join(GATES)}")
-    return GATES[cell]
+    gate = rnn.layers[0].slow_gate
+    if gate is None:
+        known = ", ".join(name for name, cell in CELLS.items() if cell.slow_gate)
+        raise ValueError(f"{rnn.cell} has no gates that can be traced; the cells that have are {known}")
+    return gate
 
 
-def _brc(cell: Cell, x: Tensor, h: Tensor) -> Gates:
-    assert isinstance(cell, BRCCell)
-    u_a, u_c, _ = cell.project(x).chunk(3, -1)
-    w_a, w_c = cell.weight_hh
-    return 1 + torch.tanh(u_a + w_a * h), torch.sigmoid(u_c + w_c * h)
-
-
-def _nbrc(cell: Cell, x: Tensor, h: Tensor) -> Gates:
-    assert isinstance(cell, NBRCCell)
-    u_a, u_c, _ = cell.project(x).chunk(3, -1)
-    w_a, w_c = nn.functional.linear(h, cell.weight_hh).chunk(2, -1)
-    return 1 + torch.tanh(u_a + w_a), torch.sigmoid(u_c + w_c)
-
-
-def _gru(cell: Cell, x: Tensor, h: Tensor) -> Gates:
-    assert isinstance(cell, GRUCell)
-    _, u_z, _ = cell.project(x).chunk(3, -1)
-    _, w_z, _ = nn.functional.linear(h, cell.weight_hh, cell.bias_hh).chunk(3, -1)
-    return None, torch.sigmoid(u_z + w_z)
-
-
-def _lstm(cell: Cell, x: Tensor, h: Tensor) -> Gates:
-    assert isinstance(cell, LSTMCell)
-    _, f, _, _ = (cell.project(x) + nn.functional.linear(h, cell.weight_hh, cell.bias_hh)).chunk(4, -1)
-    return None, torch.sigmoid(f)
-
-
-GATES: dict[str, Callable[[Cell, Tensor, Tensor], Gates]] = {"brc": _brc, "nbrc": _nbrc, "gru": _gru, "lstm": _lstm}
+def _run(cell: Cell, x: Tensor) -> dict[str, Tensor]:
+    """Return the gates and the outputs h (T, B, H) of one layer, step by step from the initial state."""
+    state = cell.initial_state(x.shape[1])
+    steps: list[dict[str, Tensor]] = []
+    for t, projected in enumerate(cell.project(x)):
+        gates = cell.gates(projected, state)
+        output, state = cell.scan(x[t : t + 1], state)
+        steps.append({**gates, "h": output[0]})
+    empty = x.new_empty(0, x.shape[1], cell.hidden_size)
+    if not steps:
+        return {"a": empty, str(cell.slow_gate): empty, "h": empty}
+    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}

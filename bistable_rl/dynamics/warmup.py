@@ -1,8 +1,8 @@
 """Warm-up: make recurrent layers multistable before they are trained.
 
-Lambrechts et al. 2023 (see `dynamics.attractors`): gradient steps on VAA*, so that the states the task's own sequences
-lead to settle at different attractors. It gives a GRU or an LSTM the long memory that a bistable cell has by its
-equation, at the price of weights that were moved away from their initialisation.
+Lambrechts et al. 2023 (see `dynamics.attractors`): gradient steps on VAA* make the end states of the task's own
+sequences settle at different attractors. A GRU or an LSTM gains the long memory that a bistable cell has by its
+equation, but its weights leave their initialisation.
 """
 
 from __future__ import annotations
@@ -13,32 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bistable_rl.dynamics.attractors import (
-    Attractors,
-    attractors,
-    check_sequences,
-    constant,
-    cut,
-    end_states,
-    one_way,
-    settle,
-    vaa_star,
-)
-from bistable_rl.stack import RNN
+from bistable_rl.dynamics.attractors import Attractors, attractors, constant, settle, vaa_star
+from bistable_rl.dynamics.sequences import check_sequences, cut, end_states, one_way
+from bistable_rl.rnn import RNN
 
 TARGET = 0.95
-"""The VAA* that is aimed at; 1 would push states apart for ever."""
+"""Target of VAA*; 1 would push states apart without end."""
 GROWTH, LONGEST = 10, 200
-"""The settling time is at most 1 + GROWTH · step, and never above LONGEST."""
+"""The settling time is at most 1 + GROWTH · step, and at most LONGEST."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What a warm-up did.
+    """The result of `warm_up`.
 
     Attributes:
-        before: Attractors reached before it.
-        after: Attractors reached after it, from the same cuts and under the same inputs.
+        before: Attractors reached before the warm-up.
+        after: Attractors reached after it, with the same cuts and inputs.
         loss: (steps,) mean over layers of (VAA* - 0.95)².
     """
 
@@ -47,7 +38,7 @@ class WarmUp:
     loss: np.ndarray
 
     def summary(self) -> dict[str, int | float | list[float]]:
-        """Return plain numbers; each pair is before and after."""
+        """Return the result as plain numbers; each pair is before and after."""
         return {
             "steps": len(self.loss),
             "vaa_star": [float(self.before.vaa_star.mean()), float(self.after.vaa_star.mean())],
@@ -58,7 +49,7 @@ class WarmUp:
 
 def warm_up(
     rnn: RNN,
-    sequences: Tensor,
+    x: Tensor,
     lengths: Tensor | None = None,
     *,
     steps: int = 100,
@@ -67,43 +58,43 @@ def warm_up(
     truncate: bool = True,
     seed: int = 0,
 ) -> WarmUp:
-    """Move the weights of a network, in place, towards as many reachable attractors as sequences.
+    """Train the weights of a network, in place, towards one reachable attractor per sequence.
 
-    Step k brings a batch of sequences to its states, lets each layer on its own settle for a random 1 to
+    Step k runs a batch of sequences, lets each layer on its own settle from its end states for a random 1 to
     min(1 + 10k, 200) steps under one constant N(0, 1) input, and takes an Adam step on the mean over layers of
-    (VAA* - 0.95)². Meant for GRU, LSTM, BRC and nBRC, and works with any cell.
+    (VAA* - 0.95)². It is meant for GRU, LSTM, BRC and nBRC, and works with any cell.
 
     Args:
         rnn: The layers, in one direction.
-        sequences: (T, N, I) inputs as the network will see them, time first, at least 2.
-        lengths: (N,) how many steps of each count; None is all.
+        x: (T, n, I) sequences, at least 2, time first, such as the network will see.
+        lengths: (n,) length of each sequence; None is T.
         steps: Gradient steps.
-        learning_rate: Adam's.
-        batch_size: Sequences a step, drawn without replacement; at most N are there to draw.
-        truncate: Cut each sequence at a random step, as the paper does in supervised learning; it takes whole
-            episodes in reinforcement learning.
-        seed: Of batches, cuts, settling times and inputs. No other random generator is used or moved.
+        learning_rate: Step size of Adam.
+        batch_size: Sequences per step, drawn without replacement; at most n.
+        truncate: Cut each sequence at a random step, as the paper does in supervised learning; in reinforcement
+            learning it uses whole episodes.
+        seed: Seed of batches, cuts, settling times and inputs. No other random generator is used.
 
     Raises:
-        ValueError: An argument is out of range or does not fit, or the loss became NaN.
+        ValueError: If an argument is out of range or does not fit, or the loss becomes NaN.
     """
     cells = one_way(rnn)
-    check_sequences(rnn, sequences, lengths)
+    check_sequences(rnn, x, lengths)
     if steps < 1 or batch_size < 2:
         raise ValueError(f"steps must be at least 1 and batch_size at least 2, got {steps} and {batch_size}")
     generator = torch.Generator().manual_seed(seed)
-    N = sequences.shape[1]
-    sample = torch.randperm(N, generator=generator)[:batch_size]
-    sampled = sequences[:, sample], None if lengths is None else lengths[sample]
+    n = x.shape[1]
+    sample = torch.randperm(n, generator=generator)[:batch_size]
+    sampled = x[:, sample], None if lengths is None else lengths[sample]
     training = rnn.training
-    rnn.eval()  # no dropout: which attractors there are is asked of the whole network
+    rnn.eval()  # without dropout: the attractors are those of the whole network
     before = attractors(rnn, *sampled, seed=seed)
     optimizer = torch.optim.Adam(rnn.parameters(), lr=learning_rate)
     losses = []
     for k in range(steps):
-        batch = torch.randperm(N, generator=generator)[:batch_size]
-        x, ends = sequences[:, batch], None if lengths is None else lengths[batch]
-        states = end_states(rnn, x, cut(x, ends, generator) if truncate else ends)
+        batch = torch.randperm(n, generator=generator)[:batch_size]
+        inputs, ends = x[:, batch], None if lengths is None else lengths[batch]
+        states = end_states(rnn, inputs, cut(inputs, ends, generator) if truncate else ends)
         settling = int(torch.randint(1, min(1 + GROWTH * k, LONGEST) + 1, (), generator=generator))
         diversity = torch.stack(
             [

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
-from bistable_rl.envs.checks import unknown
+from bistable_rl.errors import unknown
 from bistable_rl.runs.progress import say_measuring
 
 SIZES = (1, 64, 1024)
@@ -107,7 +107,7 @@ def speed_envs(env_ids: Sequence[str] = (), *, sizes: Sequence[int] = SIZES, sec
     """
     for env_id in env_ids:
         if env_id not in ENVIRONMENTS:
-            raise unknown("environment of ours", env_id, ENVIRONMENTS)
+            raise ValueError(unknown("environment", env_id, ENVIRONMENTS))
     table = Table(title="steps a second on one core, and how many times as many", box=None, padding=(0, 1, 0, 0))
     table.add_column("environment", no_wrap=True)
     for column in ("copies", "batched", "in SB3", "singly", "", "original", ""):

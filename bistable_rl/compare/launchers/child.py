@@ -1,7 +1,7 @@
-"""Run a command of `bistable-rl` for a grid, in the process that `bistable_rl.compare.launchers.local` starts.
+"""Run a command of `bistable-rl` for a grid, in a process that `bistable_rl.compare.launchers.local` has started.
 
-The grid holds the other end of this process's standard input. When the grid dies, however it dies, that end closes,
-and the run stops as if by Ctrl-C, with a checkpoint, instead of running on unseen.
+The grid holds the other end of this process's standard input. When the grid dies, that end closes. The run then stops
+as if by Ctrl-C, with a checkpoint, instead of running on unseen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(folders: Sequence[str]) -> None:
     """Run the command that `sys.argv` names.
 
     Args:
-        folders: Where the grid finds modules of the user's own, which the run then finds there too.
+        folders: The folders where the grid finds the user's own modules; the run finds them there too.
     """
     threading.Thread(target=stop_when_closed, args=(sys.stdin.fileno(),), daemon=True).start()
     user_modules.search(map(Path, folders))

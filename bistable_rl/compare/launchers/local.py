@@ -1,4 +1,4 @@
-"""Run jobs on this machine, a process each."""
+"""Run each job as a process on this machine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.stopping import SIGNALS, exit_code
 
 INTERRUPTED = exit_code(signal.SIGINT)
-STOPPED = {exit_code(number) for number in SIGNALS}  # the exit codes of a run that was stopped
+STOPPED = {exit_code(number) for number in SIGNALS}
+"""The exit codes of a run that was stopped."""
 Command = Callable[[Job], Sequence[str]]
+"""Gives the command that runs a job."""
 
 
 def child_command() -> Command:
-    """Return what gives the command that starts a job's run folder, continues it, or says that it has finished.
+    """Return a function that gives the command which trains in a job's run folder, from the start or a checkpoint.
 
-    The child finds modules where this process does, and so not in the current folder, where `python -m` would look
-    first: a yaml.py may lie there, beside a comparison that somebody else has made.
+    The child imports modules from where this process does. That excludes the current folder, where `python -m` would
+    look first: it may hold a yaml.py, beside a comparison that somebody else has made.
     """
     return partial(_command, path=tuple(sys.path), folders=tuple(map(str, user_modules.folders())))
 
 
 def _command(job: Job, path: Sequence[str], folders: Sequence[str]) -> list[str]:
-    # `sys` is built in; nothing else is imported before the path is ours. Behind it comes what the interpreter itself
-    # brings, for a node of a cluster where things are installed elsewhere; `-c` puts "" in front, the current folder.
+    # `sys` is built in; nothing else is imported before the path is set. The interpreter's own path follows, for a
+    # cluster's node with other installation folders, without the "" (the current folder) that `-c` puts first.
     code = (
         f"import sys; path = {list(path)!a}; sys.path[:] = path + [p for p in sys.path if p and p not in path]; "
         f"from bistable_rl.compare.launchers.child import main; main({list(folders)!a})"
@@ -44,14 +46,14 @@ def _command(job: Job, path: Sequence[str], folders: Sequence[str]) -> list[str]
 
 
 class LocalLauncher:
-    """Runs jobs side by side on this machine, the cores shared out among them as threads.
+    """Runs jobs in parallel on this machine, which share its cores as threads.
 
-    `OMP_NUM_THREADS`, where it is set, is the most that a run gets: who runs two grids at once, or trains beside other
-    work, keeps them out of each other's way with it.
+    `OMP_NUM_THREADS`, where it is set, limits the threads of each run, so that two grids, or a grid and other work, can
+    share the machine.
 
     Args:
-        workers: How many at once (default: one a core).
-        command: What runs a job (default: `child_command`).
+        workers: How many jobs run at once (default: one per core).
+        command: Gives the command that runs a job (default: `child_command`).
     """
 
     def __init__(self, workers: int | None = None, command: Command | None = None) -> None:
@@ -71,12 +73,13 @@ class LocalLauncher:
 class Process:
     """A job's process; its output goes to log.txt in the run folder.
 
-    While it lives it holds the run folder's lock, which this process takes for it. A grid that was killed and started
-    again can so meet a run of its former life: it waits until that one has ended, and never writes to the same folder.
+    The process holds the run folder's lock, which this process takes for it. A grid that was killed and started again
+    may find that a run of the killed one still holds the lock. It waits until that run has ended, so that two runs
+    never write to the same folder.
 
     Args:
         folder: The run folder, which exists.
-        command: What runs it.
+        command: The command.
         threads: Its OMP_NUM_THREADS.
         cwd: Its current folder (default: this process's).
     """
@@ -132,7 +135,7 @@ class Process:
             self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Stop it at once; its last checkpoint is what remains."""
+        """Stop it at once, without a further checkpoint."""
         self._unwanted = True
         if self._process is not None:
             self._process.kill()

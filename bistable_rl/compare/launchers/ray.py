@@ -1,6 +1,6 @@
-"""Run jobs on a Ray cluster, a task each; the extra `ray`.
+"""Run each job as a task on a Ray cluster; needs the extra `ray`.
 
-The output folder must be the same folder on every node, such as one of a network file system: all state lies there.
+The output folder must be the same folder on every node, as on a network file system: it holds all state.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import bistable_rl
-from bistable_rl.compare.engine import POLL_SECONDS
 from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.launchers import POLL_SECONDS
 from bistable_rl.compare.launchers.local import INTERRUPTED, Command, Process, child_command
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.run import Run
 
 
 class RayLauncher:
-    """Runs jobs as Ray tasks, the cluster's cores shared out among them.
+    """Runs jobs as Ray tasks, which share the cluster's cores.
 
     Args:
-        workers: How many at once (default: one a core of the cluster).
-        address: The cluster's address; without one, RAY_ADDRESS's or a new one on this machine.
-        command: What runs a job (default: `child_command`).
+        workers: How many jobs run at once (default: one per core of the cluster).
+        address: The cluster's address (default: RAY_ADDRESS, or a new cluster on this machine).
+        command: Gives the command that runs a job (default: `child_command`).
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster at the address.
+        UserError: If Ray is not installed, or there is no cluster at the address.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None, command: Command | None = None) -> None:
@@ -41,7 +41,7 @@ class RayLauncher:
         if address is not None:
             _check_address(address)
         here = Path.cwd()
-        # Ray's workers import from the folder that is the current one here; that is to be no stranger's
+        # Ray's workers import from this process's current folder, which may hold somebody else's modules
         os.chdir(Path(bistable_rl.__file__).parent.parent)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -55,14 +55,14 @@ class RayLauncher:
         self._command = command or child_command()
         self._task = ray.remote(num_cpus=self.threads)(carry_out)
 
-    def start(self, job: Job) -> Task:
+    def start(self, job: Job) -> RayTask:
         """Start a job whose folder is prepared."""
         away = replace(job, folder=job.folder.resolve())
-        return Task(job.folder, self._task.remote(away, Path.cwd(), self._command, self.threads))
+        return RayTask(job.folder, self._task.remote(away, Path.cwd(), self._command, self.threads))
 
 
 def _check_address(address: str) -> None:
-    """See whether somebody listens at host:port; Ray itself would try for minutes."""
+    """Check that something listens at host:port; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "://" not in host:
         try:
@@ -71,12 +71,12 @@ def _check_address(address: str) -> None:
             raise UserError(f"--address {address}: no Ray cluster answers there ({error}).") from None
 
 
-class Task:
+class RayTask:
     """A job's Ray task.
 
     Args:
         folder: The run folder.
-        reference: What Ray knows the task by.
+        reference: Ray's reference to the task.
     """
 
     def __init__(self, folder: Path, reference: Any) -> None:
@@ -84,7 +84,7 @@ class Task:
         self._reference = reference
 
     def poll(self) -> int | None:
-        """Return the exit code once the task has ended; 1 after what befell the task itself, which the log tells."""
+        """Return the exit code once the task has ended; 1 if the task itself failed, which is written to the log."""
         import ray
 
         if not ray.wait([self._reference], timeout=0)[0]:
@@ -105,16 +105,20 @@ class Task:
         ray.cancel(self._reference)
 
     def kill(self) -> None:
-        """Stop it at once; its process meets the end of its input and stops too."""
+        """Stop it at once; its process then reads the end of its input and stops too."""
         import ray
 
         ray.cancel(self._reference, force=True)
 
 
 def carry_out(job: Job, cwd: Path, command: Command, threads: int) -> int:
-    """Run a job on the node that this is called on, and return its exit code; Ray cancels by a KeyboardInterrupt.
+    """Run a job on this node and return its exit code; Ray cancels it by a KeyboardInterrupt.
 
-    The job's current folder is the grid's, where the node has it.
+    Args:
+        job: The job.
+        cwd: The job's current folder, if the node has it.
+        command: Gives the command that runs the job.
+        threads: The job's threads.
     """
     process = Process(job.folder, command(job), threads, cwd if cwd.is_dir() else None)
     while True:

@@ -120,7 +120,7 @@ def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest
     for figure in FIGURES.values():
         assert figure.see in page
         assert figure.see in out
-    how = f"`bistable-rl reproduce fig3 --preset quick --out {tmp_path / 'runs'}` makes them."
+    how = f"`bistable-rl reproduce fig3 --preset quick --out {tmp_path / 'runs'}` runs them."
     assert how in page
     assert how in out
     (tmp_path / "file").write_text("")

@@ -22,7 +22,7 @@ def test_the_gates_are_those_that_made_the_states(cell: str, batch_first: bool) 
     assert (trace.a is None) == (cell in ("gru", "lstm"))
     if cell == "lstm":
         return  # its h does not show the cell state that f keeps; see the test below
-    for layer, module in enumerate(rnn.cells):
+    for layer, module in enumerate(rnn.layers):
         seen = x if layer == 0 else torch.from_numpy(trace.h[0])
         start = module.get_parameter("initial").detach().expand(1, 4, 5)
         h = torch.cat([start, torch.from_numpy(trace.h[layer])])

@@ -10,7 +10,7 @@ from bistable_rl.dynamics.attractors import vaa, vaa_star
 def bistable_units(hidden_size: int, gain: float) -> RNN:
     """BRC units of a fixed feedback gain, which their input starts on one side or the other."""
     rnn = make_rnn("brc", 1, hidden_size)
-    cell = rnn.cells[0]
+    cell = rnn.layers[0]
     assert isinstance(cell, BRCCell)
     assert cell.bias is not None
     with torch.no_grad():

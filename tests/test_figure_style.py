@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bistable_rl.cells import CELLS
 from bistable_rl.errors import UserError
-from bistable_rl.figure_style import CELL_COLOURS, OTHER_COLOUR, cell_colour, drawing
+from bistable_rl.figure_style import CELL_COLOURS, FURTHER_COLOURS, cell_colour, drawing
 
 # Machado, Oliveira and Fernandes 2009, Table 1: linear RGB as seen without one kind of cones.
 SIGHT = {
@@ -31,15 +30,16 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def test_every_cell_has_a_colour_of_its_own() -> None:
-    assert set(CELL_COLOURS) == set(CELLS)
-    assert cell_colour("nbrc") == CELL_COLOURS["nbrc"]
-    assert cell_colour("somebody's") == OTHER_COLOUR
+def test_a_cell_keeps_its_colour_and_an_unknown_one_gets_a_further_colour() -> None:
+    assert cell_colour("nbrc") == CELL_COLOURS["nbrc"] == "#0072B2"
+    assert cell_colour("mine") == cell_colour("mine")
+    assert {cell_colour(f"mine{i}") for i in range(100)} == set(FURTHER_COLOURS)
 
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_the_cells_can_be_told_apart_by_the_colour_blind(sight: str) -> None:
-    seen = {cell: lab(np.array(SIGHT[sight]) @ linear(colour)) for cell, colour in CELL_COLOURS.items()}
+    colours = {**CELL_COLOURS, **{colour: colour for colour in FURTHER_COLOURS}}
+    seen = {cell: lab(np.array(SIGHT[sight]) @ linear(colour)) for cell, colour in colours.items()}
     distances = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     closest = min(distances, key=distances.__getitem__)
     assert distances[closest] > 12, closest  # 2.3 is just noticeable

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bistable_rl import make_rnn, warm_up
-from bistable_rl.stack import RNN
+from bistable_rl.rnn import RNN
 
 
 def gru(seed: int = 0) -> RNN:

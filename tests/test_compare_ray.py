@@ -62,8 +62,8 @@ def numbers(row: Row) -> Any:
 def test_two_nodes_give_the_numbers_of_the_local_launcher(address: str, tmp_path: Path) -> None:
     launcher = RayLauncher(address=address)
     assert (launcher.slots, launcher.threads) == (2, 1)
-    there = run_grid(jobs(tmp_path / "there"), tmp_path / "there", launcher=launcher)
-    here = run_grid(jobs(tmp_path / "here"), tmp_path / "here", launcher=LocalLauncher(2))
+    there = run_grid(jobs(tmp_path / "there"), tmp_path / "there", launcher)
+    here = run_grid(jobs(tmp_path / "here"), tmp_path / "here", LocalLauncher(2))
     assert there.failed == here.failed == {}
     assert [numbers(row) for row in there.rows] == [numbers(row) for row in here.rows]
     assert len(there.rows) == 4
@@ -73,7 +73,7 @@ def test_a_failed_task_is_named(address: str, experiment: Experiment, tmp_path: 
     launcher = RayLauncher(address=address, command=fake_run.command)
     policy = replace(experiment.policy, cell="goru")
     failing = Job("goru", replace(experiment, policy=policy), tmp_path / "goru" / "seed0")
-    outcome = run_grid([failing], tmp_path, launcher=launcher)
+    outcome = run_grid([failing], tmp_path, launcher)
     assert outcome.failed == {"goru, seed 0": "the gradient became NaN."}
 
 

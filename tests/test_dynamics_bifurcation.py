@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from bistable_rl import bifurcation
-from bistable_rl.cells import BRCCell, GRUCell, NBRCCell
-from bistable_rl.cells.base import Cell
+from bistable_rl.cells import BRCCell, Cell, GRUCell, NBRCCell
 
 
 def positive_root(a: float) -> float:

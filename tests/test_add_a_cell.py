@@ -1,0 +1,129 @@
+"""A new cell takes the three steps of the README's "Add a cell": they are taken in a copy of the package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MINE = '''"""A cell of the test.
+
+    z_t = σ(U_z x_t + w_z ⊙ h_{t-1} + b_z)
+    h_t = z_t ⊙ h_{t-1} + (1 - z_t) ⊙ tanh(s · (U_n x_t + b_n))
+"""
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from bistable_rl.cells.base import Cell, fill_slow_gate
+from bistable_rl.cells.options import GatedOptions
+
+
+class MineCell(Cell):
+    """Mine: a cell with an option of its own, s."""
+
+    slow_gate = "z"
+    weight_hh: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, *, s: float = 2.0, **options: Unpack[GatedOptions]
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, **options)
+        self.s = s
+        H = hidden_size
+        self.add_parameters(weight_ih=(2 * H, input_size), weight_hh=(H,), bias=(2 * H,) if bias else None)
+
+    def reset_parameters(self) -> None:
+        """Reinitialise all parameters."""
+        super().reset_parameters()
+        nn.init.xavier_uniform_(self.weight_ih)
+        nn.init.ones_(self.weight_hh)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+            fill_slow_gate(self.bias[: self.hidden_size], self.c_bias, self.t_max)
+
+    def project(self, x: Tensor) -> Tensor:
+        """U x + b: x (..., I) -> (..., 2H)."""
+        return nn.functional.linear(x, self.weight_ih, self.bias)
+
+    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
+        """The gate z, from `project(x)` (..., 2H) and h (..., H)."""
+        return {"z": torch.sigmoid(projected.chunk(2, -1)[0] + self.weight_hh * state)}
+
+    def step(self, projected: Tensor, state: Tensor) -> Tensor:
+        """One step, from `project(x)` (B, 2H) and h (B, H) to the next h (B, H)."""
+        z = self.gates(projected, state)["z"]
+        return z * state + (1 - z) * torch.tanh(self.s * projected.chunk(2, -1)[1])
+'''
+EQUATION = """
+def mine(w: Weights, x: Array, h: Array) -> Array:
+    u_z, u_n = np.split(x @ w["weight_ih"].T + w["bias"], 2, axis=1)
+    z = sigmoid(u_z + w["weight_hh"] * h)
+    return z * h + (1 - z) * np.tanh(0.5 * u_n)
+
+
+VARIANTS["mine"] = ("mine", {"s": 0.5}, mine)
+"""
+
+
+def insert(file: Path, before: str, text: str) -> None:
+    source = file.read_text(encoding="utf-8")
+    assert source.count(before) == 1
+    file.write_text(source.replace(before, text + before), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the package and its tests that has one cell more."""
+    root = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__", "results", "gpu", ".*")
+    for name in ("bistable_rl", "agents", "envs", "configs", "tests"):
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    cells = root / "bistable_rl/cells"
+    (cells / "mine.py").write_text(MINE, encoding="utf-8")
+    insert(cells / "__init__.py", "from bistable_rl.cells.nbrc", "from bistable_rl.cells.mine import MineCell\n")
+    insert(cells / "__init__.py", '    "nbrc": NBRCCell,', '    "mine": MineCell,\n')
+    insert(root / "tests/test_cells_equations.py", "F, H, B, T = ", EQUATION.lstrip("\n"))
+    return root
+
+
+def run(root: Path, *arguments: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *arguments], cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_new_cell_passes_the_tests_of_every_cell(copy: Path) -> None:
+    files = ("cells_equations", "rnn", "transforms", "policies")
+    out = run(copy, "-m", "pytest", "-k", "mine or every_cell", *(f"tests/test_{name}.py" for name in files))
+    assert int(out.split(" passed")[0].split()[-1]) > 60
+    assert "skipped" not in out
+
+
+def test_a_new_cell_is_listed_trained_saved_loaded_and_analysed(copy: Path, config: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "runs" / "small" / "mine-seed0")
+    options = ["--policy.cell", "mine", "--policy.cell_kwargs", '{"s": 1.5, "c_bias": "chrono", "t_max": 9}']
+    commands = [
+        ["list", "cells"],
+        ["train", str(config), *options, "--out", str(tmp_path / "runs")],
+        ["evaluate", folder, "--episodes", "2"],
+        ["analyze", folder, "--episodes", "4"],
+    ]
+    code = (
+        "import json, sys; from bistable_rl.cli import main; sys.exit(any([main(c) for c in json.loads(sys.argv[1])]))"
+    )
+    out = run(copy, "-c", code, json.dumps(commands))
+    assert "mine         Mine: a cell with an option of its own, s.\n" in out
+    assert "2 episodes" in out
+    result = json.loads((Path(folder) / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert "mean z" in (Path(folder) / "analysis" / "aligned.csv").read_text()
