@@ -1,7 +1,7 @@
 """TensorBoard for a whole comparison: hyperparameters against final metrics, the report's figures, a layout of charts.
 
 TensorBoard names a grid's runs `<variant>/seed<k>`, so that it overlays cells and groups seeds. Each training writes
-its own curves. This module adds event files `*.compare`, rewritten with every report: one in each run folder, and one in
+its own curves. This module adds event files `*.compare`, rewritten with every report: one in each run folder, one in
 the folder `report`.
 """
 
