@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
@@ -68,25 +68,21 @@ class CopyFirstVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int | tuple[int, int] = 50,
         num_symbols: int = 8,
         flags: bool = True,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
         self.num_symbols = check_size("num_symbols", num_symbols, 2)
         self.flags = check_bool("flags", flags)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(0, 1, (num_symbols + 2 * flags,), np.float32),
             action_space=Discrete(num_symbols),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.length = np.zeros(num_envs, np.int64)
-        self.cue = np.zeros(num_envs, np.int64)
+        self.length = np.zeros(self.num_envs, np.int64)
+        self.cue = np.zeros(self.num_envs, np.int64)
         self.horizon = self.longest
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -98,7 +94,7 @@ class CopyFirstVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         right = actions == self.cue
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -114,19 +110,22 @@ class CopyFirstVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        observation = self._observe(np.array([k]))[0]
         symbol = observation[: self.num_symbols]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return (str(symbol.argmax()) if symbol.any() else "nothing") + now
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.cue[i])
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return str(self.cue[k])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        return heat(self._observe(np.array([i]))[0], np.eye(self.num_symbols)[self.cue[i]])
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        return heat(self._observe(np.array([k]))[0], np.eye(self.num_symbols)[self.cue[k]])
 
 
-CopyFirstEnv = single(CopyFirstVectorEnv)
+class CopyFirstEnv(SingleEnv):
+    """One copy of `CopyFirstVectorEnv`."""
+
+    vector_class = CopyFirstVectorEnv

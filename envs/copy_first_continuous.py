@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_choice, check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 LIMIT = 10.0
 """Observed numbers lie within ±LIMIT."""
@@ -81,13 +81,11 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int | tuple[int, int] = 50,
         dimensions: int = 1,
         reward: str = "abs",
         flags: bool = True,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
         self.dimensions = check_size("dimensions", dimensions, 1)
@@ -96,14 +94,12 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         low = np.r_[np.full(dimensions, -LIMIT), np.zeros(2 * flags)].astype(np.float32)
         high = np.r_[np.full(dimensions, LIMIT), np.ones(2 * flags)].astype(np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Box(-1, 1, (dimensions,), np.float32),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.length = np.zeros(num_envs, np.int64)
-        self.cue = np.zeros((num_envs, dimensions))
+        self.length = np.zeros(self.num_envs, np.int64)
+        self.cue = np.zeros((self.num_envs, dimensions))
         self.horizon = self.longest
         self.optimal_return = 0.0 if reward == "mse" else 1.0
         self.memoryless_return = MEMORYLESS[reward]
@@ -119,7 +115,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         error = SCALE * actions.astype(np.float64) - self.cue
         mse = (error**2).mean(1)
@@ -136,20 +132,23 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        observation = self._observe(np.array([k]))[0]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return str(np.round(observation[: self.dimensions], 2)) + now
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(np.round(self.cue[i], 2))
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return str(np.round(self.cue[k], 2))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        seen = self._observe(np.array([i]))[0]
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([k]))[0]
         seen[: self.dimensions] /= SCALE
-        return heat(seen, self.cue[i] / SCALE)
+        return heat(seen, self.cue[k] / SCALE)
 
 
-CopyFirstContinuousEnv = single(CopyFirstContinuousVectorEnv)
+class CopyFirstContinuousEnv(SingleEnv):
+    """One copy of `CopyFirstContinuousVectorEnv`."""
+
+    vector_class = CopyFirstContinuousVectorEnv

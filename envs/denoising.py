@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 MARKS = 5
 """How many values are marked, and how many answers are asked for."""
@@ -100,26 +100,22 @@ class DenoisingVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
         window: int | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
         self.length = length
         low, high = np.array([-LIMIT, -1], np.float32), np.array([LIMIT, 1], np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Box(-1, 1, (1,), np.float32),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
-        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
-        self.cue = np.zeros((num_envs, MARKS))
-        self.squares = np.zeros(num_envs)  # sum of squared errors so far
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # steps, and one that never comes
+        self.passed = np.zeros(self.num_envs, np.int64)  # how many of them are over
+        self.cue = np.zeros((self.num_envs, MARKS))
+        self.squares = np.zeros(self.num_envs)  # sum of squared errors so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 1 - sqrt(2 / pi)
@@ -133,7 +129,7 @@ class DenoisingVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
         asked = self.cue[self.copies, np.maximum(k, 0) % MARKS]
@@ -154,19 +150,22 @@ class DenoisingVectorEnv(BatchedEnv):
         observations[:, 1] = flags(t, marked, self.length)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        number, flag = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        number, flag = self._observe(np.array([k]))[0]
         return f"{number:.2f}" + FLAGS.get(int(flag), "")
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(np.round(self.cue[i][self.marks[i, :MARKS] <= self.t[i]], 2))
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return str(np.round(self.cue[k][self.marks[k, :MARKS] <= self.t[k]], 2))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        number, flag = self._observe(np.array([i]))[0]
-        shown = np.where(self.marks[i, :MARKS] <= self.t[i], self.cue[i], 0.0)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        number, flag = self._observe(np.array([k]))[0]
+        shown = np.where(self.marks[k, :MARKS] <= self.t[k], self.cue[k], 0.0)
         return heat([number / SCALE, flag], shown / SCALE)
 
 
-DenoisingEnv = single(DenoisingVectorEnv)
+class DenoisingEnv(SingleEnv):
+    """One copy of `DenoisingVectorEnv`."""
+
+    vector_class = DenoisingVectorEnv

@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class DenoisingDiscreteVectorEnv(BatchedEnv):
@@ -55,12 +55,10 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
         window: int | None = None,
         num_symbols: int = 8,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
         self.length = length
@@ -68,16 +66,14 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         low = np.zeros(num_symbols + 1, np.float32)
         low[-1] = -1
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, np.ones_like(low), dtype=np.float32),
             action_space=Discrete(num_symbols),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
-        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
-        self.cue = np.zeros((num_envs, MARKS), np.int64)
-        self.right = np.zeros(num_envs, np.int64)  # right answers so far
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # steps, and one that never comes
+        self.passed = np.zeros(self.num_envs, np.int64)  # how many of them are over
+        self.cue = np.zeros((self.num_envs, MARKS), np.int64)
+        self.right = np.zeros(self.num_envs, np.int64)  # right answers so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -91,7 +87,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
         k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
         right = actions == self.cue[self.copies, np.maximum(k, 0) % MARKS]
@@ -110,19 +106,22 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         observations[:, -1] = flags(t, marked, self.length)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        observation = self._observe(np.array([k]))[0]
         symbol, flag = observation[:-1], int(observation[-1])
         return (str(symbol.argmax()) if symbol.any() else "nothing") + FLAGS.get(flag, "")
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.cue[i][self.marks[i, :MARKS] <= self.t[i]])
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return str(self.cue[k][self.marks[k, :MARKS] <= self.t[k]])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i, :MARKS] <= self.t[i])[:, None]
-        return heat(self._observe(np.array([i]))[0], *shown)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        shown = np.eye(self.num_symbols)[self.cue[k]] * (self.marks[k, :MARKS] <= self.t[k])[:, None]
+        return heat(self._observe(np.array([k]))[0], *shown)
 
 
-DenoisingDiscreteEnv = single(DenoisingDiscreteVectorEnv)
+class DenoisingDiscreteEnv(SingleEnv):
+    """One copy of `DenoisingDiscreteVectorEnv`."""
+
+    vector_class = DenoisingDiscreteVectorEnv

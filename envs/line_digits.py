@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.data import digits
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class LineDigitsVectorEnv(BatchedEnv):
@@ -56,23 +56,19 @@ class LineDigitsVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         folder = os.environ.get(digits.FOLDER)
         self.digits = digits.load_any(Path(folder)) if folder else digits.load_small()
         self.lines, columns = self.digits.images.shape[1:]
         self.length = check_size("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(-0.5, 0.5, (columns,), np.float32),
             action_space=Discrete(10),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.image = np.zeros(num_envs, np.int64)  # its number in the data
+        self.image = np.zeros(self.num_envs, np.int64)  # its number in the data
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = float(2 * np.bincount(self.digits.labels).max() / len(self.digits.labels) - 1)
@@ -85,7 +81,7 @@ class LineDigitsVectorEnv(BatchedEnv):
             images = np.flatnonzero(self.digits.labels == digit)
             self.image[copy] = images[rng.integers(self.keys[copy, None], rng.ONCE + 1, len(images))[0]]
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         right = actions == self.digits.labels[self.image]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -98,17 +94,20 @@ class LineDigitsVectorEnv(BatchedEnv):
         observations[:] = line * (t < self.lines)[:, None] / self.digits.white - 0.5
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([i]))[0]) + "|"
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([k]))[0]) + "|"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.digits.labels[self.image[i]])
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return str(self.digits.labels[self.image[k]])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        image = self.digits.images[self.image[i]] / self.digits.white
-        return heat(2 * self._observe(np.array([i]))[0], np.zeros(image.shape[1]), *image)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        image = self.digits.images[self.image[k]] / self.digits.white
+        return heat(2 * self._observe(np.array([k]))[0], np.zeros(image.shape[1]), *image)
 
 
-LineDigitsEnv = single(LineDigitsVectorEnv)
+class LineDigitsEnv(SingleEnv):
+    """One copy of `LineDigitsVectorEnv`."""
+
+    vector_class = LineDigitsVectorEnv

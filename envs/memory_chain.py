@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class MemoryChainVectorEnv(BatchedEnv):
@@ -56,25 +56,21 @@ class MemoryChainVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 10,
         num_bits: int = 1,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.length = check_size("length", length, 1)
         self.num_bits = check_size("num_bits", num_bits, 1)
         low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
         high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Discrete(2),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.cue = np.zeros((num_envs, num_bits), np.int64)
-        self.question = np.zeros(num_envs, np.int64)
+        self.cue = np.zeros((self.num_envs, num_bits), np.int64)
+        self.question = np.zeros(self.num_envs, np.int64)
         self.horizon = length + 1
         self.optimal_return = 1.0
         self.memoryless_return = 0.0
@@ -86,7 +82,7 @@ class MemoryChainVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, 2)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length
         right = actions == self.cue[self.copies, self.question]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -100,20 +96,23 @@ class MemoryChainVectorEnv(BatchedEnv):
         observations[:, 2:] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        if self.t[i] == self.length:
-            return f"bit {self.question[i]}?  ANSWER NOW"
-        return self.to_remember(i) if self.t[i] == 0 else "nothing"
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        if self.t[k] == self.length:
+            return f"bit {self.question[k]}?  ANSWER NOW"
+        return self.memory_text(k) if self.t[k] == 0 else "nothing"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return "".join(map(str, self.cue[i]))
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return "".join(map(str, self.cue[k]))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        seen = self._observe(np.array([i]))[0]
-        asked = np.arange(self.num_bits) == self.question[i]
-        return heat(seen[2:], 2 * self.cue[i] - 1, asked * (self.t[i] == self.length))
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([k]))[0]
+        asked = np.arange(self.num_bits) == self.question[k]
+        return heat(seen[2:], 2 * self.cue[k] - 1, asked * (self.t[k] == self.length))
 
 
-MemoryChainEnv = single(MemoryChainVectorEnv)
+class MemoryChainEnv(SingleEnv):
+    """One copy of `MemoryChainVectorEnv`."""
+
+    vector_class = MemoryChainVectorEnv

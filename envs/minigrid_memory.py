@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_choice, check_int, check_size, check_symbols
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.wrappers import CHANNELS, ENCODINGS, Categories, one_hot_cells
 
 LEFT, RIGHT, FORWARD = range(3)
@@ -238,14 +238,12 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         size: int = 7,
         random_length: bool = False,
         agent_view_size: int = 3,
         encoding: str = "symbolic",
         num_actions: int = 7,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.size = check_size("size", size, 7)
         view = check_size("agent_view_size", agent_view_size, 3)
@@ -260,15 +258,13 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         if encoding == "one_hot":
             image = Box(0, 1, (view * view * sum(CHANNELS),), np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Dict({"image": image, "direction": Discrete(4)}),
             action_space=Discrete(num_actions),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.generators = [np.random.default_rng(0)] * num_envs  # each copy's own, when it has been seeded
-        self.place = np.zeros(num_envs, np.int64)
-        self.direction = np.zeros(num_envs, np.int64)
+        self.generators = [np.random.default_rng(0)] * self.num_envs  # each copy's own, when it has been seeded
+        self.place = np.zeros(self.num_envs, np.int64)
+        self.direction = np.zeros(self.num_envs, np.int64)
         self.horizon = 5 * size**2
 
     @cached_property
@@ -326,7 +322,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         x = self.world.place_x[self.place[i]]
         self.place[i] = self.world.start[(layout & ~2) + 2 * check_symbols("cue", cue, 2), x]
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         moved = self.world.forward[self.place, self.direction]
         self.place = np.where(actions == FORWARD, moved, self.place)
         self.direction = (self.direction + (actions == RIGHT) - (actions == LEFT)) % 4
@@ -341,27 +337,30 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
             image = one_hot_cells(image)
         return {"image": image, "direction": self.direction[i]}
 
-    def seen(self, i: int) -> str:
+    def observation_text(self, k: int) -> str:
         """Return what the player of copy `i` sees, in words: the view, the player below its middle, looking up."""
-        view = self.world.images[self.place[i], self.direction[i], ..., 0]
-        facing = ("right", "down", "left", "up")[self.direction[i]]
+        view = self.world.images[self.place[k], self.direction[k], ..., 0]
+        facing = ("right", "down", "left", "up")[self.direction[k]]
         return f"facing {facing}\n" + "\n".join("".join(row) for row in DRAWN[view].T) + "\n"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return ("key", "ball")[self.world.place_layout[self.place[i]] // 2 % 2]
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return ("key", "ball")[self.world.place_layout[self.place[k]] // 2 % 2]
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        world, place = self.world, self.place[i]
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        world, place = self.world, self.place[k]
         colours = np.zeros((7, 3), np.uint8)
         colours[[WALL, KEY, BALL]] = (100, 100, 100), (255, 180, 40), (60, 110, 255)
         whole = colours[world.grids[world.place_layout[place]]].transpose(1, 0, 2)
         whole[world.place_y[place], world.place_x[place]] = (255, 40, 40)
-        seen = colours[world.images[place, self.direction[i], ..., 0]].transpose(1, 0, 2)
+        seen = colours[world.images[place, self.direction[k], ..., 0]].transpose(1, 0, 2)
         picture = np.zeros((max(len(whole), len(seen)), len(whole) + 1 + len(seen), 3), np.uint8)
         picture[: len(whole), : len(whole)] = whole
         picture[: len(seen), len(whole) + 1 :] = seen
         return picture
 
 
-MiniGridMemoryEnv = single(MiniGridMemoryVectorEnv)
+class MiniGridMemoryEnv(SingleEnv):
+    """One copy of `MiniGridMemoryVectorEnv`."""
+
+    vector_class = MiniGridMemoryVectorEnv

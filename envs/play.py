@@ -30,7 +30,7 @@ def describe(env: Any, observation: Any) -> str:
     if isinstance(env, SingleEnv):
         env = env.batch
     if isinstance(env, BatchedEnv):
-        return env.seen(0)
+        return env.observation_text(0)
     view = minigrid_view(env)
     if view is not None and isinstance(observation, dict) and np.shape(observation.get("image", 0)) == view.shape:
         rows = OBJECTS[np.minimum(observation["image"][..., 0], len(OBJECTS) - 1)].T

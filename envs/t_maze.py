@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_number, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.single_env import SingleEnv
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1
@@ -66,12 +66,10 @@ class TMazeVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 20,
         stochasticity: float = 0.0,
         previous_action_reward: bool = False,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.length = check_size("length", length, 1)
         self.stochasticity = check_number("stochasticity", stochasticity, maximum=1)
@@ -81,16 +79,14 @@ class TMazeVectorEnv(BatchedEnv):
         low[8], high[8] = WRONG, GOAL
         size = 9 if previous_action_reward else 4
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low[:size], high[:size], dtype=np.float32),
             action_space=Discrete(4),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.x = np.zeros(num_envs, np.int64)
-        self.y = np.zeros(num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
-        self.cue = np.zeros(num_envs, np.int64)  # 0 up, 1 down
-        self.previous = np.zeros((num_envs, 5), np.float32)  # action, one-hot, and reward
+        self.x = np.zeros(self.num_envs, np.int64)
+        self.y = np.zeros(self.num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
+        self.cue = np.zeros(self.num_envs, np.int64)  # 0 up, 1 down
+        self.previous = np.zeros((self.num_envs, 5), np.float32)  # action, one-hot, and reward
         self.horizon = 3 * length - 1
 
     @cached_property
@@ -128,7 +124,7 @@ class TMazeVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, 2)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         junction = self.x == self.length
         turns = (actions == UP) | (actions == DOWN)
         against_wall = np.where(junction, actions == RIGHT, turns | ((actions == LEFT) & (self.x == 0)))
@@ -158,24 +154,27 @@ class TMazeVectorEnv(BatchedEnv):
             observations[:, 4:] = self.previous[i]
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        if self.y[i] != 0:
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` in words."""
+        if self.y[k] != 0:
             return "an arm"
-        if self.x[i] == 0:
-            return f"the goal is {self.to_remember(i)}"
-        return "the junction" if self.x[i] == self.length else "the corridor"
+        if self.x[k] == 0:
+            return f"the goal is {self.memory_text(k)}"
+        return "the junction" if self.x[k] == self.length else "the corridor"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return "up" if self.cue[i] == 0 else "down"
+    def memory_text(self, k: int) -> str:
+        """Return in words what the player of copy `k` must remember."""
+        return "up" if self.cue[k] == 0 else "down"
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
         picture = np.zeros((3, self.length + 1, 3), np.uint8)
         picture[1], picture[:, -1] = 90, 90
-        picture[2 * self.cue[i], -1] = (40, 200, 80)
-        picture[1 - self.y[i], self.x[i]] = (255, 180, 40)
+        picture[2 * self.cue[k], -1] = (40, 200, 80)
+        picture[1 - self.y[k], self.x[k]] = (255, 180, 40)
         return picture
 
 
-TMazeEnv = single(TMazeVectorEnv)
+class TMazeEnv(SingleEnv):
+    """One copy of `TMazeVectorEnv`."""
+
+    vector_class = TMazeVectorEnv

@@ -21,7 +21,7 @@ from bistable_rl.agents.buffer import Rollout
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, Copies, StepResult
 from bistable_rl.runs.progress import say_measuring
 
 N_STEPS, HIDDEN_SIZE = 128, 128
@@ -78,7 +78,7 @@ class Recall(BatchedEnv):
         self.cue[i] = rng.integers(self.keys[i], 0, 4)
         self.length[i] = 10 + rng.integers(self.keys[i], 1, 51)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         over = self.t == self.length - 1
         right = actions == self.cue
         return np.where(over & right, 1.0, 0.0), over, np.zeros(self.num_envs, np.bool_), {"is_success": right}
