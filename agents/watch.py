@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
 from bistable_rl.agents.make_env import WATCHING, close, derived_seed, make_vec_env
-from bistable_rl.envs.play import describe
+from bistable_rl.envs.play import observation_text
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.envs.render import save_gif
 from bistable_rl.runs import run as runs
@@ -86,7 +86,7 @@ def _watch(
         check_finite(observation, "observation", when)
         if save:
             frames.append(env.render())  # type: ignore[arg-type]
-        seen = describe(env.get_attr("unwrapped")[0], _first(observation))
+        seen = observation_text(env.get_attr("unwrapped")[0], _first(observation))
         action, state = agent.predict(observation, state, start)
         observation, rewards, start, infos = env.step(action)
         steps += 1

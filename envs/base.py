@@ -17,10 +17,8 @@ from gymnasium.vector.utils import batch_space
 
 from bistable_rl.checks import check_choice, check_size
 from bistable_rl.envs import rng
+from bistable_rl.envs.batching import Copies, find_autoreset_mode, masked_infos, replace_rows, rows
 from bistable_rl.errors import unknown
-
-Copies = npt.NDArray[np.int64]
-"""Indices of copies."""
 
 StepResult = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, np.ndarray]]
 """Rewards, terminations, truncations, and the info of the copies whose episode has ended; each array is (n, ...)."""
@@ -32,22 +30,6 @@ class BatchOptions(TypedDict, total=False):
     num_envs: int
     autoreset_mode: str | AutoresetMode
     render_mode: str | None
-
-
-def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    """Return the autoreset mode that is given as itself, by name ("SAME_STEP") or by value ("SameStep")."""
-    for known in AutoresetMode:
-        if mode in (known, known.name, known.value):
-            return known
-    raise ValueError(unknown("autoreset_mode", mode, [known.name for known in AutoresetMode]))
-
-
-def rows(observations: Any, i: Copies) -> list[Any]:
-    """Return copies of the observations of the copies `i`, one by one."""
-    if isinstance(observations, dict):
-        columns = [rows(value, i) for value in observations.values()]
-        return [dict(zip(observations, row, strict=True)) for row in zip(*columns, strict=True)]
-    return list(observations[i])
 
 
 class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
@@ -108,7 +90,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = find_autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
@@ -227,18 +209,18 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         infos: dict[str, Any] = {}
         if self.over.any():
             ended = self.over.copy()
-            infos = self._masked_infos(last, ended)
+            infos = masked_infos(last, ended)
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 i = np.flatnonzero(ended)
                 final = np.full(self.num_envs, None, dtype=object)
                 for copy, row in zip(i.tolist(), rows(observations, i), strict=True):
                     final[copy] = row
-                infos = self._masked_infos({"final_obs": final}, ended) | {
+                infos = masked_infos({"final_obs": final}, ended) | {
                     "final_info": infos,
                     "_final_info": ended.copy(),
                 }
                 self._start(i)
-                self._replace(observations, i, self._observe(i))
+                replace_rows(observations, i, self._observe(i))
         if self.render_mode == "human":
             self.render()
         return observations, reward, terminated, truncated, infos
@@ -246,9 +228,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def render(self) -> tuple[Any, ...] | None:
         """Return the picture or text of every copy, or print the texts, as `render_mode` says."""
         if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() shows nothing without a render_mode, an argument of the environment"
-            )
+            gymnasium.logger.warn("render() shows nothing without a render_mode, an argument of the environment")
             return None
         if self.render_mode == "rgb_array":
             return tuple(np.kron(self._picture(k), np.ones((16, 16, 1), np.uint8)) for k in range(self.num_envs))
@@ -341,22 +321,3 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite numbers, not {actions}")
         return np.clip(actions, -1.0, 1.0)
-
-    @staticmethod
-    def _masked_infos(values: dict[str, np.ndarray], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """Return infos with each value, zero where the mask is false, and the mask itself as `_name`."""
-        infos: dict[str, Any] = {}
-        for name, value in values.items():
-            if value.dtype != object:
-                value = np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, value.dtype.type(0))
-            infos[name], infos[f"_{name}"] = value, mask.copy()
-        return infos
-
-    @staticmethod
-    def _replace(observations: Any, i: Copies, new: Any) -> None:
-        """Write the observations `new` of the copies `i` into those of all copies."""
-        if isinstance(observations, dict):
-            for key, value in new.items():
-                observations[key][i] = value
-        else:
-            observations[i] = new

@@ -1,4 +1,4 @@
-"""CopyFirst: name, at the end of an episode, the symbol shown first."""
+"""CopyFirst: at the end of an episode, name the symbol that was shown first."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from bistable_rl.envs.single_env import SingleEnv
 
 
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
-    """Return the shortest and the longest episode that `length`, a number or a pair, allows."""
+    """Return the shortest and the longest episode, from a number of steps or a pair of them."""
     if not isinstance(length, list | tuple):
         low = check_size("length", length, minimum, why)
         return low, low
@@ -26,37 +26,38 @@ def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tupl
 
 
 class CopyFirstVectorEnv(BatchedEnv):
-    """Name, at the end of an episode, the symbol shown first.
+    """At the end of an episode, name the symbol that was shown first.
 
-    A stream of symbols, each drawn uniformly from `num_symbols`. The first one is the cue; the others distract. The
-    actions at all steps but the last change nothing. It isolates one question: is one of K facts kept for `length`
+    The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The first is the cue; the others are
+    distractors. Only the last action counts. The task isolates one question: is one of K facts kept for `length`
     steps while the input goes on?
 
-    It is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
-    long-lasting memory", PLoS ONE 16(6), section 5, with symbols in place of real numbers, as episodes.
+    This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, in episodes, with symbols instead of real numbers.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(0, 1, (num_symbols + 2,))`: the symbol, one-hot; 1 at the first step; 1 at the last step, where the answer
-    counts. Without `flags` the last two aren't there. All zeros after the last step.
+    `Box(0, 1, (num_symbols + 2,))`: the symbol, one-hot; 1 at the first step; 1 at the last step, where the action
+    counts. Without `flags` the last two entries are missing. All entries are zero after the last step.
 
     ## Rewards
-    At the last step 1 for the first symbol and -1 for another; 0 before. `optimal_return` is 1. Without memory the
-    observation at the last step says nothing of the cue, so every answer is right with probability 1/K, and
+    At the last step 1 for the first symbol and -1 for another; 0 before. `optimal_return` is 1. The observation at the
+    last step is independent of the cue, so without memory every answer is right with probability 1/K, and
     `memoryless_return` is 1/K - (1 - 1/K) = 2/K - 1.
 
     ## Starting State
-    The cue, drawn uniformly. `options={"cue": k}` forces it.
+    The cue is drawn uniformly. `options={"cue": k}` sets it.
 
     ## Episode End
-    Terminates after `length` steps: the cue is seen at the first, the answer is the action at the last.
-    `info["is_success"]` says whether it was right.
+    The episode terminates after `length` steps: the cue is seen at the first, the answer is the action at the last.
+    `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps in an episode, at least 2; a pair (shortest, longest) draws it uniformly for each episode.
-    - `num_symbols`: K, at least 2.
+    - `length`: the number of steps in an episode, at least 2; a pair (shortest, longest) draws it
+      uniformly for each episode.
+    - `num_symbols`: K, the number of symbols, at least 2.
     - `flags`: whether the observation marks the first and the last step.
 
     ## Version History

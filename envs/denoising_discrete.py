@@ -18,32 +18,32 @@ from bistable_rl.envs.single_env import SingleEnv
 class DenoisingDiscreteVectorEnv(BatchedEnv):
     """Name, in order, the five symbols that were marked in a stream of others.
 
-    `Denoising` with symbols in place of numbers: whether a fact was kept is then right or wrong.
+    This is `Denoising` with symbols instead of numbers, so that each answer is either right or wrong.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(-1, 1, (num_symbols + 1,))`: the symbol, one-hot, none in the last five steps; the flag, 1 at the five marked
-    steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
+    `Box(-1, 1, (num_symbols + 1,))`: the symbol, one-hot, or zeros in the last five steps; the flag, 1 at the five
+    marked steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
 
     ## Rewards
     At the k-th of the last five steps 1/5 for the k-th marked symbol and -1/5 for another; 0 before. `optimal_return`
-    is 1. Without memory the observations at the last five steps say nothing of the symbols, so every answer is right
-    with probability 1/K, and `memoryless_return` is 2/K - 1.
+    is 1. The observations at the last five steps are independent of the marked symbols, so without memory every answer
+    is right with probability 1/K, and `memoryless_return` is 2/K - 1.
 
     ## Starting State
-    The marked steps are drawn uniformly, all different, from the first `window` steps, or from those before the
-    answers where these are fewer (N < 5). `options={"cue": [k_1, ..., k_5]}` forces the marked symbols.
+    Five different steps are drawn uniformly from the first `window` steps, or from those before the answers if these
+    are fewer (N < 5). `options={"cue": [k_1, ..., k_5]}` sets the marked symbols.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether all five answers were right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether all five answers were right.
 
     ## Arguments
-    - `length`: T, steps in an episode, at least 10.
-    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5; by default 40, or `length` if
-      that is less. With `window` kept, a greater `length` is a longer forgetting period N = T - `window`.
-    - `num_symbols`: K, at least 2.
+    - `length`: T, the number of steps in an episode, at least 10.
+    - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
+      less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
+    - `num_symbols`: K, the number of symbols, at least 2.
 
     ## Version History
     - v0: first version.
@@ -70,10 +70,10 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
             action_space=Discrete(num_symbols),
             **options,
         )
-        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # steps, and one that never comes
-        self.passed = np.zeros(self.num_envs, np.int64)  # how many of them are over
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
+        self.passed = np.zeros(self.num_envs, np.int64)  # the number of marks that are over
         self.cue = np.zeros((self.num_envs, MARKS), np.int64)
-        self.right = np.zeros(self.num_envs, np.int64)  # right answers so far
+        self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -89,7 +89,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     def _advance(self, actions: np.ndarray) -> StepResult:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
-        k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
+        k = self.t - (self.length - MARKS)  # the index of the answer, negative before the first
         right = actions == self.cue[self.copies, np.maximum(k, 0) % MARKS]
         self.right = self.right + (right & (k >= 0))
         reward = np.where(k >= 0, np.where(right, 1.0, -1.0) / MARKS, 0.0)

@@ -20,32 +20,32 @@ from bistable_rl.envs.single_env import SingleEnv
 class LineDigitsVectorEnv(BatchedEnv):
     """Read an image line by line, wait through blank lines, then say which digit it was.
 
-    What is to be remembered must first be made out, over many steps. The images are MNIST's training set (28 lines)
-    where the environment variable `BISTABLE_RL_DATA` names the folder of its files (IDX, plain or gzip), and
-    scikit-learn's digits (8 lines) where it isn't set.
+    The player must recognise the fact over many steps before it can keep it. The images are MNIST's training set (28
+    lines) if the environment variable `BISTABLE_RL_DATA` names the folder of its files (IDX, plain or gzip), and
+    scikit-learn's digits (8 lines) otherwise.
 
-    It is the line-sequential MNIST benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows
-    for long-lasting memory", PLoS ONE 16(6), section 5, without the permutation of the pixels, as episodes.
+    This is the line-sequential MNIST benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows
+    for long-lasting memory", PLoS ONE 16(6), section 5, in episodes and without the permutation of the pixels.
 
     ## Action Space
     `Discrete(10)`: the digit that the player names.
 
     ## Observation Space
-    `Box(-0.5, 0.5, (columns,))`: a line of the image, black -0.5 and white 0.5; then black lines.
+    `Box(-0.5, 0.5, (columns,))`: a line of the image, from -0.5 (black) to 0.5 (white); then black lines.
 
     ## Rewards
     At the last step 1 for the right digit and -1 for another; 0 before. `optimal_return` is 1. The last line is blank
-    for every image, so without memory the best answer is the most frequent digit, of share p, and `memoryless_return`
-    is 2 p - 1, p counted in the images.
+    for every image, so without memory the best answer is the most frequent digit. `memoryless_return` is 2 p - 1, where
+    p is the share of that digit in the images.
 
     ## Starting State
-    An image, drawn uniformly. `options={"cue": d}` draws it from those that show d.
+    An image is drawn uniformly. `options={"cue": d}` draws it from those of digit d.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether the digit was right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps in an episode, more than the image has lines; the rest, N, are blank.
+    - `length`: the number of steps in an episode, more than the lines of the image; the rest, N, are blank.
 
     ## Version History
     - v0: first version.
@@ -68,7 +68,7 @@ class LineDigitsVectorEnv(BatchedEnv):
             action_space=Discrete(10),
             **options,
         )
-        self.image = np.zeros(self.num_envs, np.int64)  # its number in the data
+        self.image = np.zeros(self.num_envs, np.int64)  # its index in the data
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = float(2 * np.bincount(self.digits.labels).max() / len(self.digits.labels) - 1)

@@ -1,4 +1,4 @@
-"""MemoryLength and MemorySize: bits shown once, one of which is asked for after `length` steps."""
+"""MemoryLength and MemorySize: bits are shown once, and one of them is asked for after `length` steps."""
 
 from typing import Any, ClassVar
 
@@ -15,36 +15,36 @@ from bistable_rl.envs.single_env import SingleEnv
 
 
 class MemoryChainVectorEnv(BatchedEnv):
-    """Bits shown once, one of which is asked for after `length` steps.
+    """Name one of the bits that were shown `length` steps ago.
 
-    Between the cue and the question the input is silent but for a clock, so that this isolates keeping from telling
-    apart. `MemoryLength` has one bit and asks for how long; `MemorySize` has many and asks how many.
+    Between the cue and the question the observation holds only a clock, so there is nothing to ignore. `MemoryLength`
+    has one bit and tests how long it is kept; `MemorySize` has several and tests how many are kept.
 
     The experiments are memory_len and memory_size of Osband et al. (2020), "Behaviour Suite for Reinforcement
-    Learning", ICLR. There the cue is shown twice, in the first two observations; here once.
+    Learning", ICLR. There the cue is shown in the first two observations; here only in the first.
 
     ## Action Space
     `Discrete(2)`: the bit that the player names.
 
     ## Observation Space
-    `Box(2 + num_bits)`: the share of the time that is left, 1 - t / `length`; the number of the bit asked for, at the
-    last step, 0 before; the bits, -1 or 1, at the first step, 0 after. Zeros after the last step.
+    `Box((2 + num_bits,))`: the share of the time that is left, 1 - t / `length`; the index of the bit asked for at the
+    last step, 0 before; the bits, -1 or 1, at the first step, 0 after. All entries are zero after the last step.
 
     ## Rewards
-    At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The last
-    observation, the clock and the question, says nothing of the bits, which are fair: without memory every answer is
-    right with probability 1/2, and `memoryless_return` is 0.
+    At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The clock and
+    the question are independent of the bits, so without memory every answer is right with probability 1/2, and
+    `memoryless_return` is 0.
 
     ## Starting State
-    The bits and the question, drawn uniformly. `options={"cue": bits}` forces the bits, each 0 or 1.
+    The bits and the question are drawn uniformly. `options={"cue": bits}` sets the bits, each 0 or 1.
 
     ## Episode End
-    Terminates after `length` + 1 steps: the bits are seen at the first, the answer is the action at the last.
-    `info["is_success"]` says whether it was right.
+    The episode terminates after `length` + 1 steps: the bits are seen at the first, the answer is the action at the
+    last. `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps from the cue to the question, at least 1.
-    - `num_bits`: how many bits are shown, at least 1.
+    - `length`: the number of steps from the cue to the question, at least 1.
+    - `num_bits`: the number of bits, at least 1.
 
     ## Version History
     - v0: first version.
@@ -60,8 +60,8 @@ class MemoryChainVectorEnv(BatchedEnv):
         num_bits: int = 1,
         **options: Unpack[BatchOptions],
     ) -> None:
-        self.length = check_size("length", length, 1)
-        self.num_bits = check_size("num_bits", num_bits, 1)
+        self.length = check_size("length", length)
+        self.num_bits = check_size("num_bits", num_bits)
         low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
         high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
         super().__init__(

@@ -1,4 +1,4 @@
-"""RepeatPrevious: at every step, name the symbol shown k steps ago."""
+"""RepeatPrevious: at every step, name the symbol that was shown k steps ago."""
 
 from typing import Any, ClassVar
 
@@ -15,35 +15,35 @@ from bistable_rl.envs.single_env import SingleEnv
 
 
 class RepeatPreviousVectorEnv(BatchedEnv):
-    """At every step, name the symbol shown k steps ago.
+    """At every step, name the symbol that was shown k steps ago.
 
-    A stream of symbols, each drawn uniformly from `num_symbols`. Here the memory must be rewritten at every step: it
-    isolates a queue of `k` facts from a fact that is kept. A memory that only latches does badly.
+    The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The memory must be rewritten at every
+    step: the task needs a queue of `k` facts instead of one fact that is kept, so a latch alone does badly.
 
-    The task is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement
-    Learning", ICLR, with symbols that are independent where cards from a deck are not.
+    This is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
+    ICLR, with independent symbols instead of cards drawn from a deck.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(0, 1, (num_symbols,))`: the symbol, one-hot. All zeros after the last step.
+    `Box(0, 1, (num_symbols,))`: the symbol, one-hot. All entries are zero after the last step.
 
     ## Rewards
-    From step k on (counted from 0) 1/(`length` - k) for the symbol shown k steps ago and minus that for another; 0
-    before. `optimal_return` is 1. The present symbol is independent of the earlier ones, so without memory every
+    From step k on (counted from 0) 1/(`length` - k) for the symbol of k steps ago and -1/(`length` - k) for another; 0
+    before. `optimal_return` is 1. The current symbol is independent of the earlier ones, so without memory every
     answer is right with probability 1/K, and `memoryless_return` is 2/K - 1.
 
     ## Starting State
-    The first symbol, drawn uniformly. `options={"cue": s}` forces it.
+    The first symbol is drawn uniformly. `options={"cue": s}` sets it.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether all answers were right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether all answers were right.
 
     ## Arguments
-    - `length`: steps in an episode, more than `k`.
-    - `k`: how many steps ago, at least 1.
-    - `num_symbols`: K, at least 2.
+    - `length`: the number of steps in an episode, more than `k`.
+    - `k`: the number of steps between a symbol and its answer, at least 1.
+    - `num_symbols`: K, the number of symbols, at least 2.
 
     ## Version History
     - v0: first version.
@@ -59,7 +59,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         num_symbols: int = 4,
         **options: Unpack[BatchOptions],
     ) -> None:
-        self.k = check_size("k", k, 1)
+        self.k = check_size("k", k)
         self.length = check_size("length", length, k + 1, f", more than k ({k})")
         self.num_symbols = check_size("num_symbols", num_symbols, 2)
         super().__init__(
@@ -68,7 +68,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
             **options,
         )
         self.cue = np.zeros(self.num_envs, np.int64)
-        self.right = np.zeros(self.num_envs, np.int64)  # right answers so far
+        self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -98,7 +98,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         return observations
 
     def _recent(self, k: int) -> npt.NDArray[np.int64]:
-        """Return the symbols up to the present one that will still be asked for, the oldest first."""
+        """Return the symbols shown so far that will still be asked for, the oldest first."""
         t = np.arange(max(0, self.t[k] - self.k), min(self.t[k] + 1, self.length))
         return self._symbols(np.full(len(t), k), t)
 

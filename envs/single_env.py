@@ -7,7 +7,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs.base import BatchedEnv, rows
+from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.batching import rows
 
 
 class SingleEnv(gymnasium.Env[Any, Any]):
