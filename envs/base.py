@@ -118,11 +118,11 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         raise NotImplementedError
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         raise NotImplementedError
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         raise NotImplementedError
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -112,14 +112,14 @@ class CopyFirstVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         observation = self._observe(np.array([k]))[0]
         symbol = observation[: self.num_symbols]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return (str(symbol.argmax()) if symbol.any() else "nothing") + now
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(self.cue[k])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

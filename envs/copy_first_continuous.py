@@ -134,13 +134,13 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         observation = self._observe(np.array([k]))[0]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return str(np.round(observation[: self.dimensions], 2)) + now
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(np.round(self.cue[k], 2))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

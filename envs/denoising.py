@@ -151,12 +151,12 @@ class DenoisingVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         number, flag = self._observe(np.array([k]))[0]
         return f"{number:.2f}" + FLAGS.get(int(flag), "")
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(np.round(self.cue[k][self.marks[k, :MARKS] <= self.t[k]], 2))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -107,13 +107,13 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         observation = self._observe(np.array([k]))[0]
         symbol, flag = observation[:-1], int(observation[-1])
         return (str(symbol.argmax()) if symbol.any() else "nothing") + FLAGS.get(flag, "")
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(self.cue[k][self.marks[k, :MARKS] <= self.t[k]])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

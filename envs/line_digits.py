@@ -95,11 +95,11 @@ class LineDigitsVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([k]))[0]) + "|"
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(self.digits.labels[self.image[k]])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

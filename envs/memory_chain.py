@@ -97,13 +97,13 @@ class MemoryChainVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         if self.t[k] == self.length:
             return f"bit {self.question[k]}?  ANSWER NOW"
         return self.memory_text(k) if self.t[k] == 0 else "nothing"
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return "".join(map(str, self.cue[k]))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -181,7 +181,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         return f"facing {facing}\n" + "\n".join("".join(row) for row in CHARACTERS[view].T) + "\n"
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return ("key", "ball")[self.world.place_layout[self.place[k]] // 2 % 2]
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

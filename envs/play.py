@@ -93,7 +93,7 @@ def play(
     mode = {"render_mode": "rgb_array"} if save else {}
     env = make_env(env_id, kwargs={**(kwargs or {}), **mode}, wrappers=wrappers)
     if not isinstance(env.action_space, Discrete | Box):
-        raise ValueError(f"{env_id} can't be played by typing: its actions are {env.action_space}")
+        raise ValueError(f"{env_id} cannot be played by typing: its actions are {env.action_space}")
     if save and "rgb_array" not in ((env.metadata or {}).get("render_modes") or ()):
         raise ValueError(f"{env_id} has no pictures to save")
     frames: list[npt.NDArray[np.uint8]] = []

@@ -142,7 +142,7 @@ def _build(
         # gymnasium wraps a constructor's TypeError in one that repeats all arguments.
         reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
         given = ", ".join(f"{argument}={value!r}" for argument, value in kwargs.items()) or "no arguments"
-        raise ValueError(f"{name} can't be made with {given}: {reason or type(error).__name__}") from error
+        raise ValueError(f"{name} cannot be built with {given}: {reason or type(error).__name__}") from error
 
 
 def _arguments(name: str, creator: Callable[..., Any] | str | None) -> list[str] | None:
@@ -153,7 +153,7 @@ def _arguments(name: str, creator: Callable[..., Any] | str | None) -> list[str]
         try:
             creator = load_env_creator(creator)
         except Exception as error:
-            raise ValueError(f"{name} can't be loaded: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
     parameters = inspect.signature(creator).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None

@@ -103,11 +103,11 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         return self._symbols(np.full(len(t), k), t)
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         return str(self._recent(k)[-1]) if self.t[k] < self.length else "nothing"
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return str(self._recent(k))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

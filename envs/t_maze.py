@@ -155,7 +155,7 @@ class TMazeVectorEnv(BatchedEnv):
         return observations
 
     def observation_text(self, k: int) -> str:
-        """Return the current observation of copy `k` in words."""
+        """Return the current observation of copy `k` as text."""
         if self.y[k] != 0:
             return "an arm"
         if self.x[k] == 0:
@@ -163,7 +163,7 @@ class TMazeVectorEnv(BatchedEnv):
         return "the junction" if self.x[k] == self.length else "the corridor"
 
     def memory_text(self, k: int) -> str:
-        """Return in words what the player of copy `k` must remember."""
+        """Return as text what copy `k` must remember."""
         return "up" if self.cue[k] == 0 else "down"
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

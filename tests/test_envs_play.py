@@ -99,7 +99,7 @@ def test_what_cannot_be_played_by_typing_gets_a_sentence(monkeypatch: pytest.Mon
         action_space = MultiBinary(3)
 
     monkeypatch.setattr("bistable_rl.envs.play.make_env", lambda *args, **kwargs: Switches())
-    with pytest.raises(ValueError, match=r"Switches-v0 can't be played by typing: its actions are MultiBinary\(3\)"):
+    with pytest.raises(ValueError, match=r"Switches-v0 cannot be played by typing: its actions are MultiBinary\(3\)"):
         play("Switches-v0")
 
 
