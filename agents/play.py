@@ -19,7 +19,7 @@ from bistable_rl.agents.evaluation import check_finite, longest_episode, never_e
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.cells.base import fixed_weights
-from bistable_rl.envs.play import describe
+from bistable_rl.envs.play import observation_text
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.envs.render import save_gif
 from bistable_rl.runs.run import Run
@@ -94,7 +94,7 @@ def _watch(
         check_finite(obs, "observation", when)
         if save:
             frames.append(env.render())  # type: ignore[arg-type]
-        seen = describe(env.get_attr("unwrapped")[0], _first(obs))
+        seen = observation_text(env.get_attr("unwrapped")[0], _first(obs))
         actions, state = agent.predict(obs, state, dones)
         obs, rewards, dones, infos = env.step(actions)
         steps += 1

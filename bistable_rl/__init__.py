@@ -1,6 +1,6 @@
 """bistable-rl: recurrent cells that keep a memory by themselves, and agents that use them.
 
-The names below are resolved when they are first used, so that importing the package loads no torch.
+The public names are imported on first use, so importing the package does not import torch.
 """
 
 import importlib
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
+    "bistable_rl.cells": ("CELLS",),
+    "bistable_rl.cells.base": ("fixed_weights",),
+    "bistable_rl.dynamics.attractors": ("attractors",),
     "bistable_rl.dynamics.bifurcation": ("bifurcation",),
     "bistable_rl.dynamics.gates": ("gate_trace",),
     "bistable_rl.dynamics.memory": ("survival", "time_constants"),
-    "bistable_rl.cells": ("CELLS",),
-    "bistable_rl.cells.base": ("fixed_weights",),
-    "bistable_rl.kernels": ("use_backend",),
-    "bistable_rl.dynamics.attractors": ("attractors",),
     "bistable_rl.dynamics.warmup": ("warm_up",),
+    "bistable_rl.kernels": ("use_backend",),
     "bistable_rl.rnn": (
         *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
         *("RNN", "make_rnn", "from_torch"),

@@ -1,10 +1,10 @@
-"""The `bistable-rl` command: the door to everything, and where an error becomes one sentence."""
+"""The `bistable-rl` command, where every error becomes one sentence and an exit code."""
 
 from __future__ import annotations
 
 import sys
 
-try:  # Ctrl-C is a sentence from the first import on
+try:  # Ctrl-C during an import is answered too
     import errno
     import threading
     import warnings
@@ -59,17 +59,17 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            "`bistable-rl COMMAND --help` tells more; start with `bistable-rl train rl/copy_first`.",
+            "See `bistable-rl COMMAND --help` for the arguments; start with `bistable-rl train rl/copy_first`.",
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; what was asked wrongly becomes one sentence and exit code 2, what failed exit code 1.
+    """Run a command and return its exit code: 2 for a user's error, 1 for a failure, each told in one sentence.
 
-    An exception that nobody foresaw is a bug of ours, and leaves with its traceback.
+    Any other exception is a bug and leaves with its traceback.
     """
-    warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # a sentence, without the line of code
+    warnings.formatwarning = lambda message, *_: f"bistable-rl: {message}\n"  # without the line of code
     others, threading.excepthook = threading.excepthook, _thread_failed
     code = 0
     try:
@@ -85,14 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         streams.say("stopped")
         code = stopping.exit_code(stopped.args[0] if stopped.args else None)
-    except SystemExit as left:  # none of ours: an environment's, say
+    except SystemExit as left:  # from other code, such as an environment
         streams.say(f"stopped: code that is not part of bistable-rl called sys.exit({shown(left.code)}).")
         code = 1
     except MemoryError as error:
         streams.say(f"out of memory{f' ({error})' if str(error) else ''}; ask for something smaller.")
         code = 1
     except RecursionError:
-        streams.say("stopped: what it was given is nested too deeply.")
+        streams.say("stopped: the input is nested too deeply.")
         code = 1
     except OSError as error:
         code = _system_failed(error)
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _system_failed(error: OSError) -> int:
-    """Say what the operating system refused."""
+    """Report an error of the operating system; return the exit code."""
     if error.errno == errno.EPIPE and any(map(streams.has_no_reader, (sys.stdout, sys.stderr))):
         return 0  # `bistable-rl list envs | head -1`
     if error.filename is not None:
@@ -120,7 +120,7 @@ def _system_failed(error: OSError) -> int:
 
 
 def _output_is_lost() -> bool:
-    """Flush the standard output; say and return whether it cannot be written; a reader that has gone is no loss."""
+    """Flush the standard output; report and return whether that fails, unless its reader has gone away."""
     error = streams.settle(sys.stdout)
     if error is None or error.errno == errno.EPIPE:
         return False
@@ -129,7 +129,7 @@ def _output_is_lost() -> bool:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Print what a thread died of, but for a disk that TensorBoard's writer met: the command says that itself."""
+    """Print the error of a thread, except TensorBoard's writer's of a disk, which the command reports itself."""
     if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
         threading.__excepthook__(failure)
 

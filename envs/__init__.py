@@ -1,8 +1,8 @@
-"""Environments that test memory, registered with gymnasium as `bistable_rl/<Name>-v0` when this is imported.
+"""Environments that test memory. Importing this package registers them with gymnasium as `bistable_rl/<Name>-v0`.
 
-Each is written once, batched over n copies in numpy (`gymnasium.make_vec`), and its n = 1 view is the single
-environment (`gymnasium.make`). `ENVIRONMENTS` says what there is; `make_env` and `make_batched_env` build one from a
-name and plain values, as a config file gives them, whoever's environment it is.
+Each environment is written once, batched over n copies in numpy (`gymnasium.make_vec`); one copy of it is the single
+environment (`gymnasium.make`). `ENVIRONMENTS` lists them. `make_env` and `make_batched_env` build any environment that
+gymnasium knows from a name and plain values, as a config gives them.
 """
 
 from dataclasses import dataclass, field
@@ -11,57 +11,62 @@ from typing import Any
 import gymnasium
 
 from bistable_rl.envs.base import BatchedEnv
-from bistable_rl.envs.copy_first import CopyFirstVectorEnv
-from bistable_rl.envs.copy_first_continuous import CopyFirstContinuousVectorEnv
-from bistable_rl.envs.denoising import DenoisingVectorEnv
-from bistable_rl.envs.denoising_discrete import DenoisingDiscreteVectorEnv
-from bistable_rl.envs.line_digits import LineDigitsVectorEnv
-from bistable_rl.envs.memory_chain import MemoryChainVectorEnv
-from bistable_rl.envs.minigrid_memory import MiniGridMemoryVectorEnv
+from bistable_rl.envs.copy_first import CopyFirstEnv
+from bistable_rl.envs.copy_first_continuous import CopyFirstContinuousEnv
+from bistable_rl.envs.denoising import DenoisingEnv
+from bistable_rl.envs.denoising_discrete import DenoisingDiscreteEnv
+from bistable_rl.envs.line_digits import LineDigitsEnv
+from bistable_rl.envs.memory_chain import MemoryChainEnv
+from bistable_rl.envs.minigrid_memory import MiniGridMemoryEnv
 from bistable_rl.envs.registry import make_batched_env, make_env
-from bistable_rl.envs.repeat_previous import RepeatPreviousVectorEnv
-from bistable_rl.envs.t_maze import TMazeVectorEnv
+from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
+from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.t_maze import TMazeEnv
 
 __all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One environment of ours.
+    """A registered environment.
 
     Attributes:
-        batched: The class of n copies; beside it in its file stands the constructor of one, without "Vector".
+        single: The environment of one copy.
         reward_threshold: The return that counts as solved, with the default arguments.
-        horizon: The argument that sets how long an episode is.
-        kwargs: Arguments whose default is another here.
+        horizon: The name of the argument that sets the length of an episode.
+        kwargs: Default arguments that replace those of the class.
     """
 
-    batched: type[BatchedEnv]
+    single: type[SingleEnv]
     reward_threshold: float
     horizon: str = "length"
     kwargs: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def batched(self) -> type[BatchedEnv]:
+        """The environment of n copies."""
+        return self.single.vector_class
+
 
 ENVIRONMENTS: dict[str, Entry] = {
-    "bistable_rl/CopyFirst-v0": Entry(CopyFirstVectorEnv, reward_threshold=0.825),
-    "bistable_rl/CopyFirstContinuous-v0": Entry(CopyFirstContinuousVectorEnv, reward_threshold=0.92),
-    "bistable_rl/Denoising-v0": Entry(DenoisingVectorEnv, reward_threshold=0.92),
-    "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteVectorEnv, reward_threshold=0.825),
-    "bistable_rl/TMaze-v0": Entry(TMazeVectorEnv, reward_threshold=3.795),
-    "bistable_rl/MemoryLength-v0": Entry(MemoryChainVectorEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),
-    "bistable_rl/MemorySize-v0": Entry(MemoryChainVectorEnv, reward_threshold=0.9, kwargs={"length": 2, "num_bits": 5}),
-    "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousVectorEnv, reward_threshold=0.85),
-    "bistable_rl/LineDigits-v0": Entry(LineDigitsVectorEnv, reward_threshold=0.82),
-    "bistable_rl/MiniGridMemory-v0": Entry(MiniGridMemoryVectorEnv, reward_threshold=0.922, horizon="size"),
+    "bistable_rl/CopyFirst-v0": Entry(CopyFirstEnv, reward_threshold=0.825),
+    "bistable_rl/CopyFirstContinuous-v0": Entry(CopyFirstContinuousEnv, reward_threshold=0.92),
+    "bistable_rl/Denoising-v0": Entry(DenoisingEnv, reward_threshold=0.92),
+    "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteEnv, reward_threshold=0.825),
+    "bistable_rl/TMaze-v0": Entry(TMazeEnv, reward_threshold=3.795),
+    "bistable_rl/MemoryLength-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),
+    "bistable_rl/MemorySize-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"length": 2, "num_bits": 5}),
+    "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousEnv, reward_threshold=0.85),
+    "bistable_rl/LineDigits-v0": Entry(LineDigitsEnv, reward_threshold=0.82),
+    "bistable_rl/MiniGridMemory-v0": Entry(MiniGridMemoryEnv, reward_threshold=0.922, horizon="size"),
 }
 
 for _id, _entry in ENVIRONMENTS.items():
-    _batched = f"{_entry.batched.__module__}:{_entry.batched.__name__}"
     if _id not in gymnasium.registry:
         gymnasium.register(
             _id,
-            entry_point=_batched.replace("VectorEnv", "Env"),
-            vector_entry_point=_batched,
+            entry_point=f"{_entry.single.__module__}:{_entry.single.__name__}",
+            vector_entry_point=f"{_entry.batched.__module__}:{_entry.batched.__name__}",
             reward_threshold=_entry.reward_threshold,
             kwargs=dict(_entry.kwargs),
         )

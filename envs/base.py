@@ -1,12 +1,12 @@
-"""What every environment here shares: n copies stepped together.
+"""The base class of the environments: n copies of one environment, stepped together.
 
-The dynamics of an environment are written once, on arrays whose first axis is the copy. `BatchedEnv` adds the
-bookkeeping around them: seeds, episodes, autoreset, final observations, state.
+An environment writes its dynamics on arrays whose first axis is the copy. `BatchedEnv` does the rest: seeds, episodes,
+autoreset, final observations, saved states, rendering.
 """
 
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import gymnasium
 import numpy as np
@@ -17,53 +17,47 @@ from gymnasium.vector.utils import batch_space
 
 from bistable_rl.checks import check_choice, check_size
 from bistable_rl.envs import rng
+from bistable_rl.envs.batching import Copies, find_autoreset_mode, masked_infos, replace_rows, rows
 from bistable_rl.errors import unknown
 
-Copies = npt.NDArray[np.int64]
-"""Indices of copies."""
-
-Step = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, np.ndarray]]
-"""Reward, termination, truncation, and what the info says where an episode has ended; each (n, ...)."""
+StepResult = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, np.ndarray]]
+"""Rewards, terminations, truncations, and the info of the copies whose episode has ended; each array is (n, ...)."""
 
 
-def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    """Read an autoreset mode, given itself, by its name ("SAME_STEP") or by its value ("SameStep")."""
-    for known in AutoresetMode:
-        if mode in (known, known.name, known.value):
-            return known
-    raise ValueError(unknown("autoreset_mode", mode, [known.name for known in AutoresetMode]))
+class BatchOptions(TypedDict, total=False):
+    """The arguments that every environment takes besides its own; `BatchedEnv` describes them."""
 
-
-def rows(observations: Any, i: Copies) -> list[Any]:
-    """Return the observations of the copies `i`, one by one, apart from the batch."""
-    if isinstance(observations, dict):
-        columns = [rows(value, i) for value in observations.values()]
-        return [dict(zip(observations, row, strict=True)) for row in zip(*columns, strict=True)]
-    return list(observations[i])
+    num_envs: int
+    autoreset_mode: str | AutoresetMode
+    render_mode: str | None
 
 
 class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """n copies of one environment, stepped together in numpy.
 
-    With an int seed s, copy i has the episodes of a single environment seeded s + i, also after an autoreset. A
-    subclass keeps everything that changes in arrays named in `STATE` and writes:
+    With an int seed s, copy k has the episodes of a single environment seeded s + k, also after an autoreset.
 
-    - `_begin(i)`: start an episode in the copies `i`, with draws made from `self.keys[i]`;
+    A subclass names the arrays that change in `STATE`, sets `horizon`, `optimal_return` and `memoryless_return`, and
+    implements:
+
+    - `_begin(i)`: start an episode in the copies `i`, with random numbers drawn from `self.keys[i]`;
     - `_advance(actions)`: apply every copy's action at step `self.t`;
-    - `_observe(i)`: the observations of the copies `i` at step `self.t`, in new arrays; at an episode's end too;
-    - `_set_cue(i, cue)`: overwrite what `_begin` drew as the cue, with one cue for all or one for each;
-    - `seen(i)`, `to_remember(i)` and `_picture(i)`: copy `i` for a person.
-
-    It declares `horizon`, `optimal_return` and `memoryless_return`.
+    - `_observe(i)`: return the observations of the copies `i` at step `self.t`, in new arrays, also after the last
+      step of an episode;
+    - `_set_cue(i, cue)`: replace the cue that `_begin` drew, with one cue for all copies or one for each;
+    - `observation_text(k)`, `memory_text(k)` and `_picture(k)`: show copy `k` to a person.
 
     Args:
-        num_envs: Number of copies.
-        observation_space: Space of one copy's observations.
-        action_space: Space of one copy's actions.
-        autoreset_mode: When a copy whose episode has ended starts the next one, as in `gymnasium.vector`:
-            `SAME_STEP` (at once, the last observation and info kept as `final_obs` and `final_info`), `NEXT_STEP`
-            or `DISABLED` (`reset(options={"reset_mask": mask})` does it). The mode, its name or its value.
-        render_mode: None, "human" (prints the text), "ansi" (returns it) or "rgb_array".
+        observation_space: The observation space of one copy.
+        action_space: The action space of one copy.
+        num_envs: n, the number of copies.
+        autoreset_mode: When a copy starts its next episode, as in `gymnasium.vector`: `SAME_STEP` (in the step that
+            ends an episode; the info keeps `final_obs` and `final_info`), `NEXT_STEP` or `DISABLED` (by
+            `reset(options={"reset_mask": mask})`). The mode, its name or its value.
+        render_mode: None, "human" (prints the text), "ansi" (returns the text) or "rgb_array".
+
+    Raises:
+        ValueError: If an argument is out of range or not one of the choices.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 - gymnasium's own declaration
@@ -73,48 +67,48 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     }
     STATE: ClassVar[tuple[str, ...]] = ()
     CUE_NDIM: ClassVar[int] = 0
-    """How many dimensions one copy's cue has: 0 for a number, 1 for a vector."""
+    """The number of dimensions of one copy's cue: 0 for a number, 1 for a vector."""
 
     optimal_return: float
-    """Expected return of an optimal player."""
+    """The expected return of an optimal policy."""
     memoryless_return: float
-    """Expected return of the best player whose action depends on the present observation only."""
+    """The expected return of the best policy that sees the current observation only."""
     horizon: int
-    """The most steps an episode takes."""
+    """The maximum number of steps in an episode."""
 
     def __init__(
         self,
         *,
-        num_envs: int,
         observation_space: gymnasium.Space[Any],
         action_space: gymnasium.Space[Any],
-        autoreset_mode: str | AutoresetMode,
-        render_mode: str | None,
+        num_envs: int = 1,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
     ) -> None:
-        self.num_envs = check_size("num_envs", num_envs, 1)
+        self.num_envs = check_size("num_envs", num_envs)
         self.single_observation_space = observation_space
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = find_autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
 
         self.seeds = np.zeros(num_envs, np.uint64)
-        self.episode = np.full(num_envs, -1, np.int64)  # -1: no episode yet, and no seed
+        self.episode = np.full(num_envs, -1, np.int64)  # -1: neither an episode nor a seed yet
         self.keys = np.zeros(num_envs, np.uint64)
         self.t = np.zeros(num_envs, np.int64)
-        self.over = np.zeros(num_envs, np.bool_)  # ended, and not reset yet
+        self.over = np.zeros(num_envs, np.bool_)  # ended and not reset yet
         self.copies: Copies = np.arange(num_envs)
 
-    # What a subclass writes.
+    # Implemented by a subclass.
 
     def _begin(self, i: Copies) -> None:
         raise NotImplementedError
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         raise NotImplementedError
 
     def _observe(self, i: Copies) -> Any:
@@ -123,31 +117,31 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         raise NotImplementedError
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
         raise NotImplementedError
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
         raise NotImplementedError
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
         raise NotImplementedError
 
-    # What a user calls.
+    # Called by a user.
 
     @property
     def generator(self) -> np.random.Generator:
-        """The random generator that is `np_random` in the single environment."""
+        """The generator that the single environment has as its `np_random`."""
         return self.np_random
 
     @property
     def reward_threshold(self) -> float:
-        """The return that counts as solved: nine tenths of the way from no memory to the optimum."""
+        """The return that counts as solved: nine tenths of the way from `memoryless_return` to `optimal_return`."""
         return self.memoryless_return + 0.9 * (self.optimal_return - self.memoryless_return)
 
     def normalized_score(self, mean_return: float) -> float:
-        """Return where `mean_return` lies between the best player without memory (0) and the optimum (1)."""
+        """Scale a mean return so that `memoryless_return` is 0 and `optimal_return` is 1."""
         return (mean_return - self.memoryless_return) / (self.optimal_return - self.memoryless_return)
 
     def reset(
@@ -156,13 +150,16 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         """Start an episode in every copy.
 
         Args:
-            seed: An int s seeds copy i with s + i; a sequence gives each copy its own, where None goes on with the
-                seed it has. Without a seed every copy goes on to its next episode.
-            options: "cue" forces the cue, one for all copies or one for each; "reset_mask" (bool, one for each)
-                says which copies to reset, and the others go on.
+            seed: An int s seeds copy k with s + k. A sequence has a seed for each copy. A copy whose seed is None
+                starts the next episode of its present seed.
+            options: "cue" sets the cue, one for all copies or one for each. "reset_mask", (n,) of bool, selects the
+                copies to reset; the others continue.
 
         Returns:
             The observations of all copies, and an empty info.
+
+        Raises:
+            ValueError: If a seed is negative, or the seeds, an option or the cue do not fit.
         """
         options = dict(options or {})
         i = self._masked(options.pop("reset_mask", None))
@@ -186,10 +183,14 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         """Apply one action in every copy.
 
         Args:
-            actions: (n, ...) one action for each copy.
+            actions: (n, ...), one action for each copy. Continuous ones are clipped to [-1, 1].
 
         Returns:
-            Observations, rewards, terminations, truncations and infos, as a `gymnasium.vector.VectorEnv` gives them.
+            The observations, rewards, terminations, truncations and infos of a `gymnasium.vector.VectorEnv`.
+
+        Raises:
+            ResetNeeded: If a copy has no episode, or its episode has ended and autoreset is disabled.
+            ValueError: If the actions do not fit the action space.
         """
         if self.episode.min() < 0:
             raise ResetNeeded("call reset() before the first step()")
@@ -208,31 +209,32 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         infos: dict[str, Any] = {}
         if self.over.any():
             ended = self.over.copy()
-            infos = self._masked_infos(last, ended)
+            infos = masked_infos(last, ended)
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 i = np.flatnonzero(ended)
                 final = np.full(self.num_envs, None, dtype=object)
                 for copy, row in zip(i.tolist(), rows(observations, i), strict=True):
                     final[copy] = row
-                infos = self._masked_infos({"final_obs": final}, ended) | {
+                infos = masked_infos({"final_obs": final}, ended) | {
                     "final_info": infos,
                     "_final_info": ended.copy(),
                 }
                 self._start(i)
-                self._replace(observations, i, self._observe(i))
+                replace_rows(observations, i, self._observe(i))
         if self.render_mode == "human":
             self.render()
         return observations, reward, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """Show every copy as `render_mode` says: a tuple of pictures or texts, or None where they are printed."""
+        """Return the picture or text of every copy, or print the texts, as `render_mode` says."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() shows nothing: give render_mode when the environment is made")
+            gymnasium.logger.warn("render() shows nothing without a render_mode, an argument of the environment")
             return None
         if self.render_mode == "rgb_array":
             return tuple(np.kron(self._picture(k), np.ones((16, 16, 1), np.uint8)) for k in range(self.num_envs))
         texts = tuple(
-            f"step {self.t[k]}  seen: {self.seen(k)}  to remember: {self.to_remember(k)}" for k in range(self.num_envs)
+            f"step {self.t[k]}  seen: {self.observation_text(k)}  to remember: {self.memory_text(k)}"
+            for k in range(self.num_envs)
         )
         if self.render_mode == "ansi":
             return texts
@@ -240,11 +242,15 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return None
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays from which `set_state` goes on bit for bit."""
+        """Return copies of the arrays from which `set_state` continues bit for bit."""
         return {name: getattr(self, name).copy() for name in self._state_names()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `get_state` returned, here or in another environment made with the same arguments."""
+        """Continue from a state of `get_state`, of this environment or of another with the same arguments.
+
+        Raises:
+            ValueError: If the state has other arrays or other shapes.
+        """
         names = self._state_names()
         if set(state) != set(names):
             raise ValueError(f"the state must hold {', '.join(names)}, not {', '.join(sorted(state))}")
@@ -257,7 +263,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     # Bookkeeping.
 
     def _blank(self, i: Copies) -> npt.NDArray[np.float32]:
-        """Return zeros for the observations of the copies `i`, where these are vectors."""
+        """Return an array of zeros for the observations of the copies `i`."""
         return np.zeros((len(i), *self.observation_space.shape[1:]), np.float32)  # type: ignore[index]
 
     def _state_names(self) -> tuple[str, ...]:
@@ -273,9 +279,9 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return list(seed)
 
     def _seed(self, i: Copies, seeds: list[int | None]) -> None:
-        """Give the copies `i` their new seeds, and a random one to those that have none."""
+        """Set the seeds of the copies `i`; a copy without one draws it at random."""
         if seeds[0] is not None:
-            super().reset(seed=seeds[0])  # gymnasium's np_random, and its refusal of a negative seed
+            super().reset(seed=seeds[0])  # seeds np_random; refuses a negative seed
         for copy in i:
             seed = seeds[copy]
             if seed is not None:
@@ -303,7 +309,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return np.flatnonzero(mask)
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:
-        """Return the actions as an array that the dynamics can use, or say what is wrong with them."""
+        """Return the actions as an array of valid ones."""
         actions = np.asarray(actions)
         space = self.single_action_space
         if actions.shape != self.action_space.shape:
@@ -315,22 +321,3 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite numbers, not {actions}")
         return np.clip(actions, -1.0, 1.0)
-
-    @staticmethod
-    def _masked_infos(values: dict[str, np.ndarray], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """Return infos that hold each value, and zeros where `mask` is false, beside the mask itself."""
-        infos: dict[str, Any] = {}
-        for name, value in values.items():
-            if value.dtype != object:
-                value = np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), value, value.dtype.type(0))
-            infos[name], infos[f"_{name}"] = value, mask.copy()
-        return infos
-
-    @staticmethod
-    def _replace(observations: Any, i: Copies, new: Any) -> None:
-        """Write the observations `new` of the copies `i` into the batch."""
-        if isinstance(observations, dict):
-            for key, value in new.items():
-                observations[key][i] = value
-        else:
-            observations[i] = new

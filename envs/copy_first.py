@@ -1,21 +1,21 @@
-"""CopyFirst: name, at the end of an episode, the symbol shown first."""
+"""CopyFirst: at the end of an episode, name the symbol that was shown first."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
-    """Return the shortest and the longest episode that `length`, a number or a pair, allows."""
+    """Return the shortest and the longest episode, from a number of steps or a pair of them."""
     if not isinstance(length, list | tuple):
         low = check_size("length", length, minimum, why)
         return low, low
@@ -26,37 +26,38 @@ def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tupl
 
 
 class CopyFirstVectorEnv(BatchedEnv):
-    """Name, at the end of an episode, the symbol shown first.
+    """At the end of an episode, name the symbol that was shown first.
 
-    A stream of symbols, each drawn uniformly from `num_symbols`. The first one is the cue; the others distract. The
-    actions at all steps but the last change nothing. It isolates one question: is one of K facts kept for `length`
+    The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The first is the cue; the others are
+    distractors. Only the last action counts. The task isolates one question: is one of K facts kept for `length`
     steps while the input goes on?
 
-    It is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
-    long-lasting memory", PLoS ONE 16(6), section 5, with symbols in place of real numbers, as episodes.
+    This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, in episodes, with symbols instead of real numbers.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(0, 1, (num_symbols + 2,))`: the symbol, one-hot; 1 at the first step; 1 at the last step, where the answer
-    counts. Without `flags` the last two aren't there. All zeros after the last step.
+    `Box(0, 1, (num_symbols + 2,))`: the symbol, one-hot; 1 at the first step; 1 at the last step, where the action
+    counts. Without `flags` the last two entries are missing. All entries are zero after the last step.
 
     ## Rewards
-    At the last step 1 for the first symbol and -1 for another; 0 before. `optimal_return` is 1. Without memory the
-    observation at the last step says nothing of the cue, so every answer is right with probability 1/K, and
+    At the last step 1 for the first symbol and -1 for another; 0 before. `optimal_return` is 1. The observation at the
+    last step is independent of the cue, so without memory every answer is right with probability 1/K, and
     `memoryless_return` is 1/K - (1 - 1/K) = 2/K - 1.
 
     ## Starting State
-    The cue, drawn uniformly. `options={"cue": k}` forces it.
+    The cue is drawn uniformly. `options={"cue": k}` sets it.
 
     ## Episode End
-    Terminates after `length` steps: the cue is seen at the first, the answer is the action at the last.
-    `info["is_success"]` says whether it was right.
+    The episode terminates after `length` steps: the cue is seen at the first, the answer is the action at the last.
+    `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps in an episode, at least 2; a pair (shortest, longest) draws it uniformly for each episode.
-    - `num_symbols`: K, at least 2.
+    - `length`: the number of steps in an episode, at least 2; a pair (shortest, longest) draws it
+      uniformly for each episode.
+    - `num_symbols`: K, the number of symbols, at least 2.
     - `flags`: whether the observation marks the first and the last step.
 
     ## Version History
@@ -68,25 +69,21 @@ class CopyFirstVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int | tuple[int, int] = 50,
         num_symbols: int = 8,
         flags: bool = True,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
         self.num_symbols = check_size("num_symbols", num_symbols, 2)
         self.flags = check_bool("flags", flags)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(0, 1, (num_symbols + 2 * flags,), np.float32),
             action_space=Discrete(num_symbols),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.length = np.zeros(num_envs, np.int64)
-        self.cue = np.zeros(num_envs, np.int64)
+        self.length = np.zeros(self.num_envs, np.int64)
+        self.cue = np.zeros(self.num_envs, np.int64)
         self.horizon = self.longest
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -98,7 +95,7 @@ class CopyFirstVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         right = actions == self.cue
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -114,19 +111,22 @@ class CopyFirstVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        observation = self._observe(np.array([k]))[0]
         symbol = observation[: self.num_symbols]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return (str(symbol.argmax()) if symbol.any() else "nothing") + now
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.cue[i])
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(self.cue[k])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        return heat(self._observe(np.array([i]))[0], np.eye(self.num_symbols)[self.cue[i]])
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        return heat(self._observe(np.array([k]))[0], np.eye(self.num_symbols)[self.cue[k]])
 
 
-CopyFirstEnv = single(CopyFirstVectorEnv)
+class CopyFirstEnv(SingleEnv):
+    """One copy of `CopyFirstVectorEnv`."""
+
+    vector_class = CopyFirstVectorEnv

@@ -1,4 +1,4 @@
-"""CopyFirstContinuous: repeat, at the end of an episode, the numbers shown first."""
+"""CopyFirstContinuous: at the end of an episode, repeat the numbers that were shown first."""
 
 from math import pi, sqrt
 from typing import Any, ClassVar
@@ -6,26 +6,26 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_choice, check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first import check_lengths
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 LIMIT = 10.0
 """Observed numbers lie within ±LIMIT."""
 
 SCALE = 4.0
-"""An action a answers SCALE·a. Standard normal numbers beyond ±4 are rare (6 in 100,000)."""
+"""An action a stands for the answer SCALE·a. Standard normal numbers beyond ±4 are rare (6 in 100,000)."""
 
 SUCCESS = 0.1
-"""An answer is a success if its mean squared error is smaller."""
+"""An answer is a success if its mean squared error is below this."""
 
 MEMORYLESS: dict[str, float] = {"abs": 1 - sqrt(2 / pi), "exp": 1 / sqrt(3), "mse": -1.0}
-"""Expected reward for answering 0 to standard normal numbers, by the kind of reward."""
+"""The expected reward of the answer 0 to standard normal numbers, by the kind of reward."""
 
 
 def closeness(kind: str, error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -36,39 +36,40 @@ def closeness(kind: str, error: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 class CopyFirstContinuousVectorEnv(BatchedEnv):
-    """Repeat, at the end of an episode, the numbers shown first.
+    """At the end of an episode, repeat the numbers that were shown first.
 
-    A stream of vectors of standard normal numbers. The first one is the cue; the others distract. The actions at all
-    steps but the last change nothing. It isolates one question: how exactly is a number kept for `length` steps while
+    The player sees a stream of vectors of standard normal numbers. The first is the cue; the others are distractors.
+    Only the last action counts. The task isolates one question: how exactly is a number kept for `length` steps while
     the input goes on?
 
-    It is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
-    long-lasting memory", PLoS ONE 16(6), section 5, as episodes.
+    This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, in episodes.
 
     ## Action Space
-    `Box(-1, 1, (dimensions,))`: an action a answers 4 a, since standard normal numbers rarely lie beyond ±4.
+    `Box(-1, 1, (dimensions,))`: an action a stands for the answer 4 a; standard normal numbers rarely lie beyond ±4.
 
     ## Observation Space
-    `Box(-10, 10, (dimensions + 2,))`: the numbers; 1 at the first step; 1 at the last step, where the answer counts.
-    Without `flags` the last two aren't there. All zeros after the last step.
+    `Box(-10, 10, (dimensions + 2,))`: the numbers; 1 at the first step; 1 at the last step, where the action counts.
+    Without `flags` the last two entries are missing. All entries are zero after the last step.
 
     ## Rewards
     At the last step the mean over the dimensions of 1 - |a - x| (`abs`), exp(-(a - x)²) (`exp`) or -(a - x)² (`mse`),
-    a the answer and x the cue; 0 before. `optimal_return` is 1, 1 or 0 (cues beyond ±4 cost 1e-5 of it). Without
-    memory the observation at the last step says nothing of the cue, so the best answer is a constant: 0, by symmetry.
-    `memoryless_return` is its expected reward for x ~ N(0, 1): 1 - √(2/π), 1/√3 or -1.
+    where a is the answer and x the cue; 0 before. `optimal_return` is 1, 1 or 0 (cues beyond ±4 cost 1e-5 of it). The
+    observation at the last step is independent of the cue, so without memory the best answer is a constant, 0 by
+    symmetry. `memoryless_return` is its expected reward for x ~ N(0, 1): 1 - √(2/π), 1/√3 or -1.
 
     ## Starting State
-    The cue, standard normal. `options={"cue": x}` forces it.
+    The cue is drawn from the standard normal distribution. `options={"cue": x}` sets it.
 
     ## Episode End
-    Terminates after `length` steps. The info holds `mse`, the mean squared error of the answer (1 for guessing 0),
-    and `is_success`, whether it is below 0.1.
+    The episode terminates after `length` steps. The info holds `mse`, the mean squared error of the answer (1 on
+    average for the answer 0), and `is_success`, whether it is below 0.1.
 
     ## Arguments
-    - `length`: steps in an episode, at least 2; a pair (shortest, longest) draws it uniformly for each episode.
-    - `dimensions`: D, how many numbers are to be kept.
-    - `reward`: "abs", "exp" or "mse".
+    - `length`: the number of steps in an episode, at least 2; a pair (shortest, longest) draws it
+      uniformly for each episode.
+    - `dimensions`: D, the number of numbers to keep, at least 1.
+    - `reward`: the kind of reward, "abs", "exp" or "mse".
     - `flags`: whether the observation marks the first and the last step.
 
     ## Version History
@@ -81,35 +82,31 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int | tuple[int, int] = 50,
         dimensions: int = 1,
         reward: str = "abs",
         flags: bool = True,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
-        self.dimensions = check_size("dimensions", dimensions, 1)
+        self.dimensions = check_size("dimensions", dimensions)
         self.reward = check_choice("reward", reward, MEMORYLESS)
         self.flags = check_bool("flags", flags)
         low = np.r_[np.full(dimensions, -LIMIT), np.zeros(2 * flags)].astype(np.float32)
         high = np.r_[np.full(dimensions, LIMIT), np.ones(2 * flags)].astype(np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Box(-1, 1, (dimensions,), np.float32),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.length = np.zeros(num_envs, np.int64)
-        self.cue = np.zeros((num_envs, dimensions))
+        self.length = np.zeros(self.num_envs, np.int64)
+        self.cue = np.zeros((self.num_envs, dimensions))
         self.horizon = self.longest
         self.optimal_return = 0.0 if reward == "mse" else 1.0
         self.memoryless_return = MEMORYLESS[reward]
 
     def _numbers(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return the stream's numbers at step t, (len(i), dimensions)."""
+        """Return the numbers of the stream at step t, (len(i), dimensions)."""
         return rng.normal(self.keys[i, None], t[:, None] * self.dimensions + np.arange(self.dimensions))
 
     def _begin(self, i: Copies) -> None:
@@ -119,7 +116,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         error = SCALE * actions.astype(np.float64) - self.cue
         mse = (error**2).mean(1)
@@ -136,20 +133,23 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
             observations[:, -1] = t == length - 1
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        observation = self._observe(np.array([k]))[0]
         now = "  ANSWER NOW" if self.flags and observation[-1] else ""
         return str(np.round(observation[: self.dimensions], 2)) + now
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(np.round(self.cue[i], 2))
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(np.round(self.cue[k], 2))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        seen = self._observe(np.array([i]))[0]
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([k]))[0]
         seen[: self.dimensions] /= SCALE
-        return heat(seen, self.cue[i] / SCALE)
+        return heat(seen, self.cue[k] / SCALE)
 
 
-CopyFirstContinuousEnv = single(CopyFirstContinuousVectorEnv)
+class CopyFirstContinuousEnv(SingleEnv):
+    """One copy of `CopyFirstContinuousVectorEnv`."""
+
+    vector_class = CopyFirstContinuousVectorEnv

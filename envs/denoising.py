@@ -1,4 +1,4 @@
-"""Denoising: give back, in order, the five numbers that were marked in a stream of noise."""
+"""Denoising: repeat, in order, the five numbers that were marked in a stream of noise."""
 
 from math import pi, sqrt
 from typing import Any, ClassVar
@@ -6,27 +6,27 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 MARKS = 5
-"""How many values are marked, and how many answers are asked for."""
+"""The number of marked values, and of answers."""
 
 WINDOW = 40
-"""From how many of the first steps the marks are drawn, where an episode has so many and nothing else is said."""
+"""The default number of first steps that can be marked; a shorter episode has fewer."""
 
 FLAGS = {1: "  MARKED", 0: "  ANSWER FROM NOW ON"}
-"""What the flag says, in words."""
+"""The flag in words."""
 
 
 def check_window(length: int, window: int | None) -> tuple[int, int]:
-    """Return the window, and how many steps the marks are drawn from, if `length` and `window` go together."""
+    """Check that `length` and `window` fit; return the window, and the number of steps that can be marked."""
     check_size("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
     if window is None:
         window = min(WINDOW, length)
@@ -37,10 +37,10 @@ def check_window(length: int, window: int | None) -> tuple[int, int]:
 
 
 def draw_marks(keys: rng.Keys, steps: int) -> npt.NDArray[np.int64]:
-    """Return `MARKS` different steps of the first `steps`, uniformly drawn, in order: (len(keys), MARKS)."""
+    """Draw `MARKS` different steps uniformly from the first `steps`; return them in order, (len(keys), MARKS)."""
     marks = np.empty((len(keys), MARKS), np.int64)
     for k in range(MARKS):
-        # A number among those that are left; counting the smaller marks in makes it a step.
+        # The index of a step among those that are left; each earlier mark not above it shifts it by one.
         mark = rng.integers(keys, rng.ONCE + k, steps - k)
         for earlier in range(k):
             mark += mark >= marks[:, earlier]
@@ -55,17 +55,17 @@ def flags(t: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_], length: int) 
 
 
 class DenoisingVectorEnv(BatchedEnv):
-    """Give back, in order, the five numbers that were marked in a stream of noise.
+    """Repeat, in order, the five numbers that were marked in a stream of noise.
 
-    Two streams: numbers, and a flag that marks five of them. In the last five steps the player gives the five back in
-    their order. It isolates one question: are facts picked out of noise, and kept apart and in order, for the N steps
-    after the last of them can have come?
+    The player sees a stream of numbers, and a flag that marks five of them. In the last five steps it repeats the five
+    in their order. The task isolates one question: are facts picked out of noise, and kept apart and in order, for the
+    N steps after the last step that can be marked?
 
-    It is the denoising benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
-    long-lasting memory", PLoS ONE 16(6), section 5, step by step, as episodes.
+    This is the denoising benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
+    long-lasting memory", PLoS ONE 16(6), section 5, in episodes.
 
     ## Action Space
-    `Box(-1, 1, (1,))`: an action a answers 4 a, since standard normal numbers rarely lie beyond ±4.
+    `Box(-1, 1, (1,))`: an action a stands for the answer 4 a; standard normal numbers rarely lie beyond ±4.
 
     ## Observation Space
     `Box(2)`: the number, within ±10, standard normal and 0 in the last five steps; the flag, 1 at the five marked
@@ -78,17 +78,17 @@ class DenoisingVectorEnv(BatchedEnv):
     1 - E|x| = 1 - √(2/π).
 
     ## Starting State
-    The marked steps are drawn uniformly, all different, from the first `window` steps, or from those before the
-    answers where these are fewer (N < 5). `options={"cue": [x_1, ..., x_5]}` forces the marked numbers.
+    Five different steps are drawn uniformly from the first `window` steps, or from those before the answers if these
+    are fewer (N < 5). `options={"cue": [x_1, ..., x_5]}` sets the marked numbers.
 
     ## Episode End
-    Terminates after `length` steps. The info holds `mse`, the mean squared error of the five answers (1 for guessing
-    0), and `is_success`, whether it is below 0.1.
+    The episode terminates after `length` steps. The info holds `mse`, the mean squared error of the five answers (1 on
+    average for the answer 0), and `is_success`, whether it is below 0.1.
 
     ## Arguments
-    - `length`: T, steps in an episode, at least 10.
-    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5; by default 40, or `length` if
-      that is less. With `window` kept, a greater `length` is a longer forgetting period N = T - `window`.
+    - `length`: T, the number of steps in an episode, at least 10.
+    - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
+      less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
 
     ## Version History
     - v0: first version.
@@ -100,26 +100,22 @@ class DenoisingVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
         window: int | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
         self.length = length
         low, high = np.array([-LIMIT, -1], np.float32), np.array([LIMIT, 1], np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Box(-1, 1, (1,), np.float32),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
-        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
-        self.cue = np.zeros((num_envs, MARKS))
-        self.squares = np.zeros(num_envs)  # sum of squared errors so far
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
+        self.passed = np.zeros(self.num_envs, np.int64)  # the number of marks that are over
+        self.cue = np.zeros((self.num_envs, MARKS))
+        self.squares = np.zeros(self.num_envs)  # the sum of squared errors so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 1 - sqrt(2 / pi)
@@ -133,9 +129,9 @@ class DenoisingVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
-        k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
+        k = self.t - (self.length - MARKS)  # the index of the answer, negative before the first
         asked = self.cue[self.copies, np.maximum(k, 0) % MARKS]
         error = np.where(k >= 0, SCALE * actions[:, 0].astype(np.float64) - asked, 0.0)
         self.squares = self.squares + error**2
@@ -154,19 +150,22 @@ class DenoisingVectorEnv(BatchedEnv):
         observations[:, 1] = flags(t, marked, self.length)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        number, flag = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        number, flag = self._observe(np.array([k]))[0]
         return f"{number:.2f}" + FLAGS.get(int(flag), "")
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(np.round(self.cue[i][self.marks[i, :MARKS] <= self.t[i]], 2))
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(np.round(self.cue[k][self.marks[k, :MARKS] <= self.t[k]], 2))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        number, flag = self._observe(np.array([i]))[0]
-        shown = np.where(self.marks[i, :MARKS] <= self.t[i], self.cue[i], 0.0)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        number, flag = self._observe(np.array([k]))[0]
+        shown = np.where(self.marks[k, :MARKS] <= self.t[k], self.cue[k], 0.0)
         return heat([number / SCALE, flag], shown / SCALE)
 
 
-DenoisingEnv = single(DenoisingVectorEnv)
+class DenoisingEnv(SingleEnv):
+    """One copy of `DenoisingVectorEnv`."""
+
+    vector_class = DenoisingVectorEnv

@@ -5,45 +5,45 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class DenoisingDiscreteVectorEnv(BatchedEnv):
     """Name, in order, the five symbols that were marked in a stream of others.
 
-    `Denoising` with symbols in place of numbers: whether a fact was kept is then right or wrong.
+    This is `Denoising` with symbols instead of numbers, so that each answer is either right or wrong.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(-1, 1, (num_symbols + 1,))`: the symbol, one-hot, none in the last five steps; the flag, 1 at the five marked
-    steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
+    `Box(-1, 1, (num_symbols + 1,))`: the symbol, one-hot, or zeros in the last five steps; the flag, 1 at the five
+    marked steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
 
     ## Rewards
     At the k-th of the last five steps 1/5 for the k-th marked symbol and -1/5 for another; 0 before. `optimal_return`
-    is 1. Without memory the observations at the last five steps say nothing of the symbols, so every answer is right
-    with probability 1/K, and `memoryless_return` is 2/K - 1.
+    is 1. The observations at the last five steps are independent of the marked symbols, so without memory every answer
+    is right with probability 1/K, and `memoryless_return` is 2/K - 1.
 
     ## Starting State
-    The marked steps are drawn uniformly, all different, from the first `window` steps, or from those before the
-    answers where these are fewer (N < 5). `options={"cue": [k_1, ..., k_5]}` forces the marked symbols.
+    Five different steps are drawn uniformly from the first `window` steps, or from those before the answers if these
+    are fewer (N < 5). `options={"cue": [k_1, ..., k_5]}` sets the marked symbols.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether all five answers were right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether all five answers were right.
 
     ## Arguments
-    - `length`: T, steps in an episode, at least 10.
-    - `window`: T - N, from how many of the first steps the marks are drawn, at least 5; by default 40, or `length` if
-      that is less. With `window` kept, a greater `length` is a longer forgetting period N = T - `window`.
-    - `num_symbols`: K, at least 2.
+    - `length`: T, the number of steps in an episode, at least 10.
+    - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
+      less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
+    - `num_symbols`: K, the number of symbols, at least 2.
 
     ## Version History
     - v0: first version.
@@ -55,12 +55,10 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
         window: int | None = None,
         num_symbols: int = 8,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
         self.length = length
@@ -68,16 +66,14 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         low = np.zeros(num_symbols + 1, np.float32)
         low[-1] = -1
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, np.ones_like(low), dtype=np.float32),
             action_space=Discrete(num_symbols),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.marks = np.full((num_envs, MARKS + 1), -1)  # steps, and one that never comes
-        self.passed = np.zeros(num_envs, np.int64)  # how many of them are over
-        self.cue = np.zeros((num_envs, MARKS), np.int64)
-        self.right = np.zeros(num_envs, np.int64)  # right answers so far
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
+        self.passed = np.zeros(self.num_envs, np.int64)  # the number of marks that are over
+        self.cue = np.zeros((self.num_envs, MARKS), np.int64)
+        self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -91,9 +87,9 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
-        k = self.t - (self.length - MARKS)  # which answer this is, negative before the first
+        k = self.t - (self.length - MARKS)  # the index of the answer, negative before the first
         right = actions == self.cue[self.copies, np.maximum(k, 0) % MARKS]
         self.right = self.right + (right & (k >= 0))
         reward = np.where(k >= 0, np.where(right, 1.0, -1.0) / MARKS, 0.0)
@@ -110,19 +106,22 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         observations[:, -1] = flags(t, marked, self.length)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        observation = self._observe(np.array([i]))[0]
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        observation = self._observe(np.array([k]))[0]
         symbol, flag = observation[:-1], int(observation[-1])
         return (str(symbol.argmax()) if symbol.any() else "nothing") + FLAGS.get(flag, "")
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.cue[i][self.marks[i, :MARKS] <= self.t[i]])
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(self.cue[k][self.marks[k, :MARKS] <= self.t[k]])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        shown = np.eye(self.num_symbols)[self.cue[i]] * (self.marks[i, :MARKS] <= self.t[i])[:, None]
-        return heat(self._observe(np.array([i]))[0], *shown)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        shown = np.eye(self.num_symbols)[self.cue[k]] * (self.marks[k, :MARKS] <= self.t[k])[:, None]
+        return heat(self._observe(np.array([k]))[0], *shown)
 
 
-DenoisingDiscreteEnv = single(DenoisingDiscreteVectorEnv)
+class DenoisingDiscreteEnv(SingleEnv):
+    """One copy of `DenoisingDiscreteVectorEnv`."""
+
+    vector_class = DenoisingDiscreteVectorEnv

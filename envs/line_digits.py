@@ -7,45 +7,45 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.data import digits
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class LineDigitsVectorEnv(BatchedEnv):
     """Read an image line by line, wait through blank lines, then say which digit it was.
 
-    What is to be remembered must first be made out, over many steps. The images are MNIST's training set (28 lines)
-    where the environment variable `BISTABLE_RL_DATA` names the folder of its files (IDX, plain or gzip), and
-    scikit-learn's digits (8 lines) where it isn't set.
+    The player must recognise the fact over many steps before it can keep it. The images are MNIST's training set (28
+    lines) if the environment variable `BISTABLE_RL_DATA` names the folder of its files (IDX, plain or gzip), and
+    scikit-learn's digits (8 lines) otherwise.
 
-    It is the line-sequential MNIST benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows
-    for long-lasting memory", PLoS ONE 16(6), section 5, without the permutation of the pixels, as episodes.
+    This is the line-sequential MNIST benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows
+    for long-lasting memory", PLoS ONE 16(6), section 5, in episodes and without the permutation of the pixels.
 
     ## Action Space
     `Discrete(10)`: the digit that the player names.
 
     ## Observation Space
-    `Box(-0.5, 0.5, (columns,))`: a line of the image, black -0.5 and white 0.5; then black lines.
+    `Box(-0.5, 0.5, (columns,))`: a line of the image, from -0.5 (black) to 0.5 (white); then black lines.
 
     ## Rewards
     At the last step 1 for the right digit and -1 for another; 0 before. `optimal_return` is 1. The last line is blank
-    for every image, so without memory the best answer is the most frequent digit, of share p, and `memoryless_return`
-    is 2 p - 1, p counted in the images.
+    for every image, so without memory the best answer is the most frequent digit. `memoryless_return` is 2 p - 1, where
+    p is the share of that digit in the images.
 
     ## Starting State
-    An image, drawn uniformly. `options={"cue": d}` draws it from those that show d.
+    An image is drawn uniformly. `options={"cue": d}` draws it from those of digit d.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether the digit was right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps in an episode, more than the image has lines; the rest, N, are blank.
+    - `length`: the number of steps in an episode, more than the lines of the image; the rest, N, are blank.
 
     ## Version History
     - v0: first version.
@@ -56,23 +56,19 @@ class LineDigitsVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         folder = os.environ.get(digits.FOLDER)
         self.digits = digits.load_any(Path(folder)) if folder else digits.load_small()
         self.lines, columns = self.digits.images.shape[1:]
         self.length = check_size("length", length, self.lines + 1, f", the image's {self.lines} lines and a blank one")
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(-0.5, 0.5, (columns,), np.float32),
             action_space=Discrete(10),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.image = np.zeros(num_envs, np.int64)  # its number in the data
+        self.image = np.zeros(self.num_envs, np.int64)  # its index in the data
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = float(2 * np.bincount(self.digits.labels).max() / len(self.digits.labels) - 1)
@@ -85,7 +81,7 @@ class LineDigitsVectorEnv(BatchedEnv):
             images = np.flatnonzero(self.digits.labels == digit)
             self.image[copy] = images[rng.integers(self.keys[copy, None], rng.ONCE + 1, len(images))[0]]
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length - 1
         right = actions == self.digits.labels[self.image]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -98,17 +94,20 @@ class LineDigitsVectorEnv(BatchedEnv):
         observations[:] = line * (t < self.lines)[:, None] / self.digits.white - 0.5
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([i]))[0]) + "|"
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([k]))[0]) + "|"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self.digits.labels[self.image[i]])
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(self.digits.labels[self.image[k]])
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        image = self.digits.images[self.image[i]] / self.digits.white
-        return heat(2 * self._observe(np.array([i]))[0], np.zeros(image.shape[1]), *image)
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        image = self.digits.images[self.image[k]] / self.digits.white
+        return heat(2 * self._observe(np.array([k]))[0], np.zeros(image.shape[1]), *image)
 
 
-LineDigitsEnv = single(LineDigitsVectorEnv)
+class LineDigitsEnv(SingleEnv):
+    """One copy of `LineDigitsVectorEnv`."""
+
+    vector_class = LineDigitsVectorEnv

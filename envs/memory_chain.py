@@ -1,50 +1,50 @@
-"""MemoryLength and MemorySize: bits shown once, one of which is asked for after `length` steps."""
+"""MemoryLength and MemorySize: bits are shown once, and one of them is asked for after `length` steps."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class MemoryChainVectorEnv(BatchedEnv):
-    """Bits shown once, one of which is asked for after `length` steps.
+    """Name one of the bits that were shown `length` steps ago.
 
-    Between the cue and the question the input is silent but for a clock, so that this isolates keeping from telling
-    apart. `MemoryLength` has one bit and asks for how long; `MemorySize` has many and asks how many.
+    Between the cue and the question the observation holds only a clock, so there is nothing to ignore. `MemoryLength`
+    has one bit and tests how long it is kept; `MemorySize` has several and tests how many are kept.
 
     The experiments are memory_len and memory_size of Osband et al. (2020), "Behaviour Suite for Reinforcement
-    Learning", ICLR. There the cue is shown twice, in the first two observations; here once.
+    Learning", ICLR. There the cue is shown in the first two observations; here only in the first.
 
     ## Action Space
     `Discrete(2)`: the bit that the player names.
 
     ## Observation Space
-    `Box(2 + num_bits)`: the share of the time that is left, 1 - t / `length`; the number of the bit asked for, at the
-    last step, 0 before; the bits, -1 or 1, at the first step, 0 after. Zeros after the last step.
+    `Box((2 + num_bits,))`: the share of the time that is left, 1 - t / `length`; the index of the bit asked for at the
+    last step, 0 before; the bits, -1 or 1, at the first step, 0 after. All entries are zero after the last step.
 
     ## Rewards
-    At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The last
-    observation, the clock and the question, says nothing of the bits, which are fair: without memory every answer is
-    right with probability 1/2, and `memoryless_return` is 0.
+    At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The clock and
+    the question are independent of the bits, so without memory every answer is right with probability 1/2, and
+    `memoryless_return` is 0.
 
     ## Starting State
-    The bits and the question, drawn uniformly. `options={"cue": bits}` forces the bits, each 0 or 1.
+    The bits and the question are drawn uniformly. `options={"cue": bits}` sets the bits, each 0 or 1.
 
     ## Episode End
-    Terminates after `length` + 1 steps: the bits are seen at the first, the answer is the action at the last.
-    `info["is_success"]` says whether it was right.
+    The episode terminates after `length` + 1 steps: the bits are seen at the first, the answer is the action at the
+    last. `info["is_success"]` says whether the answer was right.
 
     ## Arguments
-    - `length`: steps from the cue to the question, at least 1.
-    - `num_bits`: how many bits are shown, at least 1.
+    - `length`: the number of steps from the cue to the question, at least 1.
+    - `num_bits`: the number of bits, at least 1.
 
     ## Version History
     - v0: first version.
@@ -56,25 +56,21 @@ class MemoryChainVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 10,
         num_bits: int = 1,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
-        self.length = check_size("length", length, 1)
-        self.num_bits = check_size("num_bits", num_bits, 1)
+        self.length = check_size("length", length)
+        self.num_bits = check_size("num_bits", num_bits)
         low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
         high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Discrete(2),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.cue = np.zeros((num_envs, num_bits), np.int64)
-        self.question = np.zeros(num_envs, np.int64)
+        self.cue = np.zeros((self.num_envs, num_bits), np.int64)
+        self.question = np.zeros(self.num_envs, np.int64)
         self.horizon = length + 1
         self.optimal_return = 1.0
         self.memoryless_return = 0.0
@@ -86,7 +82,7 @@ class MemoryChainVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, 2)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         answered = self.t == self.length
         right = actions == self.cue[self.copies, self.question]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
@@ -100,20 +96,23 @@ class MemoryChainVectorEnv(BatchedEnv):
         observations[:, 2:] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        if self.t[i] == self.length:
-            return f"bit {self.question[i]}?  ANSWER NOW"
-        return self.to_remember(i) if self.t[i] == 0 else "nothing"
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        if self.t[k] == self.length:
+            return f"bit {self.question[k]}?  ANSWER NOW"
+        return self.memory_text(k) if self.t[k] == 0 else "nothing"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return "".join(map(str, self.cue[i]))
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return "".join(map(str, self.cue[k]))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
-        seen = self._observe(np.array([i]))[0]
-        asked = np.arange(self.num_bits) == self.question[i]
-        return heat(seen[2:], 2 * self.cue[i] - 1, asked * (self.t[i] == self.length))
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
+        seen = self._observe(np.array([k]))[0]
+        asked = np.arange(self.num_bits) == self.question[k]
+        return heat(seen[2:], 2 * self.cue[k] - 1, asked * (self.t[k] == self.length))
 
 
-MemoryChainEnv = single(MemoryChainVectorEnv)
+class MemoryChainEnv(SingleEnv):
+    """One copy of `MemoryChainVectorEnv`."""
+
+    vector_class = MemoryChainVectorEnv

@@ -1,4 +1,4 @@
-"""A person plays an environment in the terminal, to see how hard it is."""
+"""Play an environment in the terminal, to see how hard it is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,20 +17,20 @@ from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.wrappers import minigrid_view
 
 OBJECTS = np.array(list("? #.DkbxGL@"))
-"""How MiniGrid's objects are drawn in text; the first is what can't be seen."""
+"""MiniGrid's objects as characters; the first stands for a cell out of sight."""
 
 
-def describe(env: Any, observation: Any) -> str:
-    """Return in words what the player sees, and nothing more.
+def observation_text(env: Any, observation: Any) -> str:
+    """Return an observation as text for a person.
 
     Args:
-        env: An environment without its wrappers, single or (its first copy) batched.
-        observation: What it showed last.
+        env: The unwrapped environment, or a batch of which the first copy is shown.
+        observation: Its last observation.
     """
     if isinstance(env, SingleEnv):
         env = env.batch
     if isinstance(env, BatchedEnv):
-        return env.seen(0)
+        return env.observation_text(0)
     view = minigrid_view(env)
     if view is not None and isinstance(observation, dict) and np.shape(observation.get("image", 0)) == view.shape:
         rows = OBJECTS[np.minimum(observation["image"][..., 0], len(OBJECTS) - 1)].T
@@ -39,10 +39,10 @@ def describe(env: Any, observation: Any) -> str:
 
 
 def parse_action(space: gymnasium.Space[Any], text: str) -> npt.NDArray[Any]:
-    """Return the action that a person typed: a number, or as many as the space asks for.
+    """Parse an action: a number for a Discrete space, numbers for a Box.
 
     Raises:
-        ValueError: If it is no action of the space.
+        ValueError: If the text is not an action of the space.
     """
     if isinstance(space, Discrete):
         if not text.strip().isdecimal() or not space.contains(action := np.int64(text)):
@@ -71,28 +71,29 @@ def play(
     ask: Callable[[str], str] = input,
     show: Callable[[str], object] = print,
 ) -> list[float]:
-    """Let a person play.
+    """Play episodes with actions that a person types.
 
     Args:
         env_id: A registered id, or "package:id".
         kwargs: The environment's arguments.
-        wrappers: As in `make_env`.
-        episodes: How many episodes; `q` or the end of the input stops earlier.
-        seed: Of the first episode.
-        save: A GIF to write.
-        ask: Asks for a line of input.
+        wrappers: Its wrappers, as in `make_env`.
+        episodes: The number of episodes; `q` or the end of the input stops earlier.
+        seed: The seed of the first episode.
+        save: The GIF to write, if any.
+        ask: Shows a prompt and returns a line of input.
         show: Shows a text.
 
     Returns:
         The returns of the finished episodes.
 
     Raises:
-        ValueError: If the environment can't be made, can't be played by typing, or has no pictures to save.
+        ValueError: If the environment cannot be built, has actions that cannot be typed, or has no pictures to save.
+        UserError: If the GIF cannot be written.
     """
     mode = {"render_mode": "rgb_array"} if save else {}
     env = make_env(env_id, kwargs={**(kwargs or {}), **mode}, wrappers=wrappers)
     if not isinstance(env.action_space, Discrete | Box):
-        raise ValueError(f"{env_id} can't be played by typing: its actions are {env.action_space}")
+        raise ValueError(f"{env_id} cannot be played by typing: its actions are {env.action_space}")
     if save and "rgb_array" not in ((env.metadata or {}).get("render_modes") or ()):
         raise ValueError(f"{env_id} has no pictures to save")
     frames: list[npt.NDArray[np.uint8]] = []
@@ -118,13 +119,13 @@ def _episode(
     ask: Callable[[str], str],
     show: Callable[[str], object],
 ) -> float | None:
-    """Play one episode and return its return, or None if the player stopped."""
+    """Play one episode; return its return, or None if the player stopped."""
     observation, info = env.reset(seed=seed)
     total, steps, over = 0.0, 0, False
     while not over:
         if frames is not None:
             frames.append(env.render())  # type: ignore[arg-type]
-        show(describe(env.unwrapped, observation))
+        show(observation_text(env.unwrapped, observation))
         action = None
         while action is None:
             try:
@@ -148,7 +149,7 @@ def _episode(
 
 
 def _verdict(env: Any, info: dict[str, Any]) -> str:
-    """Return what there is to say of a finished episode."""
+    """Return whether the episode was a success, and the returns to compare with."""
     words = ""
     success = is_success(info)
     if success is not None:

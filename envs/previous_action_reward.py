@@ -1,4 +1,4 @@
-"""The previous action and reward as observations, for one environment and for a batch of copies."""
+"""Add the previous action and reward to the observations of one environment, or of a batch of copies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from gymnasium.vector.utils import batch_space
 from bistable_rl.envs.base import BatchedEnv
 
 
-def widened(space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
-    """Return the space of observations that hold the previous action and reward too.
+def extended_space(space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
+    """Return the observation space with the previous action and reward.
 
     Raises:
-        ValueError: The actions are neither Discrete, MultiDiscrete, MultiBinary nor Box.
+        ValueError: If the actions are neither Discrete, MultiDiscrete, MultiBinary nor Box.
     """
     if isinstance(actions, Box):
         action = Box(actions.low.ravel(), actions.high.ravel(), dtype=np.float32)
@@ -38,8 +38,8 @@ def widened(space: gymnasium.Space[Any], actions: gymnasium.Space[Any]) -> gymna
     return Dict({**entries, "previous_action": action, "previous_reward": reward})
 
 
-def encoded(actions: np.ndarray, space: gymnasium.Space[Any]) -> npt.NDArray[np.float32]:
-    """Return n actions (n, ...) as new numbers (n, k): each discrete one one-hot, others flat."""
+def encode_actions(actions: np.ndarray, space: gymnasium.Space[Any]) -> npt.NDArray[np.float32]:
+    """Encode n actions (n, ...) as numbers (n, k), in a new array: discrete actions one-hot, others flat."""
     if isinstance(space, Discrete | MultiDiscrete):
         sizes = np.atleast_1d(space.n if isinstance(space, Discrete) else space.nvec).ravel()
         chosen = (np.asarray(actions) - space.start).reshape(-1, len(sizes))
@@ -47,8 +47,8 @@ def encoded(actions: np.ndarray, space: gymnasium.Space[Any]) -> npt.NDArray[np.
     return np.array(actions, np.float32).reshape(len(actions), -1)
 
 
-def joined(observations: Any, actions: npt.NDArray[np.float32], rewards: npt.NDArray[np.float32], vector: bool) -> Any:
-    """Return observations that hold actions (..., k) and rewards (..., 1) too."""
+def extend(observations: Any, actions: npt.NDArray[np.float32], rewards: npt.NDArray[np.float32], vector: bool) -> Any:
+    """Return the observations with actions (..., k) and rewards (..., 1)."""
     if vector:
         return np.concatenate([observations, actions, rewards], axis=-1).astype(np.float32)
     entries = observations if isinstance(observations, dict) else {"observation": observations}
@@ -56,45 +56,48 @@ def joined(observations: Any, actions: npt.NDArray[np.float32], rewards: npt.NDA
 
 
 class PreviousActionReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Show the previous action and reward, zeros at the first step.
+    """Add the previous action and reward to the observation; both are zero at the first step of an episode.
 
-    They follow the entries of a vector. A Dict gets the keys `previous_action` and `previous_reward`; any other
-    observation becomes such a Dict, and is itself under `observation`.
+    A vector is extended by them. A Dict gets the keys `previous_action` and `previous_reward`. Any other observation
+    becomes a Dict with these keys and `observation`.
 
     Args:
         env: An environment with discrete or vector actions.
+
+    Raises:
+        ValueError: If the action space is of another kind.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         gymnasium.Wrapper.__init__(self, env)
-        self.observation_space = widened(env.observation_space, env.action_space)
+        self.observation_space = extended_space(env.observation_space, env.action_space)
         self._vector = isinstance(self.observation_space, Box)
-        self._nothing = np.zeros(flatdim(env.action_space), np.float32)
+        self._zeros = np.zeros(flatdim(env.action_space), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return joined(observation, self._nothing, np.zeros(1, np.float32), self._vector), info
+        return extend(observation, self._zeros, np.zeros(1, np.float32), self._vector), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Apply an action and show it with the observation that follows."""
+        """Apply an action, and add it to the observation that follows."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        previous = encoded(np.asarray(action)[None], self.env.action_space)[0]
-        observation = joined(observation, previous, np.array([reward], np.float32), self._vector)
+        previous = encode_actions(np.asarray(action)[None], self.env.action_space)[0]
+        observation = extend(observation, previous, np.array([reward], np.float32), self._vector)
         return observation, reward, terminated, truncated, info
 
 
 class PreviousActionRewardVector(VectorWrapper[Any, Any, Any, Any, Any]):
     """`PreviousActionReward` for a batch of copies.
 
-    What it shows comes of the step itself, so its state is the environment's.
+    The previous action and reward are those of the step itself, so the wrapper has no state of its own.
 
     Args:
-        env: A batch of ours, with discrete or vector actions, in autoreset mode SAME_STEP.
+        env: A batched environment with discrete or vector actions, in autoreset mode SAME_STEP.
 
     Raises:
-        ValueError: The actions are of another kind, or the mode is.
+        ValueError: If the action space or the autoreset mode is another one.
     """
 
     env: BatchedEnv
@@ -104,7 +107,7 @@ class PreviousActionRewardVector(VectorWrapper[Any, Any, Any, Any, Any]):
         mode = env.metadata["autoreset_mode"]
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(f"previous_action_reward needs autoreset_mode SAME_STEP, not {mode.name}")
-        self.single_observation_space = widened(env.single_observation_space, env.single_action_space)
+        self.single_observation_space = extended_space(env.single_observation_space, env.single_action_space)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self._vector = isinstance(self.single_observation_space, Box)
 
@@ -114,32 +117,32 @@ class PreviousActionRewardVector(VectorWrapper[Any, Any, Any, Any, Any]):
         """Start an episode in every copy.
 
         Raises:
-            ValueError: `options` say to reset some copies only.
+            ValueError: If `options` select some copies only.
         """
         if "reset_mask" in (options or {}):
             raise ValueError("with previous_action_reward all copies are reset together, so leave reset_mask out")
         observations, infos = self.env.reset(seed=seed, options=options)
         n = self.num_envs
-        nothing = np.zeros((n, flatdim(self.single_action_space)), np.float32)
-        return joined(observations, nothing, np.zeros((n, 1), np.float32), self._vector), infos
+        zeros = np.zeros((n, flatdim(self.single_action_space)), np.float32)
+        return extend(observations, zeros, np.zeros((n, 1), np.float32), self._vector), infos
 
     def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Apply the actions and show them with the observations that follow; new episodes are shown none."""
+        """Apply the actions, and add them to the observations that follow; a new episode starts with zeros."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        previous = encoded(actions, self.single_action_space)
+        previous = encode_actions(actions, self.single_action_space)
         received = rewards.astype(np.float32).reshape(-1, 1)
         ended = terminated | truncated
         if ended.any():
             final = infos["final_obs"]
             for copy in np.flatnonzero(ended).tolist():
-                final[copy] = joined(final[copy], previous[copy], received[copy], self._vector)
+                final[copy] = extend(final[copy], previous[copy], received[copy], self._vector)
             previous[ended], received[ended] = 0.0, 0.0
-        return joined(observations, previous, received, self._vector), rewards, terminated, truncated, infos
+        return extend(observations, previous, received, self._vector), rewards, terminated, truncated, infos
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays from which `set_state` goes on bit for bit."""
+        """Return copies of the arrays from which `set_state` continues bit for bit."""
         return self.env.get_state()
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from a state of `get_state`."""
         self.env.set_state(state)

@@ -1,4 +1,4 @@
-"""Small pictures of numbers, for environments that have nothing else to show, and films of pictures."""
+"""Pictures of numbers, for environments without another picture, and animated GIFs."""
 
 import io
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ _POSITIVE = np.array([255, 180, 40])
 
 
 def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Return rows of numbers as a picture, one pixel a number: blue is -1, dark grey 0, orange 1.
+    """Draw rows of numbers, one pixel per number: blue is -1, dark grey 0, orange 1.
 
     Args:
-        *rows: Vectors; the shorter ones are padded with black.
+        *rows: Vectors; shorter ones are padded with black.
 
     Returns:
         (rows, longest row, 3) bytes.
@@ -32,10 +32,10 @@ def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def save_gif(frames: Sequence[npt.NDArray[np.uint8]], path: Path, seconds: float) -> None:
-    """Write pictures of one size as a GIF that shows each for so many seconds, over and over.
+    """Write pictures of one size as a GIF that loops and shows each picture for the given time.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: If the file cannot be written.
     """
     from PIL import Image
 

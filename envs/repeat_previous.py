@@ -1,49 +1,49 @@
-"""RepeatPrevious: at every step, name the symbol shown k steps ago."""
+"""RepeatPrevious: at every step, name the symbol that was shown k steps ago."""
 
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
 from bistable_rl.envs.render import heat
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.single_env import SingleEnv
 
 
 class RepeatPreviousVectorEnv(BatchedEnv):
-    """At every step, name the symbol shown k steps ago.
+    """At every step, name the symbol that was shown k steps ago.
 
-    A stream of symbols, each drawn uniformly from `num_symbols`. Here the memory must be rewritten at every step: it
-    isolates a queue of `k` facts from a fact that is kept. A memory that only latches does badly.
+    The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The memory must be rewritten at every
+    step: the task needs a queue of `k` facts instead of one fact that is kept, so a latch alone does badly.
 
-    The task is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement
-    Learning", ICLR, with symbols that are independent where cards from a deck are not.
+    This is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
+    ICLR, with independent symbols instead of cards drawn from a deck.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.
 
     ## Observation Space
-    `Box(0, 1, (num_symbols,))`: the symbol, one-hot. All zeros after the last step.
+    `Box(0, 1, (num_symbols,))`: the symbol, one-hot. All entries are zero after the last step.
 
     ## Rewards
-    From step k on (counted from 0) 1/(`length` - k) for the symbol shown k steps ago and minus that for another; 0
-    before. `optimal_return` is 1. The present symbol is independent of the earlier ones, so without memory every
+    From step k on (counted from 0) 1/(`length` - k) for the symbol of k steps ago and -1/(`length` - k) for another; 0
+    before. `optimal_return` is 1. The current symbol is independent of the earlier ones, so without memory every
     answer is right with probability 1/K, and `memoryless_return` is 2/K - 1.
 
     ## Starting State
-    The first symbol, drawn uniformly. `options={"cue": s}` forces it.
+    The first symbol is drawn uniformly. `options={"cue": s}` sets it.
 
     ## Episode End
-    Terminates after `length` steps. `info["is_success"]` says whether all answers were right.
+    The episode terminates after `length` steps. `info["is_success"]` says whether all answers were right.
 
     ## Arguments
-    - `length`: steps in an episode, more than `k`.
-    - `k`: how many steps ago, at least 1.
-    - `num_symbols`: K, at least 2.
+    - `length`: the number of steps in an episode, more than `k`.
+    - `k`: the number of steps between a symbol and its answer, at least 1.
+    - `num_symbols`: K, the number of symbols, at least 2.
 
     ## Version History
     - v0: first version.
@@ -54,25 +54,21 @@ class RepeatPreviousVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 50,
         k: int = 4,
         num_symbols: int = 4,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
-        self.k = check_size("k", k, 1)
+        self.k = check_size("k", k)
         self.length = check_size("length", length, k + 1, f", more than k ({k})")
         self.num_symbols = check_size("num_symbols", num_symbols, 2)
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(0, 1, (num_symbols,), np.float32),
             action_space=Discrete(num_symbols),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.cue = np.zeros(num_envs, np.int64)
-        self.right = np.zeros(num_envs, np.int64)  # right answers so far
+        self.cue = np.zeros(self.num_envs, np.int64)
+        self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length
         self.optimal_return = 1.0
         self.memoryless_return = 2 / num_symbols - 1
@@ -87,7 +83,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         asked = self.t >= self.k
         right = actions == self._symbols(self.copies, np.maximum(self.t - self.k, 0))
         self.right = self.right + (asked & right)
@@ -101,23 +97,26 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         observations[np.arange(len(i)), self._symbols(i, self.t[i])] = self.t[i] < self.length
         return observations
 
-    def _recent(self, i: int) -> npt.NDArray[np.int64]:
-        """Return the symbols up to the present one that will still be asked for, the oldest first."""
-        t = np.arange(max(0, self.t[i] - self.k), min(self.t[i] + 1, self.length))
-        return self._symbols(np.full(len(t), i), t)
+    def _recent(self, k: int) -> npt.NDArray[np.int64]:
+        """Return the symbols shown so far that will still be asked for, the oldest first."""
+        t = np.arange(max(0, self.t[k] - self.k), min(self.t[k] + 1, self.length))
+        return self._symbols(np.full(len(t), k), t)
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        return str(self._recent(i)[-1]) if self.t[i] < self.length else "nothing"
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        return str(self._recent(k)[-1]) if self.t[k] < self.length else "nothing"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return str(self._recent(i))
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return str(self._recent(k))
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
         recent = np.zeros((self.k + 1, self.num_symbols))
-        recent[: len(self._recent(i))] = np.eye(self.num_symbols)[self._recent(i)]
-        return heat(self._observe(np.array([i]))[0], *recent)
+        recent[: len(self._recent(k))] = np.eye(self.num_symbols)[self._recent(k)]
+        return heat(self._observe(np.array([k]))[0], *recent)
 
 
-RepeatPreviousEnv = single(RepeatPreviousVectorEnv)
+class RepeatPreviousEnv(SingleEnv):
+    """One copy of `RepeatPreviousVectorEnv`."""
+
+    vector_class = RepeatPreviousVectorEnv

@@ -1,11 +1,11 @@
-"""Random numbers as a function: of a copy's seed, its episode and an index within the episode.
+"""Random numbers as a function of a copy's seed, its episode and an index within the episode.
 
-A batch of n copies must have the episodes of n single environments, whatever order the copies are reset in, so
-no generator is shared or advanced: `episode_keys` gives each (seed, episode) a key, and the functions below give
-the key's draw number `index`. They work on whole arrays, and any draw can be made again at any time.
+A batch of n copies must have the episodes of n single environments in whatever order the copies are reset. So there is
+no generator to share or to advance: `episode_keys` gives each (seed, episode) a key, and the other functions return
+random number `index` of a key's stream. They work on whole arrays, and any number can be computed again at any time.
 
-The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014):
-its state is the key plus a multiple of an odd constant, so draw number `index` is found without those before it.
+The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its
+state is the key plus a multiple of an odd constant, so number `index` does not depend on the numbers before it.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ Keys = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.int64] | int
 
 ONCE = 1 << 40
-"""Indices from here on are for what is drawn once an episode; those below are for its steps."""
+"""Indices from here on belong to draws made once per episode; those below belong to its steps."""
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -23,15 +23,15 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def _mix(x: Keys) -> Keys:
-    """Scramble 64 bits (the finaliser of SplitMix64); overflow is meant."""
+    """Mix 64 bits (the finaliser of SplitMix64), with wrap-around."""
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
 
 
 def _bits(keys: Keys, index: Index) -> Keys:
-    """Draw number `index` of each key's stream, 64 random bits."""
-    # At least one axis: numpy warns of the overflow, which is meant, in scalars only.
+    """Return 64 random bits, number `index` of each key's stream."""
+    # atleast_1d: numpy warns of integer overflow, which is intended here, in scalars only.
     return _mix(keys + (np.atleast_1d(index).astype(np.uint64) + np.uint64(1)) * _GAMMA)
 
 
@@ -39,8 +39,8 @@ def episode_keys(seeds: Keys, episodes: npt.NDArray[np.int64]) -> Keys:
     """Return the key of each copy's episode.
 
     Args:
-        seeds: (n,) the copies' seeds.
-        episodes: (n,) how many episodes each copy has had since it was seeded.
+        seeds: (n,), the seed of each copy.
+        episodes: (n,), the number of episodes of each copy since it was seeded.
 
     Returns:
         (n,) keys.
@@ -59,7 +59,7 @@ def uniform(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
 
 
 def normal(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
-    """Return standard normal numbers (Box and Muller, 1958); none is larger than 6.8."""
+    """Return standard normal numbers (Box and Muller, 1958), within ±6.8."""
     bits = _bits(keys, index)
     radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
     return radius * np.cos((bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32))

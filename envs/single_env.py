@@ -1,44 +1,57 @@
 """One copy of a batched environment, as a `gymnasium.Env`."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from bistable_rl.envs.base import BatchedEnv, rows
+from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.batching import rows
 
 
 class SingleEnv(gymnasium.Env[Any, Any]):
     """One copy of a batched environment, as a `gymnasium.Env`.
 
+    A subclass names its batched environment in `vector_class`, which documents the task.
+
     Args:
-        batch: The batched environment, made with `num_envs=1` and autoreset disabled.
+        **arguments: The arguments of `vector_class`, except `num_envs` and `autoreset_mode`.
     """
 
-    def __init__(self, batch: BatchedEnv) -> None:
-        self.batch = batch
-        self.observation_space = batch.single_observation_space
-        self.action_space = batch.single_action_space
-        self.metadata = {key: value for key, value in batch.metadata.items() if key != "autoreset_mode"}
-        self.render_mode = batch.render_mode
+    metadata = {key: value for key, value in BatchedEnv.metadata.items() if key != "autoreset_mode"}  # noqa: RUF012
+    vector_class: ClassVar[type[BatchedEnv]]
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls) -> None:
+        """Give the subclass the signature of its batched environment, for `help` and for checks of arguments."""
+        super().__init_subclass__()
+        own = inspect.signature(cls.vector_class).parameters.values()
+        shared = inspect.signature(BatchedEnv).parameters
+        cls.__signature__ = inspect.Signature(
+            [p for p in own if p.kind is p.KEYWORD_ONLY and p.name not in shared] + [shared["render_mode"]]
+        )
+
+    def __init__(self, **arguments: Any) -> None:
+        self.batch = self.vector_class(num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **arguments)
+        self.observation_space = self.batch.single_observation_space
+        self.action_space = self.batch.single_action_space
+        self.render_mode = self.batch.render_mode
 
     @property
     def horizon(self) -> int:
-        """The most steps an episode takes."""
+        """The maximum number of steps in an episode."""
         return self.batch.horizon
 
     @property
     def optimal_return(self) -> float:
-        """Expected return of an optimal player."""
+        """The expected return of an optimal policy."""
         return self.batch.optimal_return
 
     @property
     def memoryless_return(self) -> float:
-        """Expected return of the best player whose action depends on the present observation only."""
+        """The expected return of the best policy that sees the current observation only."""
         return self.batch.memoryless_return
 
     @property
@@ -47,11 +60,11 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         return self.batch.reward_threshold
 
     def normalized_score(self, mean_return: float) -> float:
-        """Return where `mean_return` lies between the best player without memory (0) and the optimum (1)."""
+        """Scale a mean return so that `memoryless_return` is 0 and `optimal_return` is 1."""
         return self.batch.normalized_score(mean_return)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; `options={"cue": ...}` forces its cue."""
+        """Start an episode; `options={"cue": ...}` sets its cue."""
         observations, _ = self.batch.reset(seed=seed, options=options)
         self._np_random, self._np_random_seed = self.batch.generator, self.batch.np_random_seed
         return rows(observations, self.batch.copies)[0], {}
@@ -69,30 +82,14 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         )
 
     def render(self) -> Any:
-        """Show the copy as `render_mode` says."""
+        """Return the picture or the text, or print the text, as `render_mode` says."""
         frames = self.batch.render()
         return None if frames is None else frames[0]
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays from which `set_state` goes on bit for bit."""
+        """Return copies of the arrays from which `set_state` continues bit for bit."""
         return self.batch.get_state()
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from a state of `get_state`."""
         self.batch.set_state(state)
-
-
-def single(batched: type[BatchedEnv]) -> Callable[..., SingleEnv]:
-    """Return the constructor of the n = 1 view of `batched`: its arguments, less `num_envs` and `autoreset_mode`."""
-    signature = inspect.signature(batched)
-    kept = [p for p in signature.parameters.values() if p.name not in ("num_envs", "autoreset_mode")]
-    signature = signature.replace(parameters=kept, return_annotation=SingleEnv)
-
-    @wraps(batched, updated=())
-    def make(*args: Any, **kwargs: Any) -> SingleEnv:
-        arguments = signature.bind(*args, **kwargs).arguments  # a TypeError for what isn't there
-        return SingleEnv(batched(num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **arguments))
-
-    make.__signature__ = signature  # type: ignore[attr-defined]
-    make.metadata = {k: v for k, v in batched.metadata.items() if k != "autoreset_mode"}  # type: ignore[attr-defined]
-    return make

@@ -1,4 +1,4 @@
-"""TMaze: a goal seen at the entrance of a corridor decides where to turn at its end."""
+"""TMaze: a goal shown at the entrance of a corridor decides which way to turn at its end."""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -6,23 +6,23 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
+from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_number, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, Copies, Step
-from bistable_rl.envs.single_env import single
+from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.single_env import SingleEnv
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1
 
 
 class TMazeVectorEnv(BatchedEnv):
-    """A goal seen at the entrance of a corridor decides where to turn at its end.
+    """A goal shown at the entrance of a corridor decides which way to turn at its end.
 
-    The player starts at x = 0 and is told there, and only there, whether the goal is up or down. The corridor leads
-    right to the junction at x = `length`; the goal is one step up or down from it. Here the player's own actions
-    bring it to the moment when the memory is asked for.
+    The player starts at x = 0, the only place where it sees whether the goal is up or down. The corridor leads right to
+    the junction at x = `length`; the goal is one step up or down from it. Unlike in the other tasks, the player's own
+    actions bring it to the step where it needs its memory.
 
     The maze is that of Bakker (2001), "Reinforcement Learning with Long Short-Term Memory", NIPS 14; rewards, horizon
     and the stochastic variant are those of Lambrechts, De Geeter, Vecoven, Ernst and Drion (2023), "Warming up
@@ -32,29 +32,29 @@ class TMazeVectorEnv(BatchedEnv):
     `Discrete(4)`: 0 right, 1 up, 2 left, 3 down.
 
     ## Observation Space
-    `Box(0, 1, (4,))`: one-hot, goal up, goal down, corridor, junction. All zeros in the arms. With
-    `previous_action_reward` the previous action, one-hot, and the previous reward follow, zeros at the first step,
-    in `Box((9,))` whose last entry goes from -0.1 to 4.
+    `Box(0, 1, (4,))`: one-hot of goal up, goal down, corridor, junction; zeros in the arms. With
+    `previous_action_reward` it is `Box((9,))`: the previous action, one-hot, and the previous reward, from -0.1 to 4,
+    follow; they are zero at the first step.
 
     ## Rewards
-    4 for the arm with the goal, -0.1 for the other one and for a step against a wall, else 0. A random step (see
-    `stochasticity`) is rewarded as the action that the player chose.
+    4 for the arm with the goal, -0.1 for the other arm and for a step against a wall, else 0. A random step (see
+    `stochasticity`) is rewarded like the action that the player chose.
 
-    `optimal_return` is 4 P, P the probability that a player who always chooses right reaches the junction while a
-    step is left, found by following the distribution of x; P = 1 without stochasticity. The best player without
-    memory does the same and turns either way at the junction, where nothing tells them apart, so
-    `memoryless_return` is P (4 - 0.1) / 2. (The previous action and reward are memory: they aren't counted as
-    part of the observation here.)
+    `optimal_return` is 4 P, where P is the probability that a player who always goes right reaches the junction while a
+    step is left, computed from the distribution of x; P = 1 without stochasticity. The best player without memory
+    does the same and turns either way at the junction, which looks the same for both goals, so `memoryless_return` is
+    P (4 - 0.1) / 2. (The previous action and reward are a memory and are not counted as part of the observation.)
 
     ## Starting State
-    x = 0; the goal is up or down with probability 1/2. `options={"cue": 0}` forces up, 1 down.
+    The player is at x = 0; the goal is up or down with probability 1/2. `options={"cue": 0}` sets up, 1 down.
 
     ## Episode End
-    Terminates in an arm; truncates after 3 `length` - 1 steps. `info["is_success"]` says whether the goal was reached.
+    The episode terminates in an arm and is truncated after 3 `length` - 1 steps. `info["is_success"]` says whether the
+    goal was reached.
 
     ## Arguments
-    - `length`: L, the corridor's, at least 1. An episode takes L + 1 steps at best and 3 L - 1 at most.
-    - `stochasticity`: λ, the probability of a random step in the corridor; never at the junction.
+    - `length`: L, the length of the corridor, at least 1. An episode takes at least L + 1 and at most 3 L - 1 steps.
+    - `stochasticity`: λ, the probability of a random step in the corridor; there is none at the junction.
     - `previous_action_reward`: whether the observation holds the previous action and reward.
 
     ## Version History
@@ -66,14 +66,12 @@ class TMazeVectorEnv(BatchedEnv):
     def __init__(
         self,
         *,
-        num_envs: int = 1,
         length: int = 20,
         stochasticity: float = 0.0,
         previous_action_reward: bool = False,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
-        self.length = check_size("length", length, 1)
+        self.length = check_size("length", length)
         self.stochasticity = check_number("stochasticity", stochasticity, maximum=1)
         self.previous_action_reward = check_bool("previous_action_reward", previous_action_reward)
         low = np.zeros(9, np.float32)
@@ -81,21 +79,19 @@ class TMazeVectorEnv(BatchedEnv):
         low[8], high[8] = WRONG, GOAL
         size = 9 if previous_action_reward else 4
         super().__init__(
-            num_envs=num_envs,
             observation_space=Box(low[:size], high[:size], dtype=np.float32),
             action_space=Discrete(4),
-            autoreset_mode=autoreset_mode,
-            render_mode=render_mode,
+            **options,
         )
-        self.x = np.zeros(num_envs, np.int64)
-        self.y = np.zeros(num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
-        self.cue = np.zeros(num_envs, np.int64)  # 0 up, 1 down
-        self.previous = np.zeros((num_envs, 5), np.float32)  # action, one-hot, and reward
+        self.x = np.zeros(self.num_envs, np.int64)
+        self.y = np.zeros(self.num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
+        self.cue = np.zeros(self.num_envs, np.int64)  # 0 up, 1 down
+        self.previous = np.zeros((self.num_envs, 5), np.float32)  # action, one-hot, and reward
         self.horizon = 3 * length - 1
 
     @cached_property
     def _arrival(self) -> float:
-        """Probability that always choosing right reaches the junction while a step is left."""
+        """The probability that a player who always goes right reaches the junction while a step is left."""
         random = self.stochasticity / 4
         p = np.zeros(self.length + 1)
         p[0] = 1.0
@@ -111,12 +107,12 @@ class TMazeVectorEnv(BatchedEnv):
 
     @property
     def optimal_return(self) -> float:  # type: ignore[override]
-        """Expected return of an optimal player."""
+        """The expected return of an optimal policy."""
         return GOAL * self._arrival
 
     @property
     def memoryless_return(self) -> float:  # type: ignore[override]
-        """Expected return of the best player without memory."""
+        """The expected return of the best policy that sees the current observation only."""
         return (GOAL + WRONG) / 2 * self._arrival
 
     def _begin(self, i: Copies) -> None:
@@ -128,7 +124,7 @@ class TMazeVectorEnv(BatchedEnv):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_symbols("cue", cue, 2)
 
-    def _advance(self, actions: np.ndarray) -> Step:
+    def _advance(self, actions: np.ndarray) -> StepResult:
         junction = self.x == self.length
         turns = (actions == UP) | (actions == DOWN)
         against_wall = np.where(junction, actions == RIGHT, turns | ((actions == LEFT) & (self.x == 0)))
@@ -158,24 +154,27 @@ class TMazeVectorEnv(BatchedEnv):
             observations[:, 4:] = self.previous[i]
         return observations
 
-    def seen(self, i: int) -> str:
-        """Return what the player of copy `i` sees, in words."""
-        if self.y[i] != 0:
+    def observation_text(self, k: int) -> str:
+        """Return the current observation of copy `k` as text."""
+        if self.y[k] != 0:
             return "an arm"
-        if self.x[i] == 0:
-            return f"the goal is {self.to_remember(i)}"
-        return "the junction" if self.x[i] == self.length else "the corridor"
+        if self.x[k] == 0:
+            return f"the goal is {self.memory_text(k)}"
+        return "the junction" if self.x[k] == self.length else "the corridor"
 
-    def to_remember(self, i: int) -> str:
-        """Return what the player of copy `i` must remember, in words."""
-        return "up" if self.cue[i] == 0 else "down"
+    def memory_text(self, k: int) -> str:
+        """Return as text what copy `k` must remember."""
+        return "up" if self.cue[k] == 0 else "down"
 
-    def _picture(self, i: int) -> npt.NDArray[np.uint8]:
+    def _picture(self, k: int) -> npt.NDArray[np.uint8]:
         picture = np.zeros((3, self.length + 1, 3), np.uint8)
         picture[1], picture[:, -1] = 90, 90
-        picture[2 * self.cue[i], -1] = (40, 200, 80)
-        picture[1 - self.y[i], self.x[i]] = (255, 180, 40)
+        picture[2 * self.cue[k], -1] = (40, 200, 80)
+        picture[1 - self.y[k], self.x[k]] = (255, 180, 40)
         return picture
 
 
-TMazeEnv = single(TMazeVectorEnv)
+class TMazeEnv(SingleEnv):
+    """One copy of `TMazeVectorEnv`."""
+
+    vector_class = TMazeVectorEnv

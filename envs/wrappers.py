@@ -1,4 +1,4 @@
-"""Wrappers that memory work needs, by the names that a config gives them."""
+"""Wrappers of environments, and the names by which a config refers to them."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 """MiniGrid's actions, in its order."""
 
 ENCODINGS = ("symbolic", "one_hot")
-"""How a MiniGrid image can be given: as it is, or as zeros and ones."""
+"""The encodings of a MiniGrid image: unchanged, or as zeros and ones."""
 
 CHANNELS = (11, 6, 3)
-"""How many objects, colours and states a cell of MiniGrid's image can show."""
+"""The numbers of objects, colours and states in MiniGrid's encoding of a cell."""
 
 VELOCITIES: dict[str, tuple[int, ...]] = {
     "CartPole": (1, 3),
@@ -29,26 +29,25 @@ VELOCITIES: dict[str, tuple[int, ...]] = {
     "MountainCarContinuous": (1,),
     "Acrobot": (4, 5),
 }
-"""Which entries of a classic-control observation are velocities."""
+"""The indices of the velocities in a classic-control observation."""
 
 
 class Categories(Box):
-    """A Box of bytes that are categories, not brightness, such as MiniGrid's view: equal to the plain Box otherwise.
+    """A Box of bytes that are categories, such as MiniGrid's view, and not brightness. It equals the plain Box.
 
-    A space's size cannot tell the one from the other, so who makes the observations says it. The class says it, not an
-    attribute of the environment, since whoever makes other observations of these (tiles drawn in colour, frames
-    stacked) makes a plain Box for them.
+    The shape of a space does not tell one from the other, so the environment declares it by this class. A wrapper
+    that makes other observations of these (tiles drawn in colour, stacked frames) declares a plain Box.
     """
 
 
 def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return MiniGrid images (..., V, V, 3) as flat vectors (..., V·V·20) of zeros and ones."""
+    """Encode MiniGrid images (..., V, V, 3) as flat one-hot vectors (..., V·V·20)."""
     cells = [np.eye(n, dtype=np.float32)[image[..., k]] for k, n in enumerate(CHANNELS)]
     return np.concatenate(cells, axis=-1).reshape(*image.shape[:-3], -1)
 
 
 def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
-    """Return the space of the view in which an environment without its wrappers, if MiniGrid's, shows categories."""
+    """Return the space of the view of an unwrapped MiniGrid environment, which holds categories; None for others."""
     if not any(kind.__module__ == "minigrid.minigrid_env" for kind in type(env).__mro__):
         return None
     space = env.observation_space
@@ -56,7 +55,7 @@ def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
 
 
 def minigrid_views(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Space[Any]]:
-    """Return the spaces in which a MiniGrid environment and MiniGrid's wrappers around it show categories."""
+    """Return the spaces of a MiniGrid environment and of MiniGrid's wrappers around it that hold categories."""
     views = [minigrid_view(env.unwrapped)]
     while isinstance(env, gymnasium.Wrapper):
         if type(env).__module__ == "minigrid.wrappers" and type(env).__name__ in ("FullyObsWrapper", "ViewSizeWrapper"):
@@ -66,15 +65,18 @@ def minigrid_views(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Space[Any]]:
 
 
 def is_text(space: gymnasium.Space[Any]) -> bool:
-    """Whether what a space holds are texts, as gymnasium's Text and MiniGrid's MissionSpace do."""
+    """Whether a space holds texts, as gymnasium's Text and MiniGrid's MissionSpace do."""
     return space.dtype is not None and np.dtype(space.dtype).kind == "U"
 
 
 class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Leave the texts out of a Dict observation (MiniGrid's mission): no network here reads them.
+    """Drop the texts of a Dict observation (MiniGrid's mission), which no network here reads.
 
     Args:
-        env: The environment; what has no text is left as it is.
+        env: The environment; observations without texts are left unchanged.
+
+    Raises:
+        ValueError: If the observations hold only texts.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -84,7 +86,7 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
         if isinstance(space, Dict):
             kept = {key: value for key, value in space.items() if not is_text(value)}
             if not kept:
-                raise ValueError(f"the observations are texts only ({', '.join(space)}), which no network here reads")
+                raise ValueError(f"the observations hold only texts ({', '.join(space)}), which no network here reads")
             self.observation_space = Dict(kept)
 
     def observation(self, observation: Any) -> Any:
@@ -95,15 +97,18 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
 
 
 class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Make a MiniGrid environment fit for training: no mission, few actions, `info["is_success"]`.
+    """Prepare a MiniGrid environment for training: no mission, fewer actions, `info["is_success"]`.
 
-    The size of the view is MiniGrid's own argument, `agent_view_size`.
+    MiniGrid's own argument `agent_view_size` sets the size V of the view.
 
     Args:
         env: A MiniGrid environment.
-        encoding: "symbolic" leaves the image as it is, (V, V, 3) bytes: object, colour, state; "one_hot" makes it a
-            vector of V·V·20 zeros and ones.
+        encoding: "symbolic" leaves the image unchanged: (V, V, 3) bytes of object, colour and state. "one_hot" makes it
+            a vector of V·V·20 zeros and ones.
         actions: The names of the actions to keep, in the order of their new numbers; None keeps all seven.
+
+    Raises:
+        ValueError: If the environment is not MiniGrid's, or an argument is not one of the choices.
     """
 
     def __init__(
@@ -150,10 +155,13 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 class MaskVelocity(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Take the velocities out of a classic-control observation, so that they must be inferred from its history.
+    """Drop the velocities of a classic-control observation; the agent must infer them from the positions.
 
     Args:
         env: One of gymnasium's classic-control environments.
+
+    Raises:
+        ValueError: If it is another environment.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -178,4 +186,4 @@ WRAPPERS: dict[str, type[gymnasium.Wrapper[Any, Any, Any, Any]]] = {
     "previous_action_reward": PreviousActionReward,
     "time_limit": TimeLimit,
 }
-"""By name. `time_limit` is gymnasium's (`max_episode_steps`): it truncates, so that a value is bootstrapped there."""
+"""The wrappers by name. `time_limit` is gymnasium's (`max_episode_steps`); it truncates, so PPO bootstraps."""

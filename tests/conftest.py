@@ -10,7 +10,7 @@ import yaml
 from bistable_rl.runs.schema import Experiment, load_experiment
 
 torch.set_num_threads(1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored in what runs in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT in background jobs
 
 SMALL = {
     "name": "small",
@@ -26,7 +26,7 @@ SMALL = {
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Return the path of a config that trains in a second."""
+    """Return the config of the small experiment."""
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(SMALL))
     return path
@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run, which no test may change."""
+    """Return the folder of a finished run, which tests must not change."""
     from bistable_rl.agents.training import train
 
     folder = tmp_path_factory.mktemp("trained")
@@ -44,5 +44,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def experiment(config: Path) -> Experiment:
-    """Return an experiment that trains in a second."""
+    """Return the small experiment."""
     return load_experiment(config)

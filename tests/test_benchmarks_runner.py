@@ -300,7 +300,7 @@ def test_a_test_set_that_cannot_be_made_is_not_found_out_after_the_training(tmp_
         ([], "name a CONFIG to train, or a run"),
         (["x.yaml", "--resume", "run"], "name a CONFIG to train, or a run"),
         (["--resume", "nowhere"], "there is no folder nowhere"),
-        (["--resume", "run", "--seed", "1"], "a run goes on as its config.yaml says; --seed cannot change it"),
+        (["--resume", "run", "--seed", "1"], "a run resumes with its own config.yaml; --seed cannot change it"),
         (["rl/t_maze"], "is no config for `bistable-rl benchmark`"),
     ],
 )

@@ -1,6 +1,8 @@
 """What all environments share: gymnasium's and SB3's checkers, seeding, autoreset, state."""
 
+import inspect
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -285,11 +287,48 @@ def test_a_person_can_see_what_the_player_sees_and_must_remember(
         for k, text in enumerate(env.render()):
             assert (frames[k].dtype, frames[k].shape) == (np.uint8, shape)
             assert frames[k].any()
-            assert text == f"step {env.t[k]}  seen: {env.seen(k)}  to remember: {env.to_remember(k)}"
+            assert text == f"step {env.t[k]}  seen: {env.observation_text(k)}  to remember: {env.memory_text(k)}"
         assert capsys.readouterr().out == "\n".join(env.render()) + "\n", f"step {t}"
         actions = env.action_space.sample()
         for other in (pictures, env, human):
             other.step(actions)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_single_environment_has_the_arguments_of_the_batched_one(env_id: str) -> None:
+    single, batched = ENVIRONMENTS[env_id].single, ENVIRONMENTS[env_id].batched
+    own = [name for name in inspect.signature(batched).parameters if name != "options"]
+    assert list(inspect.signature(single).parameters) == [*own, "render_mode"]
+    assert single.__name__ == batched.__name__.replace("VectorEnv", "Env")
+    assert ENVIRONMENTS[env_id].horizon in own
+    with pytest.raises(TypeError, match="lenght"):
+        single(lenght=3)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_class_describes_its_environment_under_gymnasiums_headings(env_id: str) -> None:
+    described = inspect.getdoc(ENVIRONMENTS[env_id].batched) or ""
+    headings = re.findall("^## (.*)$", described, re.MULTILINE)
+    assert headings == [
+        *("Action Space", "Observation Space", "Rewards", "Starting State", "Episode End", "Arguments"),
+        "Version History",
+    ]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_single_environment_can_be_pickled_in_the_middle_of_an_episode(env_id: str) -> None:
+    env: Any = make_env(env_id, kwargs=SHORT[env_id]).unwrapped
+    assert type(env) is ENVIRONMENTS[env_id].single
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    copy = pickle.loads(pickle.dumps(env))
+    ended = False
+    while not ended:
+        action = env.action_space.sample()
+        step = env.step(action)
+        assert_equal(copy.step(action), step)
+        ended = step[2] or step[3]
+    assert_equal(copy.reset(), env.reset())
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -9,17 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from bistable_rl.envs import make_env
-from bistable_rl.envs.minigrid_memory import (
-    EAST,
-    FORWARD,
-    LEFT,
-    NORTH,
-    RIGHT,
-    SOUTH,
-    WEST,
-    MiniGridMemoryEnv,
-    MiniGridMemoryVectorEnv,
-)
+from bistable_rl.envs.minigrid_memory import FORWARD, LEFT, RIGHT, MiniGridMemoryEnv, MiniGridMemoryVectorEnv
+from bistable_rl.envs.minigrid_world import EAST, NORTH, SOUTH, WEST
 
 WORLDS = {
     "MiniGrid-MemoryS7-v0": (7, False),

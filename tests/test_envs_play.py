@@ -10,7 +10,7 @@ from PIL import Image
 
 from bistable_rl.agents.play import watch
 from bistable_rl.envs import make_env
-from bistable_rl.envs.play import describe, parse_action, play
+from bistable_rl.envs.play import observation_text, parse_action, play
 
 
 def typed(*lines: str) -> Callable[[str], str]:
@@ -83,7 +83,7 @@ def test_minigrids_image_is_drawn() -> None:
     image = np.zeros((3, 3, 3), np.uint8)
     image[..., 0] = [[2, 2, 2], [1, 5, 1], [0, 6, 1]]
     env = make_env("MiniGrid-MemoryS7-v0", kwargs={"agent_view_size": 3}).unwrapped
-    assert describe(env, {"image": image, "direction": 0}) == "# ?\n#kb\n#  "
+    assert observation_text(env, {"image": image, "direction": 0}) == "# ?\n#kb\n#  "
 
 
 def test_actions_are_typed_as_numbers() -> None:
@@ -99,7 +99,7 @@ def test_what_cannot_be_played_by_typing_gets_a_sentence(monkeypatch: pytest.Mon
         action_space = MultiBinary(3)
 
     monkeypatch.setattr("bistable_rl.envs.play.make_env", lambda *args, **kwargs: Switches())
-    with pytest.raises(ValueError, match=r"Switches-v0 can't be played by typing: its actions are MultiBinary\(3\)"):
+    with pytest.raises(ValueError, match=r"Switches-v0 cannot be played by typing: its actions are MultiBinary\(3\)"):
         play("Switches-v0")
 
 

@@ -79,7 +79,7 @@ def test_the_operator_passes_torchs_own_checks(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_the_operator_has_gradients_where_the_reference_is_asked_for(kind: str) -> None:
-    cell = CELLS[kind](3, 16)  # type: ignore[call-arg]
+    cell = CELLS[kind](3, 16)
     x, state = torch.randn(4, 2, 3, requires_grad=True), torch.randn(2, cell.state_size)
     found = []
     for backend in (None, "reference"):

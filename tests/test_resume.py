@@ -132,7 +132,7 @@ def test_a_finished_run_says_so_and_a_larger_total_extends_it(
     run = train(experiment, tmp_path / "short")
     before = outcome(run)
     assert main(["train", "--resume", str(run)]) == 0
-    assert "has finished already; a larger --total_steps makes it go on" in capsys.readouterr().out
+    assert "has finished already; a larger --total_steps continues it" in capsys.readouterr().out
     assert outcome(run) == before
     assert main(["train", "--resume", str(run), "--total_steps", "400"]) == 0
     assert "finished: 400 steps" in capsys.readouterr().out
@@ -384,9 +384,9 @@ def test_what_cannot_go_on_leaves_the_folder_as_it_was(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], "name a CONFIG to train, or a run to go on with"),
-        (["rl/copy_first", "--resume", "RUN"], "name a CONFIG to train, or a run to go on with"),
-        (["--resume", "RUN", "--seed", "1"], "--seed is fixed"),
+        ([], "name a CONFIG to train, or a run to resume with"),
+        (["rl/copy_first", "--resume", "RUN"], "name a CONFIG to train, or a run to resume with"),
+        (["--resume", "RUN", "--seed", "1"], "--seed cannot be changed"),
         (["--resume", "RUN", "--total_steps", "0"], "total_steps must be an integer above 0"),
         (["--resume", "RUN", "--out", "there"], "--out is for a new run"),
         (["--resume", "RUN", "--overwrite"], "--overwrite is for a new run"),

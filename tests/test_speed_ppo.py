@@ -13,7 +13,8 @@ from bistable_rl.cli import main
 from bistable_rl.runs.checkpoint import current_names
 from bistable_rl.speed import ppo as speed_ppo
 from bistable_rl.speed import profile_ppo
-from bistable_rl.speed.ppo import CELLS, ONE_CALL, STOCK, Recall, Setting, make_algorithm, rollout_bytes
+from bistable_rl.speed.ppo import CELLS, ONE_CALL, STOCK, Setting, make_algorithm, rollout_bytes
+from bistable_rl.speed.recall import Recall
 
 SMALL = Setting(4, 32, 2)
 

@@ -1,4 +1,4 @@
-"""The commands of `bistable-rl`, one file each.
+"""The commands of `bistable-rl`, one file each: its arguments, a call and what it prints.
 
-Each imports what it needs when it runs, so that help answers at once.
+A command imports its libraries when it runs, so that help is fast.
 """

@@ -10,10 +10,10 @@ from bistable_rl.runs.folder import ANALYSIS
 
 
 def analyze(argv: Sequence[str]) -> int:
-    """Look into a trained network: gates, attractors, memory."""
+    """Analyse a trained network: gates, attractors, memory."""
     parser = Parser(
         "analyze",
-        "Show what the gates of a trained network do over time, how many attractors it reaches at every kept\n"
+        "Show the gates of a trained network over time, the number of attractors that it reaches at every kept\n"
         "checkpoint, and how long it remembers; for agents and supervised networks.",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="a run folder")
@@ -21,7 +21,7 @@ def analyze(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="DIR", type=path, help="folder (default: RUN_DIR/analysis)")
     args = parser.parse_args(argv)
     if args.episodes < 2:
-        raise UserError("analyze: --episodes must be at least 2, so that there is something to compare.")
+        raise UserError("analyze: --episodes must be at least 2, for a comparison between episodes.")
 
     from bistable_rl.analysis.analyze import analyze
 

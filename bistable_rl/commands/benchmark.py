@@ -18,16 +18,16 @@ def benchmark(argv: Sequence[str]) -> int:
     """Train a network on a supervised benchmark."""
     parser = TrainingParser(
         "benchmark",
-        "Train a network from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
-        "Any key of the config can be overridden: --network.cell gru --task.kwargs.length 50 --seed 1\n"
+        "Train a network from a config file into the run folder OUT/<name>/<cell>-seed<k>, or resume a run.\n"
+        "Every key of the config is an option: --network.cell gru --task.kwargs.length 50 --seed 1\n"
         f"Shipped configs: {', '.join(name for name in shipped_configs() if name.startswith('supervised/'))}",
         Benchmark,
-        resume="go on with the run of this folder",
+        resume="resume the run of this folder",
     )
-    parser.add_argument("--data-dir", metavar="DIR", type=path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="the folder of MNIST (default: BISTABLE_RL_DATA)")
     args, overrides = parser.parse_overrides(argv)
     if args.resume is not None and overrides:
-        raise UserError(f"benchmark: a run goes on as its config.yaml says; {overrides[0]} cannot change it.")
+        raise UserError(f"benchmark: a run resumes with its own config.yaml; {overrides[0]} cannot change it.")
     if args.data_dir is not None:
         os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
     if args.resume is None:

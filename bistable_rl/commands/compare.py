@@ -14,26 +14,26 @@ from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 def compare(argv: Sequence[str]) -> int:
-    """Run a grid of trainings and report how they differ."""
+    """Train a grid of variants and seeds, and report how they compare."""
     parser = Parser(
         "compare",
-        "Train a base experiment with every variant, grid value and seed of a config file, and write a report of\n"
-        "how they differ into OUT/<name>. What is finished is never repeated: after Ctrl-C, a crash, or with more\n"
-        "seeds in the file, the same command goes on.\n"
+        "Train a base experiment with every variant, grid value and seed of a config file, and write a report that\n"
+        "compares them into OUT/<name>. Finished runs are never repeated: after Ctrl-C, a crash, or with more seeds\n"
+        "in the file, the same command continues.\n"
         f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG or of its base, then in the current one')}\n"
         f"Shipped comparisons: {', '.join(name for name in shipped_configs() if name.startswith('compare/'))}",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped comparison")
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
-    parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
-    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="where (default: local)")
+    parser.add_argument("--workers", metavar="N", type=count, help="simultaneous runs (default: one per core)")
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="where to run (default: local)")
     parser.add_argument(
-        "--address", metavar="ADDRESS", help="the Ray cluster's (default: RAY_ADDRESS, or one made here)"
+        "--address", metavar="ADDRESS", help="address of the Ray cluster (default: RAY_ADDRESS, or a new one here)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what there is to do and about how long it takes")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs to do and estimate the time")
     args = parser.parse_args(argv)
     if args.address is not None and args.launcher != "ray":
-        raise UserError("compare: --address names a Ray cluster; give --launcher ray with it.")
+        raise UserError("compare: --address is for a Ray cluster; add --launcher ray.")
     config = find_config(args.config)
 
     from bistable_rl.agents.check_experiment import ExperimentCheck

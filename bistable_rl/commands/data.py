@@ -10,11 +10,11 @@ from bistable_rl.commands.parser import Parser, path
 
 
 def data(argv: Sequence[str]) -> int:
-    """Fetch data sets."""
-    parser = Parser("data", "Fetch MNIST's four files (11 MB), unless they are there, and check them.")
+    """Download data sets."""
+    parser = Parser("data", "Download MNIST's four files (11 MB) if they are missing, and check them.")
     parser.add_argument("what", choices=("mnist",))
     parser.add_argument(
-        "--data-dir", metavar="DIR", type=path, help="where to (default: BISTABLE_RL_DATA, or data/mnist)"
+        "--data-dir", metavar="DIR", type=path, help="target folder (default: BISTABLE_RL_DATA, or data/mnist)"
     )
     args = parser.parse_args(argv)
 
@@ -23,5 +23,5 @@ def data(argv: Sequence[str]) -> int:
 
     folder = find_mnist(args.data_dir or Path(os.environ.get(FOLDER) or "data/mnist"))
     fetch_mnist(folder)
-    print(f"MNIST is in {folder}; use it by --data-dir {folder} or {FOLDER}={folder}")
+    print(f"MNIST is in {folder}; use it with --data-dir {folder} or {FOLDER}={folder}")
     return 0

@@ -12,12 +12,12 @@ def figures(argv: Sequence[str]) -> int:
     """Draw the figures that explain a bistable cell."""
     parser = Parser(
         "figures",
-        "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 from our own cells, and Fig. 3 from the runs that\n"
-        "`bistable-rl reproduce fig3` or `table1` has finished.",
+        "Draw Figs. 1B, 2A, 2B and 2C of Vecoven et al. 2021 with the cells of this package, and Fig. 3 from the\n"
+        "finished runs of `bistable-rl reproduce fig3` or `table1`.",
     )
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("figures"), help="folder (default: figures)")
     parser.add_argument(
-        "--runs", metavar="DIR", type=path, default=Path("runs"), help="where those runs are (default: runs)"
+        "--runs", metavar="DIR", type=path, default=Path("runs"), help="folder of those runs (default: runs)"
     )
     args = parser.parse_args(argv)
 

@@ -11,7 +11,7 @@ from bistable_rl.runs.config import shipped_configs
 
 def list_names(argv: Sequence[str]) -> int:
     """List cells, environments, tasks or shipped configs."""
-    parser = Parser("list", "List what can be named in a config.")
+    parser = Parser("list", "List the names that a config can use.")
     parser.add_argument("what", choices=("cells", "envs", "tasks", "configs"))
     what = parser.parse_args(argv).what
     rows: list[tuple[str, str]]
@@ -23,7 +23,7 @@ def list_names(argv: Sequence[str]) -> int:
         from bistable_rl.envs import ENVIRONMENTS
 
         rows = [(name, _first_line(entry.batched)) for name, entry in ENVIRONMENTS.items()]
-        rows.append(("any other id", "that gymnasium knows: MiniGrid-MemoryS7-v0, CartPole-v1, package:Name-v0, ..."))
+        rows.append(("any other id", "known to gymnasium: MiniGrid-MemoryS7-v0, CartPole-v1, package:Name-v0, ..."))
     elif what == "tasks":
         from bistable_rl.benchmarks import TASKS
 

@@ -13,18 +13,18 @@ def play(argv: Sequence[str]) -> int:
     """Play an environment in the terminal, or watch a trained agent play."""
     parser = Parser(
         "play",
-        "Play an environment in the terminal, seeing what an agent sees; or watch the agent of a run.\n"
-        "The environment can be changed: --env.kwargs.length 10\n"
+        "Play an environment in the terminal with the observations of an agent, or watch the agent of a run.\n"
+        "Options change the environment: --env.kwargs.length 10\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
-    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, the run's own is used")
+    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, that of the run")
     parser.add_argument("--run", metavar="RUN_DIR", type=path, help="watch the agent of this run instead of playing")
-    parser.add_argument("--episodes", metavar="N", type=count, default=1, help="episodes (default: 1)")
-    parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: any)")
-    parser.add_argument("--save", metavar="FILE", type=path, help="write what is seen as a GIF")
+    parser.add_argument("--episodes", metavar="N", type=count, default=1, help="number of episodes (default: 1)")
+    parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: random)")
+    parser.add_argument("--save", metavar="FILE", type=path, help="write the pictures to this GIF")
     args, overrides = parser.parse_env(argv)
     if (args.id is None) == (args.run is None):
-        raise UserError("play: name an ENV_ID to play, or a run to watch with --run RUN_DIR, one of the two.")
+        raise UserError("play: give either an ENV_ID to play, or a run to watch with --run RUN_DIR.")
     check_parent(args.save)
     check_suffix("play: --save", args.save, ".gif")
     try:

@@ -13,12 +13,12 @@ from bistable_rl.errors import UserError
 
 
 def reproduce(argv: Sequence[str]) -> int:
-    """Make a published table again, ours beside it."""
+    """Reproduce a published table, with our results next to it."""
     parser = Parser(
         "reproduce",
-        "Train the grid behind a published table and write ours beside the published figures into OUT/TABLE-PRESET.\n"
-        "What is finished is never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.\n"
-        "The table shows all that is finished, whichever command asked for it, and what has not been run.",
+        "Train the grid of a published table, and write our results next to the published ones into OUT/TABLE-PRESET.\n"
+        "Finished runs are never repeated: after Ctrl-C, a crash, or with more seeds, the same command continues.\n"
+        "The table shows all finished runs, whichever command started them, and the runs that are missing.",
     )
     names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
     parser.add_argument("table", choices=names)
@@ -26,23 +26,23 @@ def reproduce(argv: Sequence[str]) -> int:
         "--preset",
         choices=("quick", "paper"),
         default="quick",
-        help="small sizes, or the paper's; johns has the paper's only (default: quick)",
+        help="small sizes, or those of the paper; johns has only the latter (default: quick)",
     )
     parser.add_argument(
         "--protocol",
         choices=("paper", "authors_code"),
         default="paper",
-        help="data and order as in the paper's text, or as in its authors' code, which goes to OUT/TABLE-PRESET-"
-        "authors_code: samples in one order, other flags in table2, rows permuted and grey lines in table4 and table5, "
+        help="data and order of the paper's text, or of its authors' code. The latter is written to OUT/TABLE-PRESET-"
+        "authors_code: samples in one order, other flags in table2, permuted rows and grey lines in table4 and table5, "
         "one N in table5; with --preset paper also its 100 epochs and sizes (default: paper)",
     )
     parser.add_argument("--settings", metavar="SETTING,...", help="rows of the table, such as T=5,T=50 (default: all)")
-    parser.add_argument("--cells", metavar="CELL,...", help="cells (default: the preset's)")
+    parser.add_argument("--cells", metavar="CELL,...", help="cells (default: those of the preset)")
     parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
-    parser.add_argument("--workers", metavar="N", type=count, help="runs at once (default: one a core)")
+    parser.add_argument("--workers", metavar="N", type=count, help="simultaneous runs (default: one per core)")
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
-    parser.add_argument("--estimate", action="store_true", help="say how long it will take here, from short trials")
-    parser.add_argument("--data-dir", metavar="DIR", type=path, help="MNIST's folder (default: BISTABLE_RL_DATA)")
+    parser.add_argument("--estimate", action="store_true", help="estimate the time here from short trials")
+    parser.add_argument("--data-dir", metavar="DIR", type=path, help="the folder of MNIST (default: BISTABLE_RL_DATA)")
     args = parser.parse_args(argv)
     try:
         seeds = [seed(text) for text in args.seeds.split(",")]

@@ -13,19 +13,21 @@ from bistable_rl.runs.files import named, write_json
 
 
 def speed(argv: Sequence[str]) -> int:
-    """Measure how fast the cells, the benchmarks, the environments or recurrent PPO are here."""
+    """Measure the speed of the cells, the benchmarks, the environments or recurrent PPO."""
     parser = Parser(
         "speed",
-        "Measure on this machine, interleaved, medians: the cells beside torch.nn.GRU and torch.nn.LSTM,\n"
-        "the supervised benchmarks beside the same network on torch.nn.GRU, the environments beside SB3's way of\n"
-        "stepping them, or recurrent PPO beside sb3-contrib's.",
+        "Measure here, as medians of interleaved timings: the cells against torch.nn.GRU and torch.nn.LSTM,\n"
+        "the supervised benchmarks against the same network on torch.nn.GRU, the environments against SB3's\n"
+        "DummyVecEnv, or recurrent PPO against sb3-contrib's.",
     )
     parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
-    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells: sizes (default: the README's)")
-    parser.add_argument("--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs: which (default: all of ours)")
-    parser.add_argument("--profile", action="store_true", help="for ppo: where the time goes, instead of how fast")
-    parser.add_argument("--json", metavar="FILE", type=path, help="write the measurements to this file too")
+    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells (default: those of the README)")
+    parser.add_argument(
+        "--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs (default: all of this package)"
+    )
+    parser.add_argument("--profile", action="store_true", help="for ppo: the shares of its parts in the time")
+    parser.add_argument("--json", metavar="FILE", type=path, help="also write the measurements to this file")
     args = parser.parse_args(argv)
     check_parent(args.json)
     measured: Sequence[Any]

@@ -1,4 +1,4 @@
-"""The standard streams: they take every character, and a stream that is gone ends no command in a traceback."""
+"""The standard streams: they accept every character, and a closed stream does not end a command in a traceback."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import sys
 from typing import TextIO
 
 SPELLED = {"±": "+/-", "≠": "!=", "²": "^2", "×": "x", "λ": "lambda", "θ": "theta"}
-"""What the commands print beyond ASCII, for an encoding that lacks it; any other character is printed as its code."""
+"""ASCII for the characters that an encoding may lack; any other such character is printed as its code."""
 
 
 def prepare() -> None:
-    """Let the streams take every character, and put nothing in the place of those that are closed.
+    """Let the streams accept every character, and replace closed ones by the null device.
 
-    A stream that was closed (`>&-`) is None, and the next file to be opened would get its number: what a library
-    writes to the standard error would end in metrics.csv.
+    A stream that was closed (`>&-`) is None, and the next opened file would get its number: a library's messages to the
+    standard error would end in metrics.csv.
     """
     codecs.register_error("spelled", _spell)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="spelled")
 
 
 def say(text: object) -> None:
-    """Print a line on the standard error, unless nobody takes it; what is no printable character, as its code."""
+    """Print a line on the standard error if it can be written; unprintable characters are printed as their codes."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
     with contextlib.suppress(OSError):
         print(f"bistable-rl: {line}", file=sys.stderr, flush=True)
 
 
 def settle(stream: TextIO) -> OSError | None:
-    """Flush a stream before Python does so at its end; if it fails, drop what is left and return the error."""
+    """Flush a stream; if that fails, drop the rest, so that the flush at exit succeeds, and return the error."""
     try:
         stream.flush()
     except OSError as error:
@@ -48,10 +48,10 @@ def settle(stream: TextIO) -> OSError | None:
 
 
 def has_no_reader(stream: TextIO) -> bool:
-    """Whether a stream is a pipe whose reader has gone away, as after `| head -1`."""
+    """Return whether a stream is a pipe whose reader has gone away, as after `| head -1`."""
     try:
         poller = select.poll()
-        poller.register(stream.fileno(), 0)  # what is wrong with it is reported always
+        poller.register(stream.fileno(), 0)  # errors are always reported
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
     except OSError:
         return False

@@ -11,12 +11,12 @@ from bistable_rl.errors import UserError, one_sentence
 
 def tensorboard(argv: Sequence[str]) -> int:
     """Show the curves of runs in a browser."""
-    parser = Parser("tensorboard", "Serve TensorBoard for a folder of runs, until Ctrl-C.")
-    parser.add_argument("folder", metavar="DIR", type=path, help="a run folder, or a folder with some below it")
-    parser.add_argument("--port", metavar="N", type=port, default=6006, help="where to (default: 6006)")
+    parser = Parser("tensorboard", "Serve TensorBoard for a folder of runs until Ctrl-C.")
+    parser.add_argument("folder", metavar="DIR", type=path, help="a run folder, or a folder that contains some")
+    parser.add_argument("--port", metavar="N", type=port, default=6006, help="the port (default: 6006)")
     args = parser.parse_args(argv)
     if not args.folder.is_dir():
-        raise UserError(f"there is no folder {args.folder}; give one with runs, such as runs/t_maze.")
+        raise UserError(f"there is no folder {args.folder}; give a folder with runs, such as runs/t_maze.")
     if not any(args.folder.rglob("*tfevents*")):
         raise UserError(f"{args.folder} holds nothing for TensorBoard yet: no run below it has begun.")
 

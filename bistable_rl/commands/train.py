@@ -18,12 +18,12 @@ def train(argv: Sequence[str]) -> int:
     """Train an agent from a config file."""
     parser = TrainingParser(
         "train",
-        "Train an agent from a config file into a run folder, OUT/<name>/<cell>-seed<k>, or go on with a run.\n"
-        "Any key of the config can be overridden: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
+        "Train an agent from a config file into the run folder OUT/<name>/<cell>-seed<k>, or resume a run.\n"
+        "Every key of the config is an option: --policy.cell gru --env.kwargs.length 100 --seed 1\n"
         f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG, then in the current one')}\n"
         f"Shipped configs: {', '.join(name for name in shipped_configs() if name.startswith('rl/'))}",
         Experiment,
-        resume="go on with the run of this folder, to --total_steps if given",
+        resume="resume the run of this folder, up to --total_steps if given",
     )
     args, overrides = parser.parse_overrides(argv)
     if args.resume is None:
@@ -37,14 +37,16 @@ def train(argv: Sequence[str]) -> int:
     else:
         for key in keys(overrides):
             if key != "--total_steps":
-                raise UserError(f"train: a run goes on as its config.yaml says, but for --total_steps; {key} is fixed.")
+                raise UserError(
+                    f"train: a run resumes with its own config.yaml; {key} cannot be changed, only --total_steps."
+                )
         run = Run.open(args.resume)
         total_steps = run.experiment(overrides).total_steps
 
         from bistable_rl.agents.training import resume
 
         if run.finished(total_steps):
-            print(f"{run} has finished already; a larger --total_steps makes it go on.")
+            print(f"{run} has finished already; a larger --total_steps continues it.")
         resume(run, total_steps=total_steps)
     result = say_result(run, "steps", print_summary)
     print(f"watch:    tensorboard --logdir {run.folder.parent}\nevaluate: bistable-rl evaluate {run}")

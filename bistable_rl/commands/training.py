@@ -1,4 +1,4 @@
-"""What `bistable-rl train` and `bistable-rl benchmark` share: how they are called, and what they say at the end."""
+"""The arguments and the final message that `bistable-rl train` and `bistable-rl benchmark` share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 class TrainingParser(Parser):
-    """The parser of a command that trains a config, each of whose keys is an option too, or goes on with a run."""
+    """The parser of a command that trains a config, whose keys are options too, or resumes a run."""
 
     def __init__(self, command: str, description: str, kind: type[Experiment | Benchmark], *, resume: str) -> None:
         super().__init__(command, description)
@@ -26,36 +26,36 @@ class TrainingParser(Parser):
         self.add_argument("config", metavar="CONFIG", nargs="?", help="a YAML file, or the name of a shipped config")
         self.add_argument("--out", metavar="DIR", type=path, help="output folder (default: runs)")
         self.add_argument(
-            "--overwrite", action="store_true", help="replace the run that is there, instead of numbering"
+            "--overwrite", action="store_true", help="replace an existing run instead of numbering the new one"
         )
         self.add_argument("--resume", metavar="RUN_DIR", type=path, help=resume)
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as `Parser` does a config, or else a run to go on with; help shows the keys of the config too."""
+        """Parse as `Parser` does and require a config or a run to resume; the help lists the keys of the config."""
         if any(token in ("-h", "--help") for token in argv):
             self.print_help()
-            print("\nkeys of the config, each an option too:\n")
+            print("\nkeys of the config, which are options too:\n")
             print(help_of(self.kind))
             self.exit()
         args, overrides = super().parse_overrides(argv)
         if (args.config is None) == (args.resume is None):
-            raise UserError(f"{self.command}: name a CONFIG to train, or a run to go on with by --resume RUN_DIR.")
+            raise UserError(f"{self.command}: name a CONFIG to train, or a run to resume with --resume RUN_DIR.")
         if args.resume is not None and (args.out is not None or args.overwrite):
             option = "--overwrite" if args.overwrite else "--out"
-            raise UserError(f"{self.command}: {option} is for a new run; --resume goes on in {args.resume}.")
+            raise UserError(f"{self.command}: {option} is for a new run; --resume continues in {args.resume}.")
         args.out = args.out or Path("runs")
         return args, overrides
 
 
 def say_result(run: Run, unit: str, show: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Print how a training ended, after so many of a unit; return its result.
+    """Print how a training ended, with its steps in the given unit; return its result.
 
     Raises:
-        UserError: result.json is missing or broken.
+        UserError: If result.json is missing or broken.
     """
     result = run.result
     if result is None:
-        raise UserError(f"{run} holds no {RESULT}; --resume goes on with it.")
+        raise UserError(f"{run} holds no {RESULT}; --resume continues the run.")
     print(f"{result['status']}: {result['steps']:,} {unit} in {result['seconds']:,.0f} s, in {run}")
     try:
         if result["evaluation"]:
@@ -63,13 +63,13 @@ def say_result(run: Run, unit: str, show: Callable[[dict[str, Any]], object]) ->
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"{run.folder / RESULT} is broken: its evaluation cannot be shown ({type(error).__name__}: {error}); "
-            "delete it, and --resume makes it anew."
+            "delete it, and --resume writes it again."
         ) from None
     return result
 
 
 def exit_code(result: Mapping[str, Any]) -> int:
-    """Return the exit code of a training: 0 when it has finished, 128 and the signal's number when one stopped it."""
+    """Return the exit code of a training: 0 if it finished, 128 + the number of the signal if one stopped it."""
     if result["status"] != "interrupted":
         return 0
     return stopping.exit_code(getattr(signal, str(result.get("signal")), None))

@@ -1,1 +1,1 @@
-"""Speed measurements: cells, benchmarks, environments and PPO, each against the peer a user would otherwise take."""
+"""Measurements of speed: cells, benchmarks, environments and PPO, each against the alternative that a user has."""

@@ -1,15 +1,12 @@
-"""How long an epoch of the papers' benchmarks takes with each cell, beside the same network on torch.nn.GRU."""
+"""The seconds of an epoch of the papers' benchmarks: our cells against the same network on torch.nn.GRU."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from bistable_rl.benchmarks import make_task
@@ -17,24 +14,26 @@ from bistable_rl.benchmarks.network import Network
 from bistable_rl.benchmarks.tasks.task import DrawnTask, Task, loss_of
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.runs.schema import NetworkConfig, TaskConfig, TrainingConfig
+from bistable_rl.speed.table import print_table
+from bistable_rl.speed.timing import median_seconds
 
 TASKS = (TaskConfig("copy_first", {"length": 300}), TaskConfig("denoising", {"length": 400}))
 CELLS = ("brc", "nbrc", "gru", "lstm")
 THEIRS = "nn.GRU"
 FLUSHED = "nn.GRU, denormals flushed"
 """Gradients that vanish over the steps become denormal numbers, which slow a processor tenfold unless it takes them
-for 0: torch leaves that to `torch.set_flush_denormal`, our kernels do it while they run."""
+for 0. torch leaves that to `torch.set_flush_denormal`; our kernels do it while they run."""
 
 
 @dataclass(frozen=True)
 class EpochSpeed:
-    """What an epoch of a task takes, from the median update of interleaved ones.
+    """The duration of an epoch of a task, from the median update.
 
     Attributes:
         task: The task.
-        steps: T, steps of a sequence.
+        steps: T, the number of steps in a sequence.
         layer: A cell's name, "nn.GRU", or "nn.GRU, denormals flushed".
-        seconds: Seconds of an epoch at the paper's sizes: two layers of 128, batches of 100, 40,000 samples.
+        seconds: The seconds of an epoch at the paper's sizes: two layers of 128, batches of 100, 40,000 samples.
     """
 
     task: str
@@ -47,8 +46,8 @@ class TorchNetwork(nn.Module):
     """The network of the benchmarks on torch's own GRU.
 
     Args:
-        config: Sizes.
-        task: Says how wide input and answer are, and how many steps are answered.
+        config: The sizes of the network.
+        task: The task, which sets the sizes of input and answer and the number of answered steps.
     """
 
     def __init__(self, config: NetworkConfig, task: Task) -> None:
@@ -64,15 +63,15 @@ class TorchNetwork(nn.Module):
 
 
 def measure(config: TaskConfig, *, cells: Sequence[str] = CELLS, rounds: int = 5) -> list[EpochSpeed]:
-    """Time an update of each network in turn, so that a busy moment hits all alike.
+    """Time an update of each network, in processor time.
 
     Args:
         config: A task whose samples are drawn.
-        cells: Names of cells.
-        rounds: How often each is timed.
+        cells: The names of the cells.
+        rounds: How often each network is timed.
 
     Returns:
-        One `EpochSpeed` a cell, then torch.nn.GRU's as it is and with denormals flushed.
+        One `EpochSpeed` per cell, then torch.nn.GRU's without and with denormals flushed.
     """
     task = make_task(config)
     assert isinstance(task, DrawnTask)
@@ -82,41 +81,33 @@ def measure(config: TaskConfig, *, cells: Sequence[str] = CELLS, rounds: int = 5
     networks: dict[str, nn.Module] = {cell: Network(NetworkConfig(cell=cell), task) for cell in cells}
     networks[THEIRS] = networks[FLUSHED] = TorchNetwork(NetworkConfig(), task)
     updates = {name: _update(network, training, x, target) for name, network in networks.items()}
-    times: dict[str, list[float]] = {name: [] for name in updates}
-    for measured in [False] + [True] * rounds:  # the first round allocates
-        for name, update in updates.items():
-            torch.set_flush_denormal(name == FLUSHED)
-            start = time.perf_counter()
-            update()
-            if measured:
-                times[name].append(time.perf_counter() - start)
-    torch.set_flush_denormal(False)
-    an_epoch = task.train_size / training.batch_size
-    return [EpochSpeed(config.name, len(x), name, an_epoch * statistics.median(t)) for name, t in times.items()]
+    seconds = median_seconds(updates, rounds=rounds, contexts={FLUSHED: _denormals_flushed})
+    updates_per_epoch = task.train_size / training.batch_size
+    return [EpochSpeed(config.name, len(x), name, updates_per_epoch * each) for name, each in seconds.items()]
 
 
 def speed_benchmarks(rounds: int = 5) -> list[EpochSpeed]:
-    """Time the benchmarks and print how many times faster than torch.nn.GRU's network ours are.
+    """Time the benchmarks and print how many times faster our networks are than those on torch.nn.GRU.
 
-    On one thread, like a training of `reproduce`, and because `torch.set_flush_denormal` reaches no other.
+    They run on one thread, like a training of `reproduce`, and because `torch.set_flush_denormal` reaches no other.
     """
     torch.set_num_threads(1)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=100)
-    table = Table(
-        "task", "T", "layer", "seconds an epoch", "nn.GRU / it", "flushed / it",
-        title=f"2 x 128, batch 100, 40,000 samples, 1 CPU thread, torch {torch.__version__}",
-    )  # fmt: skip
     found: list[EpochSpeed] = []
+    rows: list[list[str]] = []
     for i, config in enumerate(TASKS, 1):
         say_measuring(config.name, i, len(TASKS))
         measured = measure(config, rounds=rounds)
         found += measured
         for one in measured:
             ratios = [f"{theirs.seconds / one.seconds:.1f}" for theirs in measured[-2:]]
-            table.add_row(one.task, str(one.steps), one.layer, f"{one.seconds:.1f}", *ratios)
-    console.print(table)
+            rows.append([one.task, str(one.steps), one.layer, f"{one.seconds:.1f}", *ratios])
+        rows.append([])
+    print_table(
+        f"2 x 128, batch 100, 40,000 samples, 1 CPU thread, torch {torch.__version__}",
+        ["task", "T", "layer"],
+        ["seconds an epoch", "nn.GRU / it", "flushed / it"],
+        rows,
+    )
     return found
 
 
@@ -129,3 +120,12 @@ def _update(network: nn.Module, training: TrainingConfig, x: Tensor, target: Ten
         optimizer.step()
 
     return update
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

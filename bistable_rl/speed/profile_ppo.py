@@ -1,18 +1,17 @@
-"""Where the time of recurrent PPO goes: its parts are watched from outside, so that the algorithm holds no clock."""
+"""The shares of the parts of recurrent PPO in its time. Its methods are wrapped here, so the algorithm has no clock."""
+
+from __future__ import annotations
 
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
-from unittest import mock
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from bistable_rl.agents import stored_states
 from bistable_rl.agents.buffer import RolloutBuffer
@@ -22,9 +21,10 @@ from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.sequences import Sequences
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.runs.progress import say_measuring
-from bistable_rl.speed.ppo import N_STEPS, SETTINGS, Setting, make_algorithm
+from bistable_rl.speed.ppo import SETTINGS, Setting, iteration, make_algorithm
+from bistable_rl.speed.table import print_table
 
-# The phases of an iteration, and the parts within; the time of a part is its own, without that of parts it calls.
+# The time of a part does not include the parts that it calls.
 PHASES = ("acting", "advantages", "learning")
 PARTS: tuple[tuple[Any, str, str], ...] = (
     (RecurrentPPO, "collect_rollouts", "acting"),
@@ -47,14 +47,14 @@ REST = "bookkeeping"
 
 @dataclass(frozen=True)
 class Share:
-    """What a part of the algorithm takes of the whole.
+    """The share of a part of the algorithm in the time of an iteration.
 
     Attributes:
         cell: The cell.
         setting: The setting.
         phase: One of `PHASES`.
-        part: What is done.
-        share: Of the time of an iteration, in [0, 1].
+        part: A part of `PARTS`, or `REST`.
+        share: The share, in [0, 1].
     """
 
     cell: str
@@ -64,15 +64,28 @@ class Share:
     share: float
 
 
-class _Watch:
-    """Counts the seconds of whatever part was entered last and not left yet."""
+class _Stopwatch:
+    """Counts the seconds of the part that was entered last."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._entered: list[str] = []
         self._since = 0.0
 
-    def watched(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+    @contextmanager
+    def wrapping(self, owner: type, name: str, part: str) -> Iterator[None]:
+        """Count the calls of a method as a part, inside the `with` block."""
+        function, own = getattr(owner, name), owner.__dict__.get(name)
+        setattr(owner, name, self._wrapped(function, part))
+        try:
+            yield
+        finally:
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+
+    def _wrapped(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             self._count()
@@ -95,48 +108,40 @@ class _Watch:
 
 
 def profile(cell: str, setting: Setting, *, iterations: int = 5) -> list[Share]:
-    """Measure what each part takes of training, the largest first within each phase.
+    """Measure the share of each part in training, the largest first within each phase.
 
     Args:
         cell: The cell.
         setting: The setting.
-        iterations: Rollouts with their updates that are timed, after one that is not.
+        iterations: The timed rollouts with their updates, after one that is not timed.
     """
-    algorithm = make_algorithm(cell, setting)
-    steps = N_STEPS * setting.num_envs
-    algorithm.learn(steps)
-    watch = _Watch()
-    with ExitStack() as patches:
+    iterate = iteration(make_algorithm(cell, setting), setting)
+    iterate()
+    stopwatch = _Stopwatch()
+    with ExitStack() as wrappings:
         for owner, name, part in PARTS:
-            patches.enter_context(mock.patch.object(owner, name, watch.watched(getattr(owner, name), part)))
-        algorithm.learn(steps * iterations, reset_num_timesteps=False)
-    total = sum(watch.seconds.values())
-    shares = [Share(cell, setting, *key, seconds / total) for key, seconds in watch.seconds.items()]
+            wrappings.enter_context(stopwatch.wrapping(owner, name, part))
+        for _ in range(iterations):
+            iterate()
+    total = sum(stopwatch.seconds.values())
+    shares = [Share(cell, setting, *key, seconds / total) for key, seconds in stopwatch.seconds.items()]
     return sorted(shares, key=lambda share: (PHASES.index(share.phase), -share.share))
 
 
 def profile_ppo(*, cells: Sequence[str] = ("nbrc",), settings: Sequence[Setting] = SETTINGS) -> list[Share]:
-    """Measure what each part takes of training and print a table, a column a setting.
+    """Measure the share of each part in training and print a table with a column per setting.
 
     Args:
         cells: The cells.
         settings: The settings.
     """
-    columns = {}
+    columns: dict[str, list[Share]] = {}
     for i, (cell, setting) in enumerate(itertools.product(cells, settings), 1):
         say_measuring(f"{cell}, {setting.num_envs} copies", i, len(cells) * len(settings))
-        columns[cell, setting] = profile(cell, setting)
-    table = Table(title="% of the time of training, by copies, batch, epochs", box=None, padding=(0, 1, 0, 0))
-    for column in ("phase", "part"):
-        table.add_column(column, no_wrap=True)
-    for cell, setting in columns:
-        table.add_column(f"{cell} {setting.num_envs}, {setting.batch_size}, {setting.n_epochs}", justify="right")
-    first = next(iter(columns.values()))
-    for phase, part in [(share.phase, share.part) for share in first]:
-        cells_of_row = [
-            f"{100 * sum(s.share for s in shares if (s.phase, s.part) == (phase, part)):.1f}"
-            for shares in columns.values()
-        ]
-        table.add_row(phase, part, *cells_of_row)
-    Console().print(table)
-    return [share for shares in columns.values() for share in shares]
+        columns[f"{cell} {setting}"] = profile(cell, setting)
+    rows = []
+    for phase, part in [(share.phase, share.part) for share in next(iter(columns.values()))]:
+        shares = [sum(s.share for s in column if (s.phase, s.part) == (phase, part)) for column in columns.values()]
+        rows.append([phase, part, *(f"{100 * share:.1f}" for share in shares)])
+    print_table("% of the time of training, by copies, batch, epochs", ["phase", "part"], list(columns), rows)
+    return [share for column in columns.values() for share in column]
