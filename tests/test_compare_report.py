@@ -90,7 +90,12 @@ def test_the_tables_hold_the_known_answers(made: Path) -> None:
 def test_the_summary_is_for_programs(made: Path) -> None:
     with (made / "summary.csv").open() as file:
         first, second, _ = csv.DictReader(file)
-    assert (first["variant"], first["cell"], first["interquartile_mean"], first["reached"]) == ("nbrc", "nbrc", "0.9", "4")
+    assert (first["variant"], first["cell"], first["interquartile_mean"], first["reached"]) == (
+        "nbrc",
+        "nbrc",
+        "0.9",
+        "4",
+    )
     assert (first["steps_to_threshold"], first["seconds_to_threshold"]) == ("900", "18")
     assert (second["reached"], second["steps_to_threshold"]) == ("0", "")
 

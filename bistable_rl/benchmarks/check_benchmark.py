@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.runner import make_network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
+from bistable_rl.benchmarks.tasks import make_task
+from bistable_rl.benchmarks.tasks.task import SyntheticTask, Task
 from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Benchmark
 
@@ -38,10 +38,10 @@ class BenchmarkCheck:
         if key not in self._seen:
             task = make_task(benchmark.task)
             feed = Feed(benchmark, task, cpu)
-            if not isinstance(task, DrawnTask):
+            if not isinstance(task, SyntheticTask):
                 feed.test_set()  # a missing or broken file
             self._seen[key] = task
         task = self._seen[key]
         make_network(benchmark, task, device)
-        judged = {"loss", "accuracy", "f1"} if task.classes else {"mse"}
+        judged = {"loss", "accuracy", "f1"} if task.classification else {"mse"}
         return {"train_loss"} | (judged if benchmark.training.validation_size else set())

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_sequence, unpack_sequence
 
 from bistable_rl import kernels
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.batches import Feed
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
+from bistable_rl.benchmarks.tasks import make_task
+from bistable_rl.benchmarks.tasks.task import SyntheticTask, Task
 from bistable_rl.benchmarks.trainer import Trainer
 from bistable_rl.cells import get_cell
 from bistable_rl.dynamics.warmup import warm_up_run
@@ -82,7 +82,7 @@ def _prepare(benchmark: Benchmark) -> tuple[Feed, Network]:
     warn_of_missing_kernels(benchmark.cell, device.type, benchmark.network.hidden_size)
     count, config = sum(p.numel() for p in network.parameters()), benchmark.network
     check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, device)
-    batch = min(benchmark.training.batch_size, task.train_size) if isinstance(task, DrawnTask) else 1
+    batch = min(benchmark.training.batch_size, task.train_size) if isinstance(task, SyntheticTask) else 1
     check_memory(
         f"a batch of {batch} sequences of {task.steps:,} steps (task.kwargs) in {config.num_layers} x "
         f"{config.hidden_size} units",

@@ -225,9 +225,7 @@ def write(folder: Path, rows: Iterable[Row]) -> None:
         for row in rows
     ]
     points = [
-        {"label": row.label, "seed": row.seed, "hash": row.hash}
-        | dict(point)
-        | {"steps": f"{point['steps']:.10g}"}
+        {"label": row.label, "seed": row.seed, "hash": row.hash} | dict(point) | {"steps": f"{point['steps']:.10g}"}
         for row in rows
         for point in row.curve
     ]

@@ -149,9 +149,7 @@ def _threshold_table(found: Sequence[Panel], unit: str) -> Table:
         reached = f"{np.isfinite(steps).sum()} of {len(steps)}"
         each = ", ".join(map(_number_or_never, steps))
         rows.append([*first, reached, _number_or_never(np.median(steps)), _number_or_never(np.median(seconds)), each])
-    return Table(
-        [*_first(found), "seeds that reached it", f"{unit}, median", "seconds, median", f"{unit}, each"], rows
-    )
+    return Table([*_first(found), "seeds that reached it", f"{unit}, median", "seconds, median", f"{unit}, each"], rows)
 
 
 def _number_or_never(value: float) -> str:
