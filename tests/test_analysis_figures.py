@@ -165,7 +165,7 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 0
     assert (tmp_path / "out" / "fig3-quick.png").stat().st_size > 1000
     assert not (tmp_path / "out" / "fig3-paper.png").exists()
-    assert "Where they end, in the mean over seeds: T=300: brc 0.250, gru 1.050." in capsys.readouterr().out
+    assert "Final errors, mean over seeds: T=300: brc 0.250, gru 1.050." in capsys.readouterr().out
     page = (tmp_path / "out" / "figures.md").read_text()
     assert "(fig3-quick.png)" in page
     assert "makes them" not in page
