@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("envs", "agents", "configs")
-NO_PACKAGES = {"results", "templates", "__pycache__"}
+NO_PACKAGES = {"results", "cpp", "templates", "__pycache__"}
 
 
 @pytest.fixture(scope="module")

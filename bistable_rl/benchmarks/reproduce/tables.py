@@ -14,7 +14,7 @@ from bistable_rl.benchmarks.reproduce.grids import Grid
 from bistable_rl.benchmarks.reproduce.published import PUBLISHED
 from bistable_rl.benchmarks.tasks.task import DataProtocol
 from bistable_rl.compare import document
-from bistable_rl.compare.document import Paragraph, Table
+from bistable_rl.compare.document import Block, Paragraph, Table
 from bistable_rl.compare.ledger import RUNS, Row
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import write_text
@@ -140,7 +140,7 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
         published = _with_spread(entry.published, entry.published_std) if entry.published is not None else ""
         note = MARK if entry.differs else "another size" if published and not entry.comparable else ""
         table.append([entry.setting, entry.cell, entry.metric, ours, published, note])
-    blocks = [
+    blocks: list[Block] = [
         Table(["setting", "cell", "metric", "ours", "published", ""], table),
         Paragraph(f"{MARK}: the means differ by more than both standard deviations together."),
         Paragraph(f"Data and order of samples as in {SOURCES[protocol]} (protocol {protocol})."),
