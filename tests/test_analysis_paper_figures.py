@@ -11,7 +11,7 @@ import pytest
 
 from bistable_rl.analysis.paper_figures import ABOVE, BELOW, FIGURES, fig_3, pulses, response
 from bistable_rl.benchmarks.reproduce import grids
-from bistable_rl.benchmarks.reproduce.grids import TABLES
+from bistable_rl.benchmarks.reproduce.grids import GRIDS
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import FACTS, Row
@@ -132,7 +132,7 @@ def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest
 def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = grids.jobs(TABLES["quick"]["table1"], tmp_path, ("brc", "gru"), (0, 5))
+    jobs = grids.make_jobs(GRIDS["quick"]["table1"], tmp_path, ("brc", "gru"), (0, 5))
     ends = {"brc": 0.2, "gru": 1.0}
     rows = [
         Row(
@@ -165,7 +165,7 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 0
     assert (tmp_path / "out" / "fig3-quick.png").stat().st_size > 1000
     assert not (tmp_path / "out" / "fig3-paper.png").exists()
-    assert "Where they end, in the mean over seeds: T=300: brc 0.250, gru 1.050." in capsys.readouterr().out
+    assert "Final errors, mean over seeds: T=300: brc 0.250, gru 1.050." in capsys.readouterr().out
     page = (tmp_path / "out" / "figures.md").read_text()
     assert "(fig3-quick.png)" in page
     assert "makes them" not in page
@@ -176,7 +176,7 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
 def test_a_run_without_its_curve_is_one_sentence(
     curve: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = grids.jobs(TABLES["quick"]["table1"], tmp_path, ("gru",), (0,))[0]
+    job = grids.make_jobs(GRIDS["quick"]["table1"], tmp_path, ("gru",), (0,))[0]
     row = Row(job.label, 0, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 1.0}, curve)
     finish(tmp_path / "runs" / "table1-quick", [row])
     assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 2

@@ -20,7 +20,7 @@ from new_run import new_run
 
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.runner import load_network, resume, start
-from bistable_rl.benchmarks.tasks.task import judge
+from bistable_rl.benchmarks.tasks.task import task_metrics
 from bistable_rl.benchmarks.trainer import Trainer, learning_rate
 from bistable_rl.cli import main
 from bistable_rl.errors import UserError
@@ -254,7 +254,7 @@ def test_a_network_trained_on_the_cpu_answers_the_same_on_a_gpu(task: str, cell:
     with torch.no_grad():
         expected, answers = ours(x), theirs(x.cuda()).cpu()
     torch.testing.assert_close(answers, expected, rtol=1e-3, atol=1e-4)
-    for name, value in judge(answers, target, classes=made.classes).items():
+    for name, value in task_metrics(answers, target, classification=made.classification).items():
         assert value == pytest.approx(result(run)["evaluation"][name], rel=1e-3, abs=1e-4)
 
 

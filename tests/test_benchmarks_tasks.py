@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from bistable_rl.benchmarks import TASKS, make_task
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task, Which, judge
+from bistable_rl.benchmarks.tasks import TASKS, make_task
+from bistable_rl.benchmarks.tasks.task import DataProtocol, SyntheticTask, Task, task_metrics
 from bistable_rl.data import digits
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig
@@ -31,13 +31,13 @@ def task(name: str, **kwargs: Any) -> Task:
     return make_task(TaskConfig(name, SMALL[name] | kwargs))
 
 
-def everything(of: Task, seed: int = 0, protocol: Which = "paper") -> tuple[Tensor | PackedSequence, Tensor]:
+def everything(of: Task, seed: int = 0, protocol: DataProtocol = "paper") -> tuple[Tensor | PackedSequence, Tensor]:
     """Return the whole training set as one batch."""
     samples = of.train_set(torch.Generator().manual_seed(seed), protocol)
     return samples.batch(torch.arange(len(samples)))
 
 
-def dense(of: Task, protocol: Which = "paper") -> tuple[Tensor, Tensor]:
+def dense(of: Task, protocol: DataProtocol = "paper") -> tuple[Tensor, Tensor]:
     x, target = everything(of, protocol=protocol)
     assert isinstance(x, Tensor)
     return x, target
@@ -53,7 +53,7 @@ def test_the_network_answers_every_task(name: str) -> None:
     x, target = everything(of)
     answer = Network(NetworkConfig(hidden_size=8), of)(x)
     assert answer.shape == (of.answers, 40, of.output_size)
-    assert target.shape == ((of.answers, 40) if of.classes else answer.shape)
+    assert target.shape == ((of.answers, 40) if of.classification else answer.shape)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -63,7 +63,7 @@ def test_the_seed_decides_the_samples(name: str) -> None:
         return x.data
 
     assert torch.equal(numbers(1), numbers(1))
-    all_drawn = issubclass(TASKS[name], DrawnTask) or name == "variable_line_mnist"
+    all_drawn = issubclass(TASKS[name], SyntheticTask) or name == "variable_line_mnist"
     assert torch.equal(numbers(1), numbers(2)) != all_drawn
 
 
@@ -184,7 +184,7 @@ def test_mnist_has_its_own_split_and_size() -> None:
     assert target[0, :5].tolist() == [7, 2, 1, 0, 4]
 
 
-def feed(**changes: Any) -> Batches:
+def batches(**changes: Any) -> Batches:
     training = TrainingConfig(batch_size=12, epochs=3, validation_size=changes.pop("validation_size", 0))
     benchmark = Benchmark("x", TaskConfig("copy_first"), training=training, **changes)
     return Batches(benchmark, task("copy_first"), torch.device("cpu"))
@@ -197,7 +197,7 @@ def epoch(of: Batches, number: int) -> list[float]:
 
 
 def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
-    fixed = feed()
+    fixed = batches()
     first, second = epoch(fixed, 0), epoch(fixed, 1)
     assert len(set(first)) == len(first) == 40
     assert sorted(first) == sorted(second)
@@ -206,19 +206,19 @@ def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
 
 
 def test_the_authors_code_shows_every_epoch_in_the_same_order() -> None:
-    authors = feed(protocol="authors_code")
+    authors = batches(protocol="authors_code")
     assert epoch(authors, 0) == epoch(authors, 1)
 
 
 def test_fresh_samples_never_come_again() -> None:
-    fresh = feed(data="fresh")
+    fresh = batches(data="fresh")
     first, second = epoch(fresh, 0), epoch(fresh, 1)
     assert len(set(first + second)) == 80
     assert epoch(fresh, 0) == first
 
 
 def test_no_sample_is_trained_on_and_held_out() -> None:
-    fixed = feed(validation_size=10)
+    fixed = batches(validation_size=10)
     samples, index = fixed.validation_set()
     held_out = set(samples.batch(index)[1][0, :, 0].tolist())
     assert len(held_out) == 10
@@ -227,16 +227,16 @@ def test_no_sample_is_trained_on_and_held_out() -> None:
 
 
 def test_test_samples_are_none_of_the_training() -> None:
-    fixed = feed()
+    fixed = batches()
     samples, index = fixed.test_set()
     assert not set(samples.batch(index)[1][0, :, 0].tolist()) & set(epoch(fixed, 0))
 
 
 def test_answers_are_judged_as_in_the_paper() -> None:
-    numbers = judge(torch.zeros(5, 100, 1), torch.full((5, 100, 1), 2.0), classes=False)
+    numbers = task_metrics(torch.zeros(5, 100, 1), torch.full((5, 100, 1), 2.0), classification=False)
     assert numbers == {"mse": 4.0}
     says = torch.nn.functional.one_hot(torch.tensor([[0, 0, 1, 1]]), 3).float() * 50
-    classes = judge(says, torch.tensor([[0, 0, 1, 2]]), classes=True)
+    classes = task_metrics(says, torch.tensor([[0, 0, 1, 2]]), classification=True)
     assert classes["accuracy"] == 0.75
     assert classes["f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert classes["loss"] == pytest.approx(50 / 4, abs=1e-3)

@@ -60,9 +60,9 @@ def test_an_unnamed_folder_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "isn't there, neither plain nor as .gz"),
-        (b"", "no IDX file of bytes"),
-        (idx(np.zeros((10_000, 28, 28)))[:-1], "not a whole one"),
+        (None, "does not exist, neither plain nor as .gz"),
+        (b"", "not a whole IDX file of bytes"),
+        (idx(np.zeros((10_000, 28, 28)))[:-1], "not a whole IDX file of bytes"),
         (idx(np.zeros((10_000, 28, 28))), "is not MNIST's as published"),
     ],
 )

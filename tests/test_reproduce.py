@@ -1,4 +1,4 @@
-"""A published table is made again by one command: the grid behind it, ours beside the published, what is missing."""
+"""One command reproduces a published table: the grid behind it, our results, the published ones, the missing runs."""
 
 import csv
 import json
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.reproduce import grids, published, tables
-from bistable_rl.benchmarks.reproduce.grids import TABLES, Setting, Table
+from bistable_rl.benchmarks.reproduce.grids import GRIDS, Grid, Setting
+from bistable_rl.benchmarks.tasks import make_task
 from bistable_rl.cli import main
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import FACTS, Row
@@ -17,7 +17,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs.config import to_dict
 from bistable_rl.runs.schema import TaskConfig, TrainingConfig
 
-TINY = Table(
+TINY = Grid(
     tuple(
         Setting(
             f"T={T}",
@@ -39,8 +39,8 @@ def row(setting: str, cell: str, seed: int, **final: float) -> Row:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Make table1 tiny, and nothing committed; return the output folder."""
-    monkeypatch.setitem(TABLES["quick"], "table1", TINY)
-    monkeypatch.setitem(TABLES["quick"], "fig3", TINY)
+    monkeypatch.setitem(GRIDS["quick"], "table1", TINY)
+    monkeypatch.setitem(GRIDS["quick"], "fig3", TINY)
     monkeypatch.setattr(ledger, "RESULTS", tmp_path / "committed")
     return tmp_path / "out"
 
@@ -59,7 +59,9 @@ def test_a_table_is_carried_out_shown_and_never_repeated(tiny: Path, capsys: pyt
     assert main(command(tiny, "--cells", "nbrc")) == 0
     folder = tiny / "table1-quick"
     found = read(folder / "table.csv")
-    assert list(found[0]) == list(tables.COLUMNS)
+    assert list(found[0]) == [
+        *("table", "setting", "cell", "metric", "mean", "std", "n_seeds", "published_mean", "published_std")
+    ]
     assert [(r["setting"], r["cell"], r["metric"], r["n_seeds"]) for r in found] == [
         ("T=5", "nbrc", "mse", "2"),
         ("T=5", "gru", "mse", "0"),
@@ -86,7 +88,7 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     facts = dict.fromkeys(FACTS[3:], "1") | {"date": "2026-01-02T03:04:05", "hardware": "a machine"}
-    jobs = grids.jobs(TINY, tiny, ("nbrc", "gru", "brc"), (0, 1))  # brc by a command that asked for it
+    jobs = grids.make_jobs(TINY, tiny, ("nbrc", "gru", "brc"), (0, 1))  # brc by a command that asked for it
     rows = [
         Row(job.label, job.config.seed, job.hash, facts, job.keys, {"mse": 0.5}, ({"steps": 1.0, "train_loss": 0.7},))
         for job in jobs
@@ -107,7 +109,7 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
     assert main(["reproduce", "fig3", *command(tiny)[2:]]) == 0
     assert (tiny / "table1-quick" / "fig3.png").stat().st_size > 1000
     assert main(command(tiny, "--estimate")) == 0
-    assert "8 of 8 runs are finished; the others take 0:00:00" in capsys.readouterr().out
+    assert "0 runs to do, about 0:00:00 with 2 at once" in capsys.readouterr().out
     assert not list(tiny.glob("*/T=*"))  # nothing was trained
 
 
@@ -115,8 +117,8 @@ def test_committed_rows_count_as_finished_and_a_figure_shares_them(
 def test_an_estimate_trains_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tiny, "--cells", "nbrc", "--estimate")) == 0
     text = capsys.readouterr().out
-    assert "T=50 nbrc: " in text
-    assert "0 of 4 runs are finished; the others take" in text
+    assert "T=50 nbrc  0 finished, 2 to do, about 0:0" in text
+    assert "4 runs to do, about 0:0" in text
     assert not tiny.exists()
 
 
@@ -146,10 +148,10 @@ def test_a_wrong_command_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p]])
+@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in GRIDS for n in GRIDS[p]])
 def test_every_grid_is_of_runs_that_differ_and_can_begin(preset: str, name: str, tmp_path: Path) -> None:
-    table = grids.find(preset, name)
-    jobs = grids.jobs(table, tmp_path, table.cells, (0, 1, 2))
+    table = grids.find_grid(preset, name)
+    jobs = grids.make_jobs(table, tmp_path, table.cells, (0, 1, 2))
     assert len(jobs) == 3 * len(table.cells) * len(table.settings)
     assert len({job.hash for job in jobs}) == len({job.folder for job in jobs}) == len(jobs)
     for job in jobs:
@@ -159,10 +161,10 @@ def test_every_grid_is_of_runs_that_differ_and_can_begin(preset: str, name: str,
 
 def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
     for name in ("table1", "table2", "table3", "table4", "table5"):
-        table = TABLES["paper"][name]
+        table = GRIDS["paper"][name]
         assert table.cells == published.CELLS
         assert {setting.name for setting in table.settings} == published.PUBLISHED[name].keys()
-        for job in grids.jobs(table, tmp_path, table.cells, (0,)):
+        for job in grids.make_jobs(table, tmp_path, table.cells, (0,)):
             config: dict[str, Any] = to_dict(job.config)
             assert (config["network"]["hidden_size"], config["network"]["num_layers"]) == (128, 2)
             training = config["training"]
@@ -171,14 +173,14 @@ def test_the_paper_preset_is_the_papers_text(tmp_path: Path) -> None:
             assert (config["data"], config["protocol"]) == ("fixed", "paper")
             keras = {"init": "keras"} if config["network"]["cell"] in ("gru", "lstm") else {}
             assert config["network"]["cell_kwargs"] == keras
-    denoising = make_task(TABLES["paper"]["table2"].settings[0].task)
+    denoising = make_task(GRIDS["paper"]["table2"].settings[0].task)
     assert (denoising.length, denoising.train_size, denoising.test_size) == (400, 40_000, 50_000)  # type: ignore[attr-defined]
 
 
 def test_the_protocol_authors_code_is_the_published_codes(tmp_path: Path) -> None:
     def tasks(name: str) -> list[dict[str, Any]]:
-        table = grids.find("paper", name, "authors_code")
-        found = [to_dict(job.config) for job in grids.jobs(table, tmp_path, ("nbrc",), (0,))]
+        table = grids.find_grid("paper", name, "authors_code")
+        found = [to_dict(job.config) for job in grids.make_jobs(table, tmp_path, ("nbrc",), (0,))]
         assert all(config["protocol"] == "authors_code" for config in found)
         assert all(config["training"]["epochs"] == 100 for config in found)
         return [config["task"]["kwargs"] for config in found]
@@ -189,23 +191,26 @@ def test_the_protocol_authors_code_is_the_published_codes(tmp_path: Path) -> Non
         {"length": 404, "forgetting": N, "train_size": 60_000, "test_size": 10_000} for N in (5, 200)
     ]
     for name in ("table3", "table4", "table5"):
-        assert tasks(name) == [setting.task.kwargs for setting in TABLES["paper"][name].settings]
+        assert tasks(name) == [setting.task.kwargs for setting in GRIDS["paper"][name].settings]
 
 
-@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in TABLES for n in TABLES[p] if n != "johns"])
+@pytest.mark.parametrize(("preset", "name"), [(p, n) for p in GRIDS for n in GRIDS[p] if n != "johns"])
 def test_rows_of_two_protocols_never_mix(preset: str, name: str, tmp_path: Path) -> None:
     hashes = [
-        {job.hash for job in grids.jobs(grids.find(preset, name, protocol), tmp_path, ("nbrc", "gru"), (0, 1))}
+        {
+            job.hash
+            for job in grids.make_jobs(grids.find_grid(preset, name, protocol), tmp_path, ("nbrc", "gru"), (0, 1))
+        }
         for protocol in ("paper", "authors_code")
     ]
     assert not hashes[0] & hashes[1]
 
 
 def test_a_table_of_the_authors_code_has_its_own_folder_and_says_so(tiny: Path) -> None:
-    table = grids.find("quick", "table1", "authors_code")
+    table = grids.find_grid("quick", "table1", "authors_code")
     rows = [
         Row(job.label, job.config.seed, job.hash, dict.fromkeys(FACTS[3:], "1"), job.keys, {"mse": 0.5})
-        for job in grids.jobs(table, tiny, ("nbrc", "gru"), (0, 1))
+        for job in grids.make_jobs(table, tiny, ("nbrc", "gru"), (0, 1))
     ]
     committed = tiny.parent / "committed" / "table1-quick-authors_code"
     committed.mkdir(parents=True)
@@ -216,9 +221,9 @@ def test_a_table_of_the_authors_code_has_its_own_folder_and_says_so(tiny: Path) 
     assert "as in the code that its authors published (protocol authors_code)" in page
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES["quick"] if name != "fig3"])
+@pytest.mark.parametrize("name", [name for name in GRIDS["quick"] if name != "fig3"])
 def test_a_quick_setting_stands_beside_a_published_one(name: str) -> None:
-    for setting in TABLES["quick"][name].settings:
+    for setting in GRIDS["quick"][name].settings:
         assert (setting.published or setting.name) in published.PUBLISHED[name]
 
 
@@ -240,7 +245,7 @@ def test_ours_is_marked_where_it_differs_by_more_than_the_spreads() -> None:
 
 
 def test_a_figure_of_another_size_is_shown_but_not_judged() -> None:
-    table = TABLES["quick"]["table2"]
+    table = GRIDS["quick"]["table2"]
     found = tables.entries("table2", table, ("gru",), [row(table.settings[0].name, "gru", 0, mse=0.5)])
     assert found[0].published == 0.995
     assert not found[0].differs
@@ -253,5 +258,5 @@ def test_a_row_without_its_metric_is_one_sentence() -> None:
 
 
 def test_iterations_are_the_updates_of_a_run() -> None:
-    found = tables.entries("johns", TABLES["paper"]["johns"], ("nbrc",), [row("H=64", "nbrc", 0, mse=0.01)])
+    found = tables.entries("johns", GRIDS["paper"]["johns"], ("nbrc",), [row("H=64", "nbrc", 0, mse=0.01)])
     assert (found[0].metric, found[0].mean, found[0].published) == ("iterations", 100, 4773)

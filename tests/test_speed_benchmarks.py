@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.network import Network
+from bistable_rl.benchmarks.tasks import make_task
 from bistable_rl.rnn import from_torch
 from bistable_rl.runs.schema import NetworkConfig, TaskConfig
 from bistable_rl.speed.benchmarks import TorchNetwork, measure

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from bistable_rl.benchmarks.reproduce import fig3
-from bistable_rl.benchmarks.reproduce.grids import TABLES
+from bistable_rl.benchmarks.reproduce.grids import GRIDS
 from bistable_rl.cells import BRCCell
 from bistable_rl.dynamics.bifurcation import FixedPoints, HeldUnit, bifurcation
 from bistable_rl.figure_style import OTHER_COLOUR, cell_colour, drawing
@@ -176,11 +176,11 @@ def fig_3(trained: Path) -> dict[str, PaperFigure]:
         UserError: If a file with finished runs is broken.
     """
     found = {}
-    for preset in TABLES:
-        rows = fig3.finished(preset, trained)
+    for preset in GRIDS:
+        rows = fig3.finished_rows(preset, trained)
         if rows:
             title = f"Fig. 3: the error on copy-first while training, at the sizes of the preset {preset}"
-            found[f"fig3-{preset}"] = PaperFigure(partial(fig3.draw, rows), title, fig3.see(rows))
+            found[f"fig3-{preset}"] = PaperFigure(partial(fig3.draw, rows), title, fig3.caption(rows))
     return found
 
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from bistable_rl.benchmarks.tasks.task import Batch, DrawnTask, Samples, Task
+from bistable_rl.benchmarks.tasks.task import Batch, Samples, SyntheticTask, Task
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import Benchmark
 
@@ -43,7 +43,7 @@ class Batches:
         self._samples: Samples | None = None
         self._epoch = -1
         if benchmark.data == "fresh":
-            if not isinstance(task, DrawnTask):
+            if not isinstance(task, SyntheticTask):
                 raise UserError(f"data must be fixed for {benchmark.task.name}, whose samples are not drawn.")
             size = task.train_size
         else:
@@ -66,7 +66,7 @@ class Batches:
         start = number * self.benchmark.training.batch_size
         stop = min(start + self.benchmark.training.batch_size, self._size)
         if self._samples is None:
-            assert isinstance(self.task, DrawnTask)
+            assert isinstance(self.task, SyntheticTask)
             generator = _generator(self.benchmark.seed, _FRESH, update, self.device)
             return self.task.fresh_batch(stop - start, generator, self.benchmark.protocol)
         if epoch != self._epoch:

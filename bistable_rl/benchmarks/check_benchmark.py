@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.runner import make_network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
+from bistable_rl.benchmarks.tasks import make_task
+from bistable_rl.benchmarks.tasks.task import SyntheticTask, Task
 from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Benchmark
 
@@ -37,11 +37,11 @@ class BenchmarkCheck:
         key = repr((benchmark.task, benchmark.data, benchmark.protocol, benchmark.training))
         if key not in self._seen:
             task = make_task(benchmark.task)
-            feed = Batches(benchmark, task, cpu)
-            if not isinstance(task, DrawnTask):
-                feed.test_set()  # a missing or broken file
+            batches = Batches(benchmark, task, cpu)
+            if not isinstance(task, SyntheticTask):
+                batches.test_set()  # a missing or broken file
             self._seen[key] = task
         task = self._seen[key]
         make_network(benchmark, task, device)
-        judged = {"loss", "accuracy", "f1"} if task.classes else {"mse"}
+        judged = {"loss", "accuracy", "f1"} if task.classification else {"mse"}
         return {"train_loss"} | (judged if benchmark.training.validation_size else set())

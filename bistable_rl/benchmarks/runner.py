@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_sequence, unpack_sequence
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task
+from bistable_rl.benchmarks.tasks import make_task
+from bistable_rl.benchmarks.tasks.task import SyntheticTask, Task
 from bistable_rl.benchmarks.trainer import Trainer
 from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.dynamics.warmup import warm_up
@@ -95,7 +95,7 @@ def _prepare(benchmark: Benchmark) -> tuple[Batches, Network]:
 def _check_training_memory(benchmark: Benchmark, task: Task, network: Network, device: torch.device) -> None:
     count, config = sum(p.numel() for p in network.parameters()), benchmark.network
     check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, device)
-    batch = min(benchmark.training.batch_size, task.train_size) if isinstance(task, DrawnTask) else 1
+    batch = min(benchmark.training.batch_size, task.train_size) if isinstance(task, SyntheticTask) else 1
     check_memory(
         f"a batch of {batch} sequences of {task.steps:,} steps (task.kwargs) in {config.num_layers} x "
         f"{config.hidden_size} units",

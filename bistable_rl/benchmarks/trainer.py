@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import Samples, judge, loss_of
+from bistable_rl.benchmarks.tasks.task import Samples, task_loss, task_metrics
 from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
@@ -138,7 +138,9 @@ class Trainer:
             with self._autocast():
                 outputs.append(self.network(x).float())
             targets.append(target)
-        return judge(torch.cat(outputs, 1), torch.cat(targets, 1), classes=self.batches.task.classes)
+        return task_metrics(
+            torch.cat(outputs, 1), torch.cat(targets, 1), classification=self.batches.task.classification
+        )
 
     def _update(self) -> None:
         state, training = self.state, self.benchmark.training
@@ -148,7 +150,7 @@ class Trainer:
         self.optimizer.zero_grad()
         with self._autocast():
             output = self.network(x)
-        loss = loss_of(output, target, classes=self.batches.task.classes)
+        loss = task_loss(output, target, classification=self.batches.task.classification)
         loss.backward()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
@@ -181,7 +183,7 @@ class Trainer:
         if ends_epoch and self.benchmark.training.validation_size:
             found = self.evaluate(*self.batches.validation_set())
             row |= {f"eval/{name}": value for name, value in found.items()}
-            self._judge_progress(found["loss" if self.batches.task.classes else "mse"])
+            self._judge_progress(found["loss" if self.batches.task.classification else "mse"])
         self._metrics.write(row)
         for name in COLUMNS[1:]:
             if name in row:

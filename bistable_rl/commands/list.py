@@ -25,7 +25,7 @@ def list_names(argv: Sequence[str]) -> int:
         rows = [(name, _first_line(entry.batched)) for name, entry in ENVIRONMENTS.items()]
         rows.append(("any other id", "known to gymnasium: MiniGrid-MemoryS7-v0, CartPole-v1, package:Name-v0, ..."))
     elif what == "tasks":
-        from bistable_rl.benchmarks import TASKS
+        from bistable_rl.benchmarks.tasks import TASKS
 
         rows = [(name, _first_line(task)) for name, task in TASKS.items()]
     else:

@@ -22,8 +22,8 @@ REPORT, PAGE, SUMMARY = "report.md", "report.html", "summary.csv"
 CURVES, FINAL, HORIZONS = "curves.png", "final.png", "horizons.png"
 READING = (
     "Thick lines are interquartile means over the seeds (the mean of the middle half; of fewer than four seeds, the "
-    "mean of all). Bands and brackets are their 95% bootstrap intervals. Thin lines and marks are the seeds, whose "
-    "number follows each name in brackets."
+    "mean of all). Bands and bars are their 95% bootstrap intervals. Thin lines and marks are the seeds, whose number "
+    "follows each name."
 )
 FEW_SEEDS = (
     f"With fewer than {statistics.MIN_SEEDS} seeds there is no interval: so few runs cannot tell a difference between "

@@ -1,8 +1,8 @@
 """TensorBoard for a whole comparison: hyperparameters against final metrics, the report's figures, a layout of charts.
 
 TensorBoard names a grid's runs `<variant>/seed<k>`, so that it overlays cells and groups seeds. Each training writes
-its own curves. This module adds event files `*.compare`, rewritten with every report: one in each run folder, one in
-the folder `report`.
+its own curves. This module adds event files `*.compare`, rewritten with every report: one in each run folder, and one
+in the folder `report`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images of digits: MNIST where its files are, and scikit-learn's small ones."""
+"""Images of digits: MNIST, where its files are, and scikit-learn's 8x8 digits."""
 
 import hashlib
 import os
@@ -21,14 +21,14 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""MNIST's files and the checksums of their plain content."""
+"""The checksums of MNIST's files, uncompressed."""
 
-SMALL_TRAIN = 1437  # of scikit-learn's 1797 images, the rest are the test set
+SMALL_TRAIN = 1437  # of scikit-learn's 1797 images; the rest are the test set
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes:
         images: (n, rows, columns), from 0 (black) to `white`.
@@ -41,15 +41,15 @@ class Digits:
     white: int
 
 
-def load(dataset: Literal["mnist", "digits"], part: Literal["train", "test"]) -> Digits:
-    """Return the training or the test set: MNIST's, or scikit-learn's 8x8 digits, the last fifth of which is for tests.
+def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -> Digits:
+    """Return the training or the test set of MNIST or of scikit-learn's digits, whose last fifth is the test set.
 
     Raises:
-        ValueError: If `BISTABLE_RL_DATA` does not name a folder with MNIST's files, as they were published.
+        ValueError: If `BISTABLE_RL_DATA` does not name a folder with MNIST's files as published.
     """
     if dataset == "digits":
         small = load_small()
-        chosen = slice(0, SMALL_TRAIN) if part == "train" else slice(SMALL_TRAIN, None)
+        chosen = slice(0, SMALL_TRAIN) if split == "train" else slice(SMALL_TRAIN, None)
         return Digits(small.images[chosen], small.labels[chosen], small.white)
     folder = os.environ.get(FOLDER)
     if not folder:
@@ -57,27 +57,27 @@ def load(dataset: Literal["mnist", "digits"], part: Literal["train", "test"]) ->
             f"MNIST is needed: name the folder of its files by --data-dir or {FOLDER} (`bistable-rl data mnist` "
             "fetches them), or set task.kwargs.dataset to digits for scikit-learn's small images"
         )
-    images, labels = (name for name in SHA256 if name.startswith({"train": "train", "test": "t10k"}[part]))
+    images, labels = (name for name in SHA256 if name.startswith({"train": "train", "test": "t10k"}[split]))
     home = find_mnist(Path(folder))
     return Digits(_checked(home / images), _checked(home / labels).astype(np.int64), white=255)
 
 
 def load_any(folder: Path) -> Digits:
-    """Return the training images of a folder (or of `mnist` in it), MNIST's or others in its format.
+    """Return the training images of a folder (or of `mnist` in it): MNIST's, or others in its format.
 
     Raises:
-        ValueError: If the files aren't there, or broken.
+        ValueError: If the files are missing or broken.
     """
     names = list(SHA256)
     home = find_mnist(folder)
     images, labels = read_idx(home / names[0]), read_idx(home / names[1])
     if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels) or labels.max() > 9:
-        raise ValueError(f"{home} doesn't hold images and as many labels from 0 to 9")
+        raise ValueError(f"{home} does not hold images and as many labels from 0 to 9")
     return Digits(images, labels.astype(np.int64), white=255)
 
 
 def find_mnist(folder: Path) -> Path:
-    """Return the folder that holds MNIST's files: itself, or `mnist` in it."""
+    """Return the folder of MNIST's files: `folder` itself, or `mnist` in it."""
     first = next(iter(SHA256))
     return folder if (folder / first).exists() or not (folder / "mnist").is_dir() else folder / "mnist"
 
@@ -92,7 +92,7 @@ def load_small() -> Digits:
 
 
 def _checked(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the content of one of MNIST's files, if it is as it was published."""
+    """Return the content of one of MNIST's files after checking that it is the published one."""
     expected = f"its plain content must have the SHA-256 {SHA256[path.name]}; `bistable-rl data mnist` fetches it"
     try:
         array = read_idx(path)

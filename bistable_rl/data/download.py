@@ -1,4 +1,4 @@
-"""Fetch MNIST where there is a network."""
+"""Download MNIST."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from requests import RequestException
 
 from bistable_rl.errors import UserError, one_sentence
 
-# of the compressed files; bistable_rl.data.digits knows those of their content
+# of the compressed files; bistable_rl.data.digits has those of their content
 SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -21,14 +21,14 @@ MIRRORS = (
 
 
 def fetch_mnist(folder: Path, mirrors: tuple[str, ...] = MIRRORS) -> None:
-    """Fetch MNIST's four files, those that are there and whole aside, and check them.
+    """Download those of MNIST's four files that are missing or broken, and check them.
 
     Args:
-        folder: Where they go.
-        mirrors: Addresses to try, one after another, each ending with a slash.
+        folder: The folder that they are written to.
+        mirrors: Addresses to try in this order, each with a slash at the end.
 
     Raises:
-        UserError: No mirror gave a whole file, or the folder cannot be written to.
+        UserError: If no mirror gives a whole file, or the folder cannot be written to.
     """
     for name, checksum in SHA256.items():
         failures = []

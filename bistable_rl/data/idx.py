@@ -12,10 +12,10 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """Return the bytes of an IDX file, plain or gzip, in their shape.
 
     Args:
-        path: The plain file; `path` with `.gz` serves where it is missing.
+        path: The plain file. If it is missing, `path` with `.gz` is read.
 
     Raises:
-        ValueError: If the file isn't there, or isn't one.
+        ValueError: If neither file exists, or it is not an IDX file.
     """
     for file, opened in ((path, open), (path.with_name(path.name + ".gz"), gzip.open)):
         if file.exists():
@@ -23,14 +23,14 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
                 with opened(file, "rb") as stream:
                     content = stream.read()
             except (OSError, EOFError, zlib.error) as error:
-                raise ValueError(f"{file} can't be read: {error}") from error
+                raise ValueError(f"{file} cannot be read: {error}") from error
             break
     else:
-        raise ValueError(f"{path} isn't there, neither plain nor as .gz: BISTABLE_RL_DATA must name MNIST's folder")
-    # 0, 0, 8 for bytes, the number of axes; then each axis as a big-endian int
+        raise ValueError(f"{path} does not exist, neither plain nor as .gz: BISTABLE_RL_DATA must name MNIST's folder")
+    # 0, 0, 8 (bytes), the number of axes; then the length of each axis as a big-endian int
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * axes
     shape = np.frombuffer(content[4:start], ">u4").astype(int) if axes and len(content) >= start else None
     if shape is None or len(content) != start + int(shape.prod()):
-        raise ValueError(f"{file} is no IDX file of bytes, or not a whole one")
+        raise ValueError(f"{file} is not a whole IDX file of bytes")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.benchmarks import make_task
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Task, loss_of
+from bistable_rl.benchmarks.tasks import make_task
+from bistable_rl.benchmarks.tasks.task import SyntheticTask, Task, task_loss
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.runs.schema import NetworkConfig, TaskConfig, TrainingConfig
 from bistable_rl.speed.table import print_table
@@ -74,7 +74,7 @@ def measure(config: TaskConfig, *, cells: Sequence[str] = CELLS, rounds: int = 5
         One `EpochSpeed` per cell, then torch.nn.GRU's without and with denormals flushed.
     """
     task = make_task(config)
-    assert isinstance(task, DrawnTask)
+    assert isinstance(task, SyntheticTask)
     training = TrainingConfig()
     x, target = task.fresh_batch(training.batch_size, torch.Generator().manual_seed(0), "paper")
     assert isinstance(x, Tensor)
@@ -116,7 +116,7 @@ def _update(network: nn.Module, training: TrainingConfig, x: Tensor, target: Ten
 
     def update() -> None:
         optimizer.zero_grad()
-        loss_of(network(x), target, classes=False).backward()
+        task_loss(network(x), target, classification=False).backward()
         optimizer.step()
 
     return update

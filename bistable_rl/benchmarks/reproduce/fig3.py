@@ -1,4 +1,4 @@
-"""Figure 3 of Vecoven et al. 2021: the error on copy-first while training, from the finished runs behind Table 1."""
+"""Figure 3 of Vecoven et al. 2021: the error on copy-first during training, from the finished runs behind Table 1."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from bistable_rl.errors import UserError
 PICTURE = "fig3.png"
 LOSS = "train_loss"
 DASHES = ("-", (0, (3, 2)))
-"""By turns, so that a line that lies on another hides it in part only."""
+"""Alternating line styles, so that one line does not hide another that it lies on."""
 
 
-def finished(preset: str, out: Path) -> list[Row]:
-    """Return the finished runs of Table 1, of any cell and seed: those committed and those in `out`.
+def finished_rows(preset: str, out: Path) -> list[Row]:
+    """Return the finished runs of Table 1 with any cell and seed: the committed ones and those in `out`.
 
     Raises:
-        UserError: A file is broken.
+        UserError: If a file is broken.
     """
-    grid = grids.grid("fig3", preset)
-    book = Ledger(out / grid, ledger.RESULTS / grid)
-    jobs = grids.jobs(grids.find(preset, "table1"), out / grid, tuple(CELLS), book.seeds)
+    name = grids.folder_name("fig3", preset)
+    book = Ledger(out / name, ledger.RESULTS / name)
+    jobs = grids.make_jobs(grids.find_grid(preset, "table1"), out / name, tuple(CELLS), book.seeds)
     return [row for row in map(book.row, jobs) if row is not None]
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw the error while training: mean and range over seeds, a panel a setting.
+    """Draw the error during training: mean and range over seeds, one panel per setting.
 
     Raises:
-        UserError: A run has no curve, matplotlib is not installed, or the file cannot be written.
+        UserError: If a run has no curve, matplotlib is not installed, or the file cannot be written.
     """
     settings = _settings(rows)
     size = (1.2 + 2.8 * len(settings), 3.4)
@@ -54,19 +54,19 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         figure.legend(entries.values(), entries.keys(), ncols=len(entries), loc="outside lower center")
 
 
-def see(rows: Sequence[Row]) -> str:
-    """Say in a line what there is to see.
+def caption(rows: Sequence[Row]) -> str:
+    """Return what the figure shows, in a line.
 
     Raises:
-        UserError: A run has no curve.
+        UserError: If a run has no curve.
     """
     last = (
         f"{setting}: " + ", ".join(f"{cell} {_curves(group)[1][:, -1].mean():.3f}" for cell, group in cells.items())
         for setting, cells in _settings(rows).items()
     )
     return (
-        "Who remembers nothing has an error of 1 (dotted); a cell learns when it leaves that line. "
-        f"Where they end, in the mean over seeds: {'; '.join(last)}."
+        "A network that remembers nothing has an error of 1 (dotted); a cell learns when it leaves that line. "
+        f"Final errors, mean over seeds: {'; '.join(last)}."
     )
 
 
@@ -79,7 +79,7 @@ def _settings(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
 
 
 def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the updates (n,) and the losses (seeds, n) of runs that differ in their seed only."""
+    """Return the updates (n,) and the losses (seeds, n) of runs that differ only in their seed."""
     for row in rows:
         if not row.curve or not all(LOSS in point for point in row.curve):
             raise UserError(

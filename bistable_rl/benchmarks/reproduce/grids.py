@@ -1,4 +1,4 @@
-"""The grids behind the tables: `paper`, as the papers say, and `quick`, small ones that show the same ordering."""
+"""The grids of runs behind the tables: `paper`, by the papers' text, and `quick`, small ones with the same ordering."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bistable_rl.benchmarks.reproduce.published import CELLS
-from bistable_rl.benchmarks.tasks.task import Which
+from bistable_rl.benchmarks.tasks.task import DataProtocol
 from bistable_rl.cells import get_cell
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence, unknown
@@ -20,12 +20,12 @@ class Setting:
     """A row of a table.
 
     Attributes:
-        name: Such as `T=300`.
+        name: Its name, such as `T=300`.
         task: Its task.
         training: Its training.
-        network: Its network; the cell is filled in.
+        network: Its network, apart from the cell.
         data: `fixed` or `fresh`.
-        published: The published setting to show beside it, where it is of another size.
+        published: The published setting that it is shown with, if that has another size.
     """
 
     name: str
@@ -37,20 +37,20 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The grid behind a table.
+class Grid:
+    """The runs behind a table.
 
     Attributes:
-        settings: Its rows.
-        cells: Its columns, unless others are asked for.
-        metrics: What is measured.
-        protocol: Whose data and order of samples.
+        settings: The rows of the table.
+        cells: Its columns, unless the user names others.
+        metrics: The metrics of each run.
+        protocol: The data and order of samples.
     """
 
     settings: tuple[Setting, ...]
     cells: tuple[str, ...]
     metrics: tuple[str, ...]
-    protocol: Which = "paper"
+    protocol: DataProtocol = "paper"
 
 
 def _task(name: str, **kwargs: Any) -> TaskConfig:
@@ -58,7 +58,7 @@ def _task(name: str, **kwargs: Any) -> TaskConfig:
 
 
 def _quick(epochs: int, learning_rate: float) -> TrainingConfig:
-    # clipping and a larger step size end the plateau of the bistable cells in a fraction of the paper's updates
+    # clipping and a larger learning rate end the plateau of the bistable cells in a fraction of the paper's updates
     return TrainingConfig(learning_rate=learning_rate, max_grad_norm=1.0, warmup_steps=100, epochs=epochs)
 
 
@@ -67,18 +67,16 @@ _SCORES = ("accuracy", "f1")
 _JOHNS = TrainingConfig(batch_size=128, epochs=625, target_loss=0.01)  # 625 times 25 updates
 _FOUR = ("nbrc", "brc", "gru", "lstm")
 
-TABLES: dict[str, dict[str, Table]] = {
+GRIDS: dict[str, dict[str, Grid]] = {
     "paper": {
-        "table1": Table(_COPY, CELLS, ("mse",)),
-        "table2": Table(
+        "table1": Grid(_COPY, CELLS, ("mse",)),
+        "table2": Grid(
             tuple(Setting(f"N={N}", _task("denoising", length=400, forgetting=N)) for N in (5, 200)), CELLS, ("mse",)
         ),
-        "table3": Table((Setting("T=784", _task("permuted_sequential_mnist")),), CELLS, _SCORES),
-        "table4": Table(
-            tuple(Setting(f"N={N}", _task("line_mnist", black_lines=N)) for N in (72, 472)), CELLS, _SCORES
-        ),
-        "table5": Table((Setting("N<=472", _task("variable_line_mnist", max_black_lines=472)),), CELLS, _SCORES),
-        "johns": Table(
+        "table3": Grid((Setting("T=784", _task("permuted_sequential_mnist")),), CELLS, _SCORES),
+        "table4": Grid(tuple(Setting(f"N={N}", _task("line_mnist", black_lines=N)) for N in (72, 472)), CELLS, _SCORES),
+        "table5": Grid((Setting("N<=472", _task("variable_line_mnist", max_black_lines=472)),), CELLS, _SCORES),
+        "johns": Grid(
             tuple(
                 Setting(
                     f"H={H}",
@@ -92,10 +90,10 @@ TABLES: dict[str, dict[str, Table]] = {
             ("half_pbrc", "nbrc", "plastic_gru"),
             ("iterations", "mse"),
         ),
-        "fig3": Table(_COPY, ("gru", "brc"), ("mse",)),
+        "fig3": Grid(_COPY, ("gru", "brc"), ("mse",)),
     },
     "quick": {
-        "table1": Table(
+        "table1": Grid(
             tuple(
                 Setting(f"T={T}", _task("copy_first", length=T, train_size=20_000, test_size=10_000), _quick(3, 1e-2))
                 for T in (50, 300)
@@ -103,7 +101,7 @@ TABLES: dict[str, dict[str, Table]] = {
             _FOUR,
             ("mse",),
         ),
-        "table2": Table(
+        "table2": Grid(
             (
                 Setting(
                     "T=100 N=50",
@@ -115,7 +113,7 @@ TABLES: dict[str, dict[str, Table]] = {
             _FOUR,
             ("mse",),
         ),
-        "table3": Table(
+        "table3": Grid(
             (
                 Setting(
                     "digits T=64",
@@ -127,7 +125,7 @@ TABLES: dict[str, dict[str, Table]] = {
             _FOUR,
             _SCORES,
         ),
-        "table4": Table(
+        "table4": Grid(
             (
                 Setting(
                     "digits N=100",
@@ -139,7 +137,7 @@ TABLES: dict[str, dict[str, Table]] = {
             _FOUR,
             _SCORES,
         ),
-        "table5": Table(
+        "table5": Grid(
             (
                 Setting(
                     "digits N<=300",
@@ -153,47 +151,47 @@ TABLES: dict[str, dict[str, Table]] = {
         ),
     },
 }
-TABLES["quick"]["fig3"] = replace(TABLES["quick"]["table1"], cells=("gru", "brc"))
-"""By preset and name."""
+GRIDS["quick"]["fig3"] = replace(GRIDS["quick"]["table1"], cells=("gru", "brc"))
+"""By preset and table."""
 
 
-def find(preset: str, name: str, protocol: Which = "paper") -> Table:
+def find_grid(preset: str, table: str, protocol: DataProtocol = "paper") -> Grid:
     """Return the grid behind a table.
 
     Raises:
-        UserError: There is none of that name in the preset, or none of the protocol.
+        UserError: If the preset or the protocol has no such table.
     """
-    if name not in TABLES["paper"]:
-        raise UserError(unknown("table", name, TABLES["paper"]))
-    if name not in TABLES[preset]:
+    if table not in GRIDS["paper"]:
+        raise UserError(unknown("table", table, GRIDS["paper"]))
+    if table not in GRIDS[preset]:
         raise UserError(
-            f"{name} has no quick preset: no small size is known that shows its ordering; use --preset paper."
+            f"{table} has no quick preset: no small size is known that shows its ordering; use --preset paper."
         )
-    table = TABLES[preset][name]
+    grid = GRIDS[preset][table]
     if protocol == "paper":
-        return table
-    if name == "johns":
+        return grid
+    if table == "johns":
         raise UserError("johns has no protocol authors_code, which is the code behind Tables 1 to 5; use paper.")
-    # a quick grid keeps its sizes, which are neither the text's nor the code's
-    settings = table.settings if preset == "quick" else tuple(map(_sized_as_the_code, table.settings))
-    return replace(table, settings=settings, protocol=protocol)
+    # a quick grid keeps its own sizes, which are neither the text's nor the code's
+    settings = grid.settings if preset == "quick" else tuple(map(_sized_as_the_code, grid.settings))
+    return replace(grid, settings=settings, protocol=protocol)
 
 
-def only(table: Table, settings: Sequence[str]) -> Table:
-    """Return a table with some of its settings.
+def with_settings(grid: Grid, names: Sequence[str]) -> Grid:
+    """Return a grid with some of its settings.
 
     Raises:
-        UserError: It has no such setting.
+        UserError: If it has no such setting.
     """
-    known = {setting.name: setting for setting in table.settings}
-    for name in settings:
+    known = {setting.name: setting for setting in grid.settings}
+    for name in names:
         if name not in known:
             raise UserError(f"--settings: {unknown('setting', name, known)}")
-    return replace(table, settings=tuple(known[name] for name in known if name in settings))
+    return replace(grid, settings=tuple(known[name] for name in known if name in names))
 
 
 def _sized_as_the_code(setting: Setting) -> Setting:
-    """Return a setting of the paper with the sizes that its authors' code has instead."""
+    """Return a setting of the paper with the sizes in its authors' code."""
     sizes: dict[str, int] = {}
     if setting.task.name == "copy_first":
         sizes = {"test_size": 50_000 if setting.task.kwargs["length"] == 600 else 10_000}
@@ -206,36 +204,36 @@ def _sized_as_the_code(setting: Setting) -> Setting:
     )
 
 
-def grid(name: str, preset: str, protocol: Which = "paper") -> str:
-    """Return the name of a table's grid, which its folder has; the figure shows the runs of its table."""
-    return f"{'table1' if name == 'fig3' else name}-{preset}" + (f"-{protocol}" if protocol != "paper" else "")
+def folder_name(table: str, preset: str, protocol: DataProtocol = "paper") -> str:
+    """Return the name of a grid's folder; fig3 shares that of table1, whose runs it shows."""
+    return f"{'table1' if table == 'fig3' else table}-{preset}" + (f"-{protocol}" if protocol != "paper" else "")
 
 
-def jobs(table: Table, folder: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[Job]:
-    """Return a run for every setting, cell and seed, in folders below `folder`.
+def make_jobs(grid: Grid, folder: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Return one job per setting, cell and seed, with run folders below `folder`.
 
     Raises:
-        UserError: There is no such cell.
+        UserError: If there is no such cell.
     """
     return [
         Job(
             label=f"{setting.name} {cell}",
-            config=_benchmark(setting, cell, seed, table.protocol),
+            config=_benchmark(setting, cell, seed, grid.protocol),
             folder=folder / setting.name.replace(" ", "_").replace("<=", "max") / f"{cell}-seed{seed}",
             keys={"setting": setting.name, "cell": cell},
         )
-        for setting in table.settings
+        for setting in grid.settings
         for cell in cells
         for seed in seeds
     ]
 
 
-def _benchmark(setting: Setting, cell: str, seed: int, protocol: Which) -> Benchmark:
+def _benchmark(setting: Setting, cell: str, seed: int, protocol: DataProtocol) -> Benchmark:
     try:
         get_cell(cell)
     except ValueError as error:
         raise UserError(f"--cells: {one_sentence(error)}") from None
-    # the paper's GRU and LSTM were Keras's, which start otherwise than torch's
+    # the paper's GRU and LSTM were Keras's, whose initialisation differs from torch's
     options: dict[str, Any] = {"init": "keras"} if cell in ("gru", "lstm") else {}
     return Benchmark(
         name=setting.task.name,

@@ -1,4 +1,4 @@
-"""The published figures: Tables 1 to 5 of Vecoven et al. (2021), and Johns' (2021) logs.
+"""The published results: Tables 1 to 5 of Vecoven et al. (2021), and Johns' (2021) logs.
 
 Each is table -> setting -> cell -> metric -> (mean, standard deviation); None where no deviation was printed.
 """
@@ -7,31 +7,31 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-Figure: TypeAlias = tuple[float, float | None]
-Figures: TypeAlias = dict[str, dict[str, dict[str, Figure]]]
+Result: TypeAlias = tuple[float, float | None]
+Results: TypeAlias = dict[str, dict[str, dict[str, Result]]]
 
 CELLS = ("brc", "nbrc", "goru", "lstm", "gru", "lmu")
 """The order of the paper's columns."""
 
 
-def _row(metric: str, *figures: Figure | float) -> dict[str, dict[str, Figure]]:
-    pairs = (figure if isinstance(figure, tuple) else (figure, None) for figure in figures)
+def _row(metric: str, *results: Result | float) -> dict[str, dict[str, Result]]:
+    pairs = (result if isinstance(result, tuple) else (result, None) for result in results)
     return {cell: {metric: pair} for cell, pair in zip(CELLS, pairs, strict=True)}
 
 
-def _scores(*figures: tuple[float, float | None, float]) -> dict[str, dict[str, Figure]]:
-    """Return accuracy, its deviation, and F1 of each cell."""
+def _scores(*results: tuple[float, float | None, float]) -> dict[str, dict[str, Result]]:
+    """Return the results of cells from their accuracy, its standard deviation, and F1."""
     return {
         cell: {"accuracy": (accuracy, deviation), "f1": (f1, None)}
-        for cell, (accuracy, deviation, f1) in zip(CELLS, figures, strict=True)
+        for cell, (accuracy, deviation, f1) in zip(CELLS, results, strict=True)
     }
 
 
-def _iterations(**figures: float) -> dict[str, dict[str, Figure]]:
-    return {cell: {"iterations": (figure, None)} for cell, figure in figures.items()}
+def _iterations(**results: float) -> dict[str, dict[str, Result]]:
+    return {cell: {"iterations": (result, None)} for cell, result in results.items()}
 
 
-PUBLISHED: dict[str, Figures] = {
+PUBLISHED: dict[str, Results] = {
     "table1": {
         "T=5": _row("mse", (0.005, 0.001), 0.0, 0.0, 0.0, 0.0, 0.0),
         "T=50": _row("mse", (0.082, 0.027), (0.002, 0.0), (0.019, 0.009), 0.0, (0.997, 0.005), 0.0),

@@ -1,109 +1,79 @@
-"""`bistable-rl reproduce`: carry out the grid behind a published table and show ours beside it."""
+"""`bistable-rl reproduce`: carry out the grid behind a published table and show our results with the published ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
-
-import numpy as np
 
 from bistable_rl import figure_style
 from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
 from bistable_rl.benchmarks.reproduce import fig3, grids, tables
-from bistable_rl.benchmarks.tasks.task import Which
+from bistable_rl.benchmarks.tasks.task import DataProtocol
 from bistable_rl.compare import ledger
 from bistable_rl.compare.check import check_jobs
 from bistable_rl.compare.engine import run_grid, unfinished
-from bistable_rl.compare.estimate import seconds_a_run
-from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.estimate import print_estimate
 from bistable_rl.compare.launchers.local import LocalLauncher
 from bistable_rl.compare.ledger import Ledger
-from bistable_rl.runs.files import write_text
 
 
 def reproduce(
-    name: str,
+    table: str,
     preset: str,
     out: Path,
     *,
     settings: Sequence[str] = (),
     cells: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
-    protocol: Which = "paper",
+    protocol: DataProtocol = "paper",
     workers: int | None = None,
     estimate: bool = False,
     command: str,
 ) -> None:
-    """Carry out what is not finished of a table's grid, and write the whole table into `out/<name>-<preset>`.
+    """Carry out the unfinished runs of a table's grid, and write the whole table into `out/<table>-<preset>`.
 
-    The table shows every finished run, whichever command asked for it, and what has not been run. Of another protocol
-    than the paper's the folder is `out/<name>-<preset>-<protocol>`.
+    The table shows every finished run, whichever command asked for it, and the missing ones. The folder of another
+    protocol than the paper's is `out/<table>-<preset>-<protocol>`.
 
     Args:
-        name: The table, such as `table1`.
+        table: The table, such as `table1`.
         preset: `paper` or `quick`.
         out: The output folder.
-        settings: Its rows, such as `T=50` (default: all).
-        cells: Its cells (default: the preset's).
-        seeds: Its seeds.
-        protocol: Whose data and order of samples.
-        workers: Runs at once (default: one a core).
-        estimate: Say how long it will take here, and carry out nothing.
-        command: What the table says that it was written by.
+        settings: The rows to carry out, such as `T=50` (default: all).
+        cells: The cells to carry out (default: the preset's).
+        seeds: The seeds to carry out.
+        protocol: The data and order of samples.
+        workers: How many runs at once (default: one per core).
+        estimate: Only print what is left to do and how long it takes.
+        command: The command that the table names.
 
     Raises:
-        UserError: There is no such table, setting, cell or protocol, matplotlib is not installed, or a file is broken
-            or cannot be written.
-        RunFailedError: Some runs failed; the others are finished and in the table.
+        UserError: If there is no such table, setting, cell or protocol, matplotlib is not installed, or a file is
+            broken or cannot be written.
+        RunFailedError: If some runs failed; the others are finished and in the table.
     """
-    table = grids.find(preset, name, protocol)
-    grid = grids.grid(name, preset, protocol)
-    folder, committed = out / grid, ledger.RESULTS / grid
-    jobs = grids.jobs(
-        grids.only(table, settings) if settings else table, folder, list(cells) or list(table.cells), seeds
-    )
+    grid = grids.find_grid(preset, table, protocol)
+    name = grids.folder_name(table, preset, protocol)
+    folder, committed = out / name, ledger.RESULTS / name
+    chosen = grids.with_settings(grid, settings) if settings else grid
+    jobs = grids.make_jobs(chosen, folder, list(cells) or list(grid.cells), seeds)
     launcher = LocalLauncher(workers)
     book = Ledger(folder, committed)
-    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {name}")
+    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     if estimate:
-        _say_estimate(jobs, book, launcher)
+        print_estimate(jobs, book, launcher)
         return
     figure_style.check_installed()
-    outcome = run_grid(jobs, folder, launcher=launcher, committed=committed)
-    if name == "fig3":
+    outcome = run_grid(jobs, folder, launcher, committed=committed)
+    if table == "fig3":
         if outcome.rows:
             fig3.draw(outcome.rows, folder / fig3.PICTURE)
-            print(f"{folder / fig3.PICTURE}  {fig3.see(outcome.rows)}")
+            print(f"{folder / fig3.PICTURE}  {fig3.caption(outcome.rows)}")
     else:
         book = Ledger(folder, committed)
-        columns = list(dict.fromkeys([*table.cells, *cells, *book.values("cell")]))
-        finished = map(book.row, grids.jobs(table, folder, columns, sorted({*seeds, *book.seeds})))
+        columns = list(dict.fromkeys([*grid.cells, *cells, *book.values("cell")]))
+        finished = map(book.row, grids.make_jobs(grid, folder, columns, sorted({*seeds, *book.seeds})))
         rows = [row for row in finished if row is not None]
-        found = tables.entries(name, table, columns, rows)
-        tables.write_csv(name, found, folder / tables.CSV)
-        page = tables.markdown(found, rows, protocol, command)
-        write_text(folder / tables.MARKDOWN, page)
-        tables.draw(found, folder / tables.PICTURE)
-        print(f"{page}\n{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")
+        print(tables.write_table(folder, table, grid, columns, rows, command))
+        print(f"{folder / tables.CSV}, {tables.MARKDOWN}, {tables.PICTURE}")
     outcome.check()
-
-
-def _say_estimate(jobs: Sequence[Job], book: Ledger, launcher: LocalLauncher) -> None:
-    """Print how long what is left will take: as finished runs of the same setting and cell took, or measured."""
-    left = [job for job in jobs if book.row(job) is None]
-    finished = [row for row in map(book.row, jobs) if row is not None]
-    seconds: dict[str, float] = {}
-    of_label = {job.label: job for job in left}
-    for i, (label, job) in enumerate(of_label.items(), 1):
-        seconds[label] = seconds_a_run(job, finished, launcher, i, len(of_label))
-        print(f"{label}: {_duration(seconds[label])} a run", flush=True)
-    total = sum(seconds[job.label] for job in left)
-    print(
-        f"{len(jobs) - len(left)} of {len(jobs)} runs are finished; the others take {_duration(total)} of one worker, "
-        f"{_duration(total / launcher.slots)} with {launcher.slots}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    return "an unknown time" if np.isnan(seconds) else str(timedelta(seconds=round(seconds)))

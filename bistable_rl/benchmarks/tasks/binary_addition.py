@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Which
+from bistable_rl.benchmarks.tasks.task import DataProtocol, SyntheticTask
 from bistable_rl.runs.keys import PositiveInt
 
 
 @dataclass(kw_only=True)
-class BinaryAddition(DrawnTask):
-    """Say the sum of two numbers bit by bit, the lowest first; what must be remembered is the carry.
+class BinaryAddition(SyntheticTask):
+    """Name the sum of two numbers bit by bit, the lowest first; the network must remember the carry.
 
-    Two independent streams of fair bits are followed by a step of zeros for the last carry, and every step is answered.
+    Two independent streams of fair bits are followed by one step of zeros for the last carry. Every step is answered.
 
     Args:
         bits: Bits of each of the two numbers.
@@ -23,7 +23,7 @@ class BinaryAddition(DrawnTask):
 
     bits: PositiveInt = 60
 
-    classes = True
+    classification = True
     input_size = 2
     output_size = 2
 
@@ -35,8 +35,8 @@ class BinaryAddition(DrawnTask):
         """T, the most steps of a sequence."""
         return self.bits + 1
 
-    def draw(self, n: int, generator: torch.Generator, protocol: Which) -> tuple[Tensor, Tensor]:
-        """Return n samples: the two bits x (n, bits + 1, 2) and the bits of the sum (n, bits + 1)."""
+    def draw(self, n: int, generator: torch.Generator, protocol: DataProtocol) -> tuple[Tensor, Tensor]:
+        """Return n samples: two bits per step x (n, bits + 1, 2), and the bits of the sum (n, bits + 1)."""
         terms = torch.randint(2, (n, self.bits + 1, 2), generator=generator, device=generator.device)
         terms[:, -1] = 0
         total = torch.empty_like(terms[..., 0])

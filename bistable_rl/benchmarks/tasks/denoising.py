@@ -1,11 +1,11 @@
-"""Denoising: say at the end which five numbers of a stream were marked, in their order."""
+"""Denoising: repeat the five marked numbers of a stream at its end, in their order."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bistable_rl.benchmarks.tasks.task import DrawnTask, Which
+from bistable_rl.benchmarks.tasks.task import DataProtocol, SyntheticTask
 from bistable_rl.errors import UserError
 from bistable_rl.runs.keys import PositiveInt
 
@@ -13,12 +13,12 @@ MARKED = 5
 
 
 @dataclass(kw_only=True)
-class Denoising(DrawnTask):
-    """Say in the last five steps which five numbers of a stream were marked, in their order.
+class Denoising(SyntheticTask):
+    """Repeat the five marked numbers of a stream in its last five steps, in their order.
 
-    A step is a number from N(0, 1), 0 in the last five steps, and a flag: 1 where the number is marked, 0 at the first
-    step that is answered, -1 elsewhere. The error is the mean over the five. The authors' code has the flag -1 at the
-    first step that is answered and 0 elsewhere, and 404 steps.
+    A step is a number and a flag. The number is drawn from N(0, 1), and is 0 in the last five steps. The flag is 1
+    where the number is marked, 0 at the first answered step, and -1 elsewhere. The error is the mean over the five. The
+    authors' code has 404 steps, and the flag is -1 at the first answered step and 0 elsewhere.
 
     Vecoven et al. (2021), section 5 and Table 2.
 
@@ -32,7 +32,7 @@ class Denoising(DrawnTask):
     length: PositiveInt = 400
     forgetting: PositiveInt = 5
 
-    classes = False
+    classification = False
     input_size = 2
     output_size = 1
     answers = MARKED
@@ -43,7 +43,7 @@ class Denoising(DrawnTask):
         return self.length
 
     def check(self, source: str) -> None:
-        """Check that the marks have room, before the steps that are answered."""
+        """Check that the marks fit before the answered steps."""
         room = self.length - self.forgetting
         if self.forgetting < MARKED or room < MARKED:
             raise UserError(
@@ -51,13 +51,13 @@ class Denoising(DrawnTask):
                 f"not {self.forgetting} with length {self.length}."
             )
 
-    def draw(self, n: int, generator: torch.Generator, protocol: Which) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, generator: torch.Generator, protocol: DataProtocol) -> tuple[Tensor, Tensor]:
         """Return n samples: x (n, T, 2), number and flag, and the marked numbers (n, 5, 1)."""
         T, device = self.length, generator.device
         numbers = torch.randn(n, T, generator=generator, device=device)
         numbers[:, T - MARKED :] = 0
         lots = torch.rand(n, T - self.forgetting, generator=generator, device=device)
-        marked = lots.topk(MARKED).indices.sort().values  # five distinct steps, each choice of them as likely
+        marked = lots.topk(MARKED).indices.sort().values  # five distinct steps, every set equally likely
         elsewhere, announced = (-1.0, 0.0) if protocol == "paper" else (0.0, -1.0)
         flags = torch.full((n, T), elsewhere, device=device).scatter_(1, marked, 1.0)
         flags[:, T - MARKED] = announced

@@ -1,4 +1,4 @@
-"""What the tasks on images of digits share: the images, one fixed permutation, the size of the sets."""
+"""Tasks on images of digits: their images, one fixed permutation, the sizes of their sets."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bistable_rl.benchmarks.tasks.task import Samples, Task, Which
+from bistable_rl.benchmarks.tasks.task import DataProtocol, Samples, Task
 from bistable_rl.data import digits
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.keys import PositiveInt
 
 PERMUTATION_SEED = 0
-"""One permutation for every cell and seed, as one task for all of them."""
+"""One permutation for every cell and seed, so that all of them learn the same task."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Images:
 
 @dataclass(kw_only=True)
 class ImageTask(Task):
-    """A task on images of digits that are read in parts, and named at the end.
+    """A task in which an image of a digit is read in parts, and classified at the end.
 
     Args:
         dataset: `mnist`, or `digits`, scikit-learn's 1797 images of 8x8.
@@ -44,7 +44,7 @@ class ImageTask(Task):
     train_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
 
-    classes = True
+    classification = True
     answers = 1
     output_size = 10
 
@@ -54,26 +54,26 @@ class ImageTask(Task):
         return 28 if self.dataset == "mnist" else 8
 
     @abstractmethod
-    def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
+    def samples(self, images: Images, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the images as sequences."""
 
-    def train_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def train_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the training set, on the generator's device."""
         return self._set("train", self.train_size, generator, protocol)
 
-    def test_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def test_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the test set, on the generator's device."""
         return self._set("test", self.test_size, generator, protocol)
 
     def _set(
-        self, part: Literal["train", "test"], size: int | None, generator: torch.Generator, protocol: Which
+        self, split: Literal["train", "test"], size: int | None, generator: torch.Generator, protocol: DataProtocol
     ) -> Samples:
         try:
-            found = digits.load(self.dataset, part)
+            found = digits.load(self.dataset, split)
         except ValueError as error:
             raise UserError(one_sentence(error)) from None
         if size is not None and size > len(found.labels):
-            raise UserError(f"task.kwargs.{part}_size must be at most {len(found.labels)}, all there are, not {size}.")
+            raise UserError(f"task.kwargs.{split}_size must be at most {len(found.labels)}, all there are, not {size}.")
         pixels = torch.tensor(found.images[:size]).to(generator.device).float() / found.white - 0.5
         return self.samples(Images(pixels, torch.tensor(found.labels[:size]).to(generator.device)), generator, protocol)
 

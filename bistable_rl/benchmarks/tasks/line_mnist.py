@@ -1,4 +1,4 @@
-"""Permuted line-sequential MNIST: read an image line by line, wait through black lines, then say which digit it was."""
+"""Permuted line-sequential MNIST: classify an image after its lines and a number of black lines."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.images import Images, ImageTask, permute_pixels, permute_rows
-from bistable_rl.benchmarks.tasks.task import Batch, Samples, Which
+from bistable_rl.benchmarks.tasks.task import Batch, DataProtocol, Samples
 from bistable_rl.runs.keys import PositiveInt
 
 BLACK = -0.5
@@ -29,14 +29,14 @@ class _Lines:
 
 @dataclass(kw_only=True)
 class LineMNIST(ImageTask):
-    """Say which digit an image shows after reading its lines, one a step, and N black lines.
+    """Classify the digit of an image after reading its lines, one per step, and N black lines.
 
-    The pixels are permuted first. The authors' code permutes the rows instead, and its black lines are 0, a grey.
+    The pixels are permuted first. The authors' code permutes the rows instead, and its black lines are grey (0).
 
     Vecoven et al. (2021), section 5 and Table 4.
 
     Args:
-        black_lines: N.
+        black_lines: N, the number of black lines.
         dataset: `mnist`, or `digits`, scikit-learn's 1797 images of 8x8.
         train_size: Use the first images of the training set only (null: all).
         test_size: Use the first images of the test set only (null: all).
@@ -52,12 +52,12 @@ class LineMNIST(ImageTask):
         """T, the most steps of a sequence."""
         return self.side + self.black_lines
 
-    def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
+    def samples(self, images: Images, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return sequences of lines."""
         pixels, black = permuted(images.pixels, protocol)
         return _Lines(Images(pixels, images.labels), self.black_lines, black)
 
 
-def permuted(pixels: Tensor, protocol: Which) -> tuple[Tensor, float]:
-    """Return permuted images and the value of a black line, as the paper says or as its authors' code does."""
+def permuted(pixels: Tensor, protocol: DataProtocol) -> tuple[Tensor, float]:
+    """Return permuted images and the value of a black line, by the paper or its authors' code."""
     return (permute_pixels(pixels), BLACK) if protocol == "paper" else (permute_rows(pixels), 0.0)

@@ -1,4 +1,4 @@
-"""Permuted sequential MNIST: read an image pixel by pixel, then say which digit it was."""
+"""Permuted sequential MNIST: classify an image after reading it pixel by pixel."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.images import Images, ImageTask, permute_pixels
-from bistable_rl.benchmarks.tasks.task import Batch, Samples, Which
+from bistable_rl.benchmarks.tasks.task import Batch, DataProtocol, Samples
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _Pixels:
 
 @dataclass(kw_only=True)
 class SequentialMNIST(ImageTask):
-    """Say which digit an image shows after reading its pixels, one a step, in the order of one fixed permutation.
+    """Classify the digit of an image after reading its pixels, one per step, in one fixed permutation.
 
     Vecoven et al. (2021), section 5 and Table 3.
 
@@ -39,6 +39,6 @@ class SequentialMNIST(ImageTask):
         """T, the most steps of a sequence."""
         return self.side**2
 
-    def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
+    def samples(self, images: Images, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return sequences of pixels."""
         return _Pixels(Images(permute_pixels(images.pixels), images.labels))

@@ -1,4 +1,4 @@
-"""What a task is: where its samples come from, what they look like, and how an answer to them is judged."""
+"""The contract of a supervised task: its sizes, its data sets, and the loss and metrics of its answers."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.keys import PositiveInt
 
-Which: TypeAlias = Literal["paper", "authors_code"]
-"""Whose protocol: the text of the paper or the code that its authors published."""
+DataProtocol: TypeAlias = Literal["paper", "authors_code"]
+"""Data as the text of the paper describes them, or as the code that its authors published makes them."""
 
 Batch: TypeAlias = tuple[Tensor | PackedSequence, Tensor]
-"""x (T, B, I), or packed sequences of several lengths; the targets of the last K steps (K, B, O), or (K, B) classes."""
+"""Inputs x (T, B, I), packed if their lengths differ; targets of the last K steps, (K, B, O) or classes (K, B)."""
 
 
 class Samples(Protocol):
@@ -24,22 +24,22 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, index: Tensor) -> Batch:
-        """Return the samples of these numbers (B,)."""
+        """Return the samples with these indices (B,)."""
 
 
 class Task:
     """A task: a dataclass whose fields are the arguments of its config (`task.kwargs`).
 
     Attributes:
-        classes: Whether an answer is a class (cross-entropy) or numbers (mean squared error).
+        classification: Whether answers are classes (cross-entropy) or numbers (mean squared error).
         input_size: I, the features of a step.
         output_size: O, the numbers of an answer, or the number of classes.
-        answers: K, how many steps at the end of a sequence are answered.
+        answers: K, the number of steps at the end of a sequence that are answered.
         steps: T, the most steps of a sequence.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-    classes: ClassVar[bool]
+    classification: ClassVar[bool]
     input_size: int
     output_size: int
     answers: int
@@ -50,24 +50,24 @@ class Task:
         """T, the most steps of a sequence."""
 
     @abstractmethod
-    def train_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def train_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the training set, on the generator's device."""
 
     @abstractmethod
-    def test_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def test_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the test set, on the generator's device."""
 
     def check(self, source: str) -> None:
-        """Check arguments that are wrong together.
+        """Check combinations of arguments.
 
         Raises:
-            UserError: What is wrong; the sentence starts with `source`.
+            UserError: If a combination is wrong; the sentence starts with `source`.
         """
 
 
 @dataclass
-class _Drawn:
-    """Samples that were drawn: x (n, T, I), targets (n, K, ...)."""
+class _TensorSamples:
+    """Samples in two tensors: x (n, T, I) and targets (n, K, ...)."""
 
     x: Tensor
     target: Tensor
@@ -80,8 +80,8 @@ class _Drawn:
 
 
 @dataclass(kw_only=True)
-class DrawnTask(Task):
-    """A task whose samples are drawn, as many as one likes.
+class SyntheticTask(Task):
+    """A task whose samples are drawn at random.
 
     Args:
         train_size: Samples of the training set.
@@ -92,55 +92,55 @@ class DrawnTask(Task):
     test_size: PositiveInt = 50_000
 
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator, protocol: Which) -> tuple[Tensor, Tensor]:
-        """Return n samples: x (n, T, I) and the targets (n, K, O), or (n, K) classes, on the generator's device."""
+    def draw(self, n: int, generator: torch.Generator, protocol: DataProtocol) -> tuple[Tensor, Tensor]:
+        """Return n samples, x (n, T, I) and targets (n, K, O) or classes (n, K), on the generator's device."""
 
-    def train_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def train_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the training set, on the generator's device."""
         self._check_memory("train_size", self.train_size, generator.device)
-        return _Drawn(*self.draw(self.train_size, generator, protocol))
+        return _TensorSamples(*self.draw(self.train_size, generator, protocol))
 
-    def test_set(self, generator: torch.Generator, protocol: Which) -> Samples:
+    def test_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the test set, on the generator's device."""
         self._check_memory("test_size", self.test_size, generator.device)
-        return _Drawn(*self.draw(self.test_size, generator, protocol))
+        return _TensorSamples(*self.draw(self.test_size, generator, protocol))
 
     def _check_memory(self, name: str, n: int, device: torch.device) -> None:
         what = f"task.kwargs.{name} {n}: so many sequences of {self.steps:,} steps x {self.input_size} features"
         check_memory(what, 4 * n * self.steps * self.input_size, device)
 
-    def fresh_batch(self, n: int, generator: torch.Generator, protocol: Which) -> Batch:
+    def fresh_batch(self, n: int, generator: torch.Generator, protocol: DataProtocol) -> Batch:
         """Return n new samples."""
-        return _Drawn(*self.draw(n, generator, protocol)).batch(torch.arange(n, device=generator.device))
+        return _TensorSamples(*self.draw(n, generator, protocol)).batch(torch.arange(n, device=generator.device))
 
 
-def judge(outputs: Tensor, targets: Tensor, *, classes: bool) -> dict[str, float]:
-    """Return how good answers are, as in the paper.
+def task_metrics(outputs: Tensor, targets: Tensor, *, classification: bool) -> dict[str, float]:
+    """Return the paper's metrics of answers.
 
     Args:
-        outputs: (K, n, O) what the network says.
-        targets: (K, n, O), or (K, n) classes.
-        classes: Whether the targets are classes.
+        outputs: (K, n, O) the network's answers.
+        targets: (K, n, O), or classes (K, n).
+        classification: Whether the targets are classes.
 
     Returns:
         `mse`; or `loss` (cross-entropy), `accuracy` and `f1` (the mean of the classes' F1 scores).
     """
-    loss = float(loss_of(outputs, targets, classes=classes))
-    if not classes:
+    loss = float(task_loss(outputs, targets, classification=classification))
+    if not classification:
         return {"mse": loss}
     from sklearn.metrics import accuracy_score, f1_score
 
-    truth, said = targets.flatten().cpu().numpy(), outputs.argmax(-1).flatten().cpu().numpy()
+    true, predicted = targets.flatten().cpu().numpy(), outputs.argmax(-1).flatten().cpu().numpy()
     return {
         "loss": loss,
-        "accuracy": float(accuracy_score(truth, said)),
-        "f1": float(f1_score(truth, said, average="macro", zero_division=0)),
+        "accuracy": float(accuracy_score(true, predicted)),
+        "f1": float(f1_score(true, predicted, average="macro", zero_division=0)),
     }
 
 
-def loss_of(outputs: Tensor, targets: Tensor, *, classes: bool) -> Tensor:
+def task_loss(outputs: Tensor, targets: Tensor, *, classification: bool) -> Tensor:
     """Return the mean squared error, or the cross-entropy of classes, in float32."""
     outputs = outputs.float()
-    if classes:
+    if classification:
         return torch.nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
     return torch.nn.functional.mse_loss(outputs, targets)

@@ -1,4 +1,4 @@
-"""Permuted variable-line-sequential MNIST: line-sequential MNIST, but how long to wait differs among images."""
+"""Permuted variable-line-sequential MNIST: line-sequential MNIST with another number of black lines per image."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.benchmarks.tasks.images import Images, ImageTask
 from bistable_rl.benchmarks.tasks.line_mnist import permuted
-from bistable_rl.benchmarks.tasks.task import Batch, Samples, Which
+from bistable_rl.benchmarks.tasks.task import Batch, DataProtocol, Samples
 from bistable_rl.runs.keys import PositiveInt
 
 ANNOUNCEMENT = 1.0
@@ -28,8 +28,8 @@ class _VariableLines:
         labels = self.images.labels[index].unsqueeze(0)
         lengths, order = (self.images.pixels.shape[1] + self.black_lines[index]).sort(descending=True, stable=True)
         steps = torch.arange(int(lengths[0]), device=lengths.device)
-        batch_sizes = (lengths.unsqueeze(0) > steps.unsqueeze(1)).sum(1)  # how many are read at each step
-        lines = self.images.pixels[index[order]].transpose(0, 1).flatten(0, 1)  # every image, until its last line
+        batch_sizes = (lengths.unsqueeze(0) > steps.unsqueeze(1)).sum(1)  # sequences that last longer than each step
+        lines = self.images.pixels[index[order]].transpose(0, 1).flatten(0, 1)  # all images, before the black lines
         data = lines.new_full((int(lengths.sum()), lines.shape[-1]), self.black)
         data[: len(lines)] = lines
         starts = batch_sizes.cumsum(0) - batch_sizes
@@ -39,7 +39,7 @@ class _VariableLines:
 
 @dataclass(kw_only=True)
 class VariableLineMNIST(ImageTask):
-    """Say which digit an image shows after its lines and N black ones, N from 1 to a maximum, uniformly.
+    """Classify the digit of an image after its lines and N black lines, N uniform from 1 to a maximum.
 
     The last of the N lines is brighter than white and announces the answer. Sequences are packed, not padded. The
     authors' code permutes the rows instead of the pixels, its black lines are 0, and it draws one N for all images.
@@ -63,7 +63,7 @@ class VariableLineMNIST(ImageTask):
         """T, the most steps of a sequence."""
         return self.side + self.max_black_lines
 
-    def samples(self, images: Images, generator: torch.Generator, protocol: Which) -> Samples:
+    def samples(self, images: Images, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return sequences of lines, of different lengths."""
         n = len(images.labels) if protocol == "paper" else 1
         drawn = torch.randint(1, self.max_black_lines + 1, (n,), generator=generator, device=generator.device)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from conftest import SMALL
 
-from bistable_rl.compare import comparison as plan
 from bistable_rl.compare import ledger, report, tensorboard
+from bistable_rl.compare.comparison import WRITTEN, panel, read, series
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.schema import Benchmark, Experiment
@@ -33,7 +33,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def test_every_variant_is_run_with_every_value_and_seed(tmp_path: Path) -> None:
-    comparison, jobs = plan.read(write(tmp_path), tmp_path / "runs")
+    comparison, jobs = read(write(tmp_path), tmp_path / "runs")
     assert comparison.metric.name == "success_rate"
     assert len(jobs) == 3 * 2 * 2
     job = jobs[-1]
@@ -44,27 +44,27 @@ def test_every_variant_is_run_with_every_value_and_seed(tmp_path: Path) -> None:
     assert (job.config.policy.cell, job.config.policy.cell_kwargs) == ("gru", HELP)
     assert job.config.env.kwargs == {"length": 6, "num_symbols": 2}
     assert job.config.algorithm.gamma == 0.9
-    assert (plan.panel(job.keys), plan.series(job.keys)) == ("length 6", "gru with help")
+    assert (panel(job.keys), series(job.keys)) == ("length 6", "gru with help")
     assert isinstance(jobs[4].config, Experiment)
     assert jobs[4].config.policy.cell_kwargs == {}  # variants leave each other alone
 
 
 def test_runs_are_told_apart_by_what_varies_alone(tmp_path: Path) -> None:
     grid = {"policy.cell": ["brc", "gru"], "algorithm.learning_rate": [1e-3, 1e-2], "algorithm.gamma": [0.9]}
-    _, jobs = plan.read(write(tmp_path, variants={}, grid=grid), tmp_path)
+    _, jobs = read(write(tmp_path, variants={}, grid=grid), tmp_path)
     assert [job.label for job in jobs[::2]] == [
         f"{cell}, learning_rate {rate}" for cell in ("brc", "gru") for rate in (0.001, 0.01)
     ]
-    _, jobs = plan.read(write(tmp_path, variants={}, grid={}), tmp_path)
+    _, jobs = read(write(tmp_path, variants={}, grid={}), tmp_path)
     assert [job.label for job in jobs] == ["nbrc", "nbrc"]
 
 
 def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
     path = write(tmp_path, base="rl/t_maze", grid={})
-    assert plan.read(path, tmp_path)[1][0].config.total_steps == 600_000  # type: ignore[union-attr]
+    assert read(path, tmp_path)[1][0].config.total_steps == 600_000  # type: ignore[union-attr]
     base = {"task": {"name": "copy_first"}}
     grid = {"task.kwargs.length": [5, 50], "network.cell": ["brc", "gru"]}
-    _, jobs = plan.read(write(tmp_path, base=base, variants={}, grid=grid), tmp_path)
+    _, jobs = read(write(tmp_path, base=base, variants={}, grid=grid), tmp_path)
     assert all(isinstance(job.config, Benchmark) for job in jobs)
     assert jobs[-1].label == "length 50, gru"
 
@@ -108,7 +108,7 @@ def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as error:
-        plan.read(write(tmp_path, **changes), tmp_path)
+        read(write(tmp_path, **changes), tmp_path)
     assert re.search(sentence, str(error.value))
     assert "\n" not in str(error.value)
 
@@ -117,18 +117,22 @@ def test_a_file_without_a_base_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("name: x\nseeds: [0]\n")
     with pytest.raises(UserError, match=r"x.yaml: the key base is missing"):
-        plan.read(path, tmp_path)
+        read(path, tmp_path)
 
 
 COMPARISONS = [name for name in shipped_configs() if name.startswith("compare/")]
 OTHER_VARIANTS = {
-    f"compare/{name}" for name in ("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50")
+    f"compare/{name}"
+    for name in (
+        *("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50"),
+        *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory"),
+    )
 }
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_a_shipped_comparison_is_valid_and_says_what_it_is(name: str, tmp_path: Path) -> None:
-    comparison, jobs = plan.read(find_config(name), tmp_path)
+    comparison, jobs = read(find_config(name), tmp_path)
     assert comparison.name == name.removeprefix("compare/")
     assert jobs
     assert find_config(name).read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
@@ -136,7 +140,7 @@ def test_a_shipped_comparison_is_valid_and_says_what_it_is(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", sorted(set(COMPARISONS) - OTHER_VARIANTS))
 def test_a_shipped_comparison_runs_four_cells_with_help_and_without(name: str, tmp_path: Path) -> None:
-    comparison, jobs = plan.read(find_config(name), tmp_path)
+    comparison, jobs = read(find_config(name), tmp_path)
     labels = {f"{cell}{help}" for cell in ("nbrc", "brc", "gru", "lstm") for help in ("", " with help")}
     assert {job.label for job in jobs} == labels
     assert len(comparison.seeds) >= 3
@@ -147,10 +151,10 @@ def test_a_shipped_comparison_runs_four_cells_with_help_and_without(name: str, t
 
 
 def test_a_variant_s_folder_is_not_hidden_and_its_label_is_one_printable_line(tmp_path: Path) -> None:
-    _, jobs = plan.read(write(tmp_path, variants={".a\nb\x1b": {}}, grid={}), tmp_path)
+    _, jobs = read(write(tmp_path, variants={".a\nb\x1b": {}}, grid={}), tmp_path)
     assert (jobs[0].label, jobs[0].folder.parent.name) == (".a b", "_a_b")
 
 
 def test_what_a_comparison_writes_is_no_name_of_a_variant() -> None:
     files = {report.REPORT, report.PAGE, report.SUMMARY, report.CURVES, report.FINAL, report.HORIZONS}
-    assert set(plan.WRITTEN) == files | {ledger.RUNS, ledger.CURVES, tensorboard.REPORT}
+    assert set(WRITTEN) == files | {ledger.RUNS, ledger.CURVES, tensorboard.REPORT}

@@ -1,0 +1,50 @@
+"""Every committed row is found as finished by the command that made it, whatever has been renamed since."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bistable_rl.benchmarks.reproduce import grids
+from bistable_rl.cells import CELLS
+from bistable_rl.compare import comparison, jobs, ledger
+from bistable_rl.compare.jobs import Job
+from bistable_rl.compare.ledger import Ledger
+from bistable_rl.runs.config import shipped_configs
+
+FOLDERS = sorted(path.parent.name for path in ledger.RESULTS.glob("*/runs.csv"))
+pytestmark = pytest.mark.skipif(not FOLDERS, reason="not a clone")
+
+
+def jobs_of(name: str, out: Path) -> Iterator[Job]:
+    """Yield the jobs of a committed folder: of the shipped comparison with its name, or of a table's grid."""
+    config = shipped_configs().get(f"compare/{name}")
+    if config is not None:
+        yield from comparison.read(config, out)[1]
+        return
+    table, preset, *protocol = name.split("-")
+    grid = grids.find_grid(preset, table, *protocol)  # type: ignore[arg-type]
+    seeds = Ledger(out, ledger.RESULTS / name).seeds
+    yield from grids.make_jobs(grid, out, tuple(CELLS), seeds)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_committed_row_is_a_job_of_its_grid(name: str, tmp_path: Path) -> None:
+    committed = ledger.read(ledger.RESULTS / name)
+    found = {job.hash: job for job in jobs_of(name, tmp_path)}
+    book = Ledger(tmp_path, ledger.RESULTS / name)
+    for row in committed:
+        job = found.get(row.hash)
+        assert job is not None, f"{row.label}, seed {row.seed} is unknown"
+        assert (job.label, job.config.seed, job.config.cell) == (row.label, row.seed, row.facts["cell"])
+        assert book.row(job) == row
+    assert committed
+
+
+def test_a_renamed_key_keeps_its_old_name_in_the_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    job = next(jobs_of("nbrc_t_maze", tmp_path))
+    before = job.hash
+    monkeypatch.setitem(jobs.RENAMED, "policy.cell", "policy.kind")
+    assert "policy.kind" in jobs.hashed_keys(job.config)
+    assert "policy.cell" not in jobs.hashed_keys(job.config)
+    assert job.hash != before
