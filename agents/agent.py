@@ -12,7 +12,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl import kernels
-from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
+from bistable_rl.agents.features import as_shown, saved_kinds
 from bistable_rl.agents.make_env import close, make_vec_env
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells import get_cell
@@ -112,7 +112,7 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     policy = experiment.policy
     try:
         kernels.choose(get_cell(policy.cell).kernel, device.type, torch.float32, policy.hidden_size)
-        space = with_categories(env.observation_space, declared_categories(env))
+        space = as_shown(env.observation_space, env)
         return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(policy)).to(device)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"policy: {one_sentence(error)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from bistable_rl.agents import gae, save_load
 from bistable_rl.agents.buffer import Rollout
 from bistable_rl.agents.checks import check_number, check_positive, check_schedule, check_whole
 from bistable_rl.agents.evaluation import declared_horizon, success_of
-from bistable_rl.agents.features import declared_categories, with_categories
+from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sequences import Packed
@@ -33,7 +34,7 @@ from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
-from bistable_rl.runs.capacity import check_memory
+from bistable_rl.runs.capacity import check_layers, check_memory
 from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
@@ -193,7 +194,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         if self.env is not None:
-            self.observation_space = with_categories(self.observation_space, declared_categories(self.env))
+            self.observation_space = as_shown(self.observation_space, self.env)
+            defaults = inspect.signature(RecurrentPolicy).parameters
+            sizes = {
+                name: self.policy_kwargs.get(name, defaults[name].default)
+                for name in ("cell", "hidden_size", "num_layers", "cell_kwargs")
+            }
+            check_layers("", **sizes, copies=self.n_envs, device=self.device)
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)

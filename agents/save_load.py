@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 
 from bistable_rl.agents import state as snapshot
 from bistable_rl.agents.checks import check_number, check_positive, check_whole
-from bistable_rl.agents.features import saved_kinds, with_categories
+from bistable_rl.agents.features import as_shown, saved_kinds, unsaid, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces_json import from_json, to_json
 from bistable_rl.errors import UserError, one_sentence, unknown
@@ -157,9 +157,14 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         setattr(model, name, space)
     if env is None:
         model.n_envs = n_envs
-    # the weights tell what was read as categories, in archives too that were written before it could be said
+    # the weights tell how observations were read, in archives too that were written before it could be said
     kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
-    model.observation_space = with_categories(model.observation_space, kinds)
+    categories = [key for key, kind in kinds.items() if kind == "categories"]
+    model.observation_space = with_categories(model.observation_space, categories)
+    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
+    if left_out := unsaid(shown, kinds):
+        said = model.policy_kwargs.get("observation_kinds") or {}
+        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
     try:
         model._setup_model()
     except Exception as error:

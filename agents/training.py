@@ -39,7 +39,7 @@ from bistable_rl.dynamics.warmup import warm_up_run
 from bistable_rl.errors import RunFailedError, UserError, one_sentence
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs import run as runs
-from bistable_rl.runs.capacity import check_memory, layers_bytes
+from bistable_rl.runs.capacity import check_layers
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.devices import hardware, peak_memory_mb, resolve_device
 from bistable_rl.runs.schema import AlgorithmConfig, Experiment
@@ -234,16 +234,8 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         UserError: The policy section, the environment or both together do not work.
     """
     policy = experiment.policy
-    try:
-        layers = layers_bytes(policy.cell, 1, policy.hidden_size, policy.num_layers, policy.cell_kwargs)
-    except (ValueError, TypeError):
-        layers = 0  # which `make_policy` explains
-    check_memory(
-        f"policy: the training of num_layers {policy.num_layers:,} of hidden_size {policy.hidden_size:,} "
-        "(weights, gradients and Adam's moments)",
-        4 * layers,
-        device,
-    )
+    sizes = policy.cell, policy.hidden_size, policy.num_layers, policy.cell_kwargs
+    check_layers("policy: ", *sizes, env.num_envs, device)
     make_policy(experiment, env, device)
     try:
         model = RecurrentPPO(

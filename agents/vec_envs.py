@@ -1,5 +1,6 @@
 """The door from gymnasium's vector environments to SB3, without stepping the copies one by one."""
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +49,10 @@ class BatchedVecEnv(VecEnv):
         self._returns = np.zeros(env.num_envs)
         self._lengths = np.zeros(env.num_envs, np.int64)
         self._started = time.time()
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        space = copy.copy(env.single_observation_space)
+        if isinstance(space, gymnasium.spaces.Dict):
+            space.spaces = dict(space.spaces)  # VecNormalize replaces what it normalises, in the space it is given
+        super().__init__(env.num_envs, space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
         """Start an episode in every copy, with the seeds and options that were set for it."""

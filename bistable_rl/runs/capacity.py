@@ -75,6 +75,47 @@ def layers_bytes(
     return 4 * (sizes[0] + (num_layers - 1) * sizes[1])
 
 
+def check_layers(
+    where: str,
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    cell_kwargs: Mapping[str, Any] | None,
+    copies: int,
+    device: torch.device | str,
+) -> None:
+    """Check, before they are built, that recurrent layers can be trained and that their state fits.
+
+    Arguments that no layers can be built with are left to the builder, which explains them.
+
+    Args:
+        where: What the sentence starts with, such as "policy: ".
+        cell: A key of `CELLS`.
+        hidden_size: H.
+        num_layers: L.
+        cell_kwargs: Options of the cell.
+        copies: How many states there are at once.
+        device: Where they will be.
+
+    Raises:
+        UserError: There is less memory.
+    """
+    try:
+        layers = layers_bytes(cell, 1, hidden_size, num_layers, cell_kwargs)
+    except (ValueError, TypeError):
+        return
+    options = f", cell_kwargs {dict(cell_kwargs)}" if cell_kwargs else ""
+    check_memory(
+        f"{where}the training of num_layers {num_layers:,} of hidden_size {hidden_size:,}{options} "
+        "(weights, gradients and Adam's moments)",
+        4 * layers,
+        device,
+    )
+    made = make_rnn(cell, 1, hidden_size, cell_kwargs=dict(cell_kwargs or {}), device="meta")
+    state = num_layers * made.state_size
+    check_memory(f"{where}the state of {copies:,} copies, {state:,} numbers each,", 8 * copies * state, device)
+
+
 def _machine() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
