@@ -52,6 +52,8 @@ def scan(
             serve this, see `choose`; from a backward pass, too.
         RuntimeError: from a second differentiation of what `torch.compile` made.
     """
+    if weight_hh.dim() != 2:
+        raise ValueError(f"weight_hh must have 2 dimensions, got {tuple(weight_hh.shape)}")
     backend = choose(kind, x.device.type, x.dtype, weight_hh.shape[1]).backend
     if backend == "reference":
         note(kind, backend)
