@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bistable_rl import make_rnn
 from bistable_rl.cells import CELLS, Cell, LSTMCell, NBRCCell, cell_options, get_cell
 
 Array = np.ndarray
@@ -265,6 +266,19 @@ def test_gru_and_lstm_compute_what_torch_does(name: str, theirs: type[nn.GRU] | 
     module.load_state_dict({f"{key}_l0": value for key, value in cell.state_dict().items()})
     x = torch.randn(T, B, F, dtype=torch.float64)
     torch.testing.assert_close(cell.scan(x)[0], module(x)[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_numpys_numbers_are_numbers() -> None:
+    for number in (np.float16(2), np.float32(2), np.float64(2), np.int64(2)):
+        cell = get_cell("gru")(F, H, c_bias=number)  # type: ignore[call-arg]
+        assert any((parameter == 2).sum() == H for parameter in cell.parameters())
+        get_cell("gru")(F, H, c_bias="chrono", t_max=number)  # type: ignore[call-arg]
+        assert make_rnn("lmu", F, H, cell_kwargs={"theta": number}).cells[0].theta == 2.0
+    assert make_rnn("gru", F, H, 2, dropout=np.float32(0.5)).dropout == 0.5  # type: ignore[arg-type]
+    for wrong in (np.float32("inf"), np.float64(1e50), np.bool_(True), np.float32("nan")):
+        with pytest.raises(ValueError, match="c_bias must be"):
+            get_cell("gru")(F, H, c_bias=wrong)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.slow_gate])

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -305,6 +306,7 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
         TypeError: if bias is neither True nor False.
     """
     check_switch("bias", bias)
+    c_bias, t_max = (value.item() if isinstance(value, np.number) else value for value in (c_bias, t_max))
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")

@@ -67,6 +67,8 @@ class LMUCell(Cell):
         check_size("hidden_size", hidden_size)
         check_size("memory_size", memory_size)
         check_switch("bias", bias)
+        if isinstance(theta, np.number):
+            theta = theta.item()
         if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         super().__init__(
