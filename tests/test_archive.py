@@ -230,6 +230,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
         ({"n_steps": "8"}, ValueError, "^n_steps must be a whole number"),
         ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),
         ({"device": "meta"}, ValueError, "^device: meta holds no numbers"),
+        ({"device": "banana"}, ValueError, "^device: banana is not here"),
         ({"policy_kwargs": {"hiden_size": 8}}, TypeError, "^(?!.*model.zip).*hiden_size"),
     ],
 )

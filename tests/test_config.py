@@ -189,6 +189,9 @@ def test_a_device_that_torch_would_take_for_another_is_refused() -> None:
             check_torch_device(name)
     with pytest.raises(ValueError, match="meta holds no numbers"):
         check_torch_device("meta")
+    for name in ("xpu", "mps:7", "banana", *([] if torch.backends.mps.is_available() else ["mps"])):
+        with pytest.raises(UserError, match=f"^device: {name} is not here .*; choose cpu or auto"):
+            check_torch_device(name)
     assert check_torch_device("cpu") == "cpu"
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
     if not torch.cuda.is_available():
