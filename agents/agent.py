@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.features import declared_categories, saved_kinds, with_categories
+from bistable_rl.agents.features import as_shown, saved_kinds
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.errors import UserError, user_errors
@@ -110,7 +110,7 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
     with policy_errors(experiment.policy, device):
-        space = with_categories(env.observation_space, declared_categories(env))
+        space = as_shown(env.observation_space, env)
         return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(experiment.policy)).to(device)
 
 

@@ -235,7 +235,7 @@ def declared_horizon(env: VecEnv) -> int | None:
     """Return the largest number of steps of an episode, if the environment declares it as a whole number."""
     try:
         horizon = env.get_attr("horizon")[0]
-    except Exception:  # no such attribute, or a property that raises
+    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
         return None
     whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
     return int(horizon) if whole and horizon > 0 else None
@@ -246,7 +246,7 @@ def reward_threshold(env: VecEnv) -> float | None:
     for where in ("reward_threshold", "spec.reward_threshold"):
         try:
             declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
-        except Exception:  # as above
+        except (Exception, SystemExit):  # as above
             continue
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
             return float(declared)

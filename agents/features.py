@@ -1,22 +1,27 @@
 """From any observation to a feature vector: images, MiniGrid's symbolic views, numbers, and Dicts of them.
 
 The meaning of a Box of bytes is declared, never guessed from its size: by its class (`Categories`, which our
-environments and wrappers use), by `observation_kinds`, or, for a saved network, by its weights.
+environments and wrappers use), by `observation_kinds`, or, for a saved network, by its weights. Two conventions are
+SB3's: bytes from 0 to 255 in three dimensions, with 36 pixels a side or more, are pixels; a vector of bytes (Atari's
+RAM) is read as numbers from 0 to 255, unscaled.
 """
 
 import copy
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import gymnasium
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv, VectorWrapper
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from torch import Tensor, nn
 
 from bistable_rl.agents.spaces import ONLY, spaces_of
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.envs.wrappers import Categories, minigrid_views
 
 # NatureCNN's kernels and strides need at least this many pixels.
@@ -26,15 +31,29 @@ KINDS = ("categories", "pixels", "numbers")
 """How an observation is read: embedded cell by cell, by the CNN, or flat."""
 
 
-def with_categories(space: spaces.Space, keys: Collection[str]) -> spaces.Space:
-    """Return a space whose Boxes of these keys are `Categories`."""
+CHANGING = {
+    "gymnasium.wrappers": (
+        *("FlattenObservation", "FrameStackObservation", "ReshapeObservation", "DtypeObservation"),
+        *("NormalizeObservation", "RescaleObservation", "TimeAwareObservation"),
+    ),
+    "minigrid.wrappers": ("FlatObsWrapper",),
+    "bistable_rl.agents.vec_envs": ("BatchedVecEnv",),  # where VecNormalize has replaced the parts of its Dict
+    "stable_baselines3.common.vec_env": ("VecFrameStack", "VecNormalize", "VecTransposeImage"),
+}
+"""Wrappers, by the package that holds them, that give the observations another form and no other meaning."""
+
+
+class Changed(spaces.Box):
+    """A Box of what were categories, until a wrapper flattened, stacked or normalised them: equal to the plain Box."""
+
+
+def with_categories(space: spaces.Space, keys: Collection[str], mark: type[spaces.Box] = Categories) -> spaces.Space:
+    """Return a space whose Boxes of these keys are `Categories`, or of another class."""
     if not keys:
         return space
     parts = spaces_of(space)
     marked = {
-        key: Categories(part.low, part.high, dtype=part.dtype.type)
-        if key in keys and isinstance(part, spaces.Box)
-        else part
+        key: mark(part.low, part.high, dtype=part.dtype.type) if key in keys and isinstance(part, spaces.Box) else part
         for key, part in parts.items()
     }
     if not isinstance(space, spaces.Dict):
@@ -60,13 +79,76 @@ def declared_categories(env: VecEnv) -> list[str]:
     ]
 
 
+def changed_categories(env: VecEnv) -> list[str]:
+    """Return the keys of the observations that are categories in another form than the environment gave them.
+
+    Only through the wrappers of `CHANGING` is a meaning followed: any other may have drawn a picture.
+    """
+    views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
+    shown: dict[str, spaces.Space] = {}  # by one layer, from the innermost on
+    for layer in reversed(list(_layers(env))):
+        space = layer.single_observation_space if isinstance(layer, VectorEnv) else layer.observation_space
+        meant = [*views, *shown.values()]
+        below = [*shown, *([ONLY] if shown else [])] if _only_changes(layer) else []
+        shown = {
+            key: part
+            for key, part in spaces_of(space).items()
+            if isinstance(part, Categories) or key in below or any(part is other for other in meant)
+        }
+        if isinstance(layer, DummyVecEnv) and isinstance(space, spaces.Dict):
+            # VecNormalize replaces the parts of a Dict in the very space of what it wraps; the buffers are as before
+            was = {key: buffer for key, buffer in layer.buf_obs.items() if buffer.dtype == "uint8" and buffer.ndim > 2}
+            shown |= {key: part for key, part in space.items() if key in was and part.dtype != "uint8"}
+    return [key for key, part in shown.items() if isinstance(part, spaces.Box) and key not in declared_categories(env)]
+
+
+def _layers(env: Any) -> Iterator[Any]:
+    """Yield an environment, what it wraps, and so on to the innermost."""
+    while env is not None:
+        yield env
+        if isinstance(env, DummyVecEnv):
+            env = env.envs[0]
+        elif isinstance(env, VecEnvWrapper):
+            env = env.venv
+        else:
+            env = env.env if isinstance(env, gymnasium.Wrapper | VectorWrapper | BatchedVecEnv) else None
+
+
+def _only_changes(layer: Any) -> bool:
+    return any(
+        kind.__name__ in names and f"{kind.__module__}.".startswith(f"{package}.")
+        for kind in type(layer).__mro__
+        for package, names in CHANGING.items()
+    )
+
+
+def as_shown(space: spaces.Space, env: VecEnv) -> spaces.Space:
+    """Return a space that declares the meaning that its environment gives it."""
+    return with_categories(with_categories(space, declared_categories(env)), changed_categories(env), Changed)
+
+
 def saved_kinds(names: Iterable[str], space: spaces.Space) -> dict[str, str]:
-    """Return the observations that a saved network reads as categories, by the names of its weights."""
-    keys = list(spaces_of(space))
+    """Return how a saved network reads each of its observations, by the names of its weights."""
     found = {
-        int(part) for name in names for part in re.findall(r"^features_extractor\.parts\.(\d+)\.embeddings\.", name)
+        (int(part), module)
+        for name in names
+        for part, module in re.findall(r"^features_extractor\.parts\.(\d+)\.(embeddings|cnn)\.", name)
     }
-    return {keys[part]: "categories" for part in sorted(found) if part < len(keys)}
+    kinds = {"embeddings": "categories", "cnn": "pixels"}
+    return dict.fromkeys(spaces_of(space), "numbers") | {
+        key: kinds[module] for i, key in enumerate(spaces_of(space)) for part, module in found if part == i
+    }
+
+
+def unsaid(space: spaces.Space, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return the kinds that the space alone does not declare."""
+    told = {}
+    for key, part in spaces_of(space).items():
+        try:
+            told[key] = _kind(key, part)
+        except ValueError:  # it does not tell
+            continue
+    return {key: kind for key, kind in kinds.items() if told.get(key) != kind}
 
 
 def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
@@ -87,9 +169,20 @@ def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _kind(key: str, space: spaces.Space) -> str:
-    if isinstance(space, Categories):
-        return "categories"
     size = " x ".join(map(str, space.shape or ()))
+    numbers = f"observation_kinds={{{key!r}: 'numbers'}} (policy.observation_kinds in a config)"
+    if isinstance(space, Changed):
+        raise ValueError(
+            f"the observation {key!r} of {size} is what a wrapper made of bytes that were categories or a picture, by "
+            f"flattening, stacking or normalising: leave it out, or say {numbers} to read it flat"
+        )
+    if (isinstance(space, Categories) or _is_whole_byte(space)) and len(space.shape or ()) not in (0, 1, 3):
+        raise ValueError(
+            f"the observation {key!r} of {size} bytes may be pictures or categories: say {numbers} to read it flat, "
+            "from 0 to 255 as it is, or give it 3 dimensions for 'pixels' or 'categories'"
+        )
+    if isinstance(space, Categories) and len(space.shape) == 3:
+        return "categories"
     if _is_bytes(space) and 3 in (space.shape[0], space.shape[2]) and max(space.shape) < SMALLEST_IMAGE:  # type: ignore[index,arg-type]
         raise ValueError(
             f"the observation {key!r} of {size} bytes may be a small picture or a grid of categories, such as "
@@ -99,6 +192,13 @@ def _kind(key: str, space: spaces.Space) -> str:
     if not is_image_space(space):
         return "numbers"
     return "pixels"
+
+
+def _is_whole_byte(space: spaces.Space) -> bool:
+    """Return whether a space is a Box of bytes from 0 to 255, of any shape."""
+    if not isinstance(space, spaces.Box) or space.dtype != "uint8":
+        return False
+    return bool((space.low == 0).all() and (space.high == 255).all())
 
 
 def _is_bytes(space: spaces.Space) -> bool:
@@ -195,15 +295,16 @@ class Features(BaseFeaturesExtractor):
     Args:
         observation_space: Any space of numbers, or a Dict of them.
         observation_kinds: How each key ("observation" where there is no Dict) is read: "categories" (bytes in V x V
-            cells of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat). Left out: categories in a
-            `Categories` space, pixels in an image, else numbers.
+            cells of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat; an image scaled to 0 to 1, all else
+            unscaled). Left out: categories in a `Categories` space, pixels in an image, else numbers.
 
     Shape:
         - Output: (B, features_dim)
 
     Raises:
-        ValueError: If a space cannot be read as asked, an image is too small for the CNN, or bytes could be either a
-            picture or categories.
+        ValueError: If a space cannot be read as asked, an image is too small for the CNN, or its meaning is not
+            declared: a small picture or categories, bytes in two or in more than three dimensions, categories that a
+            wrapper flattened, stacked or normalised.
     """
 
     def __init__(self, observation_space: gymnasium.Space, observation_kinds: Mapping[str, str] | None = None) -> None:

@@ -24,6 +24,7 @@ from bistable_rl.agents.arguments import take, takes
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.obs import map_obs
+from bistable_rl.cells import get_cell
 from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
@@ -352,6 +353,32 @@ def _tanh_layers(width: int, widths: list[int]) -> nn.Sequential:
 def _check_action_bias(action_space: spaces.Space, action_bias: list[float]) -> None:
     if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
         raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
+
+
+def check_training_memory(policy_kwargs: Mapping[str, Any], copies: int, device: torch.device) -> None:
+    """Check, before a policy is built, that its layers can be trained and that the states of all copies fit.
+
+    Arguments that no policy can be built with are left to its constructor, which explains them.
+
+    Raises:
+        UserError: If there is too little memory.
+    """
+    names = ("cell", "hidden_size", "num_layers", "cell_kwargs")
+    try:
+        config = take(PolicyConfig, {n: policy_kwargs[n] for n in names if policy_kwargs.get(n) is not None})
+        layers = layers_bytes(config.cell, 1, config.hidden_size, config.num_layers, config.cell_kwargs)
+    except (ValueError, TypeError):
+        return
+    options = f", cell_kwargs {config.cell_kwargs}" if config.cell_kwargs else ""
+    check_memory(
+        f"the training of num_layers {config.num_layers:,} of hidden_size {config.hidden_size:,}{options} "
+        "(weights, gradients and Adam's moments)",
+        4 * layers,
+        device,
+    )
+    cell = get_cell(config.cell)(1, config.hidden_size, device="meta", **config.cell_kwargs)
+    state = config.num_layers * cell.state_size
+    check_memory(f"the state of {copies:,} copies, {state:,} numbers each,", 8 * copies * state, device)
 
 
 def _check_memory(config: PolicyConfig) -> None:

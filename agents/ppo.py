@@ -25,12 +25,12 @@ from bistable_rl.agents import gae, save_load, stored_states
 from bistable_rl.agents.arguments import PPOArguments, take, takes
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.evaluation import declared_horizon, success_of
-from bistable_rl.agents.features import declared_categories, with_categories
+from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
 from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
-from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
+from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs, check_training_memory
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
@@ -151,7 +151,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         if self.env is not None:
-            self.observation_space = with_categories(self.observation_space, declared_categories(self.env))
+            self.observation_space = as_shown(self.observation_space, self.env)
+            check_training_memory(self.policy_kwargs, self.n_envs, self.device)
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -159,10 +160,6 @@ class RecurrentPPO(OnPolicyAlgorithm):
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
             warn_of_missing_kernels(memory.cell, self.device.type, memory.hidden_size)
-        state = self.policy.initial_state(1).numel()
-        check_memory(
-            f"the state of {self.n_envs} copies, {state:,} numbers each,", 8 * self.n_envs * state, self.device
-        )
         check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, self.device)
         self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
             n_steps=self.n_steps,

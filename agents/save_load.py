@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from bistable_rl.agents import state as training_state
-from bistable_rl.agents.features import saved_kinds, with_categories
+from bistable_rl.agents.features import as_shown, saved_kinds, unsaid, with_categories
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.checks import check_int, check_number, check_positive
@@ -153,7 +153,12 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         model.n_envs = n_envs
     # the names of the weights tell which observations are categories, also in archives older than that setting
     kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
-    model.observation_space = with_categories(model.observation_space, kinds)
+    categories = [key for key, kind in kinds.items() if kind == "categories"]
+    model.observation_space = with_categories(model.observation_space, categories)
+    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
+    if left_out := unsaid(shown, kinds):
+        said = model.policy_kwargs.get("observation_kinds") or {}
+        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
     try:
         model._setup_model()
     except Exception as error:

@@ -26,15 +26,13 @@ from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.state import restore
 from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
-from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.dynamics.warmup import warm_up
 from bistable_rl.errors import RunFailedError, UserError, one_sentence, user_errors
-from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.devices import hardware, peak_memory_mb, training_device
 from bistable_rl.runs.folder import CONFIG
 from bistable_rl.runs.recording import recording
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Experiment, PolicyConfig
+from bistable_rl.runs.schema import Experiment
 from bistable_rl.runs.seeds import EVALUATION, TRAINING, WARM_UP, derived_seed
 from bistable_rl.runs.stopping import Stopper
 
@@ -203,7 +201,6 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     Raises:
         UserError: If the policy section, the environment or both together do not work.
     """
-    _check_policy_memory(experiment.policy, device)
     try:
         model = RecurrentPPO(
             RecurrentPolicy,
@@ -227,19 +224,6 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it with the experiment's seed
     return model
-
-
-def _check_policy_memory(policy: PolicyConfig, device: torch.device) -> None:
-    try:
-        layers = layers_bytes(policy.cell, 1, policy.hidden_size, policy.num_layers, policy.cell_kwargs)
-    except (ValueError, TypeError):
-        return  # the policy says what is wrong
-    check_memory(
-        f"policy: the training of num_layers {policy.num_layers:,} of hidden_size {policy.hidden_size:,} "
-        "(weights, gradients and Adam's moments)",
-        4 * layers,
-        device,
-    )
 
 
 def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, Any]]:

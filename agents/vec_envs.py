@@ -1,5 +1,6 @@
 """Vectorised environments for SB3: made from the `env` section of a config, ours in one batch of numpy arrays."""
 
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -108,7 +109,10 @@ class BatchedVecEnv(VecEnv):
         self._returns = np.zeros(env.num_envs)
         self._lengths = np.zeros(env.num_envs, np.int64)
         self._started = time.time()
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        space = copy.copy(env.single_observation_space)
+        if isinstance(space, gymnasium.spaces.Dict):
+            space.spaces = dict(space.spaces)  # VecNormalize replaces what it normalises, in the space it is given
+        super().__init__(env.num_envs, space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
         """Start an episode in every copy, with the seeds and options set before."""

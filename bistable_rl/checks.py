@@ -22,7 +22,7 @@ def check_int(name: str, value: object, minimum: int, maximum: int | None = None
         if maximum is not None:
             allowed = f"an integer from {minimum} to {maximum}"
         else:
-            allowed = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+            allowed = "an integer above 0" if minimum == 1 else f"an integer of at least {minimum}"
         raise ValueError(f"{name} must be {allowed}{why}, got {value!r}")
     return int(value)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bistable_rl import make_rnn
 from bistable_rl.cells import CELLS, Cell, LSTMCell, NBRCCell, cell_options, get_cell
 
 Array = np.ndarray
@@ -267,6 +268,19 @@ def test_gru_and_lstm_compute_what_torch_does(name: str, theirs: type[nn.GRU] | 
     torch.testing.assert_close(cell.scan(x)[0], module(x)[0])
 
 
+@pytest.mark.filterwarnings("error")
+def test_numpys_numbers_are_numbers() -> None:
+    for number in (np.float16(2), np.float32(2), np.float64(2), np.int64(2)):
+        cell = get_cell("gru")(F, H, c_bias=number)
+        assert any((parameter == 2).sum() == H for parameter in cell.parameters())
+        get_cell("gru")(F, H, c_bias="chrono", t_max=number)
+        assert make_rnn("lmu", F, H, cell_kwargs={"theta": number}).cells[0].theta == 2.0
+    assert make_rnn("gru", F, H, 2, dropout=np.float32(0.5)).dropout == 0.5
+    for wrong in (np.float32("inf"), np.float64(1e50), np.bool_(True), np.float32("nan")):
+        with pytest.raises(ValueError, match="c_bias must be"):
+            get_cell("gru")(F, H, c_bias=wrong)
+
+
 @pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.slow_gate])
 def test_c_bias_makes_the_slow_gate_keep_longer(name: str) -> None:
     torch.manual_seed(0)
@@ -320,7 +334,7 @@ def test_nbrc_recurrent_init_is_glorot_unless_orthogonal_is_asked_for() -> None:
 BAD_OPTIONS = [
     ("goru", {"hidden_size": 12}, "must be a power of two, at least 2; got 12"),
     ("half_pbrc", {"hidden_size": 7}, "must be even, got 7"),
-    ("lmu", {"memory_size": 0}, "memory_size must be a positive integer, got 0"),
+    ("lmu", {"memory_size": 0}, "memory_size must be an integer above 0, got 0"),
     ("lmu", {"theta": -1.0}, "theta must be a number of steps above 0, got -1.0"),
     ("nbrc", {"recurrent_init": "normal"}, "unknown recurrent_init 'normal'; the choices are glorot, orthogonal"),
     ("gru", {"init": "tf"}, "unknown init 'tf'; the choices are keras, torch"),
@@ -338,9 +352,9 @@ BAD_OPTIONS = [
     ("gru", {"c_bias": 1.0, "t_max": 9.0}, "needs c_bias='chrono', got c_bias=1.0"),
     ("gru", {"c_bias": 1.0, "bias": False}, "needs bias=True"),
     ("nbrc", {"candidate_bias": True, "bias": False}, "needs bias=True"),
-    ("brc", {"input_size": 0}, "input_size must be a positive integer, got 0"),
-    *((name, {"hidden_size": 2.5}, "hidden_size must be a positive integer, got 2.5") for name in CELLS),
-    *((name, {"hidden_size": "4"}, "hidden_size must be a positive integer, got '4'") for name in CELLS),
+    ("brc", {"input_size": 0}, "input_size must be an integer above 0, got 0"),
+    *((name, {"hidden_size": 2.5}, "hidden_size must be an integer above 0, got 2.5") for name in CELLS),
+    *((name, {"hidden_size": "4"}, "hidden_size must be an integer above 0, got '4'") for name in CELLS),
 ]
 
 

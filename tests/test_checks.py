@@ -32,7 +32,7 @@ def test_a_value_that_fits_is_returned_as_a_plain_one(check: Any, arguments: tup
 @pytest.mark.parametrize(
     ("check", "arguments", "sentence"),
     [
-        (checks.check_int, ("n", True, 1), "n must be a positive integer, got True"),
+        (checks.check_int, ("n", True, 1), "n must be an integer above 0, got True"),
         (checks.check_int, ("n", 2.0, 0), "n must be an integer of at least 0, got 2.0"),
         (checks.check_int, ("n", 4, 1, 3, ", the limit"), "n must be an integer from 1 to 3, the limit, got 4"),
         (checks.check_size, ("n", 2**31), "n must be an integer from 1 to 2147483647, got 2147483648"),

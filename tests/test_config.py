@@ -139,7 +139,7 @@ def test_a_wrong_override_is_refused_in_one_sentence(tmp_path: Path, overrides: 
 def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'rl/t_maze'") as caught:
         find_config("rl/tmaze")
-    assert "rl/copy_first" in str(caught.value)
+    assert "rl/t_maze_50" in str(caught.value)
 
 
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
@@ -190,6 +190,9 @@ def test_a_device_that_torch_would_take_for_another_is_refused() -> None:
             check_torch_device(name)
     with pytest.raises(ValueError, match="meta holds no numbers"):
         check_torch_device("meta")
+    for name in ("xpu", "mps:7", "banana", *([] if torch.backends.mps.is_available() else ["mps"])):
+        with pytest.raises(UserError, match=f"^device: {name} is not here .*; choose cpu or auto"):
+            check_torch_device(name)
     assert check_torch_device("cpu") == "cpu"
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
     if not torch.cuda.is_available():

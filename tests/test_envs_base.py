@@ -228,8 +228,8 @@ def test_stepping_a_finished_episode_asks_for_a_reset() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
-        ({"num_envs": 2.0}, "num_envs must be a positive integer, got 2.0"),
+        ({"num_envs": 0}, "num_envs must be an integer above 0, got 0"),
+        ({"num_envs": 2.0}, "num_envs must be an integer above 0, got 2.0"),
         ({"autoreset_mode": "SAMESTEP"}, "did you mean 'SAME_STEP'"),
         ({"render_mode": "humn"}, "did you mean 'human'"),
     ],

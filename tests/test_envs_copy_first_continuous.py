@@ -113,7 +113,7 @@ def test_observations_stay_within_ten() -> None:
     ("kwargs", "message"),
     [
         ({"length": 1}, "length must be an integer of at least 2"),
-        ({"dimensions": 0}, "dimensions must be a positive integer, got 0"),
+        ({"dimensions": 0}, "dimensions must be an integer above 0, got 0"),
         ({"reward": "absolute"}, "unknown reward 'absolute'; the choices are abs, exp, mse"),
     ],
 )

@@ -67,8 +67,8 @@ def test_length_and_size_are_registrations_of_one_environment() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"length": 0}, "length must be a positive integer, got 0"),
-        ({"num_bits": 0}, "num_bits must be a positive integer, got 0"),
+        ({"length": 0}, "length must be an integer above 0, got 0"),
+        ({"num_bits": 0}, "num_bits must be an integer above 0, got 0"),
     ],
 )
 def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], message: str) -> None:

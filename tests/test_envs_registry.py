@@ -196,7 +196,7 @@ def test_a_time_limit_truncates_and_does_not_terminate() -> None:
             "unknown argument of bistable_rl/TMaze-v0 'lenght'; did you mean 'length'.*stochasticity",
         ),
         ("bistable_rl/TMaze-v0", {"kwargs": {"num_envs": 3}}, "unknown argument of bistable_rl/TMaze-v0 'num_envs'"),
-        ("bistable_rl/TMaze-v0", {"kwargs": {"length": "x"}}, "length must be a positive integer, got 'x'"),
+        ("bistable_rl/TMaze-v0", {"kwargs": {"length": "x"}}, "length must be an integer above 0, got 'x'"),
         ("CartPole-v1", {"kwargs": {"sutton": 1}}, "unknown argument of CartPole-v1 'sutton'.*sutton_barto_reward"),
         (MEMORY, {"kwargs": {"view": 3}}, "MemoryS7-v0 cannot be built with view=3: .*unexpected.*'view'"),
         (MEMORY, {"kwargs": {"agent_view_size": 4}}, "MemoryS7-v0 cannot be built with agent_view_size=4"),

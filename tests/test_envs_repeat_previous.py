@@ -60,7 +60,7 @@ def test_answers_count_from_step_k_on() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"k": 0}, "k must be a positive integer, got 0"),
+        ({"k": 0}, "k must be an integer above 0, got 0"),
         ({"length": 4, "k": 4}, r"length must be an integer of at least 5, more than k \(4\), got 4"),
         ({"num_symbols": 1}, "num_symbols must be an integer of at least 2, got 1"),
     ],

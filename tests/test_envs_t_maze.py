@@ -153,7 +153,7 @@ def test_the_previous_action_and_reward_can_be_seen() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"length": 0}, "length must be a positive integer, got 0"),
+        ({"length": 0}, "length must be an integer above 0, got 0"),
         ({"stochasticity": 1.5}, "stochasticity must be a number from 0 to 1, got 1.5"),
         ({"stochasticity": float("nan")}, "stochasticity must be a number from 0 to 1, got nan"),
     ],

@@ -126,6 +126,15 @@ def test_it_is_refused_under_python_without_asserts_too() -> None:
     subprocess.run([sys.executable, "-O", "-c", OPTIMISED], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+@pytest.mark.parametrize("kind", kernels.KERNELS)
+def test_recurrent_weights_in_a_row_are_one_sentence(kind: str, backend: str) -> None:
+    right = arguments(kind, packed=False)
+    right["weight_hh"] = right["weight_hh"].flatten()
+    with kernels.use_backend(backend), pytest.raises(ValueError, match=r"weight_hh must have 2 dimensions, got \("):
+        kernels.scan(kind, bundle(Batch, right), bundle(Weights, right))
+
+
 def wrong_layers(kind: str) -> list[str]:
     """Which layers with one wrong weight ran a step, in a scope or not, or a sequence."""
     found = []

@@ -1,5 +1,6 @@
 """What environments of others do: pictures of any size, attributes of any kind, episodes without an end, sizes."""
 
+import importlib.util
 import json
 import warnings
 import zipfile
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from minigrid.wrappers import FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
-from stable_baselines3.common.vec_env import DummyVecEnv
+from gymnasium.wrappers import DtypeObservation, FlattenObservation, FrameStackObservation, TimeLimit
+from minigrid.wrappers import FlatObsWrapper, FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from bistable_rl.agents import RecurrentPPO
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.evaluation import evaluate, playing
-from bistable_rl.agents.features import Scaled, SymbolicView
+from bistable_rl.agents.features import Image, Scaled, SymbolicView
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cli import main
 from bistable_rl.envs import make_batched_env, make_env
@@ -66,9 +70,11 @@ class Odd(gymnasium.Env[Any, Any]):
 class Raising(Odd):
     """Has properties that raise."""
 
+    error: BaseException = ValueError("not today")
+
     @property
     def horizon(self) -> int:
-        raise ValueError("not today")
+        raise self.error
 
     reward_threshold = horizon
 
@@ -140,11 +146,92 @@ def test_a_grid_whose_cells_cannot_be_told_from_its_sides_is_refused() -> None:
         model(copies(space=Categories(0, 255, (7, 3, 3), np.uint8)))
 
 
-def test_an_archive_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path) -> None:
-    env = Odd(BYTES)
-    agent = model(env, {"observation_kinds": {"observation": "categories"}})
+@pytest.mark.parametrize("shape", [(84, 84), (4, 7, 7, 3), (4, 84, 84, 1), (2, 2, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("space", [spaces.Box, Categories])
+def test_bytes_in_two_or_four_dimensions_are_refused_until_it_is_said(
+    space: type[spaces.Box], shape: tuple[int, ...]
+) -> None:
+    env = Odd(spaces.Dict({"seen": space(0, 255, shape, np.uint8), "more": spaces.Discrete(2)}))
+    with pytest.raises(ValueError, match=r"'seen' of .* bytes may be .*observation_kinds={'seen': 'numbers'}"):
+        model(env)
+    agent = model(env, {"observation_kinds": {"seen": "numbers"}}).learn(8)
+    part = agent.policy.features_extractor.parts[agent.policy.features_extractor.keys.index("seen")]
+    torch.testing.assert_close(part(torch.full((1, *shape), 51.0)), torch.full((1, int(np.prod(shape))), 51.0))
+
+
+def test_a_vector_of_bytes_is_read_unscaled_and_a_board_of_few_values_as_it_is() -> None:
+    for space in (spaces.Box(0, 255, (128,), np.uint8), spaces.Box(0, 2, (3, 3), np.uint8)):
+        agent = model(Odd(space)).learn(8)
+        ones = torch.full((1, *space.shape), 2, dtype=torch.uint8)
+        assert (agent.policy.extract_features(ones.float()) == 2).all()
+
+
+def grid() -> Odd:
+    return Odd(Categories(0, 255, (7, 7, 3), np.uint8))
+
+
+def minigrid() -> gymnasium.Env[Any, Any]:
+    return ImgObsWrapper(gymnasium.make("MiniGrid-MemoryS7-v0", agent_view_size=7))
+
+
+CHANGED: dict[str, Any] = {
+    "flattened": lambda: FlattenObservation(grid()),
+    "flattened below others": lambda: TimeLimit(FlattenObservation(TimeLimit(grid(), 9)), 8),
+    "minigrid flattened": lambda: FlattenObservation(minigrid()),
+    "minigrid with its words": lambda: FlatObsWrapper(gymnasium.make("MiniGrid-MemoryS7-v0")),
+    "stacked": lambda: FrameStackObservation(grid(), 4),
+    "stacked and flattened": lambda: FlattenObservation(FrameStackObservation(minigrid(), 4)),
+    "as floats": lambda: DtypeObservation(grid(), np.float32),
+    "normalised by SB3": lambda: VecNormalize(DummyVecEnv([grid])),
+    "minigrid normalised by SB3": lambda: VecNormalize(DummyVecEnv([minigrid])),
+    "ours normalised by SB3": lambda: VecNormalize(
+        BatchedVecEnv(make_batched_env("bistable_rl/MiniGridMemory-v0", num_envs=2)), norm_obs_keys=["image"]
+    ),
+    "a Dict normalised by SB3": lambda: VecNormalize(
+        DummyVecEnv([lambda: make_env("MiniGrid-MemoryS7-v0")]), norm_obs_keys=["image"]
+    ),
+    "stacked by SB3": lambda: VecFrameStack(DummyVecEnv([grid]), 4),
+    "a small view stacked by SB3": lambda: VecFrameStack(
+        DummyVecEnv([lambda: Odd(Categories(0, 255, (3, 3, 3), np.uint8))]), 4
+    ),
+    "a large view stacked by SB3": lambda: VecFrameStack(
+        DummyVecEnv([lambda: Odd(Categories(0, 255, (40, 40, 3), np.uint8))]), 4
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Treating image space:UserWarning")
+@pytest.mark.parametrize("name", CHANGED)
+def test_categories_that_a_wrapper_changed_are_refused_until_it_is_said(name: str, tmp_path: Path) -> None:
+    env = CHANGED[name]()
+    key = "image" if isinstance(env.observation_space, spaces.Dict) else "observation"
+    with pytest.raises(ValueError, match=f"observation '{key}' of .*observation_kinds={{'{key}': 'numbers'}}"):
+        model(env)
+    agent = model(env, {"observation_kinds": {key: "numbers"}}).learn(8)
+    assert SymbolicView not in modules(agent)
+    assert Image not in modules(agent)
     agent.save(tmp_path / "new.zip")
-    with zipfile.ZipFile(tmp_path / "new.zip") as new, zipfile.ZipFile(tmp_path / "old.zip", "w") as old:
+    without_kinds(tmp_path)
+    for reopened in (RecurrentPPO.load(tmp_path / "old.zip"), RecurrentPPO.load(tmp_path / "old.zip", env=env)):
+        assert modules(reopened) == modules(agent)
+    reopened.learn(8)
+
+
+def test_what_changes_no_categories_leaves_them_what_they_are() -> None:
+    for env in (
+        TimeLimit(grid(), 9),
+        VecNormalize(DummyVecEnv([grid]), norm_obs=False),
+        VecMonitor(DummyVecEnv([lambda: Monitor(grid())])),
+    ):
+        assert modules(model(env)) == [SymbolicView]
+    tall = gymnasium.make("MiniGrid-MemoryS7-v0", agent_view_size=9)
+    pixels = ImgObsWrapper(RGBImgPartialObsWrapper(tall, tile_size=4))  # 36 x 36
+    assert modules(model(pixels)) == [Image]
+
+
+def without_kinds(folder: Path) -> None:
+    """Write old.zip, which is new.zip without what was said."""
+    with zipfile.ZipFile(folder / "new.zip") as new, zipfile.ZipFile(folder / "old.zip", "w") as old:
         for name in new.namelist():
             data = new.read(name)
             if name == "model.json":
@@ -152,6 +239,13 @@ def test_an_archive_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Pat
                 del about["settings"]["policy_kwargs"]["observation_kinds"]
                 data = json.dumps(about).encode()
             old.writestr(zipfile.ZipInfo(name), data)
+
+
+def test_an_archive_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path) -> None:
+    env = Odd(BYTES)
+    agent = model(env, {"observation_kinds": {"observation": "categories"}})
+    agent.save(tmp_path / "new.zip")
+    without_kinds(tmp_path)
     for reopened in (RecurrentPPO.load(tmp_path / "old.zip"), RecurrentPPO.load(tmp_path / "old.zip", env=env)):
         assert modules(reopened) == [SymbolicView]
         torch.testing.assert_close(dict(reopened.policy.named_parameters()), dict(agent.policy.named_parameters()))
@@ -208,7 +302,9 @@ def test_what_is_declared_and_is_no_number_is_ignored(name: str, value: Any) -> 
         assert played.successes is None
 
 
-def test_properties_that_raise_are_ignored() -> None:
+@pytest.mark.parametrize("error", [ValueError("not today"), SystemExit(3)], ids=repr)
+def test_properties_that_raise_are_ignored(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Raising, "error", error)
     env = DummyVecEnv([Raising])
     assert evaluate(model(env).policy, env, 2).successes is None
 
@@ -352,9 +448,9 @@ def test_a_time_limit_without_the_last_observation_ends_the_episode_and_is_warne
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        ({"hidden_size": 10**6}, "hidden_size 1000000"),
-        ({"hidden_size": 10**12}, "hidden_size 1000000000000"),
-        ({"num_layers": 10**10}, "num_layers 10000000000"),
+        ({"hidden_size": 10**6}, "hidden_size 1,000,000"),
+        ({"hidden_size": 10**12}, "hidden_size 1,000,000,000,000"),
+        ({"num_layers": 10**10}, "num_layers 10,000,000,000"),
         ({"net_arch": [10**7, 10**7]}, "net_arch"),
         ({"cell": "lmu", "cell_kwargs": {"memory_size": 10**7}}, "memory"),
     ],
@@ -365,13 +461,29 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(policy: dict[str,
 
 
 @pytest.mark.parametrize(
+    ("policy", "copied", "expected"),
+    [
+        ({"num_layers": 20_000, "hidden_size": 64}, 2, "the training of num_layers 20,000 of hidden_size 64"),
+        ({"cell": "plastic_gru", "hidden_size": 2048}, 32, "the state of 32 copies, 4,196,352 numbers each,"),
+    ],
+)
+def test_what_training_needs_is_counted_before_it_is_built(
+    policy: dict[str, Any], copied: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "available", lambda device="cpu": 10**9)
+    monkeypatch.setattr(RecurrentPolicy, "_make_memories", lambda *_: pytest.fail("it is built"))
+    with pytest.raises(UserError, match=f"^{expected}.* of memory at least, and 1 GB are free"):
+        model(copies(copied), policy)
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         (["--algorithm.n_steps", "1000000000000"], "n_steps 1000000000000"),
         (["--env.num_envs", "1000000000000"], "env.num_envs 1000000000000"),
         (["--evaluation.episodes", "1000000000000000"], "evaluation.episodes 1000000000000000"),
         (["--policy.hidden_size", "1000000"], "of hidden_size 1,000,000"),
-        (["--policy.num_layers", "10000000"], "policy: the training of num_layers 10,000,000 of hidden_size 64"),
+        (["--policy.num_layers", "10000000"], "the training of num_layers 10,000,000 of hidden_size 64"),
         (["--env.num_envs", "100000000000000000000"], "env.num_envs must be an integer below 2^63"),
         (["--total_steps", "9223372036854775808"], "total_steps must be an integer below 2^63"),
         (
@@ -434,6 +546,21 @@ def test_an_id_of_somebody_elses_package_is_answered_with_its_own() -> None:
     with pytest.raises(ValueError, match=r"did you mean 'MiniGrid-MemoryS\d") as raised:
         make_env("MiniGrid-MemoryS8-v0")
     assert "bistable_rl/" not in str(raised.value)
+
+
+def test_a_labyrinth_without_mazelib_is_answered_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("popgym")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mazelib" else find(name))
+    for name in list(gymnasium.registry):
+        if "Labyrinth" in name:
+            monkeypatch.delitem(gymnasium.registry, name)
+    for name in ("popgym-LabyrinthEscapeEasy-v0", "popgym-LabyrinthExploreHard-v0"):
+        with pytest.raises(
+            ValueError, match=f"{name}.*registers its labyrinths only where the package mazelib is installed"
+        ) as r:
+            make_env(name)
+        assert "bistable_rl/" not in str(r.value)
 
 
 def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

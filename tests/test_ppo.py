@@ -554,7 +554,7 @@ def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> Non
         (lambda: agent(n_steps=True), "n_steps must be an integer above 0, got True"),
         (lambda: agent(bptt_length=2.5), "bptt_length must be an integer above 0 or None, got 2.5"),
         (lambda: agent(burn_in=1.5), "burn_in must be an integer of at least 0, got 1.5"),
-        (lambda: agent(stats_window_size=0), "stats_window_size must be at least 1, got 0"),
+        (lambda: agent(stats_window_size=0), "stats_window_size must be an integer above 0, got 0"),
         (lambda: agent(gamma="a"), "gamma must be a number from 0 to 1, got 'a'"),
         (lambda: agent(vf_coef=-1), "vf_coef must be a finite number of at least 0, got -1"),
         (lambda: agent(vf_coef=float("nan")), "vf_coef must be a finite number of at least 0, got nan"),

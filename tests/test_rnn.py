@@ -367,11 +367,11 @@ def test_a_switch_is_true_or_false(name: str, switch: str, value: object) -> Non
 
 
 WRONG_CONSTRUCTIONS = [
-    ({"num_layers": 0}, "num_layers must be a positive integer, got 0"),
+    ({"num_layers": 0}, "num_layers must be an integer above 0, got 0"),
     ({"dropout": 1.5}, r"range \[0, 1\], got 1.5"),
     ({"cell": "gruu"}, "did you mean 'gru'"),
     ({"cell_kwargs": {"candidatebias": True}}, "unknown option 'candidatebias'; did you mean 'candidate_bias'"),
-    ({"input_size": -1}, "input_size must be a positive integer, got -1"),
+    ({"input_size": -1}, "input_size must be an integer above 0, got -1"),
 ]
 
 

@@ -597,6 +597,21 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     assert Run(run).finished(400)
 
 
+def test_an_interrupt_while_it_is_closed_leaves_the_finished_result(
+    breaking: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Breaking, "where", "close")
+    monkeypatch.setattr(Breaking, "error", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(breaking, tmp_path)
+    run = tmp_path / "small" / "nbrc-seed0"
+    assert Run(run).finished(400)
+    monkeypatch.setattr(Breaking, "where", "")
+    result = (run / "result.json").read_bytes()
+    resume(run)
+    assert (run / "result.json").read_bytes() == result
+
+
 def test_a_clock_that_is_set_back_changes_neither_fps_nor_seconds(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

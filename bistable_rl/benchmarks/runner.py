@@ -99,7 +99,8 @@ def _check_training_memory(benchmark: Benchmark, task: Task, network: Network, d
     check_memory(
         f"a batch of {batch} sequences of {task.steps:,} steps (task.kwargs) in {config.num_layers} x "
         f"{config.hidden_size} units",
-        4 * batch * task.steps * (task.input_size + config.num_layers * config.hidden_size),
+        4 * batch * task.steps * (task.input_size + config.num_layers * config.hidden_size)
+        + 4 * batch * config.num_layers * network.rnn.state_size,
         device,
     )
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -317,10 +318,12 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
     if not bias:
         raise ValueError(f"c_bias={c_bias!r} needs bias=True")
     if c_bias == "chrono":
-        if isinstance(t_max, bool) or not isinstance(t_max, int | float) or not 1 < t_max < math.inf:
+        if isinstance(t_max, bool) or not isinstance(t_max, int | float | np.number) or not 1 < t_max < math.inf:
             raise ValueError(f"c_bias='chrono' needs t_max, a number of steps above 1; got t_max={t_max!r}")
         _check_finite("t_max", t_max, dtype)
-    elif isinstance(c_bias, bool) or not isinstance(c_bias, int | float) or not -math.inf < c_bias < math.inf:
+    elif (
+        isinstance(c_bias, bool) or not isinstance(c_bias, int | float | np.number) or not -math.inf < c_bias < math.inf
+    ):
         raise ValueError(f"c_bias must be a finite number or 'chrono', got {c_bias!r}")
     elif t_max is not None:
         raise ValueError(f"t_max={t_max!r} needs c_bias='chrono', got c_bias={c_bias!r}")
@@ -331,7 +334,7 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
 def _check_finite(name: str, value: float, dtype: torch.dtype | None) -> None:
     """Raise a ValueError unless the number, which is finite, is finite in the dtype, too."""
     dtype = dtype or torch.get_default_dtype()
-    if abs(value) > torch.finfo(dtype).max:
+    if abs(float(value)) > torch.finfo(dtype).max:
         raise ValueError(f"{name} must be finite in {dtype}, at most {torch.finfo(dtype).max:.4g}; got {value!r}")
 
 

@@ -54,7 +54,11 @@ class LMUCell(Cell):
         super().__init__(input_size, hidden_size, bias, **options)
         check_int("memory_size", self.memory_size, 1)
         theta = self.theta
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= sys.float_info.max:
+        if (
+            isinstance(theta, bool)
+            or not isinstance(theta, int | float | np.number)
+            or not 0 < float(theta) <= sys.float_info.max
+        ):
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         self.theta = float(theta)
         for buffer in ("transition", "drive"):  # not in the state_dict, because they follow from d and θ

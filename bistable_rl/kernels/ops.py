@@ -34,6 +34,8 @@ def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) 
         RuntimeError: If the result of `torch.compile` is differentiated twice.
     """
     x = batch.x
+    if weights.weight_hh.dim() != 2:
+        raise ValueError(f"weight_hh must have 2 dimensions, got {tuple(weights.weight_hh.shape)}")
     backend = choose(cell, x.device.type, x.dtype, weights.weight_hh.shape[1]).backend
     if backend == "reference":  # outside an operator, so that torch follows each of its operations
         return _forward(backend, cell, batch, weights, False, recompute)[:2]

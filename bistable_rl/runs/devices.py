@@ -11,7 +11,7 @@ import torch
 
 from bistable_rl import kernels
 from bistable_rl.cells import get_cell
-from bistable_rl.errors import UserError
+from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.keys import check_device
 
 
@@ -83,12 +83,17 @@ def check_torch_device(device: torch.device | str) -> torch.device | str:
     Stable-Baselines3 takes the CPU where there is no CUDA, and torch takes `cuda:256` for `cuda:0`.
 
     Raises:
-        ValueError: If a CUDA device is not here, or the device is "meta".
+        ValueError: If torch knows no such device, it is not available, or it is "meta".
     """
     if str(device).lower().startswith("cuda"):
         return resolve_device(device)
     if str(device) == "meta":
         raise ValueError("device: meta holds no numbers to act or learn with; choose cpu or auto.")
+    if device not in ("auto", "cpu"):
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:  # NotImplementedError is the first
+            raise UserError(f"device: {device} is not here ({one_sentence(error)[:-1]}); choose cpu or auto.") from None
     return device
 
 
