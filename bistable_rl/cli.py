@@ -31,6 +31,9 @@ except KeyboardInterrupt:
     print("bistable-rl: stopped", file=sys.stderr)
     raise SystemExit(130) from None
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a quota and a limit on a file's size are told by."""
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "benchmark": benchmark,
@@ -78,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         streams.say(error)
-        code = 2
+        cause = error.__context__  # `from None` hides it, and keeps it
+        code = 1 if isinstance(cause, OSError) and cause.errno in FULL else 2
     except RunFailedError as error:
         streams.say(error)
         code = 1
@@ -114,8 +118,8 @@ def _system_failed(error: OSError) -> int:
     if error.errno is None:
         raise error
     if not _output_is_lost():
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        streams.say(("a file or the standard output cannot be written: " if full else "") + f"{error.strerror}.")
+        full = "a file or the standard output cannot be written: " if error.errno in FULL else ""
+        streams.say(f"{full}{error.strerror}.")
     return 1
 
 

@@ -1,9 +1,9 @@
 """What stacks the layers of any cell, with the interface of torch.nn.GRU, plus `resets`."""
 
 import warnings
-from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -80,7 +80,7 @@ class RNN(nn.Module):
         check_size("num_layers", num_layers)
         for name, switch in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
             check_switch(name, switch)
-        if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout should be a number in range [0, 1], got {dropout!r}")
         if dropout > 0 and num_layers == 1:
             warnings.warn(

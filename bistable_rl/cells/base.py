@@ -306,7 +306,8 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
         TypeError: if bias is neither True nor False.
     """
     check_switch("bias", bias)
-    c_bias, t_max = (value.item() if isinstance(value, np.number) else value for value in (c_bias, t_max))
+    c_bias = c_bias.item() if isinstance(c_bias, np.number) else c_bias
+    t_max = t_max.item() if isinstance(t_max, np.number) else t_max
     if c_bias is None:
         if t_max is not None:
             raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")

@@ -422,17 +422,18 @@ def finish(run: Path, result: Mapping[str, Any], failure: BaseException | None, 
         write_json(run / RESULT, result)
         return
     result = {**result, "status": "failed", "traceback": traceback.format_exception(failure)}
-    with contextlib.suppress(UserError):  # a full disk is reported by what met it first
+    more = f"{RESULT} tells more"
+    try:
         write_json(run / RESULT, result)
+    except UserError:  # a full disk is reported by what met it first
+        more = f"{RESULT} could not be written"
     if isinstance(failure, UserError):
         raise failure
     plain = isinstance(failure, NonFiniteError | RunFailedError) or not str(failure).strip()
     kind = "" if plain else f"{type(failure).__name__}: "
     last = result["checkpoint"]
     left = "There is no checkpoint yet" if last is None else f"The last good checkpoint is {last}"
-    raise RunFailedError(
-        f"{run} stopped after {done}; {kind}{one_sentence(failure)} {left}; {RESULT} tells more."
-    ) from failure
+    raise RunFailedError(f"{run} stopped after {done}; {kind}{one_sentence(failure)} {left}; {more}.") from failure
 
 
 def _finite(data: Any) -> Any:
