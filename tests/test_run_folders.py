@@ -594,6 +594,16 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     assert runs.is_finished(run, 400)
 
 
+def test_a_result_that_could_not_be_written_is_not_said_to_tell_more(tmp_path: Path) -> None:
+    result = {"checkpoint": None, "status": "failed"}
+    with pytest.raises(RunFailedError, match=r"no checkpoint yet; result.json tells more\.$"):
+        runs.finish(tmp_path, result, OSError("broken"), "3 steps")
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "result.json").mkdir()  # nor can it be written where the disk is full
+    with pytest.raises(RunFailedError, match=r"no checkpoint yet; result.json could not be written\.$"):
+        runs.finish(tmp_path, result, OSError("broken"), "3 steps")
+
+
 def test_an_interrupt_while_it_is_closed_leaves_the_finished_result(
     breaking: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
