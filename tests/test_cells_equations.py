@@ -275,7 +275,7 @@ def test_numpys_numbers_are_numbers() -> None:
         assert any((parameter == 2).sum() == H for parameter in cell.parameters())
         get_cell("gru")(F, H, c_bias="chrono", t_max=number)  # type: ignore[call-arg]
         assert make_rnn("lmu", F, H, cell_kwargs={"theta": number}).cells[0].theta == 2.0
-    assert make_rnn("gru", F, H, 2, dropout=np.float32(0.5)).dropout == 0.5  # type: ignore[arg-type]
+    assert make_rnn("gru", F, H, 2, dropout=np.float32(0.5)).dropout == 0.5
     for wrong in (np.float32("inf"), np.float64(1e50), np.bool_(True), np.float32("nan")):
         with pytest.raises(ValueError, match="c_bias must be"):
             get_cell("gru")(F, H, c_bias=wrong)  # type: ignore[call-arg]
