@@ -25,7 +25,7 @@ try:  # Ctrl-C during an import is answered too
     from bistable_rl.commands.speed import speed
     from bistable_rl.commands.tensorboard import tensorboard
     from bistable_rl.commands.train import train
-    from bistable_rl.errors import RunFailedError, UserError, shown, unknown
+    from bistable_rl.errors import DISK_FULL, RunFailedError, UserError, shown, unknown
     from bistable_rl.runs import stopping
 except KeyboardInterrupt:
     print("bistable-rl: stopped", file=sys.stderr)
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         streams.say(error)
-        code = 2
+        cause = error.__cause__ or error.__context__  # `from None` hides the context, and keeps it
+        code = 1 if isinstance(cause, OSError) and cause.errno in DISK_FULL else 2
     except RunFailedError as error:
         streams.say(error)
         code = 1
@@ -114,8 +115,8 @@ def _system_failed(error: OSError) -> int:
     if error.errno is None:
         raise error
     if not _output_is_lost():
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        streams.say(("a file or the standard output cannot be written: " if full else "") + f"{error.strerror}.")
+        full = "a file or the standard output cannot be written: " if error.errno in DISK_FULL else ""
+        streams.say(f"{full}{error.strerror}.")
     return 1
 
 

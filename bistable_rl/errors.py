@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 LISTED = 40
 """No error lists more choices than these."""
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The error numbers of a full disk, a quota and a limit on the size of a file."""
 
 
 class UserError(ValueError):

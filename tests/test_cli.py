@@ -14,6 +14,7 @@ import pytest
 
 import bistable_rl
 from bistable_rl.cli import COMMANDS, main
+from bistable_rl.errors import UserError
 
 
 def loaded(code: str) -> str:
@@ -173,6 +174,12 @@ def test_a_config_may_have_any_name_that_a_file_can(tmp_path: Path) -> None:
     assert refused.returncode == 2
 
 
+def caused(error: Exception, number: int) -> Exception:
+    """Return an error that was raised for what the operating system said."""
+    error.__context__ = OSError(number, os.strerror(number))
+    return error
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "expected"),
     [
@@ -181,6 +188,8 @@ def test_a_config_may_have_any_name_that_a_file_can(tmp_path: Path) -> None:
         (SystemExit(None), 1, "called sys.exit(null)"),
         (OSError(errno.EACCES, "Permission denied", "/some/file"), 2, '"/some/file": Permission denied.'),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "cannot be written: No space left on device."),
+        (caused(UserError("x cannot be written: full."), errno.ENOSPC), 1, "x cannot be written: full."),
+        (caused(UserError("x cannot be written: denied."), errno.EACCES), 2, "x cannot be written: denied."),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "Broken pipe."),
         (MemoryError(), 1, "out of memory"),
         (RecursionError("deep"), 1, "nested too deeply"),

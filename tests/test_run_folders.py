@@ -597,6 +597,19 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     assert Run(run).finished(400)
 
 
+@pytest.mark.parametrize(("blocked", "ending"), [(False, "tells more"), (True, "could not be written")])
+def test_a_result_that_could_not_be_written_is_not_said_to_tell_more(
+    blocked: bool, ending: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(RunFailedError, match=rf"no checkpoint yet; result.json {ending}\.$"),
+        recording(Run(tmp_path), lambda: {"steps": 3}, hardware={}, stopper=Stopper(), unit="updates"),
+    ):
+        if blocked:
+            (tmp_path / "result.json").mkdir()  # it cannot be written here, nor where the disk is full
+        raise OSError("broken")
+
+
 def test_an_interrupt_while_it_is_closed_leaves_the_finished_result(
     breaking: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
+from bistable_rl.errors import DISK_FULL, NonFiniteError, RunFailedError, UserError, one_sentence
 from bistable_rl.runs.files import non_finite
 from bistable_rl.runs.folder import RESULT
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.stopping import Stopper
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -60,22 +57,26 @@ def recording(
             }
             for key, value in non_finite(result).items():
                 failure = failure or NonFiniteError(f"{key} is {value}, which is no finite number")
-            _write(run, _finite(result), failure)
+            written = _write(run, _finite(result), failure)
             if isinstance(failure, UserError):
                 raise failure
             if failure is not None:
-                raise _told(run, result, failure, unit) from failure
+                raise _told(run, result, failure, unit, written) from failure
 
 
-def _write(run: Run, result: dict[str, Any], failure: Exception | None) -> None:
+def _write(run: Run, result: dict[str, Any], failure: Exception | None) -> bool:
+    """Write result.json; return whether it could be written after a failure."""
     if failure is None:
         run.write_result(result)
-        return
-    with contextlib.suppress(UserError):  # a full disk, which has failed the training before
+        return True
+    try:
         run.write_result({**result, "status": "failed", "traceback": traceback.format_exception(failure)})
+    except UserError:  # a full disk, which has failed the training before
+        return False
+    return True
 
 
-def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str) -> Exception:
+def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str, written: bool) -> Exception:
     """Return the error that a user is shown for the one that ended a training."""
     if isinstance(failure, OSError) and failure.errno in DISK_FULL:
         return UserError(f"{failure.filename or run} cannot be written: {failure.strerror}.")
@@ -83,8 +84,9 @@ def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str) ->
     kind = "" if is_plain else f"{type(failure).__name__}: "
     last = result["checkpoint"]
     left = "There is no checkpoint yet" if last is None else f"The last good checkpoint is {last}"
+    more = "tells more" if written else "could not be written"
     return RunFailedError(
-        f"{run} stopped after {result['steps']} {unit}; {kind}{one_sentence(failure)} {left}; {RESULT} tells more."
+        f"{run} stopped after {result['steps']} {unit}; {kind}{one_sentence(failure)} {left}; {RESULT} {more}."
     )
 
 
