@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import numpy as np
@@ -597,16 +598,16 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     assert Run(run).finished(400)
 
 
-@pytest.mark.parametrize(("blocked", "ending"), [(False, "tells more"), (True, "could not be written")])
+@pytest.mark.parametrize(("is_full", "ending"), [(False, "tells more"), (True, "could not be written")])
 def test_a_result_that_could_not_be_written_is_not_said_to_tell_more(
-    blocked: bool, ending: str, tmp_path: Path
+    is_full: bool, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if is_full:
+        monkeypatch.setattr(Run, "write_result", Mock(side_effect=UserError("no space")))
     with (
         pytest.raises(RunFailedError, match=rf"no checkpoint yet; result.json {ending}\.$"),
         recording(Run(tmp_path), lambda: {"steps": 3}, hardware={}, stopper=Stopper(), unit="updates"),
     ):
-        if blocked:
-            (tmp_path / "result.json").mkdir()  # it cannot be written here, nor where the disk is full
         raise OSError("broken")
 
 
