@@ -81,10 +81,13 @@ def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _is_finite(value: Any) -> TypeGuard[float]:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
+def as_float(value: Any) -> float:
+    """Return a number, numpy's too, as a float; an integer beyond the largest float as infinity."""
     try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the largest float
-        return False
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(as_float(value))

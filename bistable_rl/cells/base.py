@@ -19,7 +19,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
 from bistable_rl.cells.options import SlowBias, defaults, show_options
-from bistable_rl.checks import check_bool, check_int
+from bistable_rl.checks import as_float, check_bool, check_int
 from bistable_rl.kernels import cpu_step, reference
 from bistable_rl.kernels.reference import Step
 
@@ -334,7 +334,7 @@ def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool,
 def _check_finite(name: str, value: float, dtype: torch.dtype | None) -> None:
     """Raise a ValueError unless the number, which is finite, is finite in the dtype, too."""
     dtype = dtype or torch.get_default_dtype()
-    if abs(float(value)) > torch.finfo(dtype).max:
+    if abs(as_float(value)) > torch.finfo(dtype).max:
         raise ValueError(f"{name} must be finite in {dtype}, at most {torch.finfo(dtype).max:.4g}; got {value!r}")
 
 

@@ -25,7 +25,7 @@ from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell
 from bistable_rl.cells.options import LMUOptions
-from bistable_rl.checks import check_int
+from bistable_rl.checks import as_float, check_int
 
 
 class LMUCell(Cell):
@@ -57,7 +57,7 @@ class LMUCell(Cell):
         if (
             isinstance(theta, bool)
             or not isinstance(theta, int | float | np.number)
-            or not 0 < float(theta) <= sys.float_info.max
+            or not 0 < as_float(theta) <= sys.float_info.max
         ):
             raise ValueError(f"theta must be a number of steps above 0, got {theta!r}")
         self.theta = float(theta)
