@@ -134,7 +134,7 @@ class RolloutBuffer:
         rewards: np.ndarray,
         dones: np.ndarray,
     ) -> None:
-        """Append a step: the observations, the state before it (K, n, S), the actions and what followed."""
+        """Append a step: the observations, the state before it (K, n, S), the actions, rewards and ends."""
         now = self.context + self._t
         if isinstance(self.obs, dict):
             assert isinstance(obs, dict)
@@ -176,7 +176,7 @@ class RolloutBuffer:
         return map_obs(lambda part: of_copies(part[begin:end]), self.obs), of_copies(starts)
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of what the next rollout takes over from this one: nothing, unless this one is complete."""
+        """Return copies of the arrays that the next rollout takes over; none unless this rollout is complete."""
         T = self.n_steps
         if self._t < T:
             return {}
@@ -185,7 +185,7 @@ class RolloutBuffer:
         return {**arrays, "episode_starts": self.episode_starts[T:].copy()}
 
     def set_state(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from what `get_state` returned, here or in another buffer made with the same arguments.
+        """Continue from the arrays that `get_state` returned, here or in another buffer made with the same arguments.
 
         Raises:
             KeyError, ValueError, RuntimeError: If the arrays come from a buffer of other arguments.

@@ -44,7 +44,7 @@ CHANGING = {
 
 
 class Changed(spaces.Box):
-    """A Box of what were categories, until a wrapper flattened, stacked or normalised them: equal to the plain Box."""
+    """A Box of former categories, which a wrapper flattened, stacked or normalised: equal to the plain Box."""
 
 
 def with_categories(space: spaces.Space, keys: Collection[str], mark: type[spaces.Box] = Categories) -> spaces.Space:
@@ -96,7 +96,7 @@ def changed_categories(env: VecEnv) -> list[str]:
             if isinstance(part, Categories) or key in below or any(part is other for other in meant)
         }
         if isinstance(layer, DummyVecEnv) and isinstance(space, spaces.Dict):
-            # VecNormalize replaces the parts of a Dict in the very space of what it wraps; the buffers are as before
+            # VecNormalize changes the Dict of the environment that it wraps; the buffers keep the former dtypes
             was = {key: buffer for key, buffer in layer.buf_obs.items() if buffer.dtype == "uint8" and buffer.ndim > 2}
             shown |= {key: part for key, part in space.items() if key in was and part.dtype != "uint8"}
     return [key for key, part in shown.items() if isinstance(part, spaces.Box) and key not in declared_categories(env)]
@@ -173,8 +173,8 @@ def _kind(key: str, space: spaces.Space) -> str:
     numbers = f"observation_kinds={{{key!r}: 'numbers'}} (policy.observation_kinds in a config)"
     if isinstance(space, Changed):
         raise ValueError(
-            f"the observation {key!r} of {size} is what a wrapper made of bytes that were categories or a picture, by "
-            f"flattening, stacking or normalising: leave it out, or say {numbers} to read it flat"
+            f"the observation {key!r} of {size} was made by a wrapper that flattened, stacked or normalised "
+            f"bytes, which were categories or a picture: leave it out, or say {numbers} to read it flat"
         )
     if (isinstance(space, Categories) or _is_whole_byte(space)) and len(space.shape or ()) not in (0, 1, 3):
         raise ValueError(

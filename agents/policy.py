@@ -168,8 +168,8 @@ class RecurrentPolicy(BasePolicy):
     def _make_memories(self, config: PolicyConfig) -> None:
         width, hidden_size = self.features_extractor.features_dim, config.hidden_size
         make = partial(make_rnn, config.cell, width, hidden_size, config.num_layers, cell_kwargs=config.cell_kwargs)
-        # The LSTMs are drawn and dropped: version 0.1 built sb3-contrib's before its own layers, and without their
-        # draws the same seed would give other weights than it gave then.
+        # The LSTMs are drawn and dropped: version 0.1 built sb3-contrib's before its own layers, and without
+        # their draws the same seed would give other weights than in that version.
         nn.LSTM(width, hidden_size)
         critic_linear = nn.Linear(width, hidden_size) if config.critic == "feedforward" else None
         if config.critic == "separate":

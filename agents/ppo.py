@@ -71,9 +71,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
     `help(RecurrentPPO)` shows the arguments with the constructor.
 
     Raises:
-        TypeError: The policy has no argument of a name in `policy_kwargs`.
-        ValueError: A number is out of range, the policy is none of ours, or it cannot read the observations or give
-            the actions.
+        TypeError: If the policy has no argument of a name in `policy_kwargs`.
+        ValueError: If a number is out of range, or the policy is not a `RecurrentPolicy` or cannot read the
+            observations or give the actions.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
@@ -174,7 +174,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self._warn_of_horizons_beyond(min(self.bptt_length or self.n_steps, self.n_steps))
         with torch.no_grad():
             self._last_state = self.policy.initial_state(self.n_envs)
-        # deals out minibatches, so that nothing else that draws numbers changes them
+        # its own generator, so that other random draws do not change the minibatches
         self.minibatch_generator = np.random.default_rng(self.seed)
 
     def _warn_of_horizons_beyond(self, reach: int) -> None:
@@ -184,7 +184,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             name = "n_steps" if reach == self.n_steps else "bptt_length"
             warnings.warn(
                 f"an episode can take {horizon} steps, but gradient reaches back {name} = {reach} steps at most: "
-                "what is seen longer before it is needed is not learned to be kept",
+                "the network does not learn to remember over more steps",
                 stacklevel=4,
             )
 
@@ -209,7 +209,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """Train for a number of environment steps, all copies together; the last update is completed.
 
         Raises:
-            ValueError: It was loaded without a schedule that is a function.
+            ValueError: If it was loaded without a schedule that is a function.
         """
         save_load.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
@@ -226,8 +226,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
             path: The file; without a suffix it gets `.zip`.
 
         Raises:
-            ValueError: An argument of the policy is no plain value.
-            UserError: The file cannot be written.
+            ValueError: If an argument of the policy is no plain value.
+            UserError: If the file cannot be written.
         """
         save_load.save(self, Path(path))
 
@@ -239,19 +239,20 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         **settings: Any,
     ) -> Self:
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read a file that `save` wrote; nothing in it is executed.
 
         Args:
             path: The file.
-            env: The environment to go on training in, with new episodes; VecNormalize in it gets its statistics back.
+            env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
+                statistics.
             device: Where the networks go.
             **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
                 subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
-            TypeError: A setting is no argument of the constructor.
-            ValueError: A setting is out of range.
-            UserError: There is no such file, it is broken or not of this kind, or it does not fit the environment.
+            TypeError: If a setting is no argument of the constructor.
+            ValueError: If a setting is out of range.
+            UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
         return save_load.load(cls, Path(path), env, device, settings)
 
@@ -265,7 +266,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             path: The file.
 
         Raises:
-            UserError: There are no such weights in it, or they belong to another architecture.
+            UserError: If it holds no such weights, or they belong to another architecture.
         """
         import_sb3(self, Path(path))
 

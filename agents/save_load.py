@@ -70,7 +70,7 @@ ENCRYPTED = 0x1  # a flag of a zip member
 SB3_ONLY = {
     "custom_objects": "an archive holds no objects here; give a setting by its name, such as learning_rate=1e-4",
     "print_system_info": "`bistable-rl doctor` shows the versions and devices",
-    "force_reset": "training always goes on with new episodes",
+    "force_reset": "training always continues with new episodes",
 }
 """Arguments that only SB3's `load` has, and their replacements."""
 
@@ -267,7 +267,7 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
     if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & ENCRYPTED for m in members):
         raise ValueError("a file in it is compressed or encrypted")
     if sum(member.file_size for member in members) > size:
-        raise ValueError("it is smaller than what it holds")
+        raise ValueError("its contents claim to be larger than the file")
 
 
 def _with_suffix(path: Path) -> Path:

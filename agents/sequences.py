@@ -13,7 +13,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Sequences of unequal length, the longest first, step by step: what `MinibatchSequence` needs, without padding.
+    """Sequences of unequal length, the longest first, step by step: the rows of a `PackedSequence`, without padding.
 
     Attributes:
         sequences: (B,) which sequences, the longest first.

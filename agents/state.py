@@ -143,7 +143,7 @@ def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
     if model.get_env() is not None:
         saved = {name.rsplit("/", 1)[0] for name in statistics if "/" in name}
         for name in sorted(saved ^ here.keys()):
-            lacking = "the environment does not normalise it" if name in saved else "they start anew"
+            lacking = "the environment does not normalise it" if name in saved else "they start empty"
             verb = "are left out" if name in saved else "are not in what was saved"
             warnings.warn(f"VecNormalize's statistics of the {name} {verb}: {lacking}", stacklevel=4)
     if normalize is not None and "returns" in statistics:

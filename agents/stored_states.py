@@ -38,8 +38,8 @@ def refresh(policy: RecurrentPolicy, buffer: RolloutBuffer, last_state: Tensor) 
 
     Args:
         policy: The policy.
-        buffer: Holds the states, from the oldest of which all are recomputed.
-        last_state: (K, n, S) the present state, after the last step.
+        buffer: The rollout with its stored states; all are recomputed from the oldest one.
+        last_state: (K, n, S) the current state, after the last step.
 
     Returns:
         The state after the last step, recomputed, and the staleness: the mean over sequences of ‖old - new‖ / ‖new‖,

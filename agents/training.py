@@ -111,7 +111,7 @@ class _Parts:
 
 
 def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
-    """Make what trains, for a new run or from a checkpoint."""
+    """Make the algorithm, for a new run or from a checkpoint."""
     device = training_device(experiment.device)
     try:
         env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
@@ -130,7 +130,7 @@ def _exited(experiment: Experiment, error: SystemExit) -> str:
 
 @contextlib.contextmanager
 def _environment_errors(experiment: Experiment) -> Iterator[None]:
-    """Turn what only an environment raises, such as SystemExit, into the error of a failed run."""
+    """Turn errors that only an environment raises, such as SystemExit, into the error of a failed run."""
     try:
         yield
     except (Exception, KeyboardInterrupt):

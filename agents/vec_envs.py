@@ -62,13 +62,13 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
     """Make the vectorised environment on which a number of episodes is evaluated.
 
     Raises:
-        UserError: As `make_vec_env`.
+        UserError: If `make_vec_env` raises it, or there is no memory for so many episodes.
     """
     try:
         most = BATCHED_COPIES if _is_batched(env) else COPIES
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
-    check_memory(f"evaluation.episodes {episodes}: what is kept of so many", 100 * episodes)
+    check_memory(f"evaluation.episodes {episodes}: their results", 100 * episodes)
     return make_vec_env(env, min(most, episodes), seed)
 
 
@@ -199,7 +199,7 @@ class BatchedVecEnv(VecEnv):
         return {**state, "episode_returns": self._returns.copy(), "episode_lengths": self._lengths.copy()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Continue from what `get_state` returned."""
+        """Continue from the state that `get_state` returned."""
         state = dict(state)
         self._returns = state.pop("episode_returns").copy()
         self._lengths = state.pop("episode_lengths").copy()
@@ -207,7 +207,7 @@ class BatchedVecEnv(VecEnv):
 
     def _check_all(self, indices: VecEnvIndices, what: str) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
-            raise ValueError(f"can't {what} for some copies only: they are one object")
+            raise ValueError(f"cannot {what} for some copies only: they are one object")
 
 
 def _of_copy(infos: dict[str, Any], copy: int) -> dict[str, Any]:

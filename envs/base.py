@@ -122,7 +122,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         raise NotImplementedError
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         raise NotImplementedError
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -119,7 +119,7 @@ class CopyFirstVectorEnv(BatchedEnv):
         return (str(symbol.argmax()) if symbol.any() else "nothing") + now
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(self.cue[k])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -140,7 +140,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         return str(np.round(observation[: self.dimensions], 2)) + now
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(np.round(self.cue[k], 2))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -156,7 +156,7 @@ class DenoisingVectorEnv(BatchedEnv):
         return f"{number:.2f}" + FLAGS.get(int(flag), "")
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(np.round(self.cue[k][self.marks[k, :MARKS] <= self.t[k]], 2))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -113,7 +113,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         return (str(symbol.argmax()) if symbol.any() else "nothing") + FLAGS.get(flag, "")
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(self.cue[k][self.marks[k, :MARKS] <= self.t[k]])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

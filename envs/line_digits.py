@@ -99,7 +99,7 @@ class LineDigitsVectorEnv(BatchedEnv):
         return "|" + "".join(" .:-=+*#%@"[int(9 * (x + 0.5))] for x in self._observe(np.array([k]))[0]) + "|"
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(self.digits.labels[self.image[k]])
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -103,7 +103,7 @@ class MemoryChainVectorEnv(BatchedEnv):
         return self.memory_text(k) if self.t[k] == 0 else "nothing"
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return "".join(map(str, self.cue[k]))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -181,7 +181,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
         return f"facing {facing}\n" + "\n".join("".join(row) for row in CHARACTERS[view].T) + "\n"
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return ("key", "ball")[self.world.place_layout[self.place[k]] // 2 % 2]
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

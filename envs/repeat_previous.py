@@ -107,7 +107,7 @@ class RepeatPreviousVectorEnv(BatchedEnv):
         return str(self._recent(k)[-1]) if self.t[k] < self.length else "nothing"
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return str(self._recent(k))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

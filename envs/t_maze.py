@@ -163,7 +163,7 @@ class TMazeVectorEnv(BatchedEnv):
         return "the junction" if self.x[k] == self.length else "the corridor"
 
     def memory_text(self, k: int) -> str:
-        """Return as text what copy `k` must remember."""
+        """Return the content of a perfect memory in copy `k`, as text."""
         return "up" if self.cue[k] == 0 else "down"
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,6 +23,11 @@ SMALL = {
     "checkpoint": {"every": 80, "keep": 2},
     "device": "cpu",
 }
+
+
+def idx(array: np.ndarray) -> bytes:
+    """Return the bytes of an IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs, to_yaml
 from bistable_rl.runs.devices import check_torch_device, resolve_device
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Benchmark, Experiment, load_benchmark, load_either, load_experiment
+from bistable_rl.runs.schema import Benchmark, Experiment, load_benchmark, load_experiment
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
 
@@ -169,11 +170,10 @@ def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
 def test_a_file_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    for read in (load_experiment, load_either):
-        writer = threading.Thread(target=path.write_text, args=(MINIMAL,))
-        writer.start()
-        assert read(path).name == "x"
-        writer.join()
+    writer = threading.Thread(target=path.write_text, args=(MINIMAL,))
+    writer.start()
+    assert load_experiment(path).name == "x"
+    writer.join()
 
 
 def test_a_comparison_is_sent_to_its_command(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_resolved_config_is_complete_and_reads_back_the_same(tmp_path: Path)
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if not name.startswith("compare/")])
 def test_every_shipped_config_is_valid_and_says_what_it_is(name: str) -> None:
     path = find_config(name)
-    load_either(path)
+    (load_benchmark if name.startswith("supervised/") else load_experiment)(path)
     assert path.read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
     assert yaml.safe_load(path.read_text())["name"]
 
@@ -276,15 +276,19 @@ def test_a_benchmark_given_to_train_is_sent_to_its_command(tmp_path: Path) -> No
     assert "run `bistable-rl benchmark` on it" in refusal(write(tmp_path, BENCHMARK))
 
 
-def test_a_config_that_is_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_run_of_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    run = new_run(load_experiment(write(tmp_path, MINIMAL)), tmp_path / "runs")
+    (run / "config.yaml").write_text("name: x")
     with pytest.raises(UserError, match="a section is missing: env"):
-        load_either(write(tmp_path, "name: x"))
+        _ = Run.open(run).config
 
 
-@pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])
-def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: type) -> None:
-    config = load_either(write(tmp_path, text))
+@pytest.mark.parametrize(("text", "read"), [(MINIMAL, load_experiment), (BENCHMARK, load_benchmark)])
+def test_a_run_folder_tells_which_kind_it_is(
+    tmp_path: Path, text: str, read: Callable[[Path], Experiment | Benchmark]
+) -> None:
+    config = read(write(tmp_path, text))
     run = new_run(config, tmp_path / "runs")
     assert run == tmp_path / "runs" / "x" / "nbrc-seed0"
-    assert type(Run.open(run).config) is kind
+    assert type(Run.open(run).config) is type(config)
     assert Run.open(run).config == config

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import idx
 
 from bistable_rl.cli import main
 from bistable_rl.data import digits, download
 from bistable_rl.data.digits import SHA256
 from bistable_rl.errors import UserError
-
-
-def idx(array: np.ndarray) -> bytes:
-    """Return the bytes of an IDX file."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from conftest import idx
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -63,8 +64,7 @@ def small_digits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     labels = np.r_[np.ones(10), np.repeat([0, *range(2, 10)], 9)[:80]].astype(np.uint8)
     images = np.random.default_rng(0).integers(256, size=(90, 5, 3)).astype(np.uint8)
     for name, array in zip(list(SHA256)[:2], (images, labels), strict=True):
-        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-        (tmp_path / name).write_bytes(header + array.tobytes())
+        (tmp_path / name).write_bytes(idx(array))
     monkeypatch.setenv("BISTABLE_RL_DATA", str(tmp_path))
 
 

@@ -15,7 +15,7 @@ CASES = [{"length": 10, "window": 5}, {"length": 40, "window": 20}, {"length": 1
 
 
 def collect(env: Any, episodes: int, *, remembers: bool) -> tuple[float, dict[str, float]]:
-    """Mean return and final infos of a player who reads the flag and answers in order, or can't remember."""
+    """Mean return and final infos of a player who reads the flag and answers in order, or does not remember."""
     discrete = isinstance(env, DenoisingDiscreteVectorEnv)
     n, rng = env.num_envs, np.random.default_rng(0)
     observations, _ = env.reset(seed=0)

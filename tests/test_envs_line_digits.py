@@ -4,16 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import idx
 
 from bistable_rl.data.digits import SHA256
 from bistable_rl.envs.line_digits import LineDigitsEnv, LineDigitsVectorEnv
 
 IMAGES, LABELS, *_ = SHA256
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The bytes of an IDX file."""
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import gymnasium
 import numpy as np
 import pytest
-from new_run import new_run
+from new_run import new_run, started
 
 from bistable_rl.agents.training import resume, train
 from bistable_rl.benchmarks.runner import start
@@ -411,23 +411,6 @@ def test_runs_that_begin_at_once_get_a_folder_each(experiment: Experiment, tmp_p
 # --- what stops a run -------------------------------------------------------------------------------------
 
 
-def started(config: Path, out: Path, *command: str) -> "subprocess.Popen[str]":
-    arguments = ["train", str(config), "--total_steps", "100000000", "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, sys.executable, "-m", "bistable_rl.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while len(Run(out / "small" / "nbrc-seed0").checkpoints.all()) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
 @pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_what_a_job_manager_and_a_closed_terminal_send_stops_as_ctrl_c_does(
     sent: str, code: int, config: Path, tmp_path: Path
@@ -474,7 +457,7 @@ def test_a_signal_before_the_first_step_leaves_a_result(
 
 
 def test_a_hangup_that_was_ignored_stays_ignored(config: Path, tmp_path: Path) -> None:
-    process = started(config, tmp_path / "runs", "nohup")
+    process = started(config, tmp_path / "runs", prefix=("nohup",))
     process.send_signal(signal.SIGHUP)
     time.sleep(1)
     assert process.poll() is None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from new_run import started
 
 import bistable_rl
 from bistable_rl.agents.agent import load
@@ -577,22 +578,8 @@ def test_an_environment_that_breaks_in_training_is_a_sentence_and_a_result(
     assert "in broken" in "".join(result["traceback"])
 
 
-def _start(config: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bistable_rl.cli", "train", str(config), "--total_steps", "100000000", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    deadline = time.monotonic() + 120
-    while len(Run(out / "small" / "nbrc-seed0").checkpoints.all()) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
 def test_ctrl_c_stops_cleanly_and_the_run_evaluates(config: Path, tmp_path: Path) -> None:
-    process = _start(config, tmp_path / "runs")
+    process = started(config, tmp_path / "runs")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -606,7 +593,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_evaluates(config: Path, tmp_path: Path
 
 def test_ctrl_c_stops_a_long_evaluation_and_loses_no_update(config: Path, tmp_path: Path) -> None:
     options = ["--evaluation.every", "80", "--evaluation.episodes", "1000000", "--checkpoint.every", "1"]
-    process = _start(config, tmp_path / "runs", *options)
+    process = started(config, tmp_path / "runs", *options)
     time.sleep(1)  # the evaluation after the first update would take minutes
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -615,7 +602,7 @@ def test_ctrl_c_stops_a_long_evaluation_and_loses_no_update(config: Path, tmp_pa
 
 
 def test_a_killed_run_evaluates(config: Path, tmp_path: Path) -> None:
-    process = _start(config, tmp_path / "runs")
+    process = started(config, tmp_path / "runs")
     process.kill()
     process.communicate()
     run = tmp_path / "runs" / "small" / "nbrc-seed0"

@@ -106,7 +106,7 @@ def test_attributes_and_methods_are_those_of_all_copies() -> None:
     assert env.env_method("normalized_score", env.get_attr("optimal_return")[0]) == [1.0] * 3
     env.set_attr("note", "kept")
     assert env.get_attr("note", [0, 2]) == ["kept"] * 2
-    with pytest.raises(ValueError, match="can't set note for some copies only"):
+    with pytest.raises(ValueError, match="cannot set note for some copies only"):
         env.set_attr("note", "lost", indices=[0])
     assert env.env_is_wrapped(Monitor) == [True] * 3
     assert env.env_is_wrapped(gymnasium.wrappers.TimeLimit, 0) == [False]

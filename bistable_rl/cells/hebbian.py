@@ -93,7 +93,7 @@ class HebbianCell(Cell):
         return (h.unsqueeze(-2) @ weight).squeeze(-2)
 
     def driven(self, h: Tensor, trace: Tensor) -> Tensor:
-        """Return what the fast gate multiplies in the candidate, (..., H)."""
+        """Return the term of the candidate that the fast gate multiplies, (..., H)."""
         raise NotImplementedError
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:

@@ -131,17 +131,17 @@ def panel(keys: Mapping[str, Any]) -> str:
 
 
 def series(keys: Mapping[str, Any]) -> str:
-    """Return the label of what is compared on the same task."""
+    """Return the label of a variant, among the runs of one task."""
     return describe({key: value for key, value in keys.items() if key.split(".")[0] not in TASK_SECTIONS})
 
 
 def _folder_name(label: str, where: str) -> str:
-    """Return the name of a variant's folder: never hidden, nor `..`."""
+    """Return the name of a variant's folder, which is neither hidden nor `..`."""
     name = re.sub(r"[^\w.+-]+|^\.+", "_", label)
     if len(name.encode()) > NAME_BYTES:
-        raise UserError(f"{where}: the name of a folder has {NAME_BYTES} bytes at most, this one more.")
+        raise UserError(f"{where}: the name of a variant must have at most {NAME_BYTES} bytes since it names a folder.")
     if name in WRITTEN:
-        raise UserError(f"{where}: {name} is what a comparison writes beside its variants; name the variant otherwise.")
+        raise UserError(f"{where}: {name} is the name of a file of every comparison; give the variant another name.")
     return name
 
 

@@ -61,7 +61,7 @@ def markdown(blocks: Sequence[Block], command: str) -> str:
     """Render Markdown; images are links to files beside it.
 
     Args:
-        blocks: The content; none of its text is taken for markup.
+        blocks: The content; markup in its text is escaped.
         command: The command that the last line names.
     """
     return _render("document.md.jinja", blocks, command, finalize=_escaped)
@@ -71,7 +71,7 @@ def html(blocks: Sequence[Block], command: str) -> str:
     """Render HTML that needs no other file.
 
     Args:
-        blocks: The content, of which the first is the title; none of its text is taken for markup.
+        blocks: The content, the title first; markup in its text is escaped.
         command: The command that the last line names.
     """
     return _render("document.html.jinja", blocks, command, autoescape=True)

@@ -71,7 +71,7 @@ def run_grid(jobs: Sequence[Job], folder: Path, launcher: Launcher, *, committed
 
     Raises:
         UserError: If a run folder holds another experiment, another grid is at work in `folder`, or a file is broken.
-        KeyboardInterrupt: After one of the signals, once every run has stopped.
+        KeyboardInterrupt: If one of the signals came, once every run has stopped.
     """
     try:
         lock = take(make_folder(folder))
@@ -87,7 +87,7 @@ def run_grid(jobs: Sequence[Job], folder: Path, launcher: Launcher, *, committed
 
 
 def unfinished(jobs: Sequence[Job], book: Ledger) -> list[Job]:
-    """Return the jobs that `run_grid` would carry out: not in the ledger, nor finished in their run folder."""
+    """Return the jobs that `run_grid` would carry out: neither in the ledger nor finished in their run folder."""
     return [job for job in jobs if book.row(job) is None and not _has_ended(job)]
 
 

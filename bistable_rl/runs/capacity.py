@@ -51,7 +51,7 @@ def _machine() -> int:
 
 
 def _cgroups() -> list[int]:
-    """Return what each control group of this process leaves below its limit, not counting pages of files."""
+    """Return the bytes left below the limit of each control group of this process, not counting pages of files."""
     left = []
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, and how they are written and removed. See `checkpoint` for their files.
+"""The checkpoints of a run: finding, writing and removing them. See `checkpoint` for their files.
 
 checkpoints/<steps>/        the latest ones, by environment steps or updates
             best-<steps>/   the weights with the best evaluation so far (agents)
@@ -97,7 +97,7 @@ class Checkpoints:
                 remove_folder(best)
 
     def clean(self) -> None:
-        """Remove what killed writers left, in a run folder whose lock is held."""
+        """Remove the unfinished files of killed writers, in a run folder whose lock is held."""
         remove_leftovers(self._run / self._name)
 
     def _bests(self) -> list[Path]:

@@ -38,7 +38,7 @@ def training_device(name: str) -> torch.device:
     Networks of this size run no faster on more threads, and the numbers do not depend on the machine's cores.
 
     Raises:
-        UserError: As `resolve_device`.
+        UserError: If `resolve_device` raises it.
     """
     device = resolve_device(name)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

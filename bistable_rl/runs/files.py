@@ -133,7 +133,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
-        UserError: As `write_bytes`.
+        UserError: If `write_bytes` raises it.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file name may hold any bytes
 
@@ -142,7 +142,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a mapping as strict JSON, whole or not at all.
 
     Raises:
-        UserError: As `write_bytes`; or if a number is NaN or infinite, which JSON cannot express.
+        UserError: If `write_bytes` raises it, or a number is NaN or infinite, which JSON cannot express.
     """
     for key, value in non_finite(data).items():
         raise UserError(f"{path} cannot be written: {key} is {value}, which JSON cannot express.")

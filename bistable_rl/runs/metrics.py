@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import numbers
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import inside, remove_file, write_text
+from bistable_rl.runs.tables import short
 
 
 class Metrics:
@@ -48,7 +48,7 @@ class Metrics:
 
         Raises:
             LookupError: If there is no row yet.
-            OSError, csv.Error: As `rows`.
+            OSError, csv.Error: If `rows` raises them.
         """
         with self.path.open(newline="", encoding="utf-8") as file:
             return deque(csv.DictReader(file), maxlen=1)[0]
@@ -96,14 +96,9 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row. Missing columns stay empty; names that are not columns are ignored."""
-        self._writer.writerow({key: _short(value) for key, value in row.items()})
+        self._writer.writerow({key: short(value) for key, value in row.items()})
         self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _short(value: Any) -> Any:
-    """Write a float, numpy's too, with six digits."""
-    return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral) else value

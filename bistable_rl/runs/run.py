@@ -126,7 +126,7 @@ class Run:
 
     @property
     def config(self) -> Experiment | Benchmark:
-        """What the run trains, of either kind.
+        """The configuration of the run, of either kind.
 
         Raises:
             UserError: If config.yaml is broken.
@@ -140,7 +140,7 @@ class Run:
         return build(kind, data, str(path))
 
     def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
-        """Return the agent's training that this run is, with overrides such as `--env.kwargs.length`, `500`.
+        """Return the configuration of an agent's run, with overrides such as `--env.kwargs.length`, `500`.
 
         Raises:
             UserError: If config.yaml is broken or a benchmark's, or an override is wrong.
@@ -148,7 +148,7 @@ class Run:
         return self._as(Experiment, overrides)
 
     def benchmark(self) -> Benchmark:
-        """Return the supervised training that this run is.
+        """Return the configuration of a benchmark run.
 
         Raises:
             UserError: If config.yaml is broken or an experiment's.
@@ -172,7 +172,7 @@ class Run:
             self._read = version, read_yaml(path)
         return path, copy.deepcopy(self._read[1])
 
-    # --- what a training writes -----------------------------------------------------------------------------
+    # --- files that a training writes -----------------------------------------------------------------------
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Run:
         return result
 
     def finished(self, steps: int = 0) -> bool:
-        """Return whether the run has finished, after at least so many steps.
+        """Return whether the run has finished, after at least the given number of steps.
 
         A run whose result is broken has not: it resumes from its last checkpoint and writes a new result.
         """
@@ -222,11 +222,11 @@ class Run:
         write_json(self.folder / RESULT, result)
 
     def remove_result(self) -> None:
-        """Remove result.json, if there is one: the training goes on."""
+        """Remove result.json, if there is one: the training continues."""
         remove_file(self.folder / RESULT)
 
     def clean(self) -> None:
-        """Remove what killed writers left in the folder, whose lock is held."""
+        """Remove the unfinished files of killed writers, in the folder whose lock is held."""
         remove_leftovers(self.folder)
         self.checkpoints.clean()
 

@@ -332,15 +332,6 @@ def _load(kind: type[T], path: Path, overrides: Sequence[str]) -> T:
     return build(kind, data, str(path), overrides)
 
 
-def load_either(path: Path) -> Experiment | Benchmark:
-    """Read either of them, by the section that only it has."""
-    data = read_yaml(path)
-    kind = kind_of(data)
-    if kind is None:
-        raise UserError(f"{path}: a section is missing: env, for an agent's training, or task, for a supervised one.")
-    return build(kind, data, str(path))
-
-
 def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
     """Return the kind of a file's keys, None if they are of neither or of both."""
     found = [kind for section, kind in KINDS.items() if section in data]

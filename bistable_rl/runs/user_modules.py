@@ -46,7 +46,7 @@ def load(module: str) -> None:
 
     Raises:
         RefusedError: If there is no such module, or it lies in a run folder.
-        Exception: Any error of the module.
+        Exception: If the module raises it.
     """
     if module in sys.modules:
         return

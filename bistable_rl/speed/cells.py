@@ -105,7 +105,7 @@ def measure(
         (name, fixed): partial(fixed_weights, layers[name]) if fixed else nullcontext for name, fixed in keys
     }
     for layer in (make_rnn("brc", 1, 1, device=device), nn.GRU(1, 1, device=device)):
-        _train(layer, x[:1, :1, :1], 1)()  # so that no layer's memory includes what the first use loads
+        _train(layer, x[:1, :1, :1], 1)()  # so that no layer's memory includes libraries that the first use loads
     memory, backends = {}, {}
     with torch.set_grad_enabled(T > 1):
         for key in keys:

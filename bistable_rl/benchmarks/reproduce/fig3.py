@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """Return what the figure shows, in a line.
+    """Return the caption of the figure, in one line.
 
     Raises:
         UserError: If a run has no curve.

@@ -93,7 +93,7 @@ def test_statistics_that_the_environment_does_not_use_are_named(tmp_path: Path) 
         for what in ("observation", "reward")
     ]
     learned(VecNormalize(copy_first(), norm_obs=False)).save(tmp_path / "rewards.zip")
-    with pytest.warns(UserWarning, match="of the observation are not in what was saved: they start anew") as warned:
+    with pytest.warns(UserWarning, match="of the observation are not in what was saved: they start empty") as warned:
         RecurrentPPO.load(tmp_path / "rewards.zip", VecNormalize(copy_first()), device="cpu")
     assert len(warned) == 1
     RecurrentPPO.load(tmp_path / "both.zip", device="cpu")  # no environment, nothing to compare with
@@ -225,7 +225,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
         ({"lerning_rate": 1e-4}, TypeError, "unknown argument of load 'lerning_rate'; did you mean 'learning_rate'"),
         ({"custom_objects": {}}, TypeError, "custom_objects.*Stable-Baselines3's.*give a setting by its name"),
         ({"print_system_info": True}, TypeError, "print_system_info.*bistable-rl doctor"),
-        ({"force_reset": True}, TypeError, "force_reset.*always goes on with new episodes"),
+        ({"force_reset": True}, TypeError, "force_reset.*always continues with new episodes"),
         ({"_init_setup_model": False}, TypeError, "unknown argument of load"),
         ({"n_steps": "8"}, ValueError, "^n_steps must be an integer above 0"),
         ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),

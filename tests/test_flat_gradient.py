@@ -1,4 +1,4 @@
-"""The gradient as one vector: what torch does a parameter at a time."""
+"""The gradient as one vector, against torch, which handles one parameter at a time."""
 
 import copy
 
