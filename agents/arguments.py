@@ -33,7 +33,7 @@ class PPOArguments(AlgorithmConfig):
     _init_setup_model: bool = setting(True, "Whether to build the networks at once; `load` builds them later.")
 
 
-def take(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
+def from_arguments(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
     """Make a dataclass of a constructor's arguments, with the values of the config's keys converted to their types.
 
     Raises:
@@ -57,7 +57,7 @@ def take(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
     return taken
 
 
-def takes(kind: type) -> Callable[[Init], Init]:
+def with_arguments_of(kind: type) -> Callable[[Init], Init]:
     """Decorate a constructor that hands its `**arguments` to a dataclass: help shows the keys as its arguments."""
     fields, hints = dataclasses.fields(kind), typing.get_type_hints(kind)
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from bistable_rl.agents.arguments import take, takes
+from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.obs import map_obs
@@ -99,7 +99,7 @@ class RecurrentPolicy(BasePolicy):
     action_net: nn.Linear
     log_std: nn.Parameter
 
-    @takes(PolicyConfig)
+    @with_arguments_of(PolicyConfig)
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -117,7 +117,7 @@ class RecurrentPolicy(BasePolicy):
             use_sde: Generalised state-dependent exploration.
             **arguments: The keys of `PolicyConfig`:
         """
-        config = take(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
+        config = from_arguments(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
         _check_action_bias(action_space, config.action_bias)
         _check_memory(config)
         # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy
@@ -365,7 +365,7 @@ def check_training_memory(policy_kwargs: Mapping[str, Any], copies: int, device:
     """
     names = ("cell", "hidden_size", "num_layers", "cell_kwargs")
     try:
-        config = take(PolicyConfig, {n: policy_kwargs[n] for n in names if policy_kwargs.get(n) is not None})
+        config = from_arguments(PolicyConfig, {n: policy_kwargs[n] for n in names if policy_kwargs.get(n) is not None})
         layers = layers_bytes(config.cell, 1, config.hidden_size, config.num_layers, config.cell_kwargs)
     except (ValueError, TypeError):
         return

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import gae, save_load, stored_states
-from bistable_rl.agents.arguments import PPOArguments, take, takes
+from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import as_shown
@@ -50,11 +50,11 @@ Self = TypeVar("Self", bound="RecurrentPPO")
 P = ParamSpec("P")
 
 
-def _takes(
+def _with_arguments_of(
     kind: Callable[P, object],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], GymEnv | str, P], None]]:
-    """Return `takes(kind)`, typed: a checker sees the keys as arguments after policy and env."""
-    return takes(cast(type, kind))
+    """Return `with_arguments_of(kind)`, typed: a checker sees the keys as arguments after policy and env."""
+    return with_arguments_of(cast(type, kind))
 
 
 def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule:
@@ -82,7 +82,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     policy: RecurrentPolicy  # type: ignore[assignment]
     policy_class: type[RecurrentPolicy]
 
-    @_takes(PPOArguments)
+    @_with_arguments_of(PPOArguments)
     def __init__(self, policy: str | type[RecurrentPolicy], env: GymEnv | str, **arguments: Any) -> None:
         """Check the arguments, and build the networks and the rollout buffer.
 
@@ -91,7 +91,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
             **arguments: The keys of `PPOArguments`:
         """
-        given = take(PPOArguments, arguments)
+        given = from_arguments(PPOArguments, arguments)
         device = check_torch_device(given.device)
         check_int("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
