@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -281,12 +282,14 @@ class RecurrentPolicy(BasePolicy):
         return values.flatten()
 
     def _distribution(self, latent: Tensor) -> Distribution:
-        if isinstance(self.action_dist, DiagGaussian):
+        # a copy takes the parameters: kept in the policy, they would keep a graph alive, and deepcopy refuses them
+        distribution: Any = copy(self.action_dist)
+        if isinstance(distribution, DiagGaussian):
             log_std = self.log_std_net(latent) if self.state_dependent_std else self.log_std
-            return self.action_dist.proba_distribution(self.action_net(latent), self.clamp_log_std(log_std))
-        if isinstance(self.action_dist, StateDependentNoiseDistribution):
-            return self.action_dist.proba_distribution(self.action_net(latent), self.log_std, latent)
-        return self.action_dist.proba_distribution(self.action_net(latent))
+            return distribution.proba_distribution(self.action_net(latent), self.clamp_log_std(log_std))
+        if isinstance(distribution, StateDependentNoiseDistribution):
+            return distribution.proba_distribution(self.action_net(latent), self.log_std, latent)
+        return distribution.proba_distribution(self.action_net(latent))
 
     def clamp_log_std(self, log_std: Tensor) -> Tensor:
         """Return the logarithm of the standard deviation, clamped at its lower bound if there is one."""

@@ -57,6 +57,8 @@ def test_runs_are_told_apart_by_what_varies_alone(tmp_path: Path) -> None:
     ]
     _, jobs = read(write(tmp_path, variants={}, grid={}), tmp_path)
     assert [job.label for job in jobs] == ["nbrc", "nbrc"]
+    _, jobs = read(write(tmp_path, variants={}, grid={"policy.cell": ["brc"]}), tmp_path)
+    assert {(job.label, job.folder.parent.name, job.config.cell) for job in jobs} == {("brc", "brc", "brc")}
 
 
 def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Our policies under an unmodified sb3_contrib.RecurrentPPO."""
 
+import copy
 import json
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_predict_without_a_state_starts_from_a_learned_initial_state() -> None:
     assert zero is not None
     assert learned is not None
     assert np.abs(zero[0] - learned[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_a_trained_policy_can_be_copied(env_id: str) -> None:
+    model = RecurrentPPO(MlpRecurrentPolicy, env_id, policy_kwargs={"hidden_size": 8}, **QUICK)
+    model.learn(16)
+    copied = copy.deepcopy(model.policy)
+    obs = model.observation_space.sample()
+    action, _ = model.policy.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(copied.predict(obs, deterministic=True)[0], action)
 
 
 def test_evaluate_policy_and_vec_normalize_work() -> None:

@@ -94,14 +94,15 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
     kind, base, cell = _base(base, comparison.name, path)
     jobs: list[Job] = []
     for keys, changes in _combinations(comparison):
-        label = describe(keys) or cell
-        where = f"{path}, {label}"
+        label = describe(keys)
+        where = f"{path}, {label or cell}"
         varied = copy.deepcopy(base)
         for key, value in changes.items():
             set_key(kind, varied, key, value, where)
             if key in ("name", "seed"):
                 raise UserError(f"{where}: {key} is not to be varied; the comparison's own name and seeds set it.")
         config = build(kind, varied | {"name": comparison.name}, where)
+        label = label or config.cell
         folder = out / comparison.name / _folder_name(label, where)
         jobs += [Job(label, replace(config, seed=seed), folder / f"seed{seed}", keys) for seed in comparison.seeds]
     _check_distinct(jobs, path)
