@@ -200,7 +200,7 @@ class RecurrentPolicy(BasePolicy):
 
     def initial_state(self, n: int) -> Tensor:
         """Return the state (K, n, S) in which an episode begins: zero, or learned."""
-        return torch.stack([cell.initial_state(n) for memory in self.memories for cell in memory.cells])  # type: ignore[operator]
+        return torch.stack([cell.initial_state(n) for memory in self.memories for cell in memory.layers])
 
     def restart(self, state: Tensor, episode_starts: np.ndarray) -> Tensor:
         """Return the state (K, n, S) with the initial state in the copies whose episode starts (n,)."""

@@ -92,7 +92,7 @@ def check_torch_device(device: torch.device | str) -> torch.device | str:
     if device not in ("auto", "cpu"):
         try:
             torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # NotImplementedError is the first
+        except (RuntimeError, AssertionError) as error:  # torch's NotImplementedError is a RuntimeError
             raise UserError(f"device: {device} is not here ({one_sentence(error)[:-1]}); choose cpu or auto.") from None
     return device
 

@@ -169,7 +169,7 @@ def check_device(name: str) -> None:
     """Check the name of a device; whether it is available is seen when it is used.
 
     Raises:
-        UserError: If it is none of `auto`, `cpu`, `cuda` and `cuda:N`.
+        UserError: If it is not `auto`, `cpu`, `cuda` or `cuda:N`.
     """
     try:
         convert(name, Device)
