@@ -66,8 +66,12 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
     STATE: ClassVar[tuple[str, ...]] = ()
+    FORMER_STATE: ClassVar[tuple[str, ...]] = ()
+    """Arrays of states saved by version 0.1 that are no longer needed."""
     CUE_NDIM: ClassVar[int] = 0
     """The number of dimensions of one copy's cue: 0 for a number, 1 for a vector."""
+    OPTIONS: ClassVar[tuple[str, ...]] = ()
+    """The options of `reset` besides cue and reset_mask."""
 
     optimal_return: float
     """The expected return of an optimal policy."""
@@ -117,6 +121,9 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         raise NotImplementedError
 
+    def _use_options(self, options: dict[str, Any]) -> None:
+        """Take the options of `reset` that `OPTIONS` names."""
+
     def observation_text(self, k: int) -> str:
         """Return the current observation of copy `k` as text."""
         raise NotImplementedError
@@ -162,10 +169,12 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             ValueError: If a seed is negative, or the seeds, an option or the cue do not fit.
         """
         options = dict(options or {})
-        i = self._masked(options.pop("reset_mask", None))
-        cue = options.pop("cue", None)
-        if options:
-            raise ValueError(unknown("reset option", next(iter(options)), ["cue", "reset_mask"]))
+        for name in options:
+            if name not in ("cue", "reset_mask", *self.OPTIONS):
+                raise ValueError(unknown("reset option", name, ["cue", "reset_mask", *self.OPTIONS]))
+        i = self._masked(options.get("reset_mask"))
+        cue = options.get("cue")
+        self._use_options(options)
         self._seed(i, self._seed_list(seed))
         self._start(i)
         if cue is not None:
@@ -252,7 +261,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             ValueError: If the state has other arrays or other shapes.
         """
         names = self._state_names()
-        if set(state) != set(names):
+        if set(state) - set(self.FORMER_STATE) != set(names):
             raise ValueError(f"the state must hold {', '.join(names)}, not {', '.join(sorted(state))}")
         for name in names:
             present, value = getattr(self, name), np.asarray(state[name])
@@ -261,6 +270,11 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             setattr(self, name, value.astype(present.dtype, copy=True))
 
     # Bookkeeping.
+
+    @property
+    def _size(self) -> int:
+        """The number of entries of a vector observation."""
+        return int(self.observation_space.shape[1])  # type: ignore[index]
 
     def _blank(self, i: Copies) -> npt.NDArray[np.float32]:
         """Return an array of zeros for the observations of the copies `i`."""

@@ -1,6 +1,6 @@
 """CopyFirst: at the end of an episode, name the symbol that was shown first."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +9,12 @@ from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
+from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.phases import Phases
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import Steps, Stream
 
 
 def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tuple[int, int]:
@@ -25,12 +28,13 @@ def check_lengths(length: int | tuple[int, int], minimum: int, why: str) -> tupl
     return low, check_size("the longest length", length[1], low, f", the shortest ({low})")
 
 
-class CopyFirstVectorEnv(BatchedEnv):
+class CopyFirstVectorEnv(DistractedEnv):
     """At the end of an episode, name the symbol that was shown first.
 
     The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The first is the cue; the others are
     distractors. Only the last action counts. The task isolates one question: is one of K facts kept for `length`
-    steps while the input goes on?
+    steps while the input goes on? `distractors` says how it goes on: a memory that averages noise away stands the
+    uniform stream and fails where a symbol stays.
 
     This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
     long-lasting memory", PLoS ONE 16(6), section 5, in episodes, with symbols instead of real numbers.
@@ -59,6 +63,7 @@ class CopyFirstVectorEnv(BatchedEnv):
       uniformly for each episode.
     - `num_symbols`: K, the number of symbols, at least 2.
     - `flags`: whether the observation marks the first and the last step.
+    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
 
     ## Version History
     - v0: first version.
@@ -72,6 +77,7 @@ class CopyFirstVectorEnv(BatchedEnv):
         length: int | tuple[int, int] = 50,
         num_symbols: int = 8,
         flags: bool = True,
+        distractors: str = "uniform",
         **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
@@ -82,6 +88,7 @@ class CopyFirstVectorEnv(BatchedEnv):
             action_space=Discrete(num_symbols),
             **options,
         )
+        self.stream = Stream(distractors, self.num_envs, first=1)
         self.length = np.zeros(self.num_envs, np.int64)
         self.cue = np.zeros(self.num_envs, np.int64)
         self.horizon = self.longest
@@ -96,14 +103,29 @@ class CopyFirstVectorEnv(BatchedEnv):
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
+        self._next_distractors()
         answered = self.t == self.length - 1
         right = actions == self.cue
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
 
-    def _observe(self, i: Copies) -> Any:
-        t, length = self.t[i], self.length[i]
-        symbol = np.where(t == 0, self.cue[i], rng.integers(self.keys[i], t, self.num_symbols))
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing."""
+        return max(0, int((self.length - 1 - self.t).min()))
+
+    def phases(self, t: int | None = None) -> Phases:
+        """Return the admissible observations: every symbol in every phase."""
+        symbols = np.eye(self.num_symbols, self._size, dtype=np.float32)
+        cue, answer = symbols.copy(), symbols.copy()
+        if self.flags:
+            cue[:, -2], answer[:, -1] = 1, 1
+        right = np.tile(np.arange(self.num_symbols)[:, None], self.num_symbols)
+        return Phases(cue, symbols, symbols, answer, answer, right)
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
+        length = self.length[i]
+        symbol = np.where(t == 0, self.cue[i], self._distractors(i, t, index))
         observations = self._blank(i)
         observations[np.arange(len(i)), symbol] = t < length
         if self.flags:

@@ -1,19 +1,23 @@
 """CopyFirstContinuous: at the end of an episode, repeat the numbers that were shown first."""
 
 from math import pi, sqrt
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
+from scipy.stats import norm
 from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_choice, check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first import check_lengths
+from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.phases import Phases
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import Steps, Stream
 
 LIMIT = 10.0
 """Observed numbers lie within ±LIMIT."""
@@ -35,7 +39,7 @@ def closeness(kind: str, error: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.exp(-(error**2)) if kind == "exp" else -(error**2)
 
 
-class CopyFirstContinuousVectorEnv(BatchedEnv):
+class CopyFirstContinuousVectorEnv(DistractedEnv):
     """At the end of an episode, repeat the numbers that were shown first.
 
     The player sees a stream of vectors of standard normal numbers. The first is the cue; the others are distractors.
@@ -71,6 +75,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
     - `dimensions`: D, the number of numbers to keep, at least 1.
     - `reward`: the kind of reward, "abs", "exp" or "mse".
     - `flags`: whether the observation marks the first and the last step.
+    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
 
     ## Version History
     - v0: first version.
@@ -86,6 +91,7 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
         dimensions: int = 1,
         reward: str = "abs",
         flags: bool = True,
+        distractors: str = "uniform",
         **options: Unpack[BatchOptions],
     ) -> None:
         self.shortest, self.longest = check_lengths(length, 2, ", a step for the cue and one for the answer")
@@ -99,33 +105,57 @@ class CopyFirstContinuousVectorEnv(BatchedEnv):
             action_space=Box(-1, 1, (dimensions,), np.float32),
             **options,
         )
+        self.stream = Stream(distractors, self.num_envs, first=1)
         self.length = np.zeros(self.num_envs, np.int64)
         self.cue = np.zeros((self.num_envs, dimensions))
         self.horizon = self.longest
         self.optimal_return = 0.0 if reward == "mse" else 1.0
         self.memoryless_return = MEMORYLESS[reward]
 
-    def _numbers(self, i: Copies, t: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return the numbers of the stream at step t, (len(i), dimensions)."""
-        return rng.normal(self.keys[i, None], t[:, None] * self.dimensions + np.arange(self.dimensions))
+    def _draw(self, i: Copies, index: Steps) -> npt.NDArray[np.float64]:
+        return rng.normal(self.keys[i, None], index[:, None] * self.dimensions + np.arange(self.dimensions))
+
+    def _check_distractors(self, sequence: np.ndarray) -> np.ndarray:
+        if sequence.ndim == 1:
+            sequence = sequence[:, None]
+        if sequence.ndim != 2 or not len(sequence) or sequence.shape[1] not in (1, self.dimensions):
+            raise ValueError(f"distractors must be a sequence of {self.dimensions} numbers each, not {sequence}")
+        return check_numbers("distractors", sequence, LIMIT)
 
     def _begin(self, i: Copies) -> None:
         self.length[i] = self.shortest + rng.integers(self.keys[i], rng.ONCE, self.longest - self.shortest + 1)
-        self.cue[i] = self._numbers(i, self.t[i])
+        self.cue[i] = self._draw(i, self.t[i])
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
+        self._next_distractors()
         answered = self.t == self.length - 1
         error = SCALE * actions.astype(np.float64) - self.cue
         mse = (error**2).mean(1)
         reward = np.where(answered, closeness(self.reward, error).mean(1), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": mse < SUCCESS, "mse": mse}
 
-    def _observe(self, i: Copies) -> Any:
-        t, length = self.t[i], self.length[i]
-        numbers = np.where((t == 0)[:, None], self.cue[i], self._numbers(i, t))
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing."""
+        return max(0, int((self.length - 1 - self.t).min()))
+
+    def phases(self, t: int | None = None) -> Phases:
+        """Return the admissible observations: any numbers within ±10; and the eight octiles of a cue as examples."""
+        examples = norm.ppf((np.arange(8) + 0.5) / 8)[:, None].repeat(self.dimensions, 1)
+        cue, low = np.zeros((2, 8, self._size), np.float32)
+        cue[:, : self.dimensions], low[:, : self.dimensions] = examples, -LIMIT
+        low, answer_low = low[:1].copy(), low[:1].copy()
+        if self.flags:
+            cue[:, -2], answer_low[:, -1] = 1, 1
+        high, answer_high = np.abs(low), np.abs(answer_low)
+        return Phases(cue, low, high, answer_low, answer_high, examples[:, None] / SCALE, SUCCESS / SCALE**2)
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
+        length = self.length[i]
+        numbers = np.where((t == 0)[:, None], self.cue[i], self._distractors(i, t, index))
         observations = self._blank(i)
         observations[:, : self.dimensions] = np.clip(numbers, -LIMIT, LIMIT) * (t < length)[:, None]
         if self.flags:

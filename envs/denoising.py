@@ -1,7 +1,7 @@
 """Denoising: repeat, in order, the five numbers that were marked in a stream of noise."""
 
 from math import pi, sqrt
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,12 @@ from typing_extensions import Unpack
 
 from bistable_rl.checks import check_numbers, check_size
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
 from bistable_rl.envs.copy_first_continuous import LIMIT, SCALE, SUCCESS
+from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import Steps, Stream
 
 MARKS = 5
 """The number of marked values, and of answers."""
@@ -54,7 +56,7 @@ def flags(t: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_], length: int) 
     return np.where(marked, 1.0, np.where((t == length - MARKS) | (t >= length), 0.0, -1.0))
 
 
-class DenoisingVectorEnv(BatchedEnv):
+class DenoisingVectorEnv(DistractedEnv):
     """Repeat, in order, the five numbers that were marked in a stream of noise.
 
     The player sees a stream of numbers, and a flag that marks five of them. In the last five steps it repeats the five
@@ -89,12 +91,15 @@ class DenoisingVectorEnv(BatchedEnv):
     - `length`: T, the number of steps in an episode, at least 10.
     - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
       less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
+    - `distractors`: the kind of stream of the unmarked numbers, one of
+      `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
 
     ## Version History
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("marks", "passed", "cue", "squares")
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "squares")
+    FORMER_STATE: ClassVar[tuple[str, ...]] = ("passed",)
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -102,6 +107,7 @@ class DenoisingVectorEnv(BatchedEnv):
         *,
         length: int = 50,
         window: int | None = None,
+        distractors: str = "uniform",
         **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
@@ -112,8 +118,8 @@ class DenoisingVectorEnv(BatchedEnv):
             action_space=Box(-1, 1, (1,), np.float32),
             **options,
         )
+        self.stream = Stream(distractors, self.num_envs, first=0)
         self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
-        self.passed = np.zeros(self.num_envs, np.int64)  # the number of marks that are over
         self.cue = np.zeros((self.num_envs, MARKS))
         self.squares = np.zeros(self.num_envs)  # the sum of squared errors so far
         self.horizon = length
@@ -122,15 +128,22 @@ class DenoisingVectorEnv(BatchedEnv):
 
     def _begin(self, i: Copies) -> None:
         self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
-        self.passed[i] = 0
         self.cue[i] = rng.normal(self.keys[i, None], self.marks[i, :MARKS])
         self.squares[i] = 0.0
+
+    def _draw(self, i: Copies, index: Steps) -> npt.NDArray[np.float64]:
+        return rng.normal(self.keys[i], index)
+
+    def _check_distractors(self, sequence: np.ndarray) -> np.ndarray:
+        if sequence.ndim != 1 or not len(sequence):
+            raise ValueError(f"distractors must be a sequence of numbers, at least one, not {sequence}")
+        return check_numbers("distractors", sequence, LIMIT)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         self.cue[i] = check_numbers("cue", cue, LIMIT)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
-        self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
+        self._next_distractors()
         k = self.t - (self.length - MARKS)  # the index of the answer, negative before the first
         asked = self.cue[self.copies, np.maximum(k, 0) % MARKS]
         error = np.where(k >= 0, SCALE * actions[:, 0].astype(np.float64) - asked, 0.0)
@@ -140,11 +153,15 @@ class DenoisingVectorEnv(BatchedEnv):
         never = np.zeros(self.num_envs, np.bool_)
         return reward, k == MARKS - 1, never, {"is_success": mse < SUCCESS, "mse": mse}
 
-    def _observe(self, i: Copies) -> Any:
-        t = self.t[i]
-        marked = self.marks[i, self.passed[i]] == t
-        value = self.cue[i, self.passed[i] % MARKS]
-        numbers = np.where(marked, value, rng.normal(self.keys[i], t))
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing."""
+        return max(0, int((self.length - MARKS - self.t).min()))
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
+        is_mark = self.marks[i] == t[:, None]
+        marked, value = is_mark.any(1), self.cue[i, is_mark.argmax(1)]
+        numbers = np.where(marked, value, self._distractors(i, t, index))
         observations = self._blank(i)
         observations[:, 0] = np.where(t < self.length - MARKS, np.clip(numbers, -LIMIT, LIMIT), 0.0)
         observations[:, 1] = flags(t, marked, self.length)

@@ -1,6 +1,6 @@
 """DenoisingDiscrete: name, in order, the five symbols that were marked in a stream of others."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +9,15 @@ from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
 from bistable_rl.envs.denoising import FLAGS, MARKS, check_window, draw_marks, flags
+from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import Steps, Stream
 
 
-class DenoisingDiscreteVectorEnv(BatchedEnv):
+class DenoisingDiscreteVectorEnv(DistractedEnv):
     """Name, in order, the five symbols that were marked in a stream of others.
 
     This is `Denoising` with symbols instead of numbers, so that each answer is either right or wrong.
@@ -44,12 +46,15 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
     - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
       less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
     - `num_symbols`: K, the number of symbols, at least 2.
+    - `distractors`: the kind of stream of the unmarked symbols, one of
+      `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
 
     ## Version History
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("marks", "passed", "cue", "right")
+    STATE: ClassVar[tuple[str, ...]] = ("marks", "cue", "right")
+    FORMER_STATE: ClassVar[tuple[str, ...]] = ("passed",)
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -58,6 +63,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         length: int = 50,
         window: int | None = None,
         num_symbols: int = 8,
+        distractors: str = "uniform",
         **options: Unpack[BatchOptions],
     ) -> None:
         self.window, self.markable = check_window(length, window)
@@ -70,8 +76,8 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
             action_space=Discrete(num_symbols),
             **options,
         )
+        self.stream = Stream(distractors, self.num_envs, first=0)
         self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
-        self.passed = np.zeros(self.num_envs, np.int64)  # the number of marks that are over
         self.cue = np.zeros((self.num_envs, MARKS), np.int64)
         self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length
@@ -80,7 +86,6 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
 
     def _begin(self, i: Copies) -> None:
         self.marks[i, :MARKS] = draw_marks(self.keys[i], self.markable)
-        self.passed[i] = 0
         self.cue[i] = rng.integers(self.keys[i, None], self.marks[i, :MARKS], self.num_symbols)
         self.right[i] = 0
 
@@ -88,7 +93,7 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         self.cue[i] = check_symbols("cue", cue, self.num_symbols)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
-        self.passed = self.passed + (self.marks[self.copies, self.passed] == self.t)
+        self._next_distractors()
         k = self.t - (self.length - MARKS)  # the index of the answer, negative before the first
         right = actions == self.cue[self.copies, np.maximum(k, 0) % MARKS]
         self.right = self.right + (right & (k >= 0))
@@ -96,11 +101,15 @@ class DenoisingDiscreteVectorEnv(BatchedEnv):
         never = np.zeros(self.num_envs, np.bool_)
         return reward, k == MARKS - 1, never, {"is_success": self.right == MARKS}
 
-    def _observe(self, i: Copies) -> Any:
-        t = self.t[i]
-        marked = self.marks[i, self.passed[i]] == t
-        value = self.cue[i, self.passed[i] % MARKS]
-        symbols = np.where(marked, value, rng.integers(self.keys[i], t, self.num_symbols))
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing."""
+        return max(0, int((self.length - MARKS - self.t).min()))
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
+        is_mark = self.marks[i] == t[:, None]
+        marked, value = is_mark.any(1), self.cue[i, is_mark.argmax(1)]
+        symbols = np.where(marked, value, self._distractors(i, t, index))
         observations = self._blank(i)
         observations[np.arange(len(i)), symbols] = t < self.length - MARKS
         observations[:, -1] = flags(t, marked, self.length)

@@ -1,6 +1,6 @@
 """MemoryLength and MemorySize: bits are shown once, and one of them is asked for after `length` steps."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,16 +9,20 @@ from typing_extensions import Unpack
 
 from bistable_rl.checks import check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
+from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.phases import Phases
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import APART, Steps, Stream
 
 
-class MemoryChainVectorEnv(BatchedEnv):
+class MemoryChainVectorEnv(DistractedEnv):
     """Name one of the bits that were shown `length` steps ago.
 
     Between the cue and the question the observation holds only a clock, so there is nothing to ignore. `MemoryLength`
-    has one bit and tests how long it is kept; `MemorySize` has several and tests how many are kept.
+    has one bit and tests how long it is kept; `MemorySize` has several and tests how many are kept. With `distractors`
+    there is something to ignore: a symbol that says nothing of the bits.
 
     The experiments are memory_len and memory_size of Osband et al. (2020), "Behaviour Suite for Reinforcement
     Learning", ICLR. There the cue is shown in the first two observations; here only in the first.
@@ -29,6 +33,8 @@ class MemoryChainVectorEnv(BatchedEnv):
     ## Observation Space
     `Box((2 + num_bits,))`: the share of the time that is left, 1 - t / `length`; the index of the bit asked for at the
     last step, 0 before; the bits, -1 or 1, at the first step, 0 after. All entries are zero after the last step.
+    With `distractors` it is `Box((2 + num_bits + num_symbols,))`: the distractor, one-hot, follows; zeros at the first
+    step.
 
     ## Rewards
     At the last step 1 for the bit asked for and -1 for the other one; 0 before. `optimal_return` is 1. The clock and
@@ -45,6 +51,8 @@ class MemoryChainVectorEnv(BatchedEnv):
     ## Arguments
     - `length`: the number of steps from the cue to the question, at least 1.
     - `num_bits`: the number of bits, at least 1.
+    - `distractors`: the kind of stream of the distractors, one of `bistable_rl.envs.streams.KINDS`; None for none.
+    - `num_symbols`: K, the number of symbols of the distractors, at least 2.
 
     ## Version History
     - v0: first version.
@@ -58,17 +66,23 @@ class MemoryChainVectorEnv(BatchedEnv):
         *,
         length: int = 10,
         num_bits: int = 1,
+        distractors: str | None = None,
+        num_symbols: int = 8,
         **options: Unpack[BatchOptions],
     ) -> None:
         self.length = check_size("length", length)
         self.num_bits = check_size("num_bits", num_bits)
-        low = np.r_[0, 0, -np.ones(num_bits)].astype(np.float32)
-        high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits)].astype(np.float32)
+        self.num_symbols = check_size("num_symbols", num_symbols, 2)
+        shown = 0 if distractors is None else num_symbols
+        low = np.r_[0, 0, -np.ones(num_bits), np.zeros(shown)].astype(np.float32)
+        high = np.r_[1, max(1, num_bits - 1), np.ones(num_bits + shown)].astype(np.float32)
         super().__init__(
             observation_space=Box(low, high, dtype=np.float32),
             action_space=Discrete(2),
             **options,
         )
+        if distractors is not None:
+            self.stream = Stream(distractors, self.num_envs, first=1, start=APART)
         self.cue = np.zeros((self.num_envs, num_bits), np.int64)
         self.question = np.zeros(self.num_envs, np.int64)
         self.horizon = length + 1
@@ -83,24 +97,45 @@ class MemoryChainVectorEnv(BatchedEnv):
         self.cue[i] = check_symbols("cue", cue, 2)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
+        self._next_distractors()
         answered = self.t == self.length
         right = actions == self.cue[self.copies, self.question]
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
 
-    def _observe(self, i: Copies) -> Any:
-        t = self.t[i]
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing."""
+        return max(0, int((self.length - self.t).min()))
+
+    def phases(self, t: int | None = None) -> Phases:
+        """Return the admissible observations: the clock of step `t` or any, and every distractor."""
+        symbols = self.num_symbols if self.stream is not None else 1
+        bits = np.indices((2,) * self.num_bits).reshape(self.num_bits, -1).T
+        size = self._size
+        cue = np.zeros((len(bits), size), np.float32)
+        cue[:, 0], cue[:, 2 : 2 + self.num_bits] = 1, 2 * bits - 1
+        low = np.eye(symbols, size, 2 + self.num_bits, dtype=np.float32)
+        answer = np.tile(low, (self.num_bits, 1))
+        answer[:, 1] = np.arange(self.num_bits).repeat(symbols)
+        high = low.copy()
+        low[:, 0], high[:, 0] = (0, 1) if t is None else (max(1 - t / self.length, 0),) * 2
+        return Phases(cue, low, high, answer, answer, bits.repeat(symbols, 1))
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         observations = self._blank(i)
         observations[:, 0] = np.maximum(1 - t / self.length, 0)
         observations[:, 1] = np.where(t == self.length, self.question[i], 0)
-        observations[:, 2:] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
+        end = 2 + self.num_bits
+        observations[:, 2:end] = np.where((t == 0)[:, None], 2 * self.cue[i] - 1, 0)
+        if self.stream is not None:
+            observations[:, end:] = self._one_hot(i, t, index, (t > 0) & (t <= self.length))
         return observations
 
     def observation_text(self, k: int) -> str:
         """Return the current observation of copy `k` as text."""
-        if self.t[k] == self.length:
-            return f"bit {self.question[k]}?  ANSWER NOW"
-        return self.memory_text(k) if self.t[k] == 0 else "nothing"
+        seen = f"bit {self.question[k]}?  ANSWER NOW" if self.t[k] == self.length else "nothing"
+        return (self.memory_text(k) if self.t[k] == 0 else seen) + self._distractor_text(k)
 
     def memory_text(self, k: int) -> str:
         """Return the content of a perfect memory in copy `k`, as text."""

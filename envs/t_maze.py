@@ -1,7 +1,7 @@
 """TMaze: a goal shown at the entrance of a corridor decides which way to turn at its end."""
 
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,17 @@ from typing_extensions import Unpack
 
 from bistable_rl.checks import check_bool, check_number, check_size, check_symbols
 from bistable_rl.envs import rng
-from bistable_rl.envs.base import BatchedEnv, BatchOptions, Copies, StepResult
+from bistable_rl.envs.base import BatchOptions, Copies, StepResult
+from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.phases import Phases
 from bistable_rl.envs.single_env import SingleEnv
+from bistable_rl.envs.streams import APART, Steps, Stream
 
 RIGHT, UP, LEFT, DOWN = range(4)
 GOAL, WRONG = 4.0, -0.1
 
 
-class TMazeVectorEnv(BatchedEnv):
+class TMazeVectorEnv(DistractedEnv):
     """A goal shown at the entrance of a corridor decides which way to turn at its end.
 
     The player starts at x = 0, the only place where it sees whether the goal is up or down. The corridor leads right to
@@ -34,7 +37,8 @@ class TMazeVectorEnv(BatchedEnv):
     ## Observation Space
     `Box(0, 1, (4,))`: one-hot of goal up, goal down, corridor, junction; zeros in the arms. With
     `previous_action_reward` it is `Box((9,))`: the previous action, one-hot, and the previous reward, from -0.1 to 4,
-    follow; they are zero at the first step.
+    follow; they are zero at the first step. With `distractors` a symbol, one-hot of `num_symbols`, is added at the end;
+    zeros at the first step and in the arms.
 
     ## Rewards
     4 for the arm with the goal, -0.1 for the other arm and for a step against a wall, else 0. A random step (see
@@ -56,6 +60,8 @@ class TMazeVectorEnv(BatchedEnv):
     - `length`: L, the length of the corridor, at least 1. An episode takes at least L + 1 and at most 3 L - 1 steps.
     - `stochasticity`: λ, the probability of a random step in the corridor; there is none at the junction.
     - `previous_action_reward`: whether the observation holds the previous action and reward.
+    - `distractors`: the kind of stream of the distractors, one of `bistable_rl.envs.streams.KINDS`; None for none.
+    - `num_symbols`: K, the number of symbols of the distractors, at least 2.
 
     ## Version History
     - v0: first version.
@@ -69,20 +75,27 @@ class TMazeVectorEnv(BatchedEnv):
         length: int = 20,
         stochasticity: float = 0.0,
         previous_action_reward: bool = False,
+        distractors: str | None = None,
+        num_symbols: int = 8,
         **options: Unpack[BatchOptions],
     ) -> None:
         self.length = check_size("length", length)
         self.stochasticity = check_number("stochasticity", stochasticity, maximum=1)
         self.previous_action_reward = check_bool("previous_action_reward", previous_action_reward)
-        low = np.zeros(9, np.float32)
-        high = np.ones(9, np.float32)
-        low[8], high[8] = WRONG, GOAL
-        size = 9 if previous_action_reward else 4
+        self.num_symbols = check_size("num_symbols", num_symbols, 2)
+        self.size = 9 if previous_action_reward else 4  # the numbers of the observation before the distractor
+        size = self.size + (0 if distractors is None else num_symbols)
+        low = np.zeros(size, np.float32)
+        high = np.ones(size, np.float32)
+        if previous_action_reward:
+            low[8], high[8] = WRONG, GOAL
         super().__init__(
-            observation_space=Box(low[:size], high[:size], dtype=np.float32),
+            observation_space=Box(low, high, dtype=np.float32),
             action_space=Discrete(4),
             **options,
         )
+        if distractors is not None:
+            self.stream = Stream(distractors, self.num_envs, first=1, start=APART)
         self.x = np.zeros(self.num_envs, np.int64)
         self.y = np.zeros(self.num_envs, np.int64)  # 0 in the corridor, 1 in the arm up, -1 in the arm down
         self.cue = np.zeros(self.num_envs, np.int64)  # 0 up, 1 down
@@ -125,6 +138,7 @@ class TMazeVectorEnv(BatchedEnv):
         self.cue[i] = check_symbols("cue", cue, 2)
 
     def _advance(self, actions: np.ndarray) -> StepResult:
+        self._next_distractors()
         junction = self.x == self.length
         turns = (actions == UP) | (actions == DOWN)
         against_wall = np.where(junction, actions == RIGHT, turns | ((actions == LEFT) & (self.x == 0)))
@@ -143,7 +157,19 @@ class TMazeVectorEnv(BatchedEnv):
         truncated = ~in_arm & (self.t == self.horizon - 1)
         return reward, in_arm, truncated, {"is_success": success}
 
-    def _observe(self, i: Copies) -> Any:
+    def phases(self, t: int | None = None) -> Phases | None:
+        """Return the admissible observations of a player who goes right; None with random steps or previous actions."""
+        if self.stochasticity or self.previous_action_reward:
+            return None
+        symbols = self.num_symbols if self.stream is not None else 1
+        size = self._size
+        corridor = np.eye(symbols, size, self.size, dtype=np.float32)
+        junction = corridor.copy()
+        corridor[:, 2], junction[:, 3] = 1, 1
+        right = np.array([[UP], [DOWN]]).repeat(symbols, 1)
+        return Phases(np.eye(2, size, dtype=np.float32), corridor, corridor, junction, junction, right, meanwhile=RIGHT)
+
+    def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         x, corridor = self.x[i], self.y[i] == 0
         observations = self._blank(i)
         observations[:, 0] = corridor & (x == 0) & (self.cue[i] == 0)
@@ -151,16 +177,17 @@ class TMazeVectorEnv(BatchedEnv):
         observations[:, 2] = corridor & (x > 0) & (x < self.length)
         observations[:, 3] = corridor & (x == self.length)
         if self.previous_action_reward:
-            observations[:, 4:] = self.previous[i]
+            observations[:, 4:9] = self.previous[i]
+        if self.stream is not None:
+            observations[:, self.size :] = self._one_hot(i, t, index, corridor & (t > 0))
         return observations
 
     def observation_text(self, k: int) -> str:
         """Return the current observation of copy `k` as text."""
         if self.y[k] != 0:
             return "an arm"
-        if self.x[k] == 0:
-            return f"the goal is {self.memory_text(k)}"
-        return "the junction" if self.x[k] == self.length else "the corridor"
+        place = "the junction" if self.x[k] == self.length else "the corridor"
+        return (f"the goal is {self.memory_text(k)}" if self.x[k] == 0 else place) + self._distractor_text(k)
 
     def memory_text(self, k: int) -> str:
         """Return the content of a perfect memory in copy `k`, as text."""

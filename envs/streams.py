@@ -1,0 +1,104 @@
+"""Streams of distractors: the symbols or numbers of a task that say nothing of its cue.
+
+A distractor is one of the random numbers of an episode (see `bistable_rl.envs.rng`). The kind of stream says which one
+is shown at which step: another at every step, or the same for a while. Whatever the kind, each single distractor has
+the task's distribution and is drawn independently of the cue.
+"""
+
+from math import log
+
+import numpy as np
+import numpy.typing as npt
+
+from bistable_rl.checks import check_choice
+from bistable_rl.envs import rng
+from bistable_rl.envs.batching import Copies
+
+Steps = npt.NDArray[np.int64]
+
+KINDS: dict[str, str] = {
+    "uniform": "a new one at every step, as in the papers",
+    "constant": "one for the whole episode",
+    "blocks": "each held for L steps, L log-uniform from 1 to 200, drawn for each episode",
+    "periodic": "a pattern of P steps, repeated, P log-uniform from 1 to 200, drawn for each episode",
+    "sticky": "a Markov chain: a new one with probability 1/L at every step, L as for blocks",
+    "mixture": "one of the five above, drawn for each episode with its L or P",
+}
+"""The kinds of streams."""
+
+LONGEST = 200
+"""The greatest L and P."""
+
+APART = 1 << 43
+"""The index of the first random number of a stream that must share none with the task's own draws."""
+
+_UNIFORM, _CONSTANT, _BLOCKS, _PERIODIC, _STICKY = range(5)
+_DRAW_KIND = rng.ONCE + (1 << 20)
+_DRAW_LENGTH = _DRAW_KIND + 1
+_DRAW_CHANGE = rng.ONCE + (1 << 30)  # one for each step
+_HELD = 1 << 41  # random numbers that are shown for more than one step
+
+
+class Stream:
+    """The stream of each of n copies.
+
+    Args:
+        kind: One of `KINDS`.
+        num_envs: n, the number of copies.
+        first: The first step of an episode that shows a distractor.
+        start: The index of the first random number that a uniform stream may show.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+
+    def __init__(self, kind: str, num_envs: int, first: int, start: int = 0) -> None:
+        self.kind = check_choice("distractors", kind, KINDS)
+        self.first = first
+        self.start = start
+        self.state = np.zeros((3, num_envs), np.int64)
+        """The kind, L or P, and the step of the last change of a sticky stream, in each copy."""
+        self.state[0] = 0 if kind == "mixture" else list(KINDS).index(kind)
+
+    @property
+    def changes(self) -> bool:
+        """Whether `state` changes."""
+        return self.kind not in ("uniform", "constant")
+
+    def begin(self, i: Copies, keys: rng.Keys) -> None:
+        """Start an episode in the copies `i`, whose keys are given."""
+        if self.changes:
+            if self.kind == "mixture":
+                self.state[0, i] = rng.integers(keys, _DRAW_KIND, 5)
+            self.state[1, i] = np.exp(rng.uniform(keys, _DRAW_LENGTH) * log(LONGEST + 1)).astype(np.int64)
+            self.state[2, i] = self.first
+
+    def advance(self, keys: rng.Keys, t: Steps) -> None:
+        """Go on to the step `t` of each copy."""
+        self.ahead(keys, t[None])
+
+    def ahead(self, keys: rng.Keys, t: Steps) -> Steps:
+        """Go on through the steps `t`, (T, n), one after the other.
+
+        Returns:
+            The index of the random number that each copy shows at each step, (T, n).
+        """
+        kind, length, changed = self.state
+        if self.kind in ("sticky", "mixture"):
+            changes = (rng.uniform(keys, _DRAW_CHANGE + t) * length < 1) & (t > self.first)
+            changed = np.maximum.accumulate(np.where(changes, t, changed))
+            self.state[2] = changed[-1]
+        return self._indices(kind, length, changed, t)
+
+    def indices(self, i: Copies, t: Steps) -> Steps:
+        """Return the index of the random number that each of the copies `i` shows at its present step `t`."""
+        kind, length, changed = self.state[:, i]
+        return self._indices(kind, length, changed, t)
+
+    def _indices(self, kind: Steps, length: Steps, changed: Steps, t: Steps) -> Steps:
+        if self.kind == "uniform":
+            return self.start + t
+        since, length = t - self.first, np.maximum(length, 1)
+        choices = [since // length, since % length, changed]
+        held = np.select([kind == _BLOCKS, kind == _PERIODIC, kind == _STICKY], choices, 0)
+        return np.where(kind == _UNIFORM, self.start + t, _HELD + held)
