@@ -247,7 +247,7 @@ def test_every_observation_is_in_its_phase(env_id: str, kind: str) -> None:
 
 def test_the_right_action_of_each_phase_is_right() -> None:
     for env_id, count in (("CopyFirst", 3), ("MemoryLength", 2), ("MemorySize", 4), ("TMaze", 2)):
-        kwargs = {"num_bits": 2} if env_id == "MemorySize" else {}
+        kwargs: dict[str, Any] = {"num_bits": 2} if env_id == "MemorySize" else {}
         kwargs |= {"num_symbols": 3, "length": 4, "distractors": "uniform"}
         env = make_batched_env(f"bistable_rl/{env_id}-v0", num_envs=200, kwargs=kwargs)
         assert isinstance(env, DistractedEnv)
