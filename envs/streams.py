@@ -32,11 +32,12 @@ LONGEST = 200
 APART = 1 << 43
 """The index of the first random number of a stream that must share none with the task's own draws."""
 
-_UNIFORM, _CONSTANT, _BLOCKS, _PERIODIC, _STICKY = range(5)
+_UNIFORM, _, _BLOCKS, _PERIODIC, _STICKY = range(5)
 _DRAW_KIND = rng.ONCE + (1 << 20)
 _DRAW_LENGTH = _DRAW_KIND + 1
 _DRAW_CHANGE = rng.ONCE + (1 << 30)  # one for each step
 _HELD = 1 << 41  # random numbers that are shown for more than one step
+_FOREVER = 1 << 62
 
 
 class Stream:
@@ -56,9 +57,10 @@ class Stream:
         self.kind = check_choice("distractors", kind, KINDS)
         self.first = first
         self.start = start
-        self.state = np.zeros((3, num_envs), np.int64)
-        """The kind, L or P, and the step of the last change of a sticky stream, in each copy."""
-        self.state[0] = 0 if kind == "mixture" else list(KINDS).index(kind)
+        self.state = np.zeros((4, num_envs), np.int64)
+        """Start, hold, period and stay of each copy: at step t it shows number start + (t - first) // hold % period. A
+        sticky stream starts again at each step with probability 1 / stay."""
+        self.begin(np.arange(num_envs), np.zeros(num_envs, np.uint64))
 
     @property
     def changes(self) -> bool:
@@ -67,15 +69,17 @@ class Stream:
 
     def begin(self, i: Copies, keys: rng.Keys) -> None:
         """Start an episode in the copies `i`, whose keys are given."""
-        if self.changes:
-            if self.kind == "mixture":
-                self.state[0, i] = rng.integers(keys, _DRAW_KIND, 5)
-            self.state[1, i] = np.exp(rng.uniform(keys, _DRAW_LENGTH) * log(LONGEST + 1)).astype(np.int64)
-            self.state[2, i] = self.first
+        kind = rng.integers(keys, _DRAW_KIND, 5) if self.kind == "mixture" else np.array(list(KINDS).index(self.kind))
+        length = np.exp(rng.uniform(keys, _DRAW_LENGTH) * log(LONGEST + 1)).astype(np.int64)  # L or P
+        self.state[0, i] = np.where(kind == _UNIFORM, self.start + self.first, _HELD)
+        self.state[1, i] = np.select([kind == _BLOCKS, (kind == _UNIFORM) | (kind == _PERIODIC)], [length, 1], _FOREVER)
+        self.state[2, i] = np.where(kind == _PERIODIC, length, _FOREVER)
+        self.state[3, i] = np.where(kind == _STICKY, length, 0)
 
     def advance(self, keys: rng.Keys, t: Steps) -> None:
         """Go on to the step `t` of each copy."""
-        self.ahead(keys, t[None])
+        if self.kind in ("sticky", "mixture"):
+            self.ahead(keys, t[None])
 
     def ahead(self, keys: rng.Keys, t: Steps) -> Steps:
         """Go on through the steps `t`, (T, n), one after the other.
@@ -83,22 +87,14 @@ class Stream:
         Returns:
             The index of the random number that each copy shows at each step, (T, n).
         """
-        kind, length, changed = self.state
+        start, hold, period, stay = self.state
         if self.kind in ("sticky", "mixture"):
-            changes = (rng.uniform(keys, _DRAW_CHANGE + t) * length < 1) & (t > self.first)
-            changed = np.maximum.accumulate(np.where(changes, t, changed))
-            self.state[2] = changed[-1]
-        return self._indices(kind, length, changed, t)
+            changes = (rng.uniform(keys, _DRAW_CHANGE + t) * stay < 1) & (t > self.first) & (stay > 0)
+            start = np.maximum.accumulate(np.where(changes, _HELD + t, start))
+            self.state[0] = start[-1]
+        return start + (t - self.first) // hold % period
 
     def indices(self, i: Copies, t: Steps) -> Steps:
         """Return the index of the random number that each of the copies `i` shows at its present step `t`."""
-        kind, length, changed = self.state[:, i]
-        return self._indices(kind, length, changed, t)
-
-    def _indices(self, kind: Steps, length: Steps, changed: Steps, t: Steps) -> Steps:
-        if self.kind == "uniform":
-            return self.start + t
-        since, length = t - self.first, np.maximum(length, 1)
-        choices = [since // length, since % length, changed]
-        held = np.select([kind == _BLOCKS, kind == _PERIODIC, kind == _STICKY], choices, 0)
-        return np.where(kind == _UNIFORM, self.start + t, _HELD + held)
+        start, hold, period, _ = self.state[:, i]
+        return start + (t - self.first) // hold % period

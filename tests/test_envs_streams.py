@@ -41,11 +41,11 @@ def symbols(kind: str, copies: int, steps: int, num_symbols: int = 8, seed: int 
 
 
 def numbers(kind: str, copies: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return continuous distractors, which never repeat by chance, (steps, copies), and the L or P of each copy."""
+    """Return continuous distractors, which never repeat by chance, (steps, copies), and the L of each sticky copy."""
     env = CopyFirstContinuousVectorEnv(num_envs=copies, length=steps + 2, distractors=kind)
     env.reset(seed=0)
     assert env.stream is not None
-    return env.look_ahead(steps + 1)[1:, :, 0], env.stream.state[1]
+    return env.look_ahead(steps + 1)[1:, :, 0], env.stream.state[3]
 
 
 FIRST_VERSION = [
@@ -108,12 +108,19 @@ def test_sticky_streams_change_with_one_probability() -> None:
 def test_a_mixture_has_every_kind() -> None:
     env = CopyFirstVectorEnv(num_envs=2000, length=50, distractors="mixture")
     env.reset(seed=0)
-    drawn = np.bincount(env.stream.state[0], minlength=5) / 2000  # type: ignore[union-attr]
-    assert drawn == pytest.approx(0.2, abs=0.04)
-    first = env.stream.state.copy()  # type: ignore[union-attr]
-    for _ in range(50):
-        env.step(np.zeros(2000, np.int64))
-    assert (env.stream.state[:2] != first[:2]).mean() > 0.7  # type: ignore[union-attr]
+    assert env.stream is not None
+    seen: list[list[np.ndarray]] = [[], []]
+    for episode in seen:
+        start, hold, period, stay = env.stream.state
+        of_kind = [start < 2**40, (hold > 2**60) & (stay == 0), (hold < 2**60) & (period > 2**60) & (start > 2**40)]
+        of_kind += [period < 2**60, stay > 0]
+        episode += [kind.copy() for kind in of_kind]
+        for kind in of_kind:
+            assert kind.mean() == pytest.approx(0.2, abs=0.04)
+        for _ in range(50):
+            env.step(np.zeros(2000, np.int64))
+    for before, after in zip(*seen, strict=True):  # drawn again for the next episode
+        assert after[before].mean() == pytest.approx(0.2, abs=0.06)
 
 
 @pytest.mark.parametrize("kind", KINDS)
