@@ -159,8 +159,9 @@ def _play(
 def _steps_ahead(agent: Predicts, env: VecEnv) -> int:
     """Return how many steps are passed in one scan of their observations; 0 where the next action may count.
 
-    The decisions are those of single steps: bit for bit with deterministic actions. Sampled ones come from the same
-    distributions, but from other random numbers, since none are drawn for the actions that change nothing.
+    The states are those of single steps: bit for bit by the compiled kernels, up to rounding by torch's operations. So
+    deterministic decisions are the same. Sampled ones come from the same distributions by other random numbers, since
+    none are drawn for the actions that change nothing.
     """
     if isinstance(env, BatchedVecEnv) and hasattr(agent, "remember"):
         return min(env.steps_ahead, max(1, AHEAD // env.num_envs))

@@ -58,7 +58,9 @@ def both(config: EnvConfig, cell: str = "nbrc", deterministic: bool = True) -> t
         with pytest.MonkeyPatch.context() as patch:
             asked: list[int] = []
             predict = policy.predict
-            patch.setattr(policy, "predict", lambda *args, asked=asked, predict=predict: asked.append(1) or predict(*args))
+            patch.setattr(
+                policy, "predict", lambda *args, asked=asked, predict=predict: asked.append(1) or predict(*args)
+            )
             played.append(evaluate(agent, env, 20, deterministic=deterministic))
         calls.append(len(asked))
     assert calls[1] == steps.count
