@@ -57,6 +57,16 @@ class Agent:
         """
         return self.policy.predict(observation, state, episode_start, deterministic)
 
+    def remember(self, observations: np.ndarray, state: Any, episode_start: np.ndarray) -> Any:
+        """Return the memory after T steps of observations (T, n, ...), as calls of `predict` would.
+
+        Args:
+            observations: (T, n, ...), a batch of n for each step.
+            state: The memory before the first of them; None for an empty one.
+            episode_start: (n,) true where an episode begins with the first of them.
+        """
+        return self.policy.remember(observations, state, episode_start)
+
     def check_spaces(self, env: VecEnv) -> None:
         """Check that an environment has the spaces that this agent was trained on.
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
-from bistable_rl.agents.horizons import FIGURES, Horizons
+from bistable_rl.agents.horizons import FIGURES, Horizons, Point, points
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.state import TrainingState, capture
 from bistable_rl.errors import NonFiniteError
@@ -96,13 +96,15 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
     tensorboard = _TensorBoard(run.folder, first_step or None)
     tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
     tensorboard.writer.flush()
-    columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
+    evaluation = experiment.evaluation
+    asked = points(experiment.env, evaluation.horizons, evaluation.streams)
+    columns = [*COLUMNS, *(tag for point in asked for tag in point_tags(point))]
     return [_CSV(run.metrics.writer(columns)), tensorboard]
 
 
-def horizon_tags(horizon: int) -> list[str]:
-    """Return the names under which the evaluation at a horizon is logged."""
-    return [f"horizon_{horizon}/{way}{name}" for way in ("", "sampled_") for name in FIGURES]
+def point_tags(point: Point) -> list[str]:
+    """Return the names under which the evaluation at a horizon and with a kind of stream is logged."""
+    return [f"{point.tag}/{way}{name}" for way in ("", "sampled_") for name in FIGURES]
 
 
 class RunCallback(BaseCallback):
@@ -116,7 +118,7 @@ class RunCallback(BaseCallback):
         experiment: The experiment.
         run: Its run.
         eval_env: The copies for evaluation, seeded again for every one, so that all play the same episodes.
-        horizons: The further horizons to evaluate at.
+        horizons: The further horizons and kinds of streams to evaluate at.
         start: The checkpoint that the run resumes from, or None.
         stop: Stops the training once it is set.
 
@@ -258,11 +260,13 @@ class RunCallback(BaseCallback):
         rows = self.horizons.evaluate(self.model.policy, stop=self.stop.is_set)
         for row in rows:
             values = [way[name] for way in (row, row["sampled"]) for name in FIGURES]
-            for tag, value in zip(horizon_tags(row["horizon"]), values, strict=True):
+            point = Point(row["horizon"], row.get("stream"))
+            for tag, value in zip(point_tags(point), values, strict=True):
                 if value is not None:
                     self.logger.record(tag, value)
             shown = ", ".join(f"{name} {row[name]:.3f}" for name in ("return", "success") if row[name] is not None)
-            self._progress.say(f"at horizon {row['horizon']:,}: {shown}")
+            stream = f", {point.stream} stream" if point.stream else ""
+            self._progress.say(f"at horizon {point.horizon:,}{stream}: {shown}")
         self.last_horizons = rows
 
     def _keep_best(self, summary: dict[str, Any]) -> None:

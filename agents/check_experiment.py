@@ -35,7 +35,7 @@ class ExperimentCheck:
         self._seen: dict[str, tuple[VecEnv, set[str]]] = {}
 
     def __call__(self, experiment: Experiment) -> set[str]:
-        """Build one copy of its environment, at each horizon too, and its network.
+        """Build one copy of its environment, at each horizon and stream too, and its network.
 
         Returns:
             The metrics of its evaluations. `success_rate` and `mse` are among them if an episode of random actions
@@ -47,13 +47,13 @@ class ExperimentCheck:
         device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
         experiment = without_gate_options(experiment)
         config = replace(experiment.env, num_envs=1)
-        horizons = experiment.evaluation.horizons
-        key = repr((config, horizons))
+        horizons, streams = experiment.evaluation.horizons, experiment.evaluation.streams
+        key = repr((config, horizons, streams))
         if key not in self._seen:
             env = make_vec_env(config, 1, seed=0)
             try:
                 self._seen[key] = env, _reported(env)
-                Horizons(config, horizons, episodes=1, seed=0).close()
+                Horizons(config, horizons, episodes=1, seed=0, streams=streams).close()
             finally:
                 env.close()
         env, metrics = self._seen[key]

@@ -13,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -23,9 +24,15 @@ from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_se
 LONGEST_EPISODE = 100_000
 """Default number of steps after which an episode counts as one that never ends."""
 
+AHEAD = 1 << 15
+"""The most observations, of all copies together, that are looked ahead at once, to bound the memory."""
+
 
 class Predicts(Protocol):
-    """Anything with SB3's recurrent `predict`."""
+    """Anything with SB3's recurrent `predict`.
+
+    An agent that has `remember` too, as `RecurrentPolicy` does, is spared the steps whose actions change nothing.
+    """
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -81,7 +88,8 @@ def evaluate(
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one.
-        stop: Called at every step; true ends the evaluation with the episodes completed so far.
+        stop: Called at every step, or once for all that are looked ahead together; true ends the evaluation with the
+            episodes completed so far.
         max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or the `horizon` of
             an environment of ours if that is longer.
 
@@ -121,10 +129,16 @@ def _play(
     check_finite(obs, "observation", when)
     state, dones = None, np.ones(n, dtype=bool)
     while (played < share).any() and not stop():
-        actions, state = agent.predict(obs, state, dones, deterministic)
-        obs, rewards, dones, infos = env.step(actions)
+        steps = _steps_ahead(agent, env)
+        if steps:
+            passed, obs = env.look_ahead(steps)  # type: ignore[attr-defined]
+            state = agent.remember(passed, state, dones)  # type: ignore[attr-defined]
+            rewards, dones, infos = np.zeros(n), np.zeros(n, dtype=bool), []
+        else:
+            actions, state = agent.predict(obs, state, dones, deterministic)
+            obs, rewards, dones, infos = env.step(actions)
         total += rewards
-        length += 1
+        length += steps or 1
         check_finite(obs, "observation", when)
         check_finite(rewards, "reward", when)
         for i in np.flatnonzero(dones):
@@ -140,6 +154,18 @@ def _play(
         if (length[played < share] >= longest).any():
             raise never_ends(longest)
     return Evaluation(np.array(returns), np.array(lengths), _known(successes), _known(errors))
+
+
+def _steps_ahead(agent: Predicts, env: VecEnv) -> int:
+    """Return how many steps are passed in one scan of their observations; 0 where the next action may count.
+
+    The states are those of single steps: bit for bit by the compiled kernels, up to rounding by torch's operations. So
+    deterministic decisions are the same. Sampled ones come from the same distributions by other random numbers, since
+    none are drawn for the actions that change nothing.
+    """
+    if isinstance(env, BatchedVecEnv) and hasattr(agent, "remember"):
+        return min(env.steps_ahead, max(1, AHEAD // env.num_envs))
+    return 0
 
 
 def _known(values: list[Any]) -> np.ndarray | None:

@@ -1,10 +1,10 @@
-"""Does the memory outlast its training? One agent, evaluated at several horizons without retraining."""
+"""Does the memory outlast its training? One agent, evaluated at several horizons and streams without retraining."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
 from bistable_rl.agents.vec_envs import close, make_evaluation_env
 from bistable_rl.envs import ENVIRONMENTS
+from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.registry import find_spec
-from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.envs.streams import KINDS
+from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs.schema import EnvConfig
 
 CONFIDENCE = 0.95
@@ -24,42 +26,89 @@ RESAMPLES = 9999
 FIGURES = ("success", "return", "normalized_score")
 
 
-class Horizons:
-    """Copies of an environment at several horizons.
+@dataclass(frozen=True)
+class Point:
+    """Where an agent is evaluated.
 
-    Args:
-        env: The environment; the argument that sets its horizon is replaced.
-        horizons: Values of that argument.
-        episodes: Episodes at each horizon with deterministic actions, and as many with sampled ones.
-        seed: Seeds the episodes and the sampled actions, so that every evaluation has the same.
-
-    Raises:
-        UserError: If the environment has no horizon, or refuses one of the values.
+    Attributes:
+        horizon: A value of the environment's horizon argument.
+        stream: A kind of stream of distractors, None for that of the environment.
     """
 
-    def __init__(self, env: EnvConfig, horizons: Sequence[int], episodes: int, seed: int) -> None:
+    horizon: int
+    stream: str | None = None
+
+    @property
+    def tag(self) -> str:
+        """The name of the point in metrics and TensorBoard."""
+        return f"horizon_{self.horizon}" + (f"_{self.stream}" if self.stream else "")
+
+
+def points(env: EnvConfig, horizons: Sequence[int], streams: Sequence[str] = ()) -> list[Point]:
+    """Return every horizon with every kind of stream; with streams only, the environment's own (longest) horizon.
+
+    Raises:
+        UserError: If the environment has no horizon, shows no distractors, or a kind is unknown.
+    """
+    if streams:
+        check_streams(env, streams)
+    elif not horizons:
+        return []
+    _, trained = horizon_argument(env)
+    if not streams:
+        return [Point(horizon) for horizon in dict.fromkeys(horizons)]
+    return [
+        Point(horizon, kind)
+        for horizon in dict.fromkeys(horizons or [int(np.max(trained))])
+        for kind in dict.fromkeys(streams)
+    ]
+
+
+class Horizons:
+    """Copies of an environment at several horizons and with several kinds of streams.
+
+    Args:
+        env: The environment; the argument that sets its horizon, and `distractors`, are replaced.
+        horizons: Values of that argument.
+        episodes: Episodes at each point with deterministic actions, and as many with sampled ones.
+        seed: Seeds the episodes and the sampled actions, so that every evaluation has the same.
+        streams: Kinds of streams, of `bistable_rl.envs.streams.KINDS`; none leaves that of the environment.
+
+    Raises:
+        UserError: If `points` raises it, or the environment refuses one of the values.
+    """
+
+    def __init__(
+        self, env: EnvConfig, horizons: Sequence[int], episodes: int, seed: int, streams: Sequence[str] = ()
+    ) -> None:
         self.episodes = episodes
         self.seed = seed
-        self.envs: dict[int, VecEnv] = {}
-        for horizon in horizons:
-            at = replace(env, kwargs={**env.kwargs, horizon_argument(env)[0]: horizon})
-            self.envs[horizon] = make_evaluation_env(at, episodes, seed)
+        self.envs: dict[Point, VecEnv] = {}
+        for point in points(env, horizons, streams):
+            changes = {horizon_argument(env)[0]: point.horizon}
+            changes |= {"distractors": point.stream} if point.stream else {}
+            at = replace(env, kwargs={**env.kwargs, **changes})
+            self.envs[point] = make_evaluation_env(at, episodes, seed)
 
     def evaluate(self, agent: Predicts, stop: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
-        """Play at every horizon.
+        """Play at every point.
 
         Args:
             agent: Has SB3's recurrent `predict`.
-            stop: Called at every step; true ends the evaluation with the horizons completed so far.
+            stop: As of `bistable_rl.agents.evaluation.evaluate`; true ends the evaluation with the points completed so
+                far.
 
         Returns:
-            A row of plain values for each horizon: `horizon`, and with deterministic actions the number of `episodes`,
-            the mean `length` in steps, and the means `success`, `return` and `normalized_score` (None if the
-            environment does not give them), each with a 95% bootstrap interval over the episodes as `<name>_interval`.
-            `sampled` holds the same names with sampled actions.
+            A row of plain values for each point: `horizon`, `stream` if kinds of streams were asked for, and with
+            deterministic actions the number of `episodes`, the mean `length` in steps, and the means `success`,
+            `return` and `normalized_score` (None if the environment does not give them), each with a 95% bootstrap
+            interval over the episodes as `<name>_interval`. `sampled` holds the same names with sampled actions.
         """
-        rows: list[dict[str, Any]] = []
-        for horizon, env in self.envs.items():
+        return list(self.rows(agent, stop))
+
+    def rows(self, agent: Predicts, stop: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
+        """Yield the rows of `evaluate`, each once it is complete."""
+        for point, env in self.envs.items():
             ways = []
             for deterministic in (True, False):
                 env.seed(self.seed)
@@ -67,10 +116,10 @@ class Horizons:
                     torch.manual_seed(self.seed)
                     played = evaluate(agent, env, self.episodes, deterministic=deterministic, stop=stop)
                 if stop():
-                    return rows
+                    return
                 ways.append(_figures(played, env.get_attr("unwrapped")[0]))
-            rows.append({"horizon": horizon, **ways[0], "sampled": ways[1]})
-        return rows
+            stream = {"stream": point.stream} if point.stream else {}
+            yield {"horizon": point.horizon, **stream, **ways[0], "sampled": ways[1]}
 
     def close(self) -> None:
         """Close the copies."""
@@ -84,18 +133,50 @@ def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
     Raises:
         UserError: If there is none.
     """
-    try:
-        env_id = find_spec(env.id).id
-    except ValueError as error:
-        raise UserError(f"env: {one_sentence(error)}") from None
+    env_id = _known_id(env)
     if env_id not in ENVIRONMENTS:
         raise UserError(
             f"horizons: {env_id} has no argument that sets its horizon; the environments that have one are "
             f"{', '.join(ENVIRONMENTS)}."
         )
+    name = ENVIRONMENTS[env_id].horizon
+    return name, _value(env, env_id, name)
+
+
+def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
+    """Check that an agent of an environment can be asked with kinds of streams.
+
+    Raises:
+        UserError: If the environment has no argument `distractors`, its observation holds none, or a kind is unknown.
+    """
+    for kind in streams:
+        if kind not in KINDS:
+            raise UserError("streams: " + unknown("kind of stream", kind, KINDS))
+    env_id = _known_id(env)
+    able = [name for name, entry in ENVIRONMENTS.items() if issubclass(entry.batched, DistractedEnv)]
+    if env_id not in able:
+        raise UserError(
+            f"streams: {env_id} has no argument distractors; the environments that have it are {', '.join(able)}."
+        )
+    if _value(env, env_id, "distractors") is None:
+        raise UserError(
+            f"streams: the observation of {env_id} holds distractors only where env.kwargs.distractors is a kind of "
+            "stream, and here it is null; train an agent with distractors first."
+        )
+
+
+def _known_id(env: EnvConfig) -> str:
+    try:
+        return find_spec(env.id).id
+    except ValueError as error:
+        raise UserError(f"env: {one_sentence(error)}") from None
+
+
+def _value(env: EnvConfig, env_id: str, name: str) -> Any:
+    """Return the value of an argument of an environment of ours: as given, or its default."""
     entry = ENVIRONMENTS[env_id]
-    default = inspect.signature(entry.batched).parameters[entry.horizon].default
-    return entry.horizon, {entry.horizon: default, **entry.kwargs, **env.kwargs}[entry.horizon]
+    default = inspect.signature(entry.batched).parameters[name].default
+    return {name: default, **entry.kwargs, **env.kwargs}[name]
 
 
 def interval(values: np.ndarray) -> list[float] | None:

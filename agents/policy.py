@@ -334,6 +334,24 @@ class RecurrentPolicy(BasePolicy):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
         return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
 
+    @torch.no_grad()
+    def remember(
+        self, observations: np.ndarray, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Return the state that `predict` would after T steps of observations (T, n, ...), in one scan of them.
+
+        `state` and `episode_start` are those of the first step; no episode starts at a later one.
+        """
+        if self.training:
+            self.set_training_mode(False)
+        obs = torch.as_tensor(observations, device=self.action_net.weight.device)
+        T, n = obs.shape[:2]
+        if state is None:
+            memory = self.initial_state(n)
+        else:
+            memory = self.restart(torch.from_numpy(state[0]).to(obs.device), episode_start)
+        return (self.advance(obs, memory, torch.zeros(T, n, dtype=torch.bool, device=obs.device)).cpu().numpy(),)
+
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         raise NotImplementedError("a recurrent policy acts by `step` or `predict`, which take a state")
 

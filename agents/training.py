@@ -119,7 +119,8 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
         model = _make_model(as_saved, env, device)
-        return _Parts(model, env, eval_env, Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed))
+        horizons = Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed, evaluation.streams)
+        return _Parts(model, env, eval_env, horizons)
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
+from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import UserError, one_sentence
@@ -157,6 +158,22 @@ class BatchedVecEnv(VecEnv):
             for copy in np.flatnonzero(~ended).tolist():
                 records[copy] = _of_copy(infos, copy)
         return observations, rewards.astype(np.float32), ended, records
+
+    @property
+    def steps_ahead(self) -> int:
+        """The number of steps from now on, in every copy, whose actions change nothing; 0 if each one may count."""
+        return self.env.steps_ahead if isinstance(self.env, DistractedEnv) else 0
+
+    def look_ahead(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Go on by a number of steps, at most `steps_ahead`, without actions.
+
+        Returns:
+            The observations of the steps that are passed, (steps, n, ...), and those of the step that comes now.
+        """
+        assert isinstance(self.env, DistractedEnv)
+        passed = self.env.look_ahead(steps)
+        self._lengths += steps
+        return passed, self.env.observe()
 
     def close(self) -> None:
         """Close the environment."""

@@ -53,6 +53,11 @@ class DistractedEnv(BatchedEnv):
         self._next_distractors(0)
         return observations.reshape(steps, self.num_envs, -1)
 
+    def observe(self) -> npt.NDArray[np.float32]:
+        """Return the observations of the present step, (n, D)."""
+        observations: npt.NDArray[np.float32] = self._observe(self.copies)
+        return observations
+
     @property
     def stream_state(self) -> npt.NDArray[np.int64]:
         """The state of the streams, (3, n); there is none without streams that change."""

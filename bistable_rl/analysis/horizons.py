@@ -1,9 +1,10 @@
-"""The agent of a run at horizons other than in training: a table, a JSON file and a figure."""
+"""The agent of a run at horizons and with streams other than in training: a table, a JSON file and a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument
+from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument, points
 from bistable_rl.errors import UserError
 from bistable_rl.figure_style import cell_colour, drawing
 from bistable_rl.runs.files import named, write_json
@@ -26,47 +27,56 @@ def evaluate_horizons(
     run: Run | Path,
     horizons: Sequence[int],
     *,
+    streams: Sequence[str] = (),
     episodes: int,
     overrides: Sequence[str] = (),
     best: bool = False,
     json: Path | None = None,
     figure: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Play the agent of a run at some horizons, print a table, and write the requested files.
+    """Play the agent of a run at some horizons and with some streams, print a table, and write the requested files.
 
     Args:
         run: The run folder.
-        horizons: Values of its environment's horizon argument.
-        episodes: Episodes at each horizon with the most likely actions, and as many with sampled ones.
+        horizons: Values of its environment's horizon argument; none is that of the training, where there are streams.
+        streams: Kinds of streams of distractors; none leaves that of the training.
+        episodes: Episodes at each horizon and stream with the most likely actions, and as many with sampled ones.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
         best: Take the best checkpoint instead of the last one.
         json: A file for all numbers.
-        figure: A PNG file for the success, or else the score or the return, against the horizon.
+        figure: A PNG file for the success, or else the score or the return, against the horizon, or at each horizon
+            by the kind of stream.
 
     Returns:
         The rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
 
     Raises:
-        UserError: If there is no run, its environment has no horizon or refuses one of the values, its spaces differ
-            from those in training, or a file cannot be written.
+        UserError: If there is no run, its environment has no horizon, shows no distractors or refuses one of the
+            values, its spaces differ from those in training, or a file cannot be written.
     """
     run = Run.open(run)
     experiment = run.experiment(overrides)
+    asked = points(experiment.env, horizons, streams)
     name, trained = horizon_argument(experiment.env)
-    if any(token.partition("=")[0] == f"--env.kwargs.{name}" for token in overrides):
-        raise UserError(f"command line: --horizons sets env.kwargs.{name} already; give one of the two.")
+    for option, values, argument in (("--horizons", horizons, name), ("--streams", streams, "distractors")):
+        if values and any(token.partition("=")[0] == f"--env.kwargs.{argument}" for token in overrides):
+            raise UserError(f"command line: {option} sets env.kwargs.{argument} already; give one of the two.")
     agent = load(run, best=best)
-    played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION))
+    played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION), streams)
     for env in played.envs.values():
         agent.check_spaces(env)
-    with drawing(named(figure)) if figure else nullcontext((None, [[None]])) as (_, [[axes]]):
+    columns = len({point.horizon for point in asked}) if streams else 1
+    shape = {"columns": columns, "size": (max(6.4, 0.6 + 3.2 * columns), 3.6), "sharey": True}
+    with drawing(named(figure), **shape) if figure else nullcontext((None, None)) as (_, axes):
         with playing():
             try:
                 rows = _play(played, agent)
             finally:
                 played.close()
-        if axes is not None:
-            draw(axes, rows, experiment.policy.cell, name, trained)
+        if axes is not None and streams:
+            draw_streams(axes[0], rows, experiment.policy.cell, name, trained)
+        elif axes is not None:
+            draw(axes[0, 0], rows, experiment.policy.cell, name, trained)
     print(f"{run}, trained for {agent.steps:,} steps at {name} {trained}")
     print_table(rows, name)
     if json is not None:
@@ -78,28 +88,46 @@ def evaluate_horizons(
 
 def _play(played: Horizons, agent: Agent) -> list[dict[str, Any]]:
     """Evaluate with a progress bar if there is a terminal."""
-    with tqdm(unit=" steps", unit_scale=True, disable=None, leave=False) as bar:
-
-        def show() -> bool:
-            bar.update()
-            return False
-
-        return played.evaluate(agent, show)
+    rows = played.rows(agent)
+    return list(tqdm(rows, total=len(played.envs), unit=" evaluation", disable=None, leave=False))
 
 
 def print_table(rows: Sequence[dict[str, Any]], argument: str) -> None:
-    """Print means and their 95% intervals, two lines per horizon."""
+    """Print means and their 95% intervals, two lines per horizon and stream.
+
+    Of several streams at a horizon, the mean over them and the worst one follow.
+    """
     title = f"mean [95% bootstrap interval] over {rows[0]['episodes']} episodes"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
-    known = [name for name in FIGURES if rows[0][name] is not None]
+    streams = "stream" in rows[0]
+    # with streams, three columns would be too wide: the score is the return on another scale
+    shown = [name for name in FIGURES if not (streams and name == "normalized_score")]
+    known = [name for name in shown if rows[0][name] is not None]
     table.add_column(argument, justify="right", no_wrap=True)
-    table.add_column("actions", no_wrap=True)
+    for name in ("stream", "actions")[not streams :]:
+        table.add_column(name, no_wrap=True)
     for name in known:
         table.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(f"{row['horizon']:,}", "likely", *(_mean(row, name) for name in known))
-        table.add_row("", "sampled", *(_mean(row["sampled"], name) for name in known))
+    for horizon, group in groupby(rows, lambda row: row["horizon"]):
+        for i, (stream, actions, *figures) in enumerate(_lines(list(group), known)):
+            table.add_row("" if i else f"{horizon:,}", *([stream] if streams else []), actions, *figures)
     Console().print(table)
+
+
+def _lines(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the lines of the table for one horizon: stream, actions and figures."""
+    for row in rows:
+        yield [row.get("stream", ""), "likely", *(_mean(row, name) for name in names)]
+        yield ["", "sampled", *(_mean(row["sampled"], name) for name in names)]
+    if len(rows) == 1:
+        return
+    ways = {"likely": list(rows), "sampled": [{"stream": row["stream"], **row["sampled"]} for row in rows]}
+    for actions, of_streams in ways.items():
+        means = (f"{np.mean([row[name] for row in of_streams]):.3f}" for name in names)
+        yield ["mean" if actions == "likely" else "", actions, *means]
+    for actions, of_streams in ways.items():
+        worst = min(of_streams, key=lambda row: row[names[0]])
+        yield [f"worst: {worst['stream']}", actions, *(_mean(worst, name) for name in names)]
 
 
 def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, trained: Any) -> None:
@@ -108,14 +136,11 @@ def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, tr
     horizons = [row["horizon"] for row in rows]
     for style, way, label in (("o-", "", "most likely action"), ("s--", "sampled", "sampled action")):
         figures = [row[way] if way else row for row in rows]
-        means = np.array([figure[name] for figure in figures])
-        bounds = np.array(
-            [figure[f"{name}_interval"] or [mean, mean] for figure, mean in zip(figures, means, strict=True)]
-        )
+        means, bars = _means_and_bars(figures, name)
         axes.errorbar(
             horizons,
             means,
-            np.abs(bounds.T - means),
+            bars,
             fmt=style,
             color=cell_colour(cell),
             capsize=3,
@@ -128,6 +153,37 @@ def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, tr
     if name == "success":
         axes.set_ylim(-0.02, 1.02)
     axes.legend()
+
+
+def draw_streams(
+    all_axes: Sequence[Any], rows: Sequence[dict[str, Any]], cell: str, argument: str, trained: Any
+) -> None:
+    """Draw the first number that the environment reports by the kind of stream, one axes per horizon."""
+    name = next(name for name in FIGURES if rows[0][name] is not None)
+    for axes, (horizon, group) in zip(all_axes, groupby(rows, lambda row: row["horizon"]), strict=True):
+        at = list(group)
+        x = np.arange(len(at))
+        for shift, marker, way, label in (
+            (-0.12, "o", "", "most likely action"),
+            (0.12, "s", "sampled", "sampled action"),
+        ):
+            means, bars = _means_and_bars([row[way] if way else row for row in at], name)
+            style: dict[str, Any] = {"color": cell_colour(cell), "alpha": 0.55 if way else 1.0}
+            axes.errorbar(x + shift, means, bars, fmt=marker, capsize=3, label=label, **style)
+        axes.set_xticks(x, [row["stream"] for row in at], rotation=30, ha="right")
+        axes.set(title=f"{argument} {horizon:,}", xlim=(-0.5, len(at) - 0.5))
+        if name == "success":
+            axes.set_ylim(-0.02, 1.02)
+    first = f"{cell} trained at {np.max(trained):,}, {all_axes[0].get_title(loc='left')}"
+    all_axes[0].set(title=first, ylabel=name.replace("_", " "))
+    all_axes[-1].legend()
+
+
+def _means_and_bars(figures: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return means (n,), and the lengths (2, n) of the bars of their intervals."""
+    means = np.array([figure[name] for figure in figures])
+    bounds = np.array([figure[f"{name}_interval"] or [figure[name]] * 2 for figure in figures])
+    return means, np.abs(bounds.T - means)
 
 
 def _mean(figures: dict[str, Any], name: str) -> str:

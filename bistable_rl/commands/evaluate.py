@@ -13,11 +13,16 @@ from bistable_rl.runs.files import named, write_json
 
 def evaluate(argv: Sequence[str]) -> int:
     """Evaluate a trained agent on episodes."""
+    from bistable_rl.envs.streams import KINDS  # imports numpy and gymnasium
+
     parser = Parser(
         "evaluate",
         "Play episodes with the last checkpoint of a run and report success and return.\n"
         "Options change the environment: --env.kwargs.length 500\n"
         "With --horizons the agent plays at each of them, with the most likely and with sampled actions.\n"
+        "With --streams it plays with each kind of stream of distractors, at each of the horizons or at that of its\n"
+        "training. A distractor is:\n"
+        f"{_described(KINDS)}\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
@@ -30,20 +35,27 @@ def evaluate(argv: Sequence[str]) -> int:
         help="steps in which an episode must end (default: evaluation.max_episode_steps of the run)",
     )
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment")
+    parser.add_argument(
+        "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every one but mixture"
+    )
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
-    parser.add_argument("--figure", metavar="FILE", type=path, help="with --horizons: draw the result to this PNG")
+    parser.add_argument(
+        "--figure", metavar="FILE", type=path, help="with --horizons or --streams: draw the result to this PNG"
+    )
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
     check_suffix("evaluate: --figure", args.figure, ".png")
-    if args.horizons is not None and args.max_episode_steps is not None:
-        raise UserError("evaluate: --max-episode-steps is not for --horizons; those environments end by themselves.")
-    if args.horizons is not None:
+    option = "--horizons" if args.horizons is not None else "--streams" if args.streams is not None else None
+    if option is not None and args.max_episode_steps is not None:
+        raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
+    if option is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 
         evaluate_horizons(
             args.run,
-            args.horizons,
+            args.horizons or [],
+            streams=args.streams or [],
             episodes=args.episodes,
             overrides=overrides,
             best=args.best,
@@ -52,7 +64,9 @@ def evaluate(argv: Sequence[str]) -> int:
         )
         return 0
     if args.figure is not None:
-        raise UserError("evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000.")
+        raise UserError(
+            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, or --streams."
+        )
 
     from bistable_rl.agents.evaluate_run import evaluate_run
 
@@ -82,3 +96,16 @@ def _counts(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of integers above 0, up to {MOST:,}, such as 50,500,5000"
         ) from None
+
+
+def _kinds(text: str) -> list[str]:
+    """Read kinds of streams, whose names are checked with the environment."""
+    from bistable_rl.envs.streams import KINDS
+
+    if text == "all":
+        return [kind for kind in KINDS if kind != "mixture"]
+    return list(dict.fromkeys(text.split(",")))
+
+
+def _described(kinds: Mapping[str, str]) -> str:
+    return "\n".join(f"  {kind:<9} {text}" for kind, text in kinds.items())

@@ -12,7 +12,7 @@ import numpy as np
 
 from bistable_rl.compare import statistics
 from bistable_rl.compare.comparison import MetricConfig
-from bistable_rl.compare.groups import Group, Panel
+from bistable_rl.compare.groups import Group, Panel, stream_names
 from bistable_rl.figure_style import cell_colour, drawing, mark_steps, plain
 
 if TYPE_CHECKING:
@@ -107,6 +107,35 @@ def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
             axes.minorticks_off()
         all_axes[0].set_ylabel(f"{metric} after training")
         _legend(figure, all_axes)
+
+
+def draw_streams(path: Path, panels: Sequence[Panel], metric: str) -> None:
+    """Draw the metric of the trained agents by the kind of stream: a row of axes per panel, a column per horizon.
+
+    Small marks are the seeds, large ones their interquartile mean.
+
+    Raises:
+        UserError: If matplotlib is not installed, or the file cannot be written.
+    """
+    horizons = sorted({horizon for panel in panels for group in panel.groups for horizon in group.streams(metric)})
+    kinds = stream_names(panels, metric)
+    size = (max(WIDTH, 0.6 + 3.2 * len(horizons)), 0.8 + 2.8 * len(panels))
+    with drawing(path, len(panels), len(horizons), size=size, sharex=True, sharey=True) as (figure, all_axes):
+        for row, panel in zip(all_axes, panels, strict=True):
+            shifts = np.linspace(-0.3, 0.3, len(panel.groups)) if len(panel.groups) > 1 else [0.0]
+            for (group, _, marker), shift in zip(_styled(panel), shifts, strict=True):
+                style: dict[str, Any] = {"color": cell_colour(group.cell), "marker": marker, "linestyle": ""}
+                for horizon, values in group.streams(metric).items():
+                    axes = row[horizons.index(horizon)]
+                    x = np.array([kinds.index(kind) for kind in values]) + shift
+                    middles = [statistics.interquartile_mean(of_seeds) for of_seeds in values.values()]
+                    axes.plot(x, list(values.values()), **style, markersize=3, alpha=0.45)
+                    axes.plot(x, middles, **style, markersize=7, label=_counted(group))
+            for axes, horizon in zip(row, horizons, strict=True):
+                axes.set_title(plain(", ".join(part for part in (panel.title, f"horizon {horizon:,}") if part)))
+                axes.set_xticks(range(len(kinds)), kinds, rotation=30, ha="right")
+            row[0].set_ylabel(f"{metric} after training")
+        _legend(figure, list(all_axes.ravel()))
 
 
 @contextmanager

@@ -62,11 +62,20 @@ class Group:
     def horizons(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the horizons that every seed was evaluated at, (n,), and the metric there, (seeds, n)."""
         found = [
-            {int(name.partition("@")[2]): value for name, value in row.final.items() if name.startswith(f"{metric}@")}
+            {horizon: value for (horizon, stream), value in _elsewhere(row, metric).items() if not stream}
             for row in self.rows
         ]
         common = sorted(set.intersection(*(set(values) for values in found)))
         return np.array(common), np.array([[values[h] for h in common] for values in found])
+
+    def streams(self, metric: str) -> dict[int, dict[str, np.ndarray]]:
+        """Return the metric, (seeds,), by the horizon and the stream that every seed was evaluated at."""
+        found = [_elsewhere(row, metric) for row in self.rows]
+        values: dict[int, dict[str, np.ndarray]] = {}
+        for horizon, stream in found[0]:
+            if stream and all((horizon, stream) in one for one in found):
+                values.setdefault(horizon, {})[stream] = np.array([one[horizon, stream] for one in found])
+        return dict(sorted(values.items()))
 
     def mean(self, fact: str) -> float:
         """Return the mean over seeds of a fact such as `seconds`, NaN where a run did not record it."""
@@ -117,13 +126,30 @@ def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
     ]
 
 
-def horizon_metric(panels: Iterable[Panel]) -> str | None:
-    """Return the metric that every run reports at other horizons, None if there is none."""
+def horizon_metric(panels: Iterable[Panel], *, streams: bool = False) -> str | None:
+    """Return the metric that every run reports at other horizons, or with kinds of streams; None if there is none."""
     rows = [row for panel in panels for group in panel.groups for row in group.rows]
     for metric in HORIZON_METRICS:
-        if rows and all(any(name.startswith(f"{metric}@") for name in row.final) for row in rows):
+        if rows and all(any(bool(stream) is streams for _, stream in _elsewhere(row, metric)) for row in rows):
             return metric
     return None
+
+
+def stream_names(panels: Iterable[Panel], metric: str) -> list[str]:
+    """Return the kinds of streams that a metric is reported with, in the order in which they first come."""
+    groups = [group for panel in panels for group in panel.groups]
+    return list(dict.fromkeys(kind for group in groups for at in group.streams(metric).values() for kind in at))
+
+
+def _elsewhere(row: Row, metric: str) -> dict[tuple[int, str], float]:
+    """Return a metric at other horizons and streams, by both; the stream is "" where none was asked for."""
+    values: dict[tuple[int, str], float] = {}
+    for name, value in row.final.items():
+        found, at, where = name.partition("@")
+        if at and found == metric:
+            horizon, _, stream = where.partition("/")
+            values[int(horizon), stream] = value
+    return values
 
 
 def final_value(row: Row, metric: str) -> float:

@@ -50,7 +50,8 @@ class Row:
         hash: Its config hash.
         facts: The other columns of `FACTS`, as text; empty where the run did not record them.
         keys: The grid's keys and this run's values, as text.
-        final: Its final metrics; at other horizons they are named `success@500`.
+        final: Its final metrics; at other horizons they are named `success@500`, and with a kind of stream of
+            distractors `success@500/constant`.
         curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each; those of a supervised
             training have its loss too, "train_loss".
     """
@@ -112,11 +113,12 @@ def _facts(job: Job, result: Mapping[str, Any], environment: Mapping[str, Any]) 
 
 
 def _final(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of the final evaluation, and those at other horizons as `success@500`."""
+    """Return the metrics of the final evaluation, and those at other horizons and streams, see `Row`."""
     final = {name: float(value) for name, value in result["evaluation"].items() if value is not None}
     for at in result.get("horizons", ()):
         numbers = {name: value for name, value in at.items() if isinstance(value, (int, float))}
-        final.update({f"{name}@{at['horizon']}": float(v) for name, v in numbers.items() if name != "horizon"})
+        where = f"{at['horizon']}/{at['stream']}" if "stream" in at else at["horizon"]
+        final.update({f"{name}@{where}": float(v) for name, v in numbers.items() if name != "horizon"})
     return final
 
 
@@ -142,7 +144,7 @@ def _check_numbers(row: Row) -> None:
             raise ValueError(f"the curve of {row.label}, seed {row.seed} does not go forward at {steps:g} steps")
         before = steps
     for name in row.final:
-        if "@" in name and not re.fullmatch(r"[1-9][0-9]{0,17}", name.partition("@")[2]):
+        if "@" in name and not re.fullmatch(r"[1-9][0-9]{0,17}(/[a-z_]+)?", name.partition("@")[2]):
             raise ValueError(f"final.{name} names no horizon")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from bistable_rl.compare import document, statistics
 from bistable_rl.compare.comparison import Comparison
 from bistable_rl.compare.document import Block, Heading, Image, Paragraph, Table
-from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, metric_name
-from bistable_rl.compare.groups import Group, Panel, final_value, horizon_metric, panels
+from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, draw_streams, metric_name
+from bistable_rl.compare.groups import Group, Panel, final_value, horizon_metric, panels, stream_names
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.statistics import Estimate
 from bistable_rl.runs.files import write_text
@@ -54,12 +54,14 @@ def write_report(
     """
     metric = comparison.metric
     found = panels(rows, metric)
-    horizons = horizon_metric(found)
+    horizons, streams = horizon_metric(found), horizon_metric(found, streams=True)
     draw_curves(folder / CURVES, found, metric, unit)
     draw_final(folder / FINAL, found, metric)
-    if horizons is not None:
+    if streams is not None:
+        draw_streams(folder / HORIZONS, found, streams)
+    elif horizons is not None:
         draw_horizons(folder / HORIZONS, found, horizons)
-    blocks = list(_blocks(folder, comparison, rows, failed, found, horizons, unit))
+    blocks = list(_blocks(folder, comparison, rows, failed, found, unit))
     write_text(folder / REPORT, document.markdown(blocks, command))
     write_text(folder / PAGE, document.html(blocks, command))
     write_csv(folder / SUMMARY, (_summary(one, group) for one in found for group in one.groups))
@@ -72,7 +74,6 @@ def _blocks(
     rows: Sequence[Row],
     failed: Mapping[str, str],
     found: Sequence[Panel],
-    horizons: str | None,
     unit: str,
 ) -> Iterator[Block]:
     metric, name = comparison.metric, metric_name(comparison.metric)
@@ -97,7 +98,12 @@ def _blocks(
             yield Heading(f"Probability that a run of the row ends better than one of the column{title}")
             yield _improvement_table(one)
             yield Paragraph(OBSERVED)
-    if horizons is not None:
+    horizons, streams = horizon_metric(found), horizon_metric(found, streams=True)
+    if streams is not None:
+        yield Heading("By kind of stream and horizon, without retraining")
+        yield Image(folder / HORIZONS, f"{streams} by kind of stream and horizon")
+        yield from (_stream_table(one, streams) for one in found)
+    elif horizons is not None:
         yield Heading("At other horizons, without retraining")
         yield Image(folder / HORIZONS, f"{horizons} over the horizon")
         yield from (_horizon_table(one, horizons) for one in found)
@@ -182,6 +188,21 @@ def _horizon_table(one: Panel, metric: str) -> Table:
             middle = statistics.interquartile_mean(column)
             rows.append([group.name, f"{horizon:,}", f"{middle:.3g}", _each(column)])
     return Table([one.title or "variant", "horizon", f"{metric}, interquartile mean", "each seed"], rows)
+
+
+def _stream_table(one: Panel, metric: str) -> Table:
+    """Return one row per group and horizon: each kind of stream, their mean, the worst one, and every seed's worst."""
+    rows, kinds = [], stream_names([one], metric)
+    for group in one.groups:
+        for horizon, values in group.streams(metric).items():
+            middles = {kind: float(statistics.interquartile_mean(of_seeds)) for kind, of_seeds in values.items()}
+            worst = min(middles, key=lambda kind: middles[kind])
+            each = np.min(list(values.values()), axis=0)
+            cells = [f"{middles[kind]:.3g}" if kind in middles else "" for kind in kinds]
+            mean = f"{np.mean(list(middles.values())):.3g}"
+            rows.append([group.name, f"{horizon:,}", *cells, mean, f"{worst} {middles[worst]:.3g}", _each(each)])
+    last = ["mean", f"worst {metric}, interquartile mean", "worst of each seed"]
+    return Table([one.title or "variant", "horizon", *kinds, *last], rows)
 
 
 def _cost_table(found: Sequence[Panel], unit: str) -> Table:

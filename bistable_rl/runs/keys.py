@@ -46,6 +46,7 @@ Positive = Annotated[float, Range("a finite number above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Range("a finite number of at least 0", lambda x: x >= 0)]
 Finite = Annotated[float, Range("a finite number", math.isfinite, "finite numbers")]
 Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+StreamName = Annotated[str, Range("the name of a kind of stream", bool, "kinds of streams")]
 Device = Annotated[
     str,
     Range("auto, cpu, cuda or cuda:N", re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]*))?").fullmatch),

@@ -25,6 +25,7 @@ from bistable_rl.runs.keys import (
     PositiveInt,
     PositiveSchedule,
     Seed,
+    StreamName,
     meaning,
     setting,
 )
@@ -123,8 +124,11 @@ class EvaluationConfig:
     horizons: list[PositiveInt] = setting(
         list, "Values of the horizon argument to evaluate at too, sampling as well, e.g. `[500, 5000]`."
     )
+    streams: list[StreamName] = setting(
+        list, "Kinds of streams of distractors to evaluate with, at each of the horizons, e.g. `[uniform, constant]`."
+    )
     horizons_every: PositiveInt | None = setting(
-        None, "Environment steps between evaluations at the horizons (null: `every`)."
+        None, "Environment steps between evaluations at the horizons and with the streams (null: `every`)."
     )
     max_episode_steps: PositiveInt | None = setting(
         None, "Steps within which an episode must end (null: 100,000, or the horizon of our environment if longer)."
