@@ -30,7 +30,7 @@ from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.schema import PolicyConfig
 
-PARTS = {
+POLICY_PARTS = {
     "features": ("features_extractor",),
     "actor": ("actor_mlp", "action_net", "log_std_net"),
     "critic": ("critic_mlp", "value_net"),
@@ -190,7 +190,7 @@ class RecurrentPolicy(BasePolicy):
         parts: dict[str, list[nn.Parameter]] = {}
         if log_std := list(self.parameters(recurse=False)):  # first here, as it is in the optimizer
             parts["actor"] = log_std
-        for part, names in PARTS.items():
+        for part, names in POLICY_PARTS.items():
             found = [parameter for name in names if name in children for parameter in children[name].parameters()]
             if found:
                 parts[part] = parts.get(part, []) + found

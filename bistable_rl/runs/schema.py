@@ -286,7 +286,7 @@ def check_folder_name(what: str, name: str) -> None:
 
 # --- reading -----------------------------------------------------------------------------------------------
 
-KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
+CONFIG_KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
 """The kind of a config file, by the section that only it has."""
 
 COMPARE = "compare"
@@ -307,7 +307,7 @@ def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
     """Return the kind of a file's keys, None if they are of neither or of both."""
-    found = [kind for section, kind in KINDS.items() if section in data]
+    found = [kind for section, kind in CONFIG_KINDS.items() if section in data]
     return found[0] if len(found) == 1 else None
 
 
@@ -317,7 +317,7 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     Raises:
         UserError: If they are; the sentence names that command.
     """
-    owners = [kind.COMMAND for section, kind in KINDS.items() if section in data] + [COMPARE] * ("base" in data)
+    owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data] + [COMPARE] * ("base" in data)
     if len(owners) == 1 and owners[0] != command:
         raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")
 
