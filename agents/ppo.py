@@ -60,6 +60,22 @@ def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule
     return LinearSchedule(*value, end_fraction=1.0) if isinstance(value, tuple) else value
 
 
+def _made(env: GymEnv | str | None, verbose: int) -> GymEnv:
+    """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
+    if isinstance(env, str):
+        find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
+    if isinstance(env, VectorEnv):
+        raise ValueError(
+            "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
+            "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
+        )
+    env = None if env is None else maybe_make_env(env, verbose)
+    if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
+        raise ValueError(f"env must be an environment or its id, got {env!r}")
+    check_spaces(env.observation_space, env.action_space)
+    return env
+
+
 class RecurrentPPO(OnPolicyAlgorithm):
     """Proximal policy optimisation (Schulman et al. 2017) of an agent with a memory, with SB3's interface.
 
@@ -98,23 +114,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
         check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, given.policy_kwargs)
-        if env is None and given._init_setup_model:
-            raise ValueError("env must be an environment or its id, got None")
-        if env is not None:
-            if isinstance(env, str):
-                find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
-            if isinstance(env, VectorEnv):
-                raise ValueError(
-                    "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
-                    "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
-                )
-            env = maybe_make_env(env, given.verbose)
-            if isinstance(env, type) or not hasattr(env, "observation_space"):
-                raise ValueError(f"env must be an environment or its id, got {env!r}")
-            check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,  # type: ignore[arg-type]
-            env,
+            _made(env, given.verbose) if env is not None or given._init_setup_model else None,
             learning_rate=_schedule(given.learning_rate),
             n_steps=given.n_steps,
             gamma=given.gamma,
