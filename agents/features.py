@@ -27,7 +27,7 @@ from bistable_rl.envs.wrappers import Categories, minigrid_views
 # NatureCNN's kernels and strides need at least this many pixels.
 SMALLEST_IMAGE = 36
 
-KINDS = ("categories", "pixels", "numbers")
+OBSERVATION_KINDS = ("categories", "pixels", "numbers")
 """How an observation is read: embedded cell by cell, by the CNN, or flat."""
 
 
@@ -163,8 +163,8 @@ def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
     for key, kind in given.items():
         if key not in parts:
             raise ValueError(f"observation_kinds has no observation {key!r}; there are {', '.join(map(repr, parts))}")
-        if kind not in KINDS:
-            raise ValueError(f"observation_kinds: {key} must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind not in OBSERVATION_KINDS:
+            raise ValueError(f"observation_kinds: {key} must be one of {', '.join(OBSERVATION_KINDS)}, got {kind!r}")
     return {key: given.get(key) or _kind(key, part) for key, part in parts.items()}
 
 

@@ -24,15 +24,13 @@ from torch.nn.utils.rnn import PackedSequence
 from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
+from bistable_rl.agents.footprint import check_policy_memory
 from bistable_rl.agents.obs import map_obs
-from bistable_rl.cells import get_cell
-from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
-from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.schema import PolicyConfig
 
-PARTS = {
+POLICY_PARTS = {
     "features": ("features_extractor",),
     "actor": ("actor_mlp", "action_net", "log_std_net"),
     "critic": ("critic_mlp", "value_net"),
@@ -120,7 +118,6 @@ class RecurrentPolicy(BasePolicy):
         """
         config = from_arguments(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
         _check_action_bias(action_space, config.action_bias)
-        _check_memory(config)
         # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy
         BasePolicy.__init__(
             self,
@@ -138,6 +135,7 @@ class RecurrentPolicy(BasePolicy):
 
         # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
         self.features_extractor = self.make_features_extractor()  # type: ignore[assignment]
+        check_policy_memory(config, self.features_extractor)
         hidden_size, widths = config.hidden_size, config.net_arch
         self.actor_mlp, self.critic_mlp = _tanh_layers(hidden_size, widths), _tanh_layers(hidden_size, widths)
         self._make_heads(widths[-1] if widths else hidden_size, config.log_std_init)
@@ -192,7 +190,7 @@ class RecurrentPolicy(BasePolicy):
         parts: dict[str, list[nn.Parameter]] = {}
         if log_std := list(self.parameters(recurse=False)):  # first here, as it is in the optimizer
             parts["actor"] = log_std
-        for part, names in PARTS.items():
+        for part, names in POLICY_PARTS.items():
             found = [parameter for name in names if name in children for parameter in children[name].parameters()]
             if found:
                 parts[part] = parts.get(part, []) + found
@@ -374,41 +372,3 @@ def _tanh_layers(width: int, widths: list[int]) -> nn.Sequential:
 def _check_action_bias(action_space: spaces.Space, action_bias: list[float]) -> None:
     if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
         raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
-
-
-def check_training_memory(policy_kwargs: Mapping[str, Any], copies: int, device: torch.device) -> None:
-    """Check, before a policy is built, that its layers can be trained and that the states of all copies fit.
-
-    Arguments that no policy can be built with are left to its constructor, which explains them.
-
-    Raises:
-        UserError: If there is too little memory.
-    """
-    names = ("cell", "hidden_size", "num_layers", "cell_kwargs")
-    try:
-        config = from_arguments(PolicyConfig, {n: policy_kwargs[n] for n in names if policy_kwargs.get(n) is not None})
-        layers = layers_bytes(config.cell, 1, config.hidden_size, config.num_layers, config.cell_kwargs)
-    except (ValueError, TypeError):
-        return
-    options = f", cell_kwargs {config.cell_kwargs}" if config.cell_kwargs else ""
-    check_memory(
-        f"the training of num_layers {config.num_layers:,} of hidden_size {config.hidden_size:,}{options} "
-        "(weights, gradients and Adam's moments)",
-        4 * layers,
-        device,
-    )
-    cell = get_cell(config.cell)(1, config.hidden_size, device="meta", **config.cell_kwargs)
-    state = config.num_layers * cell.state_size
-    check_memory(f"the state of {copies:,} copies, {state:,} numbers each,", 8 * copies * state, device)
-
-
-def _check_memory(config: PolicyConfig) -> None:
-    """Check that there is memory for the network, features aside."""
-    sizes = {"hidden_size": config.hidden_size, "num_layers": config.num_layers}
-    layers = layers_bytes(config.cell, 1, **sizes, cell_kwargs=config.cell_kwargs)
-    layers += 16 * config.hidden_size**2  # `_make_memories`'s LSTM
-    widths = [config.hidden_size, *config.net_arch]
-    dense = 4 * sum(a * b for a, b in zip(widths, config.net_arch, strict=False))
-    given = {**sizes, "cell_kwargs": config.cell_kwargs, "net_arch": config.net_arch}
-    text = ", ".join(f"{name} {value}" for name, value in given.items() if value)
-    check_memory(f"a network of {text}", (2 if config.critic == "separate" else 1) * layers + 2 * dense)

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explai
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import gae, save_load, stored_states
+from bistable_rl.agents import footprint, gae, save_load, stored_states
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.evaluation import declared_horizon, success_of
@@ -30,14 +30,13 @@ from bistable_rl.agents.flat_gradient import Gradient
 from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
-from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs, check_training_memory
+from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
-from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
@@ -59,6 +58,22 @@ def _with_arguments_of(
 
 def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule:
     return LinearSchedule(*value, end_fraction=1.0) if isinstance(value, tuple) else value
+
+
+def _made(env: GymEnv | str | None, verbose: int) -> GymEnv:
+    """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
+    if isinstance(env, str):
+        find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
+    if isinstance(env, VectorEnv):
+        raise ValueError(
+            "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
+            "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
+        )
+    env = None if env is None else maybe_make_env(env, verbose)
+    if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
+        raise ValueError(f"env must be an environment or its id, got {env!r}")
+    check_spaces(env.observation_space, env.action_space)
+    return env
 
 
 class RecurrentPPO(OnPolicyAlgorithm):
@@ -99,23 +114,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
         check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, given.policy_kwargs)
-        if env is None and given._init_setup_model:
-            raise ValueError("env must be an environment or its id, got None")
-        if env is not None:
-            if isinstance(env, str):
-                find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
-            if isinstance(env, VectorEnv):
-                raise ValueError(
-                    "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
-                    "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
-                )
-            env = maybe_make_env(env, given.verbose)
-            if isinstance(env, type) or not hasattr(env, "observation_space"):
-                raise ValueError(f"env must be an environment or its id, got {env!r}")
-            check_spaces(env.observation_space, env.action_space)
         super().__init__(
             policy,  # type: ignore[arg-type]
-            env,
+            _made(env, given.verbose) if env is not None or given._init_setup_model else None,
             learning_rate=_schedule(given.learning_rate),
             n_steps=given.n_steps,
             gamma=given.gamma,
@@ -152,15 +153,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.set_random_seed(self.seed)
         if self.env is not None:
             self.observation_space = as_shown(self.observation_space, self.env)
-            check_training_memory(self.policy_kwargs, self.n_envs, self.device)
-        self.policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
-        count = sum(parameter.numel() for parameter in self.policy.parameters())
+        with footprint.training(self.n_envs, self.device):
+            policy = self.policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            )
+        self.policy = policy.to(self.device)
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
             warn_of_missing_kernels(memory.cell, self.device.type, memory.hidden_size)
-        check_memory(f"the training of {count:,} parameters (gradient and Adam's moments)", 12 * count, self.device)
         self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
             n_steps=self.n_steps,
             n_envs=self.n_envs,

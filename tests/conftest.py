@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.schema import Experiment, load_config
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT in background jobs
@@ -45,10 +45,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    return train(load_experiment(folder / "small.yaml"), folder / "runs")
+    return train(load_config(Experiment, folder / "small.yaml"), folder / "runs")
 
 
 @pytest.fixture
 def experiment(config: Path) -> Experiment:
     """Return the small experiment."""
-    return load_experiment(config)
+    return load_config(Experiment, config)

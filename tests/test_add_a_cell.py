@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, fill_slow_gate
+from bistable_rl.cells.base import Cell
+from bistable_rl.cells.initialisation import fill_slow_gate
 from bistable_rl.cells.options import GatedOptions
 
 

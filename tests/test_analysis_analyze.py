@@ -9,7 +9,7 @@ from bistable_rl.analysis.trained import cue_and_noise, read_trained
 from bistable_rl.benchmarks.runner import start
 from bistable_rl.cli import main
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig, load_experiment
+from bistable_rl.runs.schema import Benchmark, Experiment, NetworkConfig, TaskConfig, TrainingConfig, load_config
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_what_cannot_be_analysed_is_one_sentence(
     assert main(["analyze", str(stopped)]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
     assert not (stopped / "analysis").exists()
-    lmu = train(load_experiment(config, ["--policy.cell", "lmu", "--total_steps", "80"]), tmp_path)
+    lmu = train(load_config(Experiment, config, ["--policy.cell", "lmu", "--total_steps", "80"]), tmp_path)
     assert main(["analyze", str(lmu)]) == 2
     assert "lmu has no gates that can be traced" in capsys.readouterr().err
     assert main(["analyze", str(trained), "--episodes", "1"]) == 2
@@ -109,6 +109,6 @@ def test_what_cannot_be_analysed_is_one_sentence(
 def test_a_network_without_gains_is_analysed_too(config: Path, tmp_path: Path) -> None:
     from bistable_rl.agents.training import train
 
-    run = train(load_experiment(config, ["--policy.cell", "lstm", "--total_steps", "80"]), tmp_path)
+    run = train(load_config(Experiment, config, ["--policy.cell", "lstm", "--total_steps", "80"]), tmp_path)
     assert main(["analyze", str(run), "--episodes", "4"]) == 0
     assert {row["quantity"] for row in rows(run / "analysis" / "aligned.csv")} == {"mean f"}

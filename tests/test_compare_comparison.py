@@ -78,6 +78,10 @@ def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
         ({"base": "rl/t_mase"}, r"no shipped config of that name: .*did you mean 'rl/t_maze'"),
         ({"base": {"policy": {}}}, r"cells.yaml: base.env, for agents, or base.task, .* is missing\."),
         ({"base": {**SMALL, "total_steps": -1}}, r"cells.yaml: base.total_steps must be an integer above 0, not -1\."),
+        (
+            {"base": {**SMALL, "algorithm": {"burn_in": 9, "bptt_length": 8}}},
+            r"cells.yaml: base.algorithm.burn_in 9 is more than the longest sequence, 8 steps\.",
+        ),
         ({"seeds": []}, r"cells.yaml: seeds must be a list of different seeds, not \[\]\."),
         ({"seeds": [1, 1]}, r"cells.yaml: seeds must be a list of different seeds"),
         ({"seeds": 3}, r"cells.yaml: seeds must be"),

@@ -226,8 +226,8 @@ def start(out: Path) -> subprocess.Popen[str]:
     here = Path(__file__).parent
     code = (
         "import sys; from pathlib import Path; import test_compare_engine as t\n"
-        "from bistable_rl.runs.schema import load_experiment; out = Path(sys.argv[1])\n"
-        "t.run(t.grid(load_experiment(out / 'small.yaml'), out), out, workers=2)"
+        "from bistable_rl.runs.schema import Experiment, load_config; out = Path(sys.argv[1])\n"
+        "t.run(t.grid(load_config(Experiment, out / 'small.yaml'), out), out, workers=2)"
     )
     environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent}"}
     return subprocess.Popen([sys.executable, "-c", code, str(out)], env=environment, stderr=subprocess.PIPE, text=True)

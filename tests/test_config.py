@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs, to_yaml
 from bistable_rl.runs.devices import check_torch_device, resolve_device
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Benchmark, Experiment, load_benchmark, load_experiment
+from bistable_rl.runs.schema import Benchmark, Experiment, load_config
 
 MINIMAL = "name: x\nenv: {id: bistable_rl/TMaze-v0}\n"
 
@@ -27,7 +27,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 def refusal(path: Path, *overrides: str) -> str:
     with pytest.raises(UserError) as caught:
-        load_experiment(path, overrides)
+        load_config(Experiment, path, overrides)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -149,7 +149,9 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 def test_overrides_win_and_reach_into_mappings(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL.replace("v0}", "v0, kwargs: {length: 5, stochasticity: 0.1}}"))
-    experiment = load_experiment(path, ["--env.kwargs.length", "7", "--seed=3", "--algorithm.learning_rate", "1e-4"])
+    experiment = load_config(
+        Experiment, path, ["--env.kwargs.length", "7", "--seed=3", "--algorithm.learning_rate", "1e-4"]
+    )
     assert experiment.env.kwargs == {"length": 7, "stochasticity": 0.1}
     assert (experiment.seed, experiment.algorithm.learning_rate) == (3, 1e-4)
 
@@ -157,14 +159,14 @@ def test_overrides_win_and_reach_into_mappings(tmp_path: Path) -> None:
 def test_overrides_are_laid_in_their_order(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL)
     given = ["--env.kwargs.a", "1", "--env.kwargs", "{b: 2}", "--env.kwargs.a", "3", "--seed", "1", "--seed", "2"]
-    experiment = load_experiment(path, given)
+    experiment = load_config(Experiment, path, given)
     assert experiment.env.kwargs == {"b": 2, "a": 3}
     assert experiment.seed == 2
 
 
 def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
-    assert load_experiment(path).name == "x"
+    assert load_config(Experiment, path).name == "x"
 
 
 def test_a_file_is_read_once(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_a_file_is_read_once(tmp_path: Path) -> None:
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=(MINIMAL,))
     writer.start()
-    assert load_experiment(path).name == "x"
+    assert load_config(Experiment, path).name == "x"
     writer.join()
 
 
@@ -204,8 +206,8 @@ def test_what_an_environment_is_given_keeps_its_type(tmp_path: Path) -> None:
     values = '{a: "1", b: "no", c: 1, d: 2001-01-01, e: {f: "[1]", g: 2}}'
     path = write(tmp_path, MINIMAL.replace("v0}", f"v0, kwargs: {values}}}"))
     expected = {"a": "1", "b": "no", "c": 1, "d": "2001-01-01", "e": {"f": "[1]", "g": 2}}
-    assert load_experiment(path).env.kwargs == expected
-    deeper = load_experiment(path, ["--env.kwargs.e.g", "3", "--env.kwargs.e.h", "true"]).env.kwargs
+    assert load_config(Experiment, path).env.kwargs == expected
+    deeper = load_config(Experiment, path, ["--env.kwargs.e.g", "3", "--env.kwargs.e.h", "true"]).env.kwargs
     assert deeper == {**expected, "e": {"f": "[1]", "g": 3, "h": True}}
 
 
@@ -225,21 +227,24 @@ def test_a_name_too_long_for_a_file_is_one_sentence() -> None:
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL + "algorithm: {learning_rate: 2e-3, vf_coef: 1.5E0}\n")
-    algorithm = load_experiment(path).algorithm
+    algorithm = load_config(Experiment, path).algorithm
     assert (algorithm.learning_rate, algorithm.vf_coef) == (2e-3, 1.5)
 
 
 def test_the_resolved_config_is_complete_and_reads_back_the_same(tmp_path: Path) -> None:
-    experiment = load_experiment(write(tmp_path, MINIMAL))
+    experiment = load_config(Experiment, write(tmp_path, MINIMAL))
     text = to_yaml(experiment)
     assert "clip_range: 0.2" in text
-    assert load_experiment(write(tmp_path, text)) == experiment
+    assert load_config(Experiment, write(tmp_path, text)) == experiment
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if not name.startswith("compare/")])
 def test_every_shipped_config_is_valid_and_says_what_it_is(name: str) -> None:
     path = find_config(name)
-    (load_benchmark if name.startswith("supervised/") else load_experiment)(path)
+    if name.startswith("supervised/"):
+        load_config(Benchmark, path)
+    else:
+        load_config(Experiment, path)
     assert path.read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
     assert yaml.safe_load(path.read_text())["name"]
 
@@ -266,7 +271,7 @@ BENCHMARK = "name: x\ntask: {name: copy_first, kwargs: {length: 5}}\n"
 def test_a_wrong_benchmark_is_refused_in_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(UserError) as caught:
-        load_benchmark(path)
+        load_config(Benchmark, path)
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -277,17 +282,15 @@ def test_a_benchmark_given_to_train_is_sent_to_its_command(tmp_path: Path) -> No
 
 
 def test_a_run_of_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    run = new_run(load_experiment(write(tmp_path, MINIMAL)), tmp_path / "runs")
+    run = new_run(load_config(Experiment, write(tmp_path, MINIMAL)), tmp_path / "runs")
     (run / "config.yaml").write_text("name: x")
     with pytest.raises(UserError, match="a section is missing: env"):
         _ = Run.open(run).config
 
 
-@pytest.mark.parametrize(("text", "read"), [(MINIMAL, load_experiment), (BENCHMARK, load_benchmark)])
-def test_a_run_folder_tells_which_kind_it_is(
-    tmp_path: Path, text: str, read: Callable[[Path], Experiment | Benchmark]
-) -> None:
-    config = read(write(tmp_path, text))
+@pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])
+def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: Any) -> None:
+    config: Any = load_config(kind, write(tmp_path, text))
     run = new_run(config, tmp_path / "runs")
     assert run == tmp_path / "runs" / "x" / "nbrc-seed0"
     assert type(Run.open(run).config) is type(config)

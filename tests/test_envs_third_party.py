@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from bistable_rl.agents.training import train
 from bistable_rl.envs import make_env
-from bistable_rl.runs.schema import load_experiment
+from bistable_rl.runs.schema import Experiment, load_config
 
 
 def run(tmp_path: Path, env: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,9 @@ def run(tmp_path: Path, env: dict[str, Any]) -> dict[str, Any]:
     }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    result: dict[str, Any] = json.loads((train(load_experiment(path), tmp_path / "runs") / "result.json").read_text())
+    result: dict[str, Any] = json.loads(
+        (train(load_config(Experiment, path), tmp_path / "runs") / "result.json").read_text()
+    )
     return result
 
 

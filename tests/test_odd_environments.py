@@ -465,6 +465,11 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(policy: dict[str,
     [
         ({"num_layers": 20_000, "hidden_size": 64}, 2, "the training of num_layers 20,000 of hidden_size 64"),
         ({"cell": "plastic_gru", "hidden_size": 2048}, 32, "the state of 32 copies, 4,196,352 numbers each,"),
+        (
+            {"cell": "plastic_gru", "hidden_size": 2048, "critic": "separate"},
+            16,
+            "the state of 16 copies, 8,392,704 numbers each,",
+        ),
     ],
 )
 def test_what_training_needs_is_counted_before_it_is_built(
@@ -474,6 +479,14 @@ def test_what_training_needs_is_counted_before_it_is_built(
     monkeypatch.setattr(RecurrentPolicy, "_make_memories", lambda *_: pytest.fail("it is built"))
     with pytest.raises(UserError, match=f"^{expected}.* of memory at least, and 1 GB are free"):
         model(copies(copied), policy)
+
+
+def test_the_width_of_the_observation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "available", lambda device="cpu": 10**8)
+    monkeypatch.setattr(RecurrentPolicy, "_make_memories", lambda *_: pytest.fail("it is built"))
+    wide = spaces.Box(-1, 1, (50_000,), np.float32)
+    with pytest.raises(UserError, match=r"^the training of num_layers 1 of hidden_size 128 .* needs 308 MB"):
+        model(copies(space=wide), {"hidden_size": 128})
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from bistable_rl.cli import main
 from bistable_rl.errors import RunFailedError, UserError
 from bistable_rl.runs.config import read_yaml, shipped_configs
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.schema import Experiment, load_config
 from bistable_rl.runs.seeds import derived_seed
 
 
@@ -127,7 +127,7 @@ PAIRS = [(name, cell) for name in AGENTS for cell in CELLS]
 def test_every_shipped_config_trains_with_every_cell(name: str, cell: str, tmp_path: Path) -> None:
     overrides = ["--policy.cell", cell, "--env.num_envs", "2", "--algorithm.n_steps", "16", "--total_steps", "32"]
     overrides += ["--algorithm.batch_size", "16", "--evaluation.episodes", "1"]
-    run = train(load_experiment(shipped_configs()[name], overrides), tmp_path)
+    run = train(load_config(Experiment, shipped_configs()[name], overrides), tmp_path)
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
 
 
@@ -630,7 +630,7 @@ def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Pa
     options = ["--policy.cell", "gru", "--policy.critic", "separate", "--warmup.steps", "5", "--total_steps", "80"]
     results, weights = [], []
     for name in ("a", "b"):
-        run = train(load_experiment(config, options), tmp_path / name)
+        run = train(load_config(Experiment, config, options), tmp_path / name)
         results.append(json.loads((run / "result.json").read_text())["warmup"])
         first = sorted((run / "checkpoints").iterdir())[0]
         assert int(first.name) == 0
@@ -640,7 +640,7 @@ def test_a_warm_up_comes_before_the_first_step_and_its_effect_is_kept(config: Pa
     assert len(results[0]) == 2  # the actor's memory and the critic's
     assert all(done["steps"] == 5 and done["of"] == 32 and len(done["vaa_star"]) == 2 for done in results[0])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    cold = train(load_experiment(config, [*options[:4], "--total_steps", "80"]), tmp_path / "c")
+    cold = train(load_config(Experiment, config, [*options[:4], "--total_steps", "80"]), tmp_path / "c")
     assert json.loads((cold / "result.json").read_text())["warmup"] is None
     start = safetensors.torch.load_file(sorted((cold / "checkpoints").iterdir())[0] / "weights.safetensors")
     moved = {name for name in start if not torch.equal(start[name], weights[0][name])}
@@ -656,7 +656,7 @@ def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
 
     monkeypatch.setattr("bistable_rl.agents.training.record", without_numbers)
     with pytest.raises(UserError, match="warmup: the warm-up's loss became nan at step 0"):
-        train(load_experiment(config, ["--warmup.steps", "5"]), tmp_path)
+        train(load_config(Experiment, config, ["--warmup.steps", "5"]), tmp_path)
     result = json.loads((tmp_path / "small" / "nbrc-seed0" / "result.json").read_text())
     assert result["status"] == "failed"
 
@@ -664,7 +664,7 @@ def test_a_warm_up_that_diverges_is_one_sentence_and_a_failed_run(
 def test_a_run_that_is_stopped_before_its_warm_up_begins_with_it_when_it_is_resumed(
     config: Path, tmp_path: Path
 ) -> None:
-    experiment = load_experiment(config, ["--warmup.steps", "2", "--total_steps", "80"])
+    experiment = load_config(Experiment, config, ["--warmup.steps", "2", "--total_steps", "80"])
     stop = threading.Event()
     stop.set()
     run = train(experiment, tmp_path, stop=stop)

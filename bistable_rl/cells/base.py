@@ -4,13 +4,11 @@ Names follow the paper. Other codes rename two of them: the feedback gain `a` (1
 is their z.
 """
 
-import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -18,8 +16,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bistable_rl import kernels
+from bistable_rl.cells.initialisation import check_slow_gate
 from bistable_rl.cells.options import SlowBias, defaults, show_options
-from bistable_rl.checks import as_float, check_bool, check_int
+from bistable_rl.checks import check_bool, check_int
 from bistable_rl.kernels import cpu_step, reference
 from bistable_rl.kernels.reference import Step
 
@@ -297,80 +296,3 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
                 packed[cell] = weights, tuple(cell._parameters.values())
     with cpu_step.fix(packed):
         yield
-
-
-def check_slow_gate(c_bias: float | str | None, t_max: float | None, bias: bool, dtype: torch.dtype | None) -> None:
-    """Check the options of the slow gate's bias.
-
-    Args:
-        c_bias: A number, "chrono", or None to leave the bias as initialised.
-        t_max: Longest time to remember in steps, above 1; required by "chrono" and allowed with nothing else.
-        bias: Whether the cell has biases at all.
-        dtype: Dtype of the bias, in which the numbers must be finite; None is torch's default.
-
-    Raises:
-        ValueError: If they contradict each other or are out of range.
-    """
-    if c_bias is None:
-        if t_max is not None:
-            raise ValueError(f"t_max={t_max!r} needs c_bias='chrono'")
-        return
-    if not bias:
-        raise ValueError(f"c_bias={c_bias!r} needs bias=True")
-    if c_bias == "chrono":
-        if isinstance(t_max, bool) or not isinstance(t_max, int | float | np.number) or not 1 < t_max < math.inf:
-            raise ValueError(f"c_bias='chrono' needs t_max, a number of steps above 1; got t_max={t_max!r}")
-        _check_finite("t_max", t_max, dtype)
-    elif (
-        isinstance(c_bias, bool) or not isinstance(c_bias, int | float | np.number) or not -math.inf < c_bias < math.inf
-    ):
-        raise ValueError(f"c_bias must be a finite number or 'chrono', got {c_bias!r}")
-    elif t_max is not None:
-        raise ValueError(f"t_max={t_max!r} needs c_bias='chrono', got c_bias={c_bias!r}")
-    else:
-        _check_finite("c_bias", c_bias, dtype)
-
-
-def _check_finite(name: str, value: float, dtype: torch.dtype | None) -> None:
-    """Raise a ValueError unless the number, which is finite, is finite in the dtype, too."""
-    dtype = dtype or torch.get_default_dtype()
-    if abs(as_float(value)) > torch.finfo(dtype).max:
-        raise ValueError(f"{name} must be finite in {dtype}, at most {torch.finfo(dtype).max:.4g}; got {value!r}")
-
-
-@torch.no_grad()
-def fill_slow_gate(bias: Tensor, c_bias: float | str | None, t_max: float | None) -> None:
-    """Set the slow gate's bias (H,) in place: to a number, or chrono-initialised.
-
-    "chrono" draws log U(1, t_max) (Tallec and Ollivier 2018, section 3): the units' time constants then spread over
-    1 to t_max steps. None leaves the bias alone.
-    """
-    if c_bias == "chrono":
-        assert t_max is not None
-        bias.uniform_(1.0, float(t_max)).log_()
-    elif c_bias is not None:
-        bias.fill_(float(c_bias))
-
-
-def fill_gates(init: str, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None) -> None:
-    """Initialise a GRU's or LSTM's weights in place.
-
-    Args:
-        init: "torch" for uniform(-1/√H, 1/√H) everywhere; "keras" for Glorot-uniform input weights, orthogonal
-            recurrent weights and biases 0, each weight drawn as one matrix for all gates.
-        weight_ih: (G, I), all gates.
-        weight_hh: (G, H), all gates.
-        bias_ih: (G,), or None.
-        bias_hh: (G,), or None.
-    """
-    if init == "keras":
-        nn.init.xavier_uniform_(weight_ih)
-        nn.init.orthogonal_(weight_hh)
-        for bias in (bias_ih, bias_hh):
-            if bias is not None:
-                nn.init.zeros_(bias)
-        return
-    bound = 1 / math.sqrt(weight_hh.shape[1])
-    for parameter in (weight_ih, weight_hh, bias_ih, bias_hh):
-        if parameter is not None:
-            nn.init.uniform_(parameter, -bound, bound)

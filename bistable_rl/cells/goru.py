@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, Step, fill_slow_gate
+from bistable_rl.cells.base import Cell, Step
+from bistable_rl.cells.initialisation import fill_slow_gate
 from bistable_rl.cells.options import GatedOptions
 
 

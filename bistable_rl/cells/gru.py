@@ -9,19 +9,15 @@ Cho et al., "Learning phrase representations using RNN encoder-decoder for stati
 Eq. 5-8, in the variant of torch's documentation of `torch.nn.GRU`.
 """
 
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
-from bistable_rl.cells.options import GateInit, GRUOptions
-from bistable_rl.checks import check_choice
+from bistable_rl.cells.gated import GatedCell
+from bistable_rl.cells.initialisation import fill_slow_gate
 from bistable_rl.kernels import Weights, reference
 
 
-class GRUCell(Cell):
+class GRUCell(GatedCell):
     """GRU in torch's gate order r, z, n, so that torch's weights fit.
 
     Parameters: `weight_ih` (3H, I), `weight_hh` (3H, H), `bias_ih` and `bias_hh` (3H,). z multiplies h_{t-1}: it is the
@@ -30,40 +26,17 @@ class GRUCell(Cell):
 
     kernel = "gru"
     slow_gate = "z"
-    init: GateInit = "torch"
-    weight_hh: nn.Parameter
-    bias_ih: nn.Parameter | None
-    bias_hh: nn.Parameter | None
-
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GRUOptions]) -> None:
-        super().__init__(input_size, hidden_size, bias, **options)
-        check_choice("init", self.init, get_args(GateInit))
-        G = 3 * hidden_size
-        self.add_parameters(
-            weight_ih=(G, input_size),
-            weight_hh=(G, hidden_size),
-            bias_ih=(G,) if bias else None,
-            bias_hh=(G,) if bias else None,
-        )
+    num_gates = 3
 
     def reset_parameters(self) -> None:
         """Reinitialise all parameters."""
         super().reset_parameters()
         H = self.hidden_size
-        fill_gates(self.init, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if self.c_bias is not None:
             assert self.bias_ih is not None
             assert self.bias_hh is not None
             fill_slow_gate(self.bias_ih[H : 2 * H], self.c_bias, self.t_max)
             nn.init.zeros_(self.bias_hh[H : 2 * H])
-
-    def kernel_weights(self) -> Weights:
-        """Return the weights as the kernels take them."""
-        return Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Compute W_i x + b_i: x (..., I) -> (..., 3H)."""
-        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
         """Compute the reset, update and new gates r, z and n, from `project(x)` (..., 3H) and h (..., H)."""

@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bistable_rl.cells.base import Cell, fill_slow_gate
+from bistable_rl.cells.base import Cell
+from bistable_rl.cells.initialisation import fill_slow_gate
 
 
 class HebbianCell(Cell):

@@ -11,19 +11,15 @@ Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 1997, w
 in the form of torch's documentation of `torch.nn.LSTM`. Its c_t is its own, not the bistable cells' gate c.
 """
 
-from typing import get_args
-
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, fill_gates, fill_slow_gate
-from bistable_rl.cells.options import GateInit, GRUOptions
-from bistable_rl.checks import check_choice
+from bistable_rl.cells.gated import GatedCell
+from bistable_rl.cells.initialisation import fill_slow_gate
 from bistable_rl.kernels import Weights, reference
 
 
-class LSTMCell(Cell):
+class LSTMCell(GatedCell):
     """LSTM in torch's gate order i, f, g, o, so that torch's weights fit; its state is h|c, one tensor of width 2H.
 
     Parameters: `weight_ih` (4H, I), `weight_hh` (4H, H), `bias_ih` and `bias_hh` (4H,). f is the slow gate; `c_bias`
@@ -32,21 +28,7 @@ class LSTMCell(Cell):
 
     kernel = "lstm"
     slow_gate = "f"
-    init: GateInit = "torch"
-    weight_hh: nn.Parameter
-    bias_ih: nn.Parameter | None
-    bias_hh: nn.Parameter | None
-
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[GRUOptions]) -> None:
-        super().__init__(input_size, hidden_size, bias, **options)
-        check_choice("init", self.init, get_args(GateInit))
-        G = 4 * hidden_size
-        self.add_parameters(
-            weight_ih=(G, input_size),
-            weight_hh=(G, hidden_size),
-            bias_ih=(G,) if bias else None,
-            bias_hh=(G,) if bias else None,
-        )
+    num_gates = 4
 
     @property
     def state_size(self) -> int:
@@ -62,7 +44,6 @@ class LSTMCell(Cell):
         """Reinitialise all parameters."""
         super().reset_parameters()
         H = self.hidden_size
-        fill_gates(self.init, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if self.bias_ih is not None and self.bias_hh is not None:
             if self.init == "keras":
                 nn.init.ones_(self.bias_ih[H : 2 * H])
@@ -71,14 +52,6 @@ class LSTMCell(Cell):
                 with torch.no_grad():
                     self.bias_ih[:H] = -self.bias_ih[H : 2 * H]
                 nn.init.zeros_(self.bias_hh[: 2 * H])
-
-    def kernel_weights(self) -> Weights:
-        """Return the weights as the kernels take them."""
-        return Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Compute W_i x + b_i: x (..., I) -> (..., 4H)."""
-        return reference.project(self.kernel_weights(), x)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
         """Compute the gates i, f, g and o, from `project(x)` (..., 4H) and h|c (..., 2H)."""

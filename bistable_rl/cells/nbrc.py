@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from bistable_rl.cells.base import Cell, fill_slow_gate
+from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import bias_shape
+from bistable_rl.cells.initialisation import fill_slow_gate
 from bistable_rl.cells.options import NBRCOptions, RecurrentInit
 from bistable_rl.checks import check_choice
 from bistable_rl.kernels import Weights, reference

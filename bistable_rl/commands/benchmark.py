@@ -11,7 +11,7 @@ from bistable_rl.commands.training import TrainingParser, exit_code, say_result
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Benchmark, load_benchmark
+from bistable_rl.runs.schema import Benchmark, load_config
 
 
 def benchmark(argv: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def benchmark(argv: Sequence[str]) -> int:
     if args.data_dir is not None:
         os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
     if args.resume is None:
-        config = load_benchmark(find_config(args.config), overrides)
+        config = load_config(Benchmark, find_config(args.config), overrides)
 
         from bistable_rl.benchmarks.runner import start
 

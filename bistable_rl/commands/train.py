@@ -11,7 +11,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Experiment, load_experiment
+from bistable_rl.runs.schema import Experiment, load_config
 
 
 def train(argv: Sequence[str]) -> int:
@@ -28,7 +28,7 @@ def train(argv: Sequence[str]) -> int:
     args, overrides = parser.parse_overrides(argv)
     if args.resume is None:
         config = find_config(args.config)
-        experiment = load_experiment(config, overrides)
+        experiment = load_config(Experiment, config, overrides)
         user_modules.search([config.parent])
 
         from bistable_rl.agents.training import train

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bistable_rl.compare.jobs import Job
-from bistable_rl.errors import UserError, shown
-from bistable_rl.runs.config import NAME_BYTES, build, find_config, read_yaml, set_key
-from bistable_rl.runs.keys import Finite, Seed, meaning, setting
-from bistable_rl.runs.schema import COMPARE, Benchmark, Experiment, check_command, check_name, kind_of
+from bistable_rl.errors import UserError, shown, user_errors
+from bistable_rl.runs.config import build, find_config, read_yaml, set_key
+from bistable_rl.runs.keys import Finite, Section, Seed, meaning, setting
+from bistable_rl.runs.schema import COMPARE, Benchmark, Experiment, check_command, check_folder_name, kind_of
 
 VARIANT = "variant"
 WRITTEN = (
@@ -37,7 +37,7 @@ TASK_SECTIONS = ("env", "task")
 
 
 @dataclass
-class MetricConfig:
+class MetricConfig(Section):
     """The metric that is compared."""
 
     name: str = setting("success_rate", "A metric of the evaluations, such as `success_rate` or `mean_reward`.")
@@ -46,7 +46,7 @@ class MetricConfig:
 
 
 @dataclass
-class Comparison:
+class Comparison(Section):
     """A grid of runs."""
 
     name: str = field(metadata=meaning("Names the comparison's folder in the output folder."))
@@ -55,28 +55,22 @@ class Comparison:
     grid: dict[str, Any] = setting(dict, "The values of each key.")
     metric: MetricConfig = field(default_factory=MetricConfig)
 
-    def check(self, source: str) -> None:
-        """Check values that are wrong together.
-
-        Raises:
-            UserError: If some are.
-        """
-        check_name(self.name, source)
+    def check(self, prefix: str = "") -> None:
+        """Check the name, the seeds, the variants and the grid."""
+        check_folder_name("name", self.name)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"{source}: seeds must be a list of different seeds, not {shown(self.seeds)}.")
+            raise ValueError(f"seeds must be a list of different seeds, not {shown(self.seeds)}.")
         for label, changes in self.variants.items():
             if not re.search(r"\w", label):
-                raise UserError(f"{source}: variants.{shown(label)}: a variant's name must hold a letter or a digit.")
+                raise ValueError(f"variants.{shown(label)}: a variant's name must hold a letter or a digit.")
             if not isinstance(changes, dict):
-                raise UserError(
-                    f"{source}: variants.{label} must map keys to values, such as {{policy.cell: gru}}, "
-                    f"not {shown(changes)}."
-                )
+                example = "{policy.cell: gru}"
+                raise ValueError(f"variants.{label} must map keys to values, such as {example}, not {shown(changes)}.")
         for key, values in self.grid.items():
             if not isinstance(values, list) or not values:
-                raise UserError(f"{source}: grid.{key} must be a list of values, not {shown(values)}.")
+                raise ValueError(f"grid.{key} must be a list of values, not {shown(values)}.")
             for label in (label for label, changes in self.variants.items() if key in changes):
-                raise UserError(f"{source}: {key} is set by variants.{label} and varied by grid; keep one of them.")
+                raise ValueError(f"{key} is set by variants.{label} and varied by grid; keep one of them.")
 
 
 def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
@@ -139,8 +133,8 @@ def series(keys: Mapping[str, Any]) -> str:
 def _folder_name(label: str, where: str) -> str:
     """Return the name of a variant's folder, which is neither hidden nor `..`."""
     name = re.sub(r"[^\w.+-]+|^\.+", "_", label)
-    if len(name.encode()) > NAME_BYTES:
-        raise UserError(f"{where}: the name of a variant must have at most {NAME_BYTES} bytes since it names a folder.")
+    with user_errors(where, ValueError):
+        check_folder_name("the name of a variant", name)
     if name in WRITTEN:
         raise UserError(f"{where}: {name} is the name of a file of every comparison; give the variant another name.")
     return name

@@ -23,12 +23,12 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 """Line styles and markers of the first, second, ... group of the same cell, which share its colour."""
 WIDTH, HEIGHT = 6.4, 3.6
-NAMES = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
+METRIC_LABELS = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
 
 def metric_name(metric: MetricConfig) -> str:
     """Return the name of a metric for people; it says so where lower is better."""
-    words = NAMES.get(metric.name, metric.name.replace("_", " "))
+    words = METRIC_LABELS.get(metric.name, metric.name.replace("_", " "))
     return words if metric.better == "higher" else f"{words} (lower is better)"
 
 

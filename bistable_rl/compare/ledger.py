@@ -240,7 +240,8 @@ def read(folder: Path) -> list[Row]:
     """Return the rows of runs.csv with their curves.
 
     Raises:
-        UserError: If a file is missing or broken.
+        OSError: If a file is missing or cannot be read.
+        UserError: If one is broken.
     """
     curves: dict[str, list[dict[str, float]]] = {}
     try:
@@ -266,8 +267,6 @@ def read(folder: Path) -> list[Row]:
                 raise ValueError(f"two rows of {RUNS} have the hash {row.hash!r}")
             seen.add(row.hash)
         return rows
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from None
     except (ValueError, csv.Error) as error:
         raise UserError(f"{folder}: {RUNS} or {CURVES} is broken ({one_sentence(error)})") from None
 

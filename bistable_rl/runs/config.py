@@ -12,12 +12,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
-from bistable_rl.errors import UserError, one_sentence, shown, unknown
-from bistable_rl.runs.keys import convert, keys_of, noun_of
+from bistable_rl.errors import UserError, one_sentence, shown, unknown, user_errors
+from bistable_rl.runs.keys import Section, default_of, keys_of, noun_of, read_value
 
 NAME_BYTES = 255
 """The longest name of a file or a folder on every common file system."""
@@ -51,12 +51,10 @@ def _mapping(loader: _CheckingLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[object] = set()
     for key_node, _ in node.value:
         key, mark = loader.construct_object(key_node, deep=True), key_node.start_mark
-        if not isinstance(key, str):
-            problem = f"the key {key!r} in line {mark.line + 1} is not text"
-            raise yaml.constructor.ConstructorError(None, None, problem, mark)
-        if key in seen:
-            problem = f"the key {key!r} is given a second time in line {mark.line + 1}"
-            raise yaml.constructor.ConstructorError(None, None, problem, mark)
+        line = f"line {mark.line + 1}"
+        if key in seen or not isinstance(key, str):
+            problem = f"is given a second time in {line}" if key in seen else f"in {line} is not text"
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} {problem}", mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -78,10 +76,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read(CONFIG_BYTES + 1)
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; give a YAML file.") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file.") from None
+        problem = "is a folder" if isinstance(error, IsADirectoryError) else f"cannot be read ({error.strerror})"
+        raise UserError(f"{path} {problem}; give a YAML file.") from None
     if len(content) > CONFIG_BYTES:
         raise UserError(f"{path} is larger than {CONFIG_BYTES:,} bytes, the limit for a config; give a YAML file.")
     try:
@@ -146,19 +143,10 @@ def find_config(name: str) -> Path:
 # --- from data to a dataclass ------------------------------------------------------------------------------
 
 
-class Checked(Protocol):
-    """A dataclass that a config file becomes."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def check(self, source: str) -> None:
-        """Raise UserError, in a sentence that starts with `source`, if values are wrong together."""
+S = TypeVar("S", bound=Section)
 
 
-C = TypeVar("C", bound=Checked)
-
-
-def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[str] = (), *, prefix: str = "") -> C:
+def build(kind: type[S], data: dict[str, Any], source: str, overrides: Sequence[str] = (), *, prefix: str = "") -> S:
     """Make a dataclass from plain data and command-line overrides.
 
     Args:
@@ -177,9 +165,9 @@ def build(kind: type[C], data: dict[str, Any], source: str, overrides: Sequence[
             raise UserError(f"command line: {token!r} belongs to no option; options look like --policy.cell gru.")
         option, equals, text = token.partition("=")
         set_key(kind, data, option, text if equals else next(tokens, None), "command line")
-    config: C = _section(data, kind, prefix, source)
-    config.check(f"{source} with the command line" if overrides else source)
-    return config
+    with user_errors(f"{source} with the command line" if overrides else source, ValueError):
+        section: S = _section(data, kind, prefix, source)
+    return section
 
 
 def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str) -> None:
@@ -221,27 +209,25 @@ def _section(data: dict[str, Any], kind: Any, prefix: str, source: str) -> Any:
         if name not in hints:
             raise UserError(f"{source}: " + unknown("key", prefix + name, [prefix + known for known in hints]))
     for field in dataclasses.fields(kind):
-        required = field.default is field.default_factory is dataclasses.MISSING
-        if required and data.get(field.name) is None:
+        if default_of(field) is dataclasses.MISSING and data.get(field.name) is None:
             raise UserError(f"{source}: the key {prefix}{field.name} is missing.")
-    return kind(**{name: _value(value, hints[name], prefix + name, source) for name, value in data.items()})
+    section = kind(**{name: _value(value, hints[name], prefix + name, source) for name, value in data.items()})
+    section.check(prefix)
+    return section
 
 
 def _value(value: Any, hint: Any, key: str, source: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _section(value, hint, f"{key}.", source)
-    try:
-        return convert(value, hint)
-    except ValueError as error:
-        raise UserError(f"{source}: {key} must be {str(error) or noun_of(hint)}, not {shown(value)}.") from None
+    return read_value(value, hint, f"{source}: {key}")
 
 
-def to_dict(config: Checked) -> dict[str, Any]:
+def to_dict(config: Section) -> dict[str, Any]:
     """Return a dataclass as plain JSON values, with every default."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     return plain
 
 
-def to_yaml(config: Checked) -> str:
+def to_yaml(config: Section) -> str:
     """Return a dataclass as YAML, with every default."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)

@@ -12,7 +12,7 @@ import torch
 from bistable_rl import kernels
 from bistable_rl.cells import get_cell
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs.keys import check_device
+from bistable_rl.runs.keys import Device, read_value
 
 
 def resolve_device(name: torch.device | str) -> torch.device:
@@ -21,7 +21,7 @@ def resolve_device(name: torch.device | str) -> torch.device:
     Raises:
         UserError: If there is no such device, or it is not here.
     """
-    check_device(str(name))
+    read_value(str(name), Device, "device")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -37,7 +37,7 @@ WARMUP = "warmup.json"
 JOB = "job.json"
 LOG = "log.txt"
 ANALYSIS = "analysis"
-NAMES = {CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS}
+OWN_NAMES = {CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS}
 """What a run folder holds beside TensorBoard's files."""
 
 _opened: set[Path] = set()
@@ -172,7 +172,7 @@ def _remove_unfinished(stem: Path) -> None:
 
 def _is_own(name: str) -> bool:
     """Return whether a run folder holds a file or folder of this name."""
-    return name in NAMES or name == LOCK or "tfevents" in name or LEFTOVER.fullmatch(name) is not None
+    return name in OWN_NAMES or name == LOCK or "tfevents" in name or LEFTOVER.fullmatch(name) is not None
 
 
 def _renamed(folder: Path, stem: Path) -> Path:

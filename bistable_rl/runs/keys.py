@@ -2,7 +2,7 @@
 
     gamma: Fraction = setting(0.99, "Discount factor.")
 
-A dataclass among the fields is a section of keys. Imports no torch.
+The dataclasses are sections of keys, and may be fields of each other. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,22 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from bistable_rl.errors import UserError, shown
+
+
+class Section:
+    """The base of the dataclasses whose fields are keys."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def check(self, prefix: str = "") -> None:
+        """Check values that can be wrong together; `prefix`, such as `policy.`, precedes the keys in the message.
+
+        Raises:
+            ValueError: If some are.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
+def read_value(value: Any, hint: Any, key: str) -> Any:
+    """Return a key's value as its type.
+
+    Raises:
+        UserError: If `convert` refuses it; the sentence starts with `key`.
+    """
+    try:
+        return convert(value, hint)
+    except ValueError as error:
+        raise UserError(f"{key} must be {str(error) or noun_of(hint)}, not {shown(value)}.") from None
+
+
 def noun_of(hint: Any) -> str:
     """Return the noun for a value of a type: "an integer above 0 or null"."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -164,15 +189,3 @@ def _add_options(parser: argparse.ArgumentParser, kind: Any, prefix: str) -> Non
         ending = "required" if default is dataclasses.MISSING else f"default: {json.dumps(default)}"
         text = f"{field.metadata['meaning']} ({noun_of(hint)}; {ending})".replace("%", "%%")
         group.add_argument(prefix + field.name, metavar=field.name.upper(), help=text)
-
-
-def check_device(name: str) -> None:
-    """Check the name of a device; whether it is available is seen when it is used.
-
-    Raises:
-        UserError: If it is not `auto`, `cpu`, `cuda` or `cuda:N`.
-    """
-    try:
-        convert(name, Device)
-    except ValueError as error:
-        raise UserError(f"device must be {error}, not {shown(name)}.") from None

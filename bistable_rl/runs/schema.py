@@ -24,6 +24,7 @@ from bistable_rl.runs.keys import (
     Positive,
     PositiveInt,
     PositiveSchedule,
+    Section,
     Seed,
     StreamName,
     meaning,
@@ -34,7 +35,7 @@ from bistable_rl.runs.keys import (
 
 
 @dataclass
-class EnvConfig:
+class EnvConfig(Section):
     """The environment."""
 
     id: str = field(metadata=meaning("Ours (see `bistable-rl list envs`) or any id that gymnasium knows."))
@@ -42,9 +43,17 @@ class EnvConfig:
     wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
 
+    def check(self, prefix: str = "") -> None:
+        """Check the form of the wrappers."""
+        for i, wrapper in enumerate(self.wrappers):
+            well_formed = {"name"} <= wrapper.keys() <= {"name", "kwargs"}
+            if not well_formed or not isinstance(wrapper.get("kwargs", {}), dict):
+                form = "{name: ..., kwargs: {...}}"
+                raise ValueError(f"{prefix}wrappers[{i}] must look like {form}, not {shown(wrapper)}.")
+
 
 @dataclass
-class PolicyConfig:
+class PolicyConfig(Section):
     """The agent's network: features, recurrent layers, heads."""
 
     cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`).")
@@ -66,19 +75,15 @@ class PolicyConfig:
         dict, "`categories`, `pixels` or `numbers` by key, where the space does not say so, e.g. `{image: pixels}`."
     )
 
-    def check(self, source: str = "", section: str = "") -> None:
-        """Check values that are wrong together.
-
-        Raises:
-            UserError: If some are; the sentence starts with `source`, and `section` precedes the keys.
-        """
+    def check(self, prefix: str = "") -> None:
+        """Check that the initial standard deviation is not below its bound."""
         low, start = self.log_std_min, self.log_std_init
         if low is not None and low > start:
-            raise UserError(f"{source}{section}log_std_min {low:g} is above {section}log_std_init {start:g}.")
+            raise ValueError(f"{prefix}log_std_min {low:g} is above {prefix}log_std_init {start:g}.")
 
 
 @dataclass(kw_only=True)
-class AlgorithmConfig:
+class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
     A schedule `[1e-3, 1e-4]` goes linearly from the first number to the last over the training; in Python it may be a
@@ -106,17 +111,15 @@ class AlgorithmConfig:
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
     )
 
-    def check(self, source: str = "", section: str = "") -> None:
-        """Check values that are wrong together, as `PolicyConfig.check` does."""
+    def check(self, prefix: str = "") -> None:
+        """Check that the steps to run again are no more than a sequence has."""
         longest = min(self.bptt_length or self.n_steps, self.n_steps)
         if self.burn_in > longest:
-            raise UserError(
-                f"{source}{section}burn_in {self.burn_in} is more than the longest sequence, {longest} steps."
-            )
+            raise ValueError(f"{prefix}burn_in {self.burn_in} is more than the longest sequence, {longest} steps.")
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(Section):
     """Evaluation during training, on its own copies of the environment, with deterministic actions."""
 
     every: PositiveInt = setting(100_000, "Environment steps between two evaluations; the last is at the end.")
@@ -136,7 +139,7 @@ class EvaluationConfig:
 
 
 @dataclass
-class CheckpointConfig:
+class CheckpointConfig(Section):
     """Checkpoints; the first is at step 0, the last at the end of training."""
 
     every: PositiveInt = setting(100_000, "Environment steps between two checkpoints.")
@@ -144,7 +147,7 @@ class CheckpointConfig:
 
 
 @dataclass
-class WarmupConfig:
+class WarmupConfig(Section):
     """Warm-up of the recurrent layers before training (Lambrechts et al. 2023), for many reachable attractors."""
 
     steps: NonNegativeInt = setting(0, "Gradient steps; 0 leaves the layers as they are initialised.")
@@ -157,7 +160,7 @@ DEVICE = "Where the network lives."
 
 
 @dataclass
-class Experiment:
+class Experiment(Section):
     """One training of an agent."""
 
     name: str = field(metadata=NAME)
@@ -178,34 +181,22 @@ class Experiment:
         """The recurrent cell."""
         return self.policy.cell
 
-    def check(self, source: str) -> None:
-        """Check values that are wrong together.
-
-        Raises:
-            UserError: If some are.
-        """
-        check_name(self.name, source)
-        for i, wrapper in enumerate(self.env.wrappers):
-            well_formed = {"name"} <= wrapper.keys() <= {"name", "kwargs"}
-            if not well_formed or not isinstance(wrapper.get("kwargs", {}), dict):
-                raise UserError(
-                    f"{source}: env.wrappers[{i}] must look like {{name: ..., kwargs: {{...}}}}, not {shown(wrapper)}."
-                )
-        algorithm, rollout = self.algorithm, self.algorithm.n_steps * self.env.num_envs
-        if algorithm.batch_size > rollout:
-            raise UserError(
-                f"{source}: algorithm.batch_size {algorithm.batch_size} is more than the {rollout} steps of an update "
-                f"(algorithm.n_steps {algorithm.n_steps} x env.num_envs {self.env.num_envs})."
+    def check(self, prefix: str = "") -> None:
+        """Check that the name can name a folder, and that a minibatch is no larger than a rollout."""
+        check_folder_name(f"{prefix}name", self.name)
+        batch_size, n_steps, num_envs = self.algorithm.batch_size, self.algorithm.n_steps, self.env.num_envs
+        if batch_size > n_steps * num_envs:
+            raise ValueError(
+                f"{prefix}algorithm.batch_size {batch_size} is more than the {n_steps * num_envs} steps of an update "
+                f"({prefix}algorithm.n_steps {n_steps} x {prefix}env.num_envs {num_envs})."
             )
-        self.algorithm.check(f"{source}: ", "algorithm.")
-        self.policy.check(f"{source}: ", "policy.")
 
 
 # --- a supervised training ---------------------------------------------------------------------------------
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(Section):
     """The task."""
 
     name: str = field(metadata=meaning("A task (see `bistable-rl list tasks`)."))
@@ -213,7 +204,7 @@ class TaskConfig:
 
 
 @dataclass
-class NetworkConfig:
+class NetworkConfig(Section):
     """The network: recurrent layers and a linear head on the last of them."""
 
     cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`).")
@@ -223,7 +214,7 @@ class NetworkConfig:
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Section):
     """Training with Adam."""
 
     learning_rate: Positive = setting(1e-3, "Adam's step size.")
@@ -243,7 +234,7 @@ class TrainingConfig:
 
 
 @dataclass
-class BenchmarkCheckpointConfig:
+class BenchmarkCheckpointConfig(Section):
     """Checkpoints; the last is at the end of training."""
 
     every: PositiveInt = setting(500, "Updates between two checkpoints.")
@@ -251,7 +242,7 @@ class BenchmarkCheckpointConfig:
 
 
 @dataclass
-class Benchmark:
+class Benchmark(Section):
     """One supervised training."""
 
     name: str = field(metadata=NAME)
@@ -274,41 +265,32 @@ class Benchmark:
         """The recurrent cell."""
         return self.network.cell
 
-    def check(self, source: str) -> None:
-        """Check values that are wrong together.
-
-        Raises:
-            UserError: If some are.
-        """
-        check_name(self.name, source)
+    def check(self, prefix: str = "") -> None:
+        """Check that the name can name a folder, and that a validation set fits patience and data."""
+        check_folder_name(f"{prefix}name", self.name)
+        held_out = f"{prefix}training.validation_size"
         if self.training.patience is not None and not self.training.validation_size:
-            raise UserError(
-                f"{source}: training.patience needs training.validation_size above 0, to know when to stop."
-            )
+            raise ValueError(f"{prefix}training.patience needs {held_out} above 0, to know when to stop.")
         if self.training.validation_size and self.data == "fresh":
-            raise UserError(
-                f"{source}: training.validation_size must be 0 with fresh data: every batch is new to the network."
-            )
+            raise ValueError(f"{held_out} must be 0 with fresh data: every batch is new to the network.")
 
 
-def check_name(name: str, source: str) -> None:
+def check_folder_name(what: str, name: str) -> None:
     """Check that a name can be a folder name.
 
     Raises:
-        UserError: If it cannot.
+        ValueError: If it cannot; the sentence starts with `what`.
     """
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
-        raise UserError(
-            f"{source}: name must be made of letters, digits and ._+- since it names a folder, not {shown(name)}."
-        )
-    size = len(name.encode("utf-8"))
+        raise ValueError(f"{what} must be made of letters, digits and ._+- since it names a folder, not {shown(name)}.")
+    size = len(name.encode())
     if size > NAME_BYTES:
-        raise UserError(f"{source}: name must have at most {NAME_BYTES} bytes since it names a folder, not {size}.")
+        raise ValueError(f"{what} must have at most {NAME_BYTES} bytes since it names a folder, not {size}.")
 
 
 # --- reading -----------------------------------------------------------------------------------------------
 
-KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
+CONFIG_KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
 """The kind of a config file, by the section that only it has."""
 
 COMPARE = "compare"
@@ -316,21 +298,12 @@ COMPARE = "compare"
 T = TypeVar("T", Experiment, Benchmark)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an agent's training from a YAML file, with command-line overrides such as `--seed`, `1`.
+def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a training from a YAML file, with command-line overrides such as `--seed`, `1`.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
     """
-    return _load(Experiment, path, overrides)
-
-
-def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> Benchmark:
-    """Read a supervised training as `load_experiment` does an agent's."""
-    return _load(Benchmark, path, overrides)
-
-
-def _load(kind: type[T], path: Path, overrides: Sequence[str]) -> T:
     data = read_yaml(path)
     check_command(data, path, kind.COMMAND)
     return build(kind, data, str(path), overrides)
@@ -338,7 +311,7 @@ def _load(kind: type[T], path: Path, overrides: Sequence[str]) -> T:
 
 def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
     """Return the kind of a file's keys, None if they are of neither or of both."""
-    found = [kind for section, kind in KINDS.items() if section in data]
+    found = [kind for section, kind in CONFIG_KINDS.items() if section in data]
     return found[0] if len(found) == 1 else None
 
 
@@ -348,7 +321,7 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     Raises:
         UserError: If they are; the sentence names that command.
     """
-    owners = [kind.COMMAND for section, kind in KINDS.items() if section in data] + [COMPARE] * ("base" in data)
+    owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data] + [COMPARE] * ("base" in data)
     if len(owners) == 1 and owners[0] != command:
         raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")
 

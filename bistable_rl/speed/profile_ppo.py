@@ -26,7 +26,7 @@ from bistable_rl.speed.table import print_table
 
 # The time of a part does not include the parts that it calls.
 PHASES = ("acting", "advantages", "learning")
-PARTS: tuple[tuple[Any, str, str], ...] = (
+TIMED_PARTS: tuple[tuple[Any, str, str], ...] = (
     (RecurrentPPO, "collect_rollouts", "acting"),
     (RecurrentPPO, "_evaluate_rollout", "advantages"),
     (RecurrentPPO, "train", "learning"),
@@ -53,7 +53,7 @@ class Share:
         cell: The cell.
         setting: The setting.
         phase: One of `PHASES`.
-        part: A part of `PARTS`, or `REST`.
+        part: A part of `TIMED_PARTS`, or `REST`.
         share: The share, in [0, 1].
     """
 
@@ -119,7 +119,7 @@ def profile(cell: str, setting: Setting, *, iterations: int = 5) -> list[Share]:
     iterate()
     stopwatch = _Stopwatch()
     with ExitStack() as wrappings:
-        for owner, name, part in PARTS:
+        for owner, name, part in TIMED_PARTS:
             wrappings.enter_context(stopwatch.wrapping(owner, name, part))
         for _ in range(iterations):
             iterate()

@@ -14,6 +14,9 @@ from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs.schema import Benchmark, NetworkConfig, TaskConfig, TrainingConfig
 
+_SCORES = ("accuracy", "f1")
+_FOUR = ("nbrc", "brc", "gru", "lstm")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -62,10 +65,15 @@ def _quick(epochs: int, learning_rate: float) -> TrainingConfig:
     return TrainingConfig(learning_rate=learning_rate, max_grad_norm=1.0, warmup_steps=100, epochs=epochs)
 
 
+def _small(
+    name: str, published: str, task: TaskConfig, training: TrainingConfig, metrics: tuple[str, ...] = _SCORES
+) -> Grid:
+    """Return a quick grid of one setting, which is shown with a larger published one."""
+    return Grid((Setting(name, task, training, published=published),), _FOUR, metrics)
+
+
 _COPY = tuple(Setting(f"T={T}", _task("copy_first", length=T)) for T in (5, 50, 300, 600))
-_SCORES = ("accuracy", "f1")
 _JOHNS = TrainingConfig(batch_size=128, epochs=625, target_loss=0.01)  # 625 times 25 updates
-_FOUR = ("nbrc", "brc", "gru", "lstm")
 
 GRIDS: dict[str, dict[str, Grid]] = {
     "paper": {
@@ -101,53 +109,24 @@ GRIDS: dict[str, dict[str, Grid]] = {
             _FOUR,
             ("mse",),
         ),
-        "table2": Grid(
-            (
-                Setting(
-                    "T=100 N=50",
-                    _task("denoising", length=100, forgetting=50, test_size=10_000),
-                    _quick(4, 3e-3),
-                    published="N=200",
-                ),
-            ),
-            _FOUR,
-            ("mse",),
+        "table2": _small(
+            "T=100 N=50",
+            "N=200",
+            _task("denoising", length=100, forgetting=50, test_size=10_000),
+            _quick(4, 3e-3),
+            metrics=("mse",),
         ),
-        "table3": Grid(
-            (
-                Setting(
-                    "digits T=64",
-                    _task("permuted_sequential_mnist", dataset="digits"),
-                    _quick(60, 5e-3),
-                    published="T=784",
-                ),
-            ),
-            _FOUR,
-            _SCORES,
+        "table3": _small(
+            "digits T=64", "T=784", _task("permuted_sequential_mnist", dataset="digits"), _quick(60, 5e-3)
         ),
-        "table4": Grid(
-            (
-                Setting(
-                    "digits N=100",
-                    _task("line_mnist", dataset="digits", black_lines=100),
-                    _quick(60, 5e-3),
-                    published="N=472",
-                ),
-            ),
-            _FOUR,
-            _SCORES,
+        "table4": _small(
+            "digits N=100", "N=472", _task("line_mnist", dataset="digits", black_lines=100), _quick(60, 5e-3)
         ),
-        "table5": Grid(
-            (
-                Setting(
-                    "digits N<=300",
-                    _task("variable_line_mnist", dataset="digits", max_black_lines=300),
-                    _quick(40, 5e-3),
-                    published="N<=472",
-                ),
-            ),
-            _FOUR,
-            _SCORES,
+        "table5": _small(
+            "digits N<=300",
+            "N<=472",
+            _task("variable_line_mnist", dataset="digits", max_black_lines=300),
+            _quick(40, 5e-3),
         ),
     },
 }

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from bistable_rl.benchmarks.tasks.task import DataProtocol, SyntheticTask
-from bistable_rl.errors import UserError
 from bistable_rl.runs.keys import PositiveInt
 
 MARKED = 5
@@ -42,12 +41,12 @@ class Denoising(SyntheticTask):
         """T, the most steps of a sequence."""
         return self.length
 
-    def check(self, source: str) -> None:
+    def check(self, prefix: str = "") -> None:
         """Check that the marks fit before the answered steps."""
         room = self.length - self.forgetting
         if self.forgetting < MARKED or room < MARKED:
-            raise UserError(
-                f"{source}: task.kwargs.forgetting must be from {MARKED} to length - {MARKED}, "
+            raise ValueError(
+                f"{prefix}forgetting must be from {MARKED} to length - {MARKED}, "
                 f"not {self.forgetting} with length {self.length}."
             )
 

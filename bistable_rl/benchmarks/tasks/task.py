@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from bistable_rl.runs.capacity import check_memory
-from bistable_rl.runs.keys import PositiveInt
+from bistable_rl.runs.keys import PositiveInt, Section
 
 DataProtocol: TypeAlias = Literal["paper", "authors_code"]
 """Data as the text of the paper describes them, or as the code that its authors published makes them."""
@@ -27,7 +27,7 @@ class Samples(Protocol):
         """Return the samples with these indices (B,)."""
 
 
-class Task:
+class Task(Section):
     """A task: a dataclass whose fields are the arguments of its config (`task.kwargs`).
 
     Attributes:
@@ -38,7 +38,6 @@ class Task:
         steps: T, the most steps of a sequence.
     """
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
     classification: ClassVar[bool]
     input_size: int
     output_size: int
@@ -56,13 +55,6 @@ class Task:
     @abstractmethod
     def test_set(self, generator: torch.Generator, protocol: DataProtocol) -> Samples:
         """Return the test set, on the generator's device."""
-
-    def check(self, source: str) -> None:
-        """Check combinations of arguments.
-
-        Raises:
-            UserError: If a combination is wrong; the sentence starts with `source`.
-        """
 
 
 @dataclass
