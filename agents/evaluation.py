@@ -120,6 +120,7 @@ def _play(
     successes: list[bool | None] = []
     errors: list[float | None] = []
     total, length = np.zeros(n), np.zeros(n, dtype=int)
+    infos: list[dict[str, Any]]
     threshold = reward_threshold(env)
 
     def when(copy: int) -> str:

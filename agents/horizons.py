@@ -85,7 +85,7 @@ class Horizons:
         self.seed = seed
         self.envs: dict[Point, VecEnv] = {}
         for point in points(env, horizons, streams):
-            changes = {horizon_argument(env)[0]: point.horizon}
+            changes: dict[str, Any] = {horizon_argument(env)[0]: point.horizon}
             changes |= {"distractors": point.stream} if point.stream else {}
             at = replace(env, kwargs={**env.kwargs, **changes})
             self.envs[point] = make_evaluation_env(at, episodes, seed)

@@ -130,7 +130,12 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     env, policy = make(EnvConfig("bistable_rl/CopyFirst-v0", {"length": 30}))
     sizes: list[tuple[int, ...]] = []
     remember = policy.remember
-    monkeypatch.setattr(policy, "remember", lambda obs, *rest: sizes.append(obs.shape) or remember(obs, *rest))
+
+    def watched(obs: np.ndarray, *rest: Any) -> Any:
+        sizes.append(obs.shape)
+        return remember(obs, *rest)
+
+    monkeypatch.setattr(policy, "remember", watched)
     monkeypatch.setattr(evaluation, "AHEAD", 6 * 10)
     evaluate(policy, env, 6)
     assert sizes == [(10, 6, 10), (10, 6, 10), (9, 6, 10)]
@@ -147,6 +152,6 @@ def test_an_episode_that_is_too_long_is_refused_on_both_roads() -> None:
 def test_an_evaluation_can_be_stopped_between_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     env, policy = make(EnvConfig("bistable_rl/CopyFirst-v0", {"length": 30}))
     monkeypatch.setattr(evaluation, "AHEAD", 6 * 10)
-    asked: list[int] = []
-    played = evaluate(policy, env, 12, stop=lambda: asked.append(1) or len(asked) > 5)  # type: ignore[func-returns-value]
+    answers = iter([False] * 5 + [True] * 2)
+    played = evaluate(policy, env, 12, stop=lambda: next(answers))
     assert len(played.lengths) == 6  # three scans and a step for each episode

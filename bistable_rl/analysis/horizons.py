@@ -66,8 +66,9 @@ def evaluate_horizons(
     for env in played.envs.values():
         agent.check_spaces(env)
     columns = len({point.horizon for point in asked}) if streams else 1
-    shape = {"columns": columns, "size": (max(6.4, 0.6 + 3.2 * columns), 3.6), "sharey": True}
-    with drawing(named(figure), **shape) if figure else nullcontext((None, None)) as (_, axes):
+    size = (max(6.4, 0.6 + 3.2 * columns), 3.6)
+    picture = drawing(named(figure), 1, columns, size=size, sharey=True) if figure else nullcontext((None, None))
+    with picture as (_, axes):
         with playing():
             try:
                 rows = _play(played, agent)
