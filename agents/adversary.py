@@ -27,6 +27,9 @@ RESTART_STEPS = 300
 CIRCLE = 60
 """Steps after which the state is compared with the earlier one: a multiple of all periods."""
 
+BROAD = 600
+"""Steps after which only the best sequence for each cue goes on."""
+
 SAME = 1e-5
 """States that differ by less are the same: the search goes round in a circle and ends."""
 
@@ -38,10 +41,12 @@ class Killed:
     Attributes:
         steps: The number of steps of distraction after which it answers wrongly.
         sequence: The distractors, (steps + 1,) symbols or (steps + 1, d) numbers; the last is shown at the answer.
+        seed: The seed of the episode in which it failed.
     """
 
     steps: int
     sequence: np.ndarray
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class Attack:
     """The sequences of distractors that made an agent forget, by search and cue.
 
     Attributes:
+        cues: (C,) or (C, n), the option "cue" of `reset` of each cue.
         first: The fewest steps of distraction that were asked.
         steps: The most.
         searches: The result for each cue by search; None where the cue survived.
     """
 
+    cues: np.ndarray
     first: int
     steps: int
     searches: dict[str, list[Killed | None]] = field(default_factory=dict)
@@ -104,7 +111,7 @@ def attack(policy: RecurrentPolicy, env: DistractedEnv, steps: int, first: int =
         raise ValueError(f"first must be at most steps ({steps}), not {first}")
     with torch.no_grad(), fixed_weights(policy):
         prey = Prey(policy, env, steps, first)
-        result = Attack(prey.first, steps)
+        result = Attack(prey.phases.options, prey.first, steps)
         for name, search in SEARCHES.items():
             result.searches[name] = search(prey)
         return result
@@ -142,7 +149,8 @@ class _Hunt:
             if played is None:
                 self.wait[cue] = 2 * t + 1  # rounding differs in batches: do not play every step of a long tie
             else:
-                self.killed[cue] = Killed(len(played) - 1, played)
+                sequence_shown, seed = played
+                self.killed[cue] = Killed(len(sequence_shown) - 1, sequence_shown, seed)
 
 
 def _periodic(prey: Prey) -> list[Killed | None]:
@@ -163,11 +171,22 @@ def _periodic(prey: Prey) -> list[Killed | None]:
             if earlier is not None and not prey.clocked:  # a state that comes back after whole periods always will
                 live &= ((earlier - state).abs() > SAME).any(2).any(0)
             earlier = state
+        if t == BROAD:
+            live &= _best(prey.gaps(state, cue).amin(1), cue, live)
         state, cue, which = state[:, live], cue[live], which[live]
         earlier = None if earlier is None else earlier[:, live]
         if not len(cue):
             break
     return hunt.killed
+
+
+def _best(margins: torch.Tensor, cue: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
+    """Return which of the states (n,) that are live has the least margin for its cue."""
+    margins = torch.where(live, margins, torch.inf)
+    best = torch.zeros_like(live)
+    for c in set(cue.tolist()):
+        best[torch.where(cue == c, margins, torch.inf).argmin()] = True
+    return best
 
 
 def _patterns(distractors: int) -> list[list[int]]:
@@ -233,6 +252,8 @@ def _lanes(prey: Prey, targets: torch.Tensor, noise: float) -> list[Killed | Non
             if earlier is not None and not prey.clocked:
                 live &= (chance > 0) | ((earlier - state).abs() > SAME).any(2).any(0)
             earlier = state
+        if t == BROAD:
+            live &= _best(margins.reshape(n, M)[torch.arange(n), pick], cue, live)
         state, cue, target, chance, lane = state[:, live], cue[live], target[live], chance[live], lane[live]
         earlier = None if earlier is None else earlier[:, live]
         if not len(cue):

@@ -40,21 +40,22 @@ class Prey:
     """
 
     def __init__(self, policy: RecurrentPolicy, env: DistractedEnv, steps: int, first: int) -> None:
+        if env.phases() is None:
+            raise ValueError("the environment declares no phases, so nobody knows which observations it can show")
+        if env.stream is None:
+            raise ValueError("the environment shows no distractors: its argument distractors must name their kind")
         self.policy, self.steps = policy, steps
         self.env = env.with_distraction(steps)
-        phases = self.env.phases(1)
-        if phases is None:
-            raise ValueError("the environment declares no phases, so nobody knows which observations it can show")
-        if self.env.stream is None:
-            raise ValueError("the environment shows no distractors: its argument distractors must name their kind")
+        phases, last = self.env.phases(1), self.env.phases(steps)
+        assert phases is not None
+        assert last is not None
         if self.env.single_observation_space != policy.observation_space:
             raise ValueError(
                 f"the environment's observations are {self.env.single_observation_space}, "
                 f"the agent was trained on {policy.observation_space}"
             )
         self.phases = phases
-        other = self.env.phases(steps)
-        self.clocked = not np.array_equal(phases.low, other.low)
+        self.clocked = not np.array_equal(phases.low, last.low)
         self.first = steps if self.clocked else first
         observations, shown = candidates(phases.low, phases.high)
         answers, answered = candidates(phases.answer_low, phases.answer_high)
@@ -90,7 +91,9 @@ class Prey:
             taken, (n,): negative if it is taken, infinite if any is right.
         """
         if self.clocked:
-            self.inputs = self._features(self.env.phases(t).low)
+            phases = self.env.phases(t)
+            assert phases is not None
+            self.inputs = self._features(phases.low)
         actions, state = self._run(self.inputs[distractors], state)
         return state, self._meanwhile(actions)
 
@@ -131,12 +134,12 @@ class Prey:
             return torch.full((len(cue),), torch.inf)
         return self.gaps(state, cue).amin(1)
 
-    def replay(self, cue: int, distractors: np.ndarray) -> np.ndarray | None:
+    def replay(self, cue: int, distractors: np.ndarray) -> tuple[np.ndarray, int] | None:
         """Play distractors (t,), again from the first until `first` of them are shown, and the worst answer.
 
         Returns:
-            What the environment was given where the agent failed, (steps + 1,) symbols or (steps + 1, d) numbers; None
-            if it did not.
+            What the environment was given where the agent failed, (steps + 1,) symbols or (steps + 1, d) numbers, and
+            the seed of that episode; None if it did not fail.
         """
         steps = max(len(distractors), self.first)
         shown = np.resize(distractors, steps) if len(distractors) else np.zeros(steps, np.int64)
@@ -148,29 +151,36 @@ class Prey:
         sequence = np.concatenate([self.shown[shown], self.answered[[worst]]])
         copies = 1 if len(self.answers) == len(self.answered) else len(self.answers)  # where a question is drawn
         env = self.env.with_distraction(steps, copies)
-        return sequence if fails(self.policy, env, self.phases, cue, sequence) else None
+        failed = failures(self.policy, env, self.phases, cue, sequence)
+        return (sequence, int(failed.argmax())) if failed.any() else None
 
 
-def fails(policy: RecurrentPolicy, env: DistractedEnv, phases: Phases, cue: int, distractors: np.ndarray) -> bool:
-    """Return whether an agent fails in some copy of an environment with these distractors, one step after the other.
+def failures(
+    policy: RecurrentPolicy, env: DistractedEnv, phases: Phases, cue: int, distractors: np.ndarray
+) -> np.ndarray:
+    """Return in which copies (n,) of an environment an agent fails, played one step after the other.
 
     Args:
         policy: The agent.
-        env: The copies, with `len(distractors) - 1` steps of distraction.
+        env: The copies, with `len(distractors) - 1` steps of distraction; copy k is seeded with k.
         phases: Of the environment.
         cue: The index of the cue.
         distractors: The option of `reset`.
     """
-    meanwhile = phases.meanwhile
+    strays = np.zeros(env.num_envs, np.bool_)
     observations, _ = env.reset(seed=0, options={"cue": phases.options[cue], "distractors": distractors})
     state = policy.initial_state(env.num_envs)
     for t in range(len(distractors) + 1):
         actions, state = policy.step(policy.obs_to_tensor(observations)[0], state, deterministic=True)
         taken = actions.cpu().numpy()
-        if t < len(distractors) and meanwhile is not None and (taken != meanwhile).any():
-            return True
+        if t < len(distractors) and phases.meanwhile is not None:
+            strays |= taken != phases.meanwhile
         observations, _, terminated, _, infos = env.step(taken)
-    return not (terminated.all() and infos["final_info"]["is_success"].all())
+        if strays.any():
+            return strays
+    right = terminated & infos["final_info"]["is_success"] if terminated.any() else terminated
+    failed: np.ndarray = ~right
+    return failed
 
 
 def candidates(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ def evaluate(argv: Sequence[str]) -> int:
         "Play episodes with the last checkpoint of a run and report success and return.\n"
         "Options change the environment: --env.kwargs.length 500\n"
         "With --horizons the agent plays at each of them, with the most likely and with sampled actions.\n"
+        "With --adversary a search looks for distractors that make it forget: an upper bound of its memory.\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
@@ -30,14 +31,33 @@ def evaluate(argv: Sequence[str]) -> int:
         help="steps in which an episode must end (default: evaluation.max_episode_steps of the run)",
     )
     parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment")
+    parser.add_argument("--adversary", action="store_true", help="search for the distractors that it stands worst")
+    parser.add_argument("--steps", metavar="N", type=count, help="with --adversary: most distractors (default: 10000)")
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
-    parser.add_argument("--figure", metavar="FILE", type=path, help="with --horizons: draw the result to this PNG")
+    parser.add_argument(
+        "--figure", metavar="FILE", type=path, help="with --horizons or --adversary: draw it to this PNG"
+    )
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
     check_suffix("evaluate: --figure", args.figure, ".png")
     if args.horizons is not None and args.max_episode_steps is not None:
         raise UserError("evaluate: --max-episode-steps is not for --horizons; those environments end by themselves.")
+    if args.steps is not None and not args.adversary:
+        raise UserError("evaluate: --steps is for --adversary.")
+    if args.adversary:
+        _check_adversary(args)
+        from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
+
+        evaluate_adversary(
+            args.run,
+            steps=args.steps or STEPS,
+            overrides=overrides,
+            best=args.best,
+            json=args.json,
+            figure=args.figure,
+        )
+        return 0
     if args.horizons is not None:
         from bistable_rl.analysis.horizons import evaluate_horizons
 
@@ -64,6 +84,11 @@ def evaluate(argv: Sequence[str]) -> int:
     if args.json is not None:
         write_json(named(args.json), result)
     return 0
+
+
+def _check_adversary(args: argparse.Namespace) -> None:
+    if args.horizons is not None or args.max_episode_steps is not None:
+        raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
