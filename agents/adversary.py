@@ -99,7 +99,8 @@ def attack(policy: RecurrentPolicy, env: DistractedEnv, steps: int, first: int =
         first: The fewest, such as those of the shortest episodes in training; an agent may need a few to settle.
 
     Returns:
-        An `Attack`: for each cue of `env.phases().cue` and each search the steps survived and the sequence.
+        An `Attack`. `attack(...).worst[k]` is None if cue number k of `env.phases()` survived, else the name of the
+        strongest search and what it found: `steps`, after which the agent forgets, and `sequence`.
 
     Raises:
         ValueError: If the environment declares no phases or shows no distractors, its observations are not the
