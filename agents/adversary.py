@@ -68,11 +68,11 @@ class Attack:
     @property
     def worst(self) -> list[tuple[str, Killed] | None]:
         """The search that killed each cue in the fewest steps, with its result; None where the cue survived all."""
-        found = [
-            [(name, killed[cue]) for name, killed in self.searches.items() if killed[cue] is not None]
-            for cue in range(len(next(iter(self.searches.values()))))
-        ]
-        return [min(kills, key=lambda kill: kill[1].steps, default=None) for kills in found]
+        kills: list[tuple[str, Killed] | None] = []
+        for cue in range(len(self.cues)):
+            found = [(name, kill) for name, killed in self.searches.items() if (kill := killed[cue]) is not None]
+            kills.append(min(found, key=lambda one: one[1].steps, default=None))
+        return kills
 
     def survivors(self, steps: int | None = None, search: str | None = None) -> int:
         """Return the number of cues that survive a number of steps (all by default) of one search, or of all."""

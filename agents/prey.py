@@ -60,7 +60,9 @@ class Prey:
         observations, shown = candidates(phases.low, phases.high)
         answers, answered = candidates(phases.answer_low, phases.answer_high)
         symbols = np.arange(len(observations))
-        self.shown, self.answered = (shown, answered) if shown.size else (symbols, symbols)  # as `reset` takes them
+        # as `reset` takes them
+        self.shown: np.ndarray = shown if shown.size else symbols
+        self.answered: np.ndarray = answered if answered.size else symbols
         boxes = len(answers) // len(phases.answer_low)
         right = torch.as_tensor(phases.right.repeat(boxes, 1))
         self.right = right.float() if phases.tolerance else right

@@ -36,7 +36,8 @@ class DistractedEnv(BatchedEnv):
         """Return one like it with as many steps of distraction between cue and answer, and other copies."""
         arguments = {name: getattr(self, name) for name in self.ARGUMENTS}
         kind = None if self.stream is None else self.stream.kind
-        return type(self)(length=self.SHORTEST + steps, distractors=kind, num_envs=num_envs, **arguments)
+        arguments |= {"length": self.SHORTEST + steps, "distractors": kind, "num_envs": num_envs}
+        return type(self)(**arguments)
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         """Return the observations of the copies `i`, (N, D), at their steps `t` with distractors number `index`."""
