@@ -15,14 +15,18 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.attack_file import Found, read_found
 from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.cells.base import fixed_weights
+from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.play import observation_text
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.envs.render import save_gif
+from bistable_rl.errors import UserError
 from bistable_rl.runs.run import Run
+from bistable_rl.runs.schema import EnvConfig
 from bistable_rl.runs.seeds import WATCHING, derived_seed
 
 
@@ -33,6 +37,8 @@ def watch(
     episodes: int = 1,
     seed: int | None = None,
     save: Path | None = None,
+    sequence: Path | None = None,
+    cue: int | None = None,
     delay: float = 0.3,
     show: Callable[[str], object] = print,
 ) -> list[float]:
@@ -44,6 +50,8 @@ def watch(
         episodes: The number of episodes.
         seed: Seed of the environment; by default one on which the run did not train.
         save: A GIF to write.
+        sequence: A file of `evaluate --adversary --json`; its distractors are shown, in an episode of their length.
+        cue: The number of the cue in that file; by default the first that was killed.
         delay: Seconds between two steps.
         show: Called with each line of text.
 
@@ -58,18 +66,35 @@ def watch(
     run = Run.open(run)
     experiment = run.experiment(overrides)
     agent = load(run)
-    config = experiment.env
+    config, found = experiment.env, None if sequence is None else read_found(sequence, cue)
+    if found is not None:
+        config = _for_sequence(config, found)
+        seed = found.seed
     if save:
         config = replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
     env = make_vec_env(config, 1, derived_seed(experiment.seed, WATCHING) if seed is None else seed)
     try:
         agent.check_spaces(env)
+        if found is not None:
+            env.env_method("reset", options=found.options)  # refuses what does not fit before anything is played
+            env.set_options(found.options)
         if save and env.render_mode != "rgb_array":
             raise ValueError(f"{find_spec(config.id).id} has no pictures to save")
         with playing():
             return _watch(agent, env, episodes, save, delay, show, experiment.evaluation.max_episode_steps)
     finally:
         close(env)
+
+
+def _for_sequence(config: EnvConfig, found: Found) -> EnvConfig:
+    """Return the environment with the length that a sequence of distractors needs."""
+    spec = find_spec(config.id).id
+    if spec != find_spec(found.env_id).id:
+        raise UserError(f"play: the sequence was found in {found.env_id}, and the run's environment is {config.id}.")
+    batched = ENVIRONMENTS[spec].batched if spec in ENVIRONMENTS else None
+    if config.wrappers or batched is None or not hasattr(batched, "SHORTEST"):
+        raise UserError(f"play: {config.id} shows no distractors that can be given.")
+    return replace(config, kwargs={**config.kwargs, "length": batched.SHORTEST + found.steps})
 
 
 def _watch(

@@ -70,6 +70,8 @@ class CopyFirstVectorEnv(DistractedEnv):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("length", "cue")
+    SHORTEST: ClassVar[int] = 2
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("num_symbols", "flags")
 
     def __init__(
         self,
@@ -121,7 +123,7 @@ class CopyFirstVectorEnv(DistractedEnv):
         if self.flags:
             cue[:, -2], answer[:, -1] = 1, 1
         right = np.tile(np.arange(self.num_symbols)[:, None], self.num_symbols)
-        return Phases(cue, symbols, symbols, answer, answer, right)
+        return Phases(cue, symbols, symbols, answer, answer, np.arange(self.num_symbols), right)
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         length = self.length[i]

@@ -82,6 +82,8 @@ class CopyFirstContinuousVectorEnv(DistractedEnv):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("length", "cue")
+    SHORTEST: ClassVar[int] = 2
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("dimensions", "reward", "flags")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -151,7 +153,7 @@ class CopyFirstContinuousVectorEnv(DistractedEnv):
         if self.flags:
             cue[:, -2], answer_low[:, -1] = 1, 1
         high, answer_high = np.abs(low), np.abs(answer_low)
-        return Phases(cue, low, high, answer_low, answer_high, examples[:, None] / SCALE, SUCCESS / SCALE**2)
+        return Phases(cue, low, high, answer_low, answer_high, examples, examples[:, None] / SCALE, SUCCESS / SCALE**2)
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         length = self.length[i]

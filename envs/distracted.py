@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Self
 
 from bistable_rl.checks import check_symbols
 from bistable_rl.envs import rng
@@ -23,9 +24,20 @@ class DistractedEnv(BatchedEnv):
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("distractors",)
+    SHORTEST: ClassVar[int]
+    """The `length` of an episode without a step of distraction between cue and answer."""
+    ARGUMENTS: ClassVar[tuple[str, ...]]
+    """The arguments besides `length` and `distractors`, each kept as an attribute."""
     stream: Stream | None = None
     num_symbols: int
     given: np.ndarray | None = None
+
+    def with_distraction(self, steps: int, num_envs: int = 1) -> Self:
+        """Return one like it with as many steps of distraction between cue and answer, and other copies."""
+        arguments = {name: getattr(self, name) for name in self.ARGUMENTS}
+        kind = None if self.stream is None else self.stream.kind
+        arguments |= {"length": self.SHORTEST + steps, "distractors": kind, "num_envs": num_envs}
+        return type(self)(**arguments)
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         """Return the observations of the copies `i`, (N, D), at their steps `t` with distractors number `index`."""

@@ -59,6 +59,8 @@ class MemoryChainVectorEnv(DistractedEnv):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("cue", "question")
+    SHORTEST: ClassVar[int] = 1
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("num_bits", "num_symbols")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -120,7 +122,7 @@ class MemoryChainVectorEnv(DistractedEnv):
         answer[:, 1] = np.arange(self.num_bits).repeat(symbols)
         high = low.copy()
         low[:, 0], high[:, 0] = (0, 1) if t is None else (max(1 - t / self.length, 0),) * 2
-        return Phases(cue, low, high, answer, answer, bits.repeat(symbols, 1))
+        return Phases(cue, low, high, answer, answer, bits, bits.repeat(symbols, 1))
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         observations = self._blank(i)

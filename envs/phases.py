@@ -22,6 +22,7 @@ class Phases:
         high: (M, D), the upper corners. A box with equal corners is a single observation.
         answer_low: (A, D), the lower corners of A boxes that hold the observation at the answer.
         answer_high: (A, D), the upper corners.
+        options: (C,) or (C, n), the option "cue" of `reset` that shows each cue.
         right: The right action for each cue and box of the answer: (C, A) of int, or (C, A, d) of float.
         tolerance: The mean squared error below which a continuous action is right; None for discrete ones.
         meanwhile: The discrete action that is right before the answer, None if any is.
@@ -32,6 +33,7 @@ class Phases:
     high: Vectors
     answer_low: Vectors
     answer_high: Vectors
+    options: np.ndarray
     right: np.ndarray
     tolerance: float | None = None
     meanwhile: int | None = None

@@ -68,6 +68,8 @@ class TMazeVectorEnv(DistractedEnv):
     """
 
     STATE: ClassVar[tuple[str, ...]] = ("x", "y", "cue", "previous")
+    SHORTEST: ClassVar[int] = 1
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("stochasticity", "previous_action_reward", "num_symbols")
 
     def __init__(
         self,
@@ -167,7 +169,8 @@ class TMazeVectorEnv(DistractedEnv):
         junction = corridor.copy()
         corridor[:, 2], junction[:, 3] = 1, 1
         right = np.array([[UP], [DOWN]]).repeat(symbols, 1)
-        return Phases(np.eye(2, size, dtype=np.float32), corridor, corridor, junction, junction, right, meanwhile=RIGHT)
+        cue = np.eye(2, size, dtype=np.float32)
+        return Phases(cue, corridor, corridor, junction, junction, np.arange(2), right, meanwhile=RIGHT)
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         x, corridor = self.x[i], self.y[i] == 0

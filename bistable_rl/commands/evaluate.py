@@ -23,6 +23,7 @@ def evaluate(argv: Sequence[str]) -> int:
         "With --streams it plays with each kind of stream of distractors, at each of the horizons or at that of its\n"
         "training. A distractor is:\n"
         f"{_described(KINDS)}\n"
+        "With --adversary a search looks for distractors that make it forget: an upper bound of its memory.\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
@@ -38,14 +39,31 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every one but mixture"
     )
+    parser.add_argument("--adversary", action="store_true", help="search for the distractors that it stands worst")
+    parser.add_argument("--steps", metavar="N", type=count, help="with --adversary: most distractors (default: 10000)")
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
     parser.add_argument(
-        "--figure", metavar="FILE", type=path, help="with --horizons or --streams: draw the result to this PNG"
+        "--figure", metavar="FILE", type=path, help="with --horizons, --streams or --adversary: draw it to this PNG"
     )
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
     check_suffix("evaluate: --figure", args.figure, ".png")
+    if args.steps is not None and not args.adversary:
+        raise UserError("evaluate: --steps is for --adversary.")
+    if args.adversary:
+        _check_adversary(args)
+        from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
+
+        evaluate_adversary(
+            args.run,
+            steps=args.steps or STEPS,
+            overrides=overrides,
+            best=args.best,
+            json=args.json,
+            figure=args.figure,
+        )
+        return 0
     option = "--horizons" if args.horizons is not None else "--streams" if args.streams is not None else None
     if option is not None and args.max_episode_steps is not None:
         raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
@@ -65,7 +83,7 @@ def evaluate(argv: Sequence[str]) -> int:
         return 0
     if args.figure is not None:
         raise UserError(
-            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, or --streams."
+            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, or --streams or --adversary."
         )
 
     from bistable_rl.agents.evaluate_run import evaluate_run
@@ -78,6 +96,11 @@ def evaluate(argv: Sequence[str]) -> int:
     if args.json is not None:
         write_json(named(args.json), result)
     return 0
+
+
+def _check_adversary(args: argparse.Namespace) -> None:
+    if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
+        raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

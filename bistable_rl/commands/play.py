@@ -22,16 +22,36 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("--episodes", metavar="N", type=count, default=1, help="number of episodes (default: 1)")
     parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: random)")
     parser.add_argument("--save", metavar="FILE", type=path, help="write the pictures to this GIF")
+    parser.add_argument(
+        "--sequence", metavar="FILE", type=path, help="with --run: show what `evaluate --adversary --json FILE` found"
+    )
+    parser.add_argument(
+        "--cue", metavar="K", type=seed, help="with --sequence: the number of the cue (default: the first forgotten)"
+    )
     args, overrides = parser.parse_env(argv)
     if (args.id is None) == (args.run is None):
         raise UserError("play: give either an ENV_ID to play, or a run to watch with --run RUN_DIR.")
+    if args.sequence is not None and (args.run is None or args.seed is not None or args.episodes != 1):
+        raise UserError(
+            "play: --sequence shows one episode of an agent: give --run, and neither --episodes nor --seed."
+        )
+    if args.cue is not None and args.sequence is None:
+        raise UserError("play: --cue chooses a cue of --sequence FILE.")
     check_parent(args.save)
     check_suffix("play: --save", args.save, ".gif")
     try:
         if args.run is not None:
             from bistable_rl.agents.play import watch
 
-            watch(args.run, overrides=overrides, episodes=args.episodes, seed=args.seed, save=args.save)
+            watch(
+                args.run,
+                overrides=overrides,
+                episodes=args.episodes,
+                seed=args.seed,
+                save=args.save,
+                sequence=args.sequence,
+                cue=args.cue,
+            )
         else:
             from bistable_rl.envs.play import play
 
