@@ -19,7 +19,6 @@ from bistable_rl.certify.enclosure import (
 from bistable_rl.certify.network import OTHERWISE, Network, read_network
 from bistable_rl.certify.search import NoIntervalError, Search
 from bistable_rl.envs.distracted import DistractedEnv
-from bistable_rl.envs.phases import Phases
 from bistable_rl.errors import UserError
 
 
@@ -31,7 +30,8 @@ class Cue:
         for_ever: Whether the agent answers rightly however late, whichever the distractions are.
         steps: Without that, the number of steps after the cue within which it answers rightly.
         reason: Why it is not proved for ever, or not for as many steps as asked for.
-        boxes: With a proof for ever, an invariant box of the states of each layer, (H,).
+        boxes: A box of the states of each layer, (H,), that every distraction maps into itself: proved with a proof
+            for ever, else computed in float64; empty if none was found.
     """
 
     for_ever: bool
@@ -76,79 +76,110 @@ def certify(policy: RecurrentPolicy, env: DistractedEnv, steps: int = 0) -> Cert
     Raises:
         UserError: If the network or the environment cannot be certified.
     """
-    network, phases = read_network(policy), _phases(env)
-    proofs = _Proofs(network, phases)
-    cues = []
-    for cue in range(len(phases.cue)):
-        try:
-            cues.append(Cue(True, boxes=tuple(proofs.for_ever(cue))))
-        except _Failure as failure:
-            cues.append(proofs.for_steps(cue, steps, env) if steps else Cue(False, reason=str(failure)))
-    return Certificate(tuple(cues), steps)
+    proofs = _Proofs(read_network(policy), read_phases(env))
+    return Certificate(tuple(_certify(proofs, cue, env, steps) for cue in range(len(proofs.task.cues.low))), steps)
 
 
-def _phases(env: DistractedEnv) -> Phases:
-    phases = env.phases() if isinstance(env, DistractedEnv) else None
+def _certify(proofs: _Proofs, cue: int, env: DistractedEnv, steps: int) -> Cue:
+    boxes = list[Bounds]()
+    try:
+        start = proofs.after_cue(cue)
+        boxes += proofs.closed(start)
+        proofs.for_ever(cue, boxes, start)
+        return Cue(True, boxes=tuple(boxes))
+    except _Failure as failure:
+        proved, reason = 0, str(failure)
+    if steps:
+        proved, why = proofs.for_steps(cue, steps, env)
+        reason = reason if why is None else f"{proved + 1} {'steps' if proved else 'step'} after the cue, {why}"
+    return Cue(False, proved, reason, tuple(boxes))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The admissible observations of a task with discrete answers, as boxes, and the right actions.
+
+    Attributes:
+        cues: (C, D), the first observations.
+        distractions: (M, D), every later one before the answer.
+        answers: (A, D), those at the answer.
+        right: (C, A), the right action for each cue and answer.
+        meanwhile: The action that is right before the answer; None if any is.
+    """
+
+    cues: Bounds
+    distractions: Bounds
+    answers: Bounds
+    right: np.ndarray
+    meanwhile: int | None
+
+
+def read_phases(env: DistractedEnv, t: int | None = None) -> Task:
+    """Read what an environment declares for its step `t`, or for any step.
+
+    Raises:
+        UserError: If it declares nothing, or its answers are continuous.
+    """
+    phases = env.phases(t) if isinstance(env, DistractedEnv) else None
     if phases is None:
         raise UserError(
-            f"certify: the environment does not declare the observations of each phase (cue, distraction, answer) that "
-            f"a proof is about; {OTHERWISE}."
+            "certify: the environment does not declare which observations it can show in each phase (cue, distraction, "
+            f"answer), as CopyFirst does; {OTHERWISE}."
         )
     if phases.tolerance is not None:
         raise UserError(f"certify: only discrete answers can be certified, not continuous ones; {OTHERWISE}.")
-    return phases
+    pairs = (phases.cue, phases.cue), (phases.low, phases.high), (phases.answer_low, phases.answer_high)
+    boxes = (Bounds(low.astype(np.float64), high.astype(np.float64)) for low, high in pairs)
+    return Task(*boxes, phases.right, phases.meanwhile)
 
 
 class _Proofs:
-    def __init__(self, network: Network, phases: Phases) -> None:
+    """The attempts at proofs for one network and task; each raises `_Failure` where it fails."""
+
+    def __init__(self, network: Network, task: Task) -> None:
         self.network = network
-        self.phases = phases
-        self.distractions = _boxes(phases.low, phases.high)
-        self.answers = _boxes(phases.answer_low, phases.answer_high)
-        self.search = Search(network, self.distractions)
+        self.task = task
+        self.search = Search(network, task.distractions)
 
-    def for_ever(self, cue: int) -> list[Bounds]:
-        """Return invariant boxes, one for each layer, from which the answers are right.
-
-        Raises:
-            _Failure: If none is found.
-        """
-        start = self.after_cue(cue)
+    def closed(self, start: list[Bounds]) -> list[Bounds]:
+        """Return boxes of each layer's states that hold the start and should be invariant."""
         try:
-            boxes = self.search.invariant(start)
+            return self.search.invariant(start)
         except NoIntervalError as error:
             unit = _unit(error.unit, error.layer, self.network)
             raise _Failure(f"{unit} has no interval that it provably stays in") from None
+
+    def for_ever(self, cue: int, boxes: list[Bounds], start: list[Bounds]) -> None:
+        """Prove that the boxes are invariant, hold the start, and that every answer from them is right."""
+        if not all(begin.inside(box).all() for begin, box in zip(start, boxes, strict=True)):
+            raise _Failure("the state after the cue lies outside the box that was found")
         self.check_answers(FLOATS, cue, boxes, start)
-        found = images(self.network, self.distractions, boxes)
+        found = images(self.network, self.task.distractions, boxes)
         claims = [_within(claim, box) for claim, box in zip(found, boxes, strict=True)]
-        self.prove(self.distractions, boxes, claims)
+        self.prove(self.task.distractions, boxes, claims)
         self.check_meanwhile(claims)
         self.check_answers(BALLS, cue, boxes, start)
-        return boxes
 
-    def for_steps(self, cue: int, steps: int, env: DistractedEnv) -> Cue:
-        """Prove that the answer is right up to as many steps after the cue as possible, at most `steps`."""
+    def for_steps(self, cue: int, steps: int, env: DistractedEnv) -> tuple[int, str | None]:
+        """Return up to how many steps after the cue, at most `steps`, the answer is right, and what fails then."""
         proved = 0
         try:
             boxes = start = self.after_cue(cue)
             self.check_answers(BALLS, cue, boxes, start)
             for proved in range(1, steps):
-                phases = env.phases(proved)
-                assert phases is not None
-                x = _boxes(phases.low, phases.high)
+                x = read_phases(env, proved).distractions
                 claims = images(self.network, x, boxes)
                 self.prove(x, boxes, claims)
                 self.check_meanwhile(claims)
                 boxes = [claim.hull() for claim in claims]
                 self.check_answers(BALLS, cue, boxes, start)
         except _Failure as failure:
-            return Cue(False, proved, f"{proved + 1} steps after the cue, {failure}")
-        return Cue(False, steps)
+            return proved, str(failure)
+        return steps, None
 
     def after_cue(self, cue: int) -> list[Bounds]:
         """Return a proved box of each layer's states after the cue."""
-        x = _boxes(self.phases.cue[cue : cue + 1], self.phases.cue[cue : cue + 1])
+        x = self.task.cues.rows(slice(cue, cue + 1))
         initial = [Bounds(layer.initial, layer.initial) for layer in self.network.layers]
         claims = images(self.network, x, initial)
         self.prove(x, initial, claims)
@@ -162,7 +193,7 @@ class _Proofs:
             raise _Failure(f"{_unit(unit, layer, self.network)} leaves its range at observation {row}")
 
     def check_meanwhile(self, claims: list[Bounds]) -> None:
-        action = self.phases.meanwhile
+        action = self.task.meanwhile
         if action is None:
             return
         low = margins(BALLS, self.network, claims[-1], action)
@@ -172,12 +203,12 @@ class _Proofs:
 
     def check_answers(self, numbers: Numbers, cue: int, boxes: list[Bounds], start: list[Bounds]) -> None:
         """Check that every state of the boxes gives the right action at every answer."""
-        claims = images(self.network, self.answers, boxes)
+        claims = images(self.network, self.task.answers, boxes)
         if numbers is BALLS:
-            self.prove(self.answers, boxes, claims)
-        for action in np.unique(self.phases.right[cue]):
-            rows = np.flatnonzero(self.phases.right[cue] == action)
-            output = Bounds(claims[-1].low[rows], claims[-1].high[rows])
+            self.prove(self.task.answers, boxes, claims)
+        for action in np.unique(self.task.right[cue]):
+            rows = np.flatnonzero(self.task.right[cue] == action)
+            output = claims[-1].rows(rows)
             low = margins(numbers, self.network, output, action)
             if not (low > 0).all():
                 row, other = np.unravel_index(low.argmin(), low.shape)
@@ -191,17 +222,13 @@ class _Proofs:
         width = box.high - box.low
         unit = int((width if self.network.hidden else np.abs(weight) * width).argmax())
         low, high = float(box.low[unit]), float(box.high[unit])
-        image = images(self.network, self.distractions, boxes)[-1]
+        image = images(self.network, self.task.distractions, boxes)[-1]
         down, up = float(begin.low[unit]) - image.low[:, unit], image.high[:, unit] - float(begin.high[unit])
         row = int((down if down.max() > up.max() else up).argmax())
         return (
             f"{_unit(unit, len(boxes) - 1, self.network)}, {float(begin.low[unit]):.2f} after the cue, may lie from "
             f"{low:.2f} to {high:.2f} (observation {row})"
         )
-
-
-def _boxes(low: np.ndarray, high: np.ndarray) -> Bounds:
-    return Bounds(low.astype(np.float64), high.astype(np.float64))
 
 
 def _within(claims: Bounds, box: Bounds) -> Bounds:

@@ -34,6 +34,10 @@ class Bounds(NamedTuple):
         """Return the greatest absolute value of each component."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
+    def rows(self, rows: Any) -> Bounds:
+        """Return the boxes of some rows."""
+        return Bounds(self.low[rows], self.high[rows])
+
     def hull(self) -> Bounds:
         """Return the smallest box that holds the boxes of all rows."""
         return Bounds(self.low.min(0), self.high.max(0))

@@ -72,13 +72,9 @@ def read_network(policy: RecurrentPolicy) -> Network:
         raise UserError(f"certify: only brc and nbrc can be certified, not {policy.memory.cell}; {OTHERWISE}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"certify: only Discrete actions can be certified, not {policy.action_space}; {OTHERWISE}.")
-    if (
-        not isinstance(policy.observation_space, spaces.Box)
-        or type(policy.features_extractor.parts[0]) is not nn.Flatten
-    ):
-        raise UserError(
-            f"certify: only observations of plain numbers can be certified, not {policy.observation_space}; {OTHERWISE}."
-        )
+    space, read = policy.observation_space, policy.features_extractor.parts[0]
+    if not isinstance(space, spaces.Box) or type(read) is not nn.Flatten:
+        raise UserError(f"certify: only observations of plain numbers can be certified, not {space}; {OTHERWISE}.")
     if any(parameter.dtype != torch.float32 for parameter in policy.parameters()):
         raise UserError(f"certify: only networks in float32 can be certified; {OTHERWISE}.")
     hidden = [_linear(layer) for layer in policy.actor_mlp if isinstance(layer, nn.Linear)]
