@@ -58,9 +58,11 @@ def draw(path: Path, found: Gains, cell: str, title: str) -> None:
         UserError: If matplotlib is not installed, or the file cannot be written.
     """
     with drawing(path, size=(6.4, 4.2)) as (_, [[axes]]):
-        a = np.linspace(1, 2, 400)
+        a = np.linspace(1, 2.03, 400)
         axes.plot(a, threshold(a), color="black", linewidth=1.2, label="U(a) = √(a (a - 1)) - artanh √(1 - 1/a)")
-        axes.fill_between(a, -2, threshold(a), color="black", alpha=0.06, linewidth=0, label="keeps its sign by itself")
+        axes.fill_between(
+            a, -100, threshold(a), color="black", alpha=0.06, linewidth=0, label="latches, by the theorem"
+        )
         for keeps, colour, label in (
             (False, OTHER_COLOUR, "may change its sign"),
             (True, cell_colour(cell), "keeps its sign"),
@@ -77,9 +79,10 @@ def draw(path: Path, found: Gains, cell: str, title: str) -> None:
                 label=f"{label}: {shown.sum()} of {len(shown)}",
             )
         axes.axhline(0, color="black", linewidth=0.6)
+        bottom, top = (-0.5, 1.5) if not len(found.u) else (min(-0.5, found.u.min()), max(1.0, found.u.max()))
         axes.set(
             xlim=(-0.03, 2.03),
-            ylim=(-1.5, 1.5),
+            ylim=(bottom - 0.05, 1.4 * top),
             xlabel="a, the least feedback gain of a unit",
             ylabel="u, the greatest input against its sign",
             title=title,
