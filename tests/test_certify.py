@@ -130,7 +130,7 @@ def test_a_proof_for_ever_of_a_random_agent_survives_adversaries() -> None:
             assert is_right(agent, phases, 0, greedy(agent, phases, 0, 100))
             for row in phases.low:
                 assert is_right(agent, phases, 0, np.tile(row, (100, 1)))
-    assert kept >= 6
+    assert kept >= 3
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_the_command_prints_a_table_and_writes_json_and_a_figure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env.id", "bistable_rl/RepeatPrevious-v0"], "env: its observation_space is"),
-        (["--env.kwargs.num_symbols", "3"], "env: its observation_space is"),
-        (["--env.wrappers", "[{name: previous_action_reward}]"], "env: its observation_space is"),
+        (["--env.id", "bistable_rl/RepeatPrevious-v0"], "env: its observation space is"),
+        (["--env.kwargs.num_symbols", "3"], "env: its observation space is"),
+        (["--env.wrappers", "[{name: previous_action_reward}]"], "env: its observation space is"),
         (["--steps", "0"], "'0' is not an integer above 0"),
         (["--figure", "a.jpg"], "writes a PNG"),
     ],
