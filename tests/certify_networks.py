@@ -27,9 +27,9 @@ class PhasesEnv(DistractedEnv):
 def latch_env(u: float, answer: float | None = None, meanwhile: int | None = None) -> PhasesEnv:
     """Return a task: name the sign of the cue, -2 or 2, after numbers in [-u, u] and one in the range of the answer."""
     sizes = (-u, u) if answer is None else (-u, u, -answer, answer)
-    ends = [np.full((1, 1), size, np.float32) for size in (sizes * 2)[:4]]
+    low, high, first, last = (np.full((1, 1), size, np.float32) for size in (sizes * 2)[:4])
     cue = np.array([[-2], [2]], np.float32)
-    return PhasesEnv(Phases(cue, *ends, np.array([[0], [1]]), meanwhile=meanwhile))
+    return PhasesEnv(Phases(cue, low, high, first, last, np.array([[0], [1]]), meanwhile=meanwhile))
 
 
 def symbols_env(cues: int, inputs: np.ndarray, right: np.ndarray, answers: np.ndarray | None = None) -> PhasesEnv:
@@ -53,10 +53,15 @@ def latch(a: float = 1.9, c: float = 0.1) -> RecurrentPolicy:
     return agent
 
 
+def layers(agent: RecurrentPolicy) -> list[Any]:
+    """Return the cells of an agent."""
+    return list(agent.memory.layers)
+
+
 @torch.no_grad()
 def fill(agent: RecurrentPolicy, U: Any, w: Any, b: Any) -> None:
     """Set the weights of a single layer."""
-    [cell] = agent.memory.layers
+    [cell] = layers(agent)
     for parameter, values in zip((cell.weight_ih, cell.weight_hh, cell.bias), (U, w, b), strict=True):
         parameter.copy_(torch.tensor(values))
 
@@ -76,7 +81,7 @@ def t_maze(seed: int, noise: float = 0.1) -> RecurrentPolicy:
     """
     agent = policy(12, 4, size=6)
     agent.observation_space = Box(0, 1, (12,), np.float32)
-    [cell], H = agent.memory.layers, 6
+    [cell], H = layers(agent), 6
     torch.manual_seed(seed)
     for parameter in cell.parameters():
         parameter.copy_(noise * torch.randn(parameter.shape))

@@ -15,6 +15,7 @@ from certify_networks import (
     kept_steps,
     latch,
     latch_env,
+    layers,
     policy,
     symbols_env,
     t_maze,
@@ -54,7 +55,7 @@ def test_the_latch_above_the_threshold_forgets() -> None:
 @pytest.mark.parametrize("c", [0.0001, 0.5, 0.99, 0.9999])
 def test_speed_does_not_matter_to_a_latch(c: float) -> None:
     agent = latch(c=c)
-    cell = agent.memory.layers[0]
+    cell = layers(agent)[0]
     cell.weight_ih.data[1] = -40.0 * np.sign(2)  # the cue 2 is written at once
     env = latch_env(0.0)
     assert proved(agent, env).cues[1].for_ever
@@ -67,9 +68,10 @@ def test_a_saturated_gate_holds_a_state_exactly_and_for_ever() -> None:
     fill_head(agent, [[1.0], [-1.0]], [0.0, 0.0])
     distractions = np.eye(2, 3)
     cue = distractions + np.array([0, 0, 1])
-    phases = Phases(*(x.astype(np.float32) for x in (cue, *[distractions] * 4)), np.array([[0, 0], [1, 1]]))
+    x, first = distractions.astype(np.float32), cue.astype(np.float32)
+    phases = Phases(first, x, x, x, x, np.array([[0, 0], [1, 1]]))
     assert proved(agent, PhasesEnv(phases)).proved == 2
-    agent.memory.layers[0].bias.data[1] = 8.0  # c = .9997: the distractors win in the end
+    layers(agent)[0].bias.data[1] = 8.0  # c = .9997: the distractors win in the end
     certificate = proved(agent, PhasesEnv(phases), 5)
     assert [(cue.for_ever, cue.steps) for cue in certificate.cues] == [(False, 5)] * 2
     assert not is_right(agent, phases, 0, np.tile(distractions[1], (20_000, 1)))
@@ -177,3 +179,16 @@ def test_a_wrong_command_is_one_sentence(
 ) -> None:
     assert main(["certify", str(trained), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_environment_of_another_size_is_refused() -> None:
+    with pytest.raises(UserError, match="the agent reads 3 numbers and the environment shows 1"):
+        proved(policy(3, 2), latch_env(0.1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    agent = latch()
+    layers(agent)[0].bias.data[0] = value
+    with pytest.raises(UserError, match="NaN or infinite"):
+        proved(agent, latch_env(0.1))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from certify_networks import PhasesEnv, fill, fill_head, is_right, latch, latch_env, policy, symbols_env
+from certify_networks import PhasesEnv, fill, fill_head, is_right, latch, latch_env, layers, policy, symbols_env
 
 from bistable_rl.certify import certificate, certify, enclosure, rounding
 from bistable_rl.certify.enclosure import Bounds
@@ -50,7 +50,7 @@ def test_the_rounding_of_the_head_counts(monkeypatch: Patch) -> None:
 def test_the_rounding_of_the_state_counts(monkeypatch: Patch) -> None:
     """A unit so slow that rounding moves it as far as its input does: nothing is proved of where a kernel takes it."""
     agent, env = latch(c=1 / (1 + np.exp(-16.5))), latch_env(0.3)
-    agent.memory.layers[0].weight_ih.data[1] = 0
+    layers(agent)[0].weight_ih.data[1] = 0
     result = certify(agent, env)
     assert result.proved == 0
     assert "has no interval" in str(result.cues[0].reason)
@@ -130,7 +130,7 @@ def test_the_other_units_of_an_nbrc_count(monkeypatch: Patch) -> None:
 def test_the_first_layers_range_counts(weight: float, proved: int) -> None:
     """The second layer is a latch, whose input is the first layer's state, up to 1, times a weight."""
     agent = policy(1, 2, num_layers=2)
-    first, second = agent.memory.layers
+    first, second = layers(agent)
     for cell, U, b in ((first, [0.0, 0, 2.0], [-9.0, 0.0]), (second, [0.0, 0, weight], [np.arctanh(0.9), -2.2])):
         cell.weight_hh.zero_()
         cell.weight_ih.copy_(torch.tensor(U)[:, None])

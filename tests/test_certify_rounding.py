@@ -8,7 +8,7 @@ import flint
 import numpy as np
 import pytest
 import torch
-from certify_networks import policy
+from certify_networks import layers, policy
 
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.policy import RecurrentPolicy
@@ -25,8 +25,8 @@ BACKENDS = ["cpu", "torch", "reference"] if BUILT else ["torch", "reference"]
 
 def floats(low: float, high: float, stride: int) -> np.ndarray:
     """Return every stride-th float32 from low to high, and their negatives."""
-    ends = np.array([low, high], np.float32).view(np.int32)
-    values = np.arange(*ends, stride, dtype=np.int32).view(np.float32)
+    first, last = np.array([low, high], np.float32).view(np.int32).tolist()
+    values = np.arange(first, last, stride, dtype=np.int32).view(np.float32)
     return np.concatenate([values, -values])
 
 
@@ -40,7 +40,7 @@ def scan(cell: BRCCell, backend: str, x: np.ndarray, h: float) -> np.ndarray:
 @torch.no_grad()
 def unit(a: float, c: float | None, candidate: float) -> BRCCell:
     """Return a unit with the arguments a of its gain, and c of its slow gate, or the input itself where c is None."""
-    cell = BRCCell(1, 1)
+    cell: Any = BRCCell(1, 1)
     cell.weight_hh.zero_()
     cell.weight_ih.copy_(torch.tensor([[0.0], [float(c is None)], [candidate]]))
     cell.bias.copy_(torch.tensor([a, c or 0.0]))
@@ -80,13 +80,13 @@ def agents() -> Iterator[RecurrentPolicy]:
     """Yield random agents: small and wide, slow and saturated, of several layers, with and without tanh layers."""
     for seed in range(16):
         torch.manual_seed(seed)
-        size, layers = [3, 8, 64, 17][seed % 4], 1 + seed // 8
+        size, depth = [3, 8, 64, 17][seed % 4], 1 + seed // 8
         options = {"candidate_bias": True} if seed % 3 == 0 else {}
         net_arch = [5] if seed % 5 == 0 else []
-        kinds = {"num_layers": layers, "net_arch": net_arch, "cell_kwargs": options}
+        kinds: dict[str, Any] = {"num_layers": depth, "net_arch": net_arch, "cell_kwargs": options}
         agent = policy(6, 4, ["brc", "nbrc"][seed // 4 % 2], size, **kinds)
         with torch.no_grad():
-            for cell in agent.memory.layers:
+            for cell in layers(agent):
                 cell.weight_ih.mul_(2)
                 cell.weight_hh.add_(0.3 * torch.randn(cell.weight_hh.shape))
                 cell.bias.add_(torch.randn(cell.bias.shape) * (8 if seed % 2 else 1))

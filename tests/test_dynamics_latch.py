@@ -25,7 +25,7 @@ def test_the_threshold_at_known_gains() -> None:
 
 @pytest.mark.parametrize("a", [1.05, 1.3, 1.9, 2.0])
 def test_both_states_exist_below_the_threshold_and_one_above(a: float) -> None:
-    below, above = 0.999 * threshold(a), 1.001 * threshold(a)
+    below, above = 0.999 * float(threshold(a)), 1.001 * float(threshold(a))
     assert settled(1, -below, a) > 0 > settled(-1, -below, a)
     assert settled(1, -above, a) < 0
 
@@ -33,7 +33,7 @@ def test_both_states_exist_below_the_threshold_and_one_above(a: float) -> None:
 @pytest.mark.parametrize("a", [1.1, 1.5, 1.9])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_the_interval_is_never_left(a: float, share: float) -> None:
-    generator, u = np.random.default_rng(0), share * threshold(a)
+    generator, u = np.random.default_rng(0), share * float(threshold(a))
     low = kept_from(a, u)
     assert np.tanh(a * low - u) == pytest.approx(low, abs=1e-12)
     h = np.linspace(low, 1, 100)

@@ -76,7 +76,11 @@ def certify(policy: RecurrentPolicy, env: DistractedEnv, steps: int = 0) -> Cert
     Raises:
         UserError: If the network or the environment cannot be certified.
     """
-    proofs = _Proofs(read_network(policy), read_phases(env))
+    network, task = read_network(policy), read_phases(env)
+    size, shown = network.layers[0].weight_ih.shape[1], task.cues.low.shape[1]
+    if size != shown:
+        raise UserError(f"certify: the agent reads {size} numbers and the environment shows {shown}.")
+    proofs = _Proofs(network, task)
     return Certificate(tuple(_certify(proofs, cue, env, steps) for cue in range(len(proofs.task.cues.low))), steps)
 
 
@@ -129,8 +133,8 @@ def read_phases(env: DistractedEnv, t: int | None = None) -> Task:
     if phases.tolerance is not None:
         raise UserError(f"certify: only discrete answers can be certified, not continuous ones; {OTHERWISE}.")
     pairs = (phases.cue, phases.cue), (phases.low, phases.high), (phases.answer_low, phases.answer_high)
-    boxes = (Bounds(low.astype(np.float64), high.astype(np.float64)) for low, high in pairs)
-    return Task(*boxes, phases.right, phases.meanwhile)
+    cues, distractions, answers = (Bounds(low.astype(np.float64), high.astype(np.float64)) for low, high in pairs)
+    return Task(cues, distractions, answers, phases.right, phases.meanwhile)
 
 
 class _Proofs:

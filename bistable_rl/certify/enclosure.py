@@ -18,8 +18,8 @@ from bistable_rl.certify.network import Array, Layer, Network
 
 PIECES = 16
 """Pieces of a unit's interval that a float image is computed from."""
-DEPTH = 14
-"""How often a piece is halved before a proof is given up."""
+MOST_PIECES = 50_000
+"""Pieces that are halved at once before a proof is given up."""
 MARGIN = 1e-9
 """By how much a claim exceeds what was computed in float64."""
 
@@ -199,7 +199,7 @@ def _prove_layer(layer: Layer, inputs: Bounds, h: Bounds, claim: Bounds) -> tupl
     H = layer.size
     row, unit = (index.ravel() for index in np.indices(claim.low.shape))
     pieces = Bounds(h.low[unit], h.high[unit])
-    for _ in range(DEPTH):
+    while True:
         columns = np.stack([unit, H + unit, 2 * H + unit])
         own = layer.own[:, unit]
         given = Bounds(inputs.low[row, columns], inputs.high[row, columns])
@@ -209,9 +209,10 @@ def _prove_layer(layer: Layer, inputs: Bounds, h: Bounds, claim: Bounds) -> tupl
             return None
         row, unit, low, high = row[left], unit[left], pieces.low[left], pieces.high[left]
         middle = 0.5 * (low + high)
+        if len(row) > MOST_PIECES or ((middle <= low) | (middle >= high)).any():
+            return int(row[0]), int(unit[0])
         row, unit = np.tile(row, 2), np.tile(unit, 2)
         pieces = Bounds(np.concatenate([low, middle]), np.concatenate([middle, high]))
-    return int(row[0]), int(unit[0])
 
 
 def margins(numbers: Numbers, network: Network, output: Bounds, action: int) -> Array:

@@ -77,6 +77,8 @@ def read_network(policy: RecurrentPolicy) -> Network:
         raise UserError(f"certify: only observations of plain numbers can be certified, not {space}; {OTHERWISE}.")
     if any(parameter.dtype != torch.float32 for parameter in policy.parameters()):
         raise UserError(f"certify: only networks in float32 can be certified; {OTHERWISE}.")
+    if not all(parameter.isfinite().all() for parameter in policy.parameters()):
+        raise UserError("certify: a weight of the network is NaN or infinite; nothing can be proved of its actions.")
     hidden = [_linear(layer) for layer in policy.actor_mlp if isinstance(layer, nn.Linear)]
     return Network([_layer(cell) for cell in cells], hidden, *_linear(policy.action_net))
 
