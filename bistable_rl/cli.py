@@ -13,6 +13,7 @@ try:  # Ctrl-C during an import is answered too
     from bistable_rl.commands import streams
     from bistable_rl.commands.analyze import analyze
     from bistable_rl.commands.benchmark import benchmark
+    from bistable_rl.commands.certify import certify
     from bistable_rl.commands.compare import compare
     from bistable_rl.commands.data import data
     from bistable_rl.commands.doctor import doctor
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "reproduce": reproduce,
     "compare": compare,
     "evaluate": evaluate,
+    "certify": certify,
     "play": play,
     "analyze": analyze,
     "figures": figures,

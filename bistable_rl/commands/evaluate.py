@@ -83,7 +83,8 @@ def evaluate(argv: Sequence[str]) -> int:
         return 0
     if args.figure is not None:
         raise UserError(
-            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, or --streams or --adversary."
+            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, "
+            "or --streams or --adversary."
         )
 
     from bistable_rl.agents.evaluate_run import evaluate_run

@@ -1,0 +1,135 @@
+"""Search, in float64, for boxes that every admissible observation maps into themselves.
+
+Nothing here is proved: `enclosure.prove_images` does that with what is found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bistable_rl.certify.enclosure import FLOATS, MARGIN, Bounds, image, unit_inputs, unit_map
+from bistable_rl.certify.network import Array, Layer, Network
+
+FINE, COARSE = 1024, 256
+"""Cells of [-1, 1] that a unit's map is tabulated on: of BRC, and of nBRC, whose table changes with the others' box."""
+ROUNDS = 40
+"""Boxes of an nBRC layer that are tried, each with the others' states in the one before."""
+
+
+class NoIntervalError(Exception):
+    """No interval of a unit is mapped into itself, because rounding alone may let it drift.
+
+    Args:
+        layer: The index of its layer.
+        unit: Its index.
+    """
+
+    def __init__(self, layer: int, unit: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.unit = unit
+
+
+class Search:
+    """The search for the smallest invariant boxes of a network.
+
+    Args:
+        network: The network.
+        x: (M, D), the admissible observations, as boxes.
+    """
+
+    def __init__(self, network: Network, x: Bounds) -> None:
+        self.network = network
+        self.x = x
+        first = network.layers[0]
+        everything = Bounds(np.full(first.size, -1.1), np.full(first.size, 1.1))
+        self._first_table = Table(first, x, everything, FINE) if first.others is None else None
+
+    def invariant(self, start: list[Bounds]) -> list[Bounds]:
+        """Return boxes that hold the start boxes and their images.
+
+        Raises:
+            NoIntervalError: If a unit has no such interval.
+        """
+        x, found = self.x, list[Bounds]()
+        for i, (layer, box) in enumerate(zip(self.network.layers, start, strict=True)):
+            closed = self._closed(layer, x, box, self._first_table if i == 0 else None)
+            if isinstance(closed, int):
+                raise NoIntervalError(i, closed)
+            found.append(closed)
+            x = image(layer, x, closed)
+        return found
+
+    def _closed(self, layer: Layer, x: Bounds, start: Bounds, table: Table | None) -> Bounds | int:
+        """Return an invariant box of a layer, or a unit that has none."""
+        if layer.others is None:
+            return (table or Table(layer, x, start.widened(2), FINE)).closure(start)
+        box = start
+        for _ in range(ROUNDS):
+            closed = Table(layer, x, box, COARSE).closure(start)
+            if isinstance(closed, int) or closed.inside(box).all():
+                return closed
+            down, up = np.maximum(box.low - closed.low, 0), np.maximum(closed.high - box.high, 0)
+            box = Bounds(box.low - 1.1 * down - 1e-6, box.high + 1.1 * up + 1e-6)
+        return int((box.high - box.low).argmax())
+
+
+class Table:
+    """The lowest and the highest next state of each unit, over all observations, cell by cell of its state.
+
+    Args:
+        layer: The layer.
+        x: (M, I), boxes of its inputs.
+        h: (H,), the box in which the other units' states are.
+        cells: Number of cells of [-1, 1]; more lie around the ends, where memories are.
+    """
+
+    def __init__(self, layer: Layer, x: Bounds, h: Bounds, cells: int) -> None:
+        near = 1 + np.concatenate([-np.geomspace(2e-6, 4e-3, cells // 16), np.geomspace(1e-6, 0.1, cells // 16)])
+        self.edges = np.unique(np.concatenate([np.linspace(-1, 1, cells + 1), near, -near]))
+        inputs = unit_inputs(FLOATS, layer, x, h)
+        pieces = Bounds(self.edges[:-1], self.edges[1:])
+        own = layer.own[:, :, None]
+        self.low = np.full((layer.size, len(self.edges) - 1), np.inf)
+        self.high = -self.low
+        for low, high in zip(inputs.low, inputs.high, strict=True):
+            image = unit_map(FLOATS, Bounds(low.reshape(3, -1, 1), high.reshape(3, -1, 1)), own, pieces)
+            moves = (image.low != pieces.low) | (image.high != pieces.high)  # else the state is held exactly
+            self.low = np.where(moves, np.minimum(self.low, image.low), self.low)
+            self.high = np.where(moves, np.maximum(self.high, image.high), self.high)
+
+    def closure(self, start: Bounds) -> Bounds | int:
+        """Return the smallest box around the start (H,) that is mapped into itself, or a unit that has none."""
+        intervals = []
+        for unit, ends in enumerate(zip(*start, strict=True)):
+            interval = self._interval(unit, *ends)
+            if interval is None:
+                return unit
+            intervals.append(interval)
+        low, high = np.array(intervals).T
+        return Bounds(low, high)
+
+    def _interval(self, unit: int, start_low: float, start_high: float) -> tuple[float, float] | None:
+        """Grow an interval of cells to the next one that is mapped into itself, upwards and downwards in turn."""
+        first = int(np.searchsorted(self.edges, start_low, "right")) - 1
+        last = int(np.searchsorted(self.edges, start_high, "left")) - 1
+        if first < 0 or last >= len(self.edges) - 1:
+            return None
+        low, high = self.low[unit], self.high[unit]
+        while True:
+            up = _first_kept(high[first:], self.edges[first + 1 :], last - first)
+            if up is None:
+                return None
+            down = _first_kept(-low[first + up :: -1], -self.edges[first + up :: -1], up)
+            if down is None:
+                return None
+            before, last, first = (first, last), first + up, first + up - down
+            if before == (first, last):
+                cells = slice(first, last + 1)
+                return min(start_low, low[cells].min() - MARGIN), max(start_high, high[cells].max() + MARGIN)
+
+
+def _first_kept(values: Array, edges: Array, start: int) -> int | None:
+    """Return the first index, not below `start`, up to which no value exceeds the edge there."""
+    kept = np.flatnonzero(np.maximum.accumulate(values)[start:] <= edges[start:] - 2 * MARGIN)
+    return None if not len(kept) else start + int(kept[0])

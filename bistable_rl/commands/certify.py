@@ -1,0 +1,37 @@
+"""`bistable-rl certify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
+
+
+def certify(argv: Sequence[str]) -> int:
+    """Prove which cues an agent cannot be made to forget."""
+    parser = Parser(
+        "certify",
+        "Prove for each cue, if possible, that no sequence of distractions makes the agent answer wrongly, however\n"
+        "long it is: a lower bound of its memory, with all rounding errors of the network that acts. For brc and nbrc\n"
+        "with discrete actions, in environments that declare their phases, such as CopyFirst.\n"
+        "Options change the environment: --env.kwargs.num_symbols 4\n"
+        f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
+    )
+    parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
+    parser.add_argument("--best", action="store_true", help="load the best checkpoint instead of the last")
+    parser.add_argument(
+        "--steps", metavar="T", type=count, default=0, help="for a cue that is not proved for ever, try up to T steps"
+    )
+    parser.add_argument("--json", metavar="FILE", type=path, help="also write the certificate to this file")
+    parser.add_argument(
+        "--figure", metavar="FILE", type=path, help="draw the units' feedback gains and inputs to this PNG"
+    )
+    args, overrides = parser.parse_env(argv)
+    check_parent(args.json)
+    check_parent(args.figure)
+    check_suffix("certify: --figure", args.figure, ".png")
+
+    from bistable_rl.certify.certify_run import certify_run
+
+    certify_run(args.run, overrides, best=args.best, steps=args.steps, json=args.json, figure=args.figure)
+    return 0

@@ -1,0 +1,152 @@
+"""The bounds of the kernels' error hold for every backend, with the margins that are printed where they fail."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flint
+import numpy as np
+import pytest
+import torch
+from certify_networks import layers, policy
+
+from bistable_rl.agents.agent import load
+from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.cells import BRCCell
+from bistable_rl.certify import rounding
+from bistable_rl.certify.enclosure import BALLS, FLOATS, Bounds, images, margins, prove_images
+from bistable_rl.certify.network import read_network
+from bistable_rl.kernels import use_backend
+from bistable_rl.kernels.dispatch import choose
+
+BUILT = choose("brc", "cpu", torch.float32, 8).backend == "cpu"
+BACKENDS = ["cpu", "torch", "reference"] if BUILT else ["torch", "reference"]
+
+
+def floats(low: float, high: float, stride: int) -> np.ndarray:
+    """Return every stride-th float32 from low to high, and their negatives."""
+    first, last = np.array([low, high], np.float32).view(np.int32).tolist()
+    values = np.arange(first, last, stride, dtype=np.int32).view(np.float32)
+    return np.concatenate([values, -values])
+
+
+@torch.no_grad()
+def scan(cell: BRCCell, backend: str, x: np.ndarray, h: float) -> np.ndarray:
+    with use_backend(backend):
+        last = cell.scan(torch.from_numpy(x)[None, :, None], torch.full((len(x), 1), h))[1]
+    return last[:, 0].double().numpy()
+
+
+@torch.no_grad()
+def unit(a: float, c: float | None, candidate: float) -> BRCCell:
+    """Return a unit with the arguments a of its gain, and c of its slow gate, or the input itself where c is None."""
+    cell: Any = BRCCell(1, 1)
+    cell.weight_hh.zero_()
+    cell.weight_ih.copy_(torch.tensor([[0.0], [float(c is None)], [candidate]]))
+    cell.bias.copy_(torch.tensor([a, c or 0.0]))
+    return cell
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_kernels_tanh_is_as_near_as_stated(backend: str) -> None:
+    x = floats(1e-7, 20, 211)
+    error = np.abs(scan(unit(0, -1000, 1), backend, x, 0.0) - np.tanh(x.astype(np.float64))).max()
+    assert 1e-8 < error < 0.8 * rounding.TANH
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_kernels_sigmoid_is_as_near_as_stated(backend: str) -> None:
+    x = floats(1e-7, 40, 211)
+    exact = 0.5 + 0.5 * np.tanh(0.5 * x.astype(np.float64))
+    error = np.abs(scan(unit(-1000, None, 0), backend, x, 1.0) - exact).max()
+    assert 1e-8 < error < 0.8 * rounding.SIGMOID
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("h", [0.3, -0.7, 0.99999994, 1e-30])
+def test_a_saturated_gate_is_exactly_1(backend: str, h: float) -> None:
+    x = floats(rounding.HOLD, 1e30, 100_003)
+    x = x[x > 0]
+    assert (scan(unit(0, None, 0), backend, x, h) == np.float32(h)).all()
+
+
+def test_float64_tanh_is_far_nearer_than_the_slack() -> None:
+    x = np.linspace(-20, 20, 4001)
+    exact = [float(flint.arb(float(value)).tanh().mid()) for value in x]
+    assert np.abs(np.tanh(x) - exact).max() < 1e-14
+
+
+def agents() -> Iterator[RecurrentPolicy]:
+    """Yield random agents: small and wide, slow and saturated, of several layers, with and without tanh layers."""
+    for seed in range(16):
+        torch.manual_seed(seed)
+        size, depth = [3, 8, 64, 17][seed % 4], 1 + seed // 8
+        options = {"candidate_bias": True} if seed % 3 == 0 else {}
+        net_arch = [5] if seed % 5 == 0 else []
+        kinds: dict[str, Any] = {"num_layers": depth, "net_arch": net_arch, "cell_kwargs": options}
+        agent = policy(6, 4, ["brc", "nbrc"][seed // 4 % 2], size, **kinds)
+        with torch.no_grad():
+            for cell in layers(agent):
+                cell.weight_ih.mul_(2)
+                cell.weight_hh.add_(0.3 * torch.randn(cell.weight_hh.shape))
+                cell.bias.add_(torch.randn(cell.bias.shape) * (8 if seed % 2 else 1))
+        yield agent
+
+
+@torch.no_grad()
+def run(agent: RecurrentPolicy, backend: str, x: np.ndarray, h: torch.Tensor) -> tuple[np.ndarray, ...]:
+    """Return states (L, n, H) and log-probabilities (n, actions) after one step, and states that `advance` returns."""
+    obs = torch.from_numpy(x)
+    with use_backend(backend):
+        output, _, state = agent._advance(obs[None], h)
+        advanced = agent.advance(obs[None], h, torch.zeros(1, len(x)))
+    distribution: Any = agent._distribution(agent.actor_mlp(output[0]))
+    return state.double().numpy(), distribution.log_probs.double().numpy(), advanced.double().numpy()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_lies_in_its_enclosure(backend: str) -> None:
+    generator, used = np.random.default_rng(0), 0.0
+    for agent in agents():
+        network, L, H = read_network(agent), agent.memory.num_layers, agent.memory.hidden_size
+        for width in (0.0, 0.1):
+            centre = generator.uniform(-1, 1, (L, H)).astype(np.float32)
+            low, high = centre - np.float32(width), centre + np.float32(width)
+            x = generator.normal(size=6).astype(np.float32)
+            h = generator.uniform(low, high, (200, L, H)).astype(np.float32).clip(low, high)
+            box = [Bounds(*ends) for ends in zip(low.astype(float), high.astype(float), strict=True)]
+            x_box = Bounds(x[None].astype(float), x[None].astype(float))
+            claims = images(network, x_box, box)
+            assert prove_images(network, x_box, box, claims) is None
+            before = torch.from_numpy(h).swapaxes(0, 1).contiguous()
+            states, log_probs, advanced = run(agent, backend, np.tile(x, (200, 1)), before)
+            for claim, state, other in zip(claims, states, advanced, strict=True):
+                assert (state >= claim.low).all()
+                assert (state <= claim.high).all()
+                assert (other >= claim.low).all()
+                assert (other <= claim.high).all()
+                if not width:
+                    middle, radius = (claim.low + claim.high) / 2, (claim.high - claim.low) / 2
+                    used = max(used, float((np.abs(state - middle) / radius).max()))
+            for action in range(4):
+                least = margins(BALLS, network, claims[-1], action)
+                others = [k for k in range(4) if k != action]
+                assert (log_probs[:, [action]] - log_probs[:, others] >= least[:, others]).all()
+                assert (least[:, others] <= margins(FLOATS, network, claims[-1], action)[:, others] + 1e-9).all()
+    assert 0.02 < used < 0.8  # the share of the bound that is needed
+
+
+def test_a_step_of_a_trained_agent_lies_in_its_enclosure(trained: Path) -> None:
+    agent = load(trained).policy
+    network, generator = read_network(agent), np.random.default_rng(0)
+    x = np.eye(2, 4, dtype=np.float32)[generator.integers(2, size=500)]
+    h = torch.zeros(1, 500, 8)
+    for _ in range(20):
+        states, _, _ = run(agent, BACKENDS[0], x, h)
+        rows = Bounds(x.astype(float), x.astype(float))
+        for i in range(0, 500, 50):
+            before = h[0, i].double().numpy()
+            [claim] = images(network, rows.rows(slice(i, i + 1)), [Bounds(before, before)])
+            assert (states[0, i] >= claim.low[0]).all()
+            assert (states[0, i] <= claim.high[0]).all()
+        h = torch.from_numpy(states).float()
