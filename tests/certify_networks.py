@@ -29,14 +29,14 @@ def latch_env(u: float, answer: float | None = None, meanwhile: int | None = Non
     sizes = (-u, u) if answer is None else (-u, u, -answer, answer)
     low, high, first, last = (np.full((1, 1), size, np.float32) for size in (sizes * 2)[:4])
     cue = np.array([[-2], [2]], np.float32)
-    return PhasesEnv(Phases(cue, low, high, first, last, np.array([[0], [1]]), meanwhile=meanwhile))
+    return PhasesEnv(Phases(cue, low, high, first, last, np.arange(2), np.array([[0], [1]]), meanwhile=meanwhile))
 
 
 def symbols_env(cues: int, inputs: np.ndarray, right: np.ndarray, answers: np.ndarray | None = None) -> PhasesEnv:
     """Return a task whose first inputs (M, D) are its cues; all are its distractions and, unless given, its answers."""
     x = inputs.astype(np.float32)
     answer = x if answers is None else answers.astype(np.float32)
-    return PhasesEnv(Phases(x[:cues], x, x, answer, answer, right))
+    return PhasesEnv(Phases(x[:cues], x, x, answer, answer, np.arange(cues), right))
 
 
 def policy(inputs: int, actions: int, cell: str = "brc", size: int = 1, **kwargs: Any) -> RecurrentPolicy:

@@ -69,7 +69,7 @@ def test_a_saturated_gate_holds_a_state_exactly_and_for_ever() -> None:
     distractions = np.eye(2, 3)
     cue = distractions + np.array([0, 0, 1])
     x, first = distractions.astype(np.float32), cue.astype(np.float32)
-    phases = Phases(first, x, x, x, x, np.array([[0, 0], [1, 1]]))
+    phases = Phases(first, x, x, x, x, np.arange(2), np.array([[0, 0], [1, 1]]))
     assert proved(agent, PhasesEnv(phases)).proved == 2
     layers(agent)[0].bias.data[1] = 8.0  # c = .9997: the distractors win in the end
     certificate = proved(agent, PhasesEnv(phases), 5)
