@@ -92,12 +92,8 @@ def distracted_env(config: EnvConfig) -> DistractedEnv:
 def print_table(found: Attack) -> None:
     """Print the steps after which each cue was forgotten, by search."""
     asked = f"{found.first:,} to {found.steps:,}" if found.first < found.steps else f"{found.steps:,}"
-    table = Table(
-        title=f"forgets after so many distractors, of {asked} asked",
-        box=None,
-        padding=(0, 1, 0, 0),
-        title_justify="left",
-    )
+    print(f"The agent forgets after so many distractors ({asked} were asked):")
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("cue", justify="right", no_wrap=True)
     for name in found.searches:
         table.add_column(name, justify="right", no_wrap=True)
