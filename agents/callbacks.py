@@ -60,6 +60,9 @@ COLUMNS = (
     "gradient/critic",
 )
 
+CERTIFIED_COLUMNS = ("train/certified_loss", "train/certified_share", "train/held_cues")
+"""More columns, where there is a certified loss."""
+
 
 class _CSV(KVWriter):
     """SB3's interface to metrics.csv."""
@@ -96,8 +99,9 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
     tensorboard = _TensorBoard(run.folder, first_step or None)
     tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
     tensorboard.writer.flush()
-    columns = [*COLUMNS, *(tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))]
-    return [_CSV(run.metrics.writer(columns)), tensorboard]
+    more = CERTIFIED_COLUMNS if experiment.algorithm.certified_coef != 0 else ()
+    tags = [tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon)]
+    return [_CSV(run.metrics.writer([*COLUMNS, *more, *tags])), tensorboard]
 
 
 def horizon_tags(horizon: int) -> list[str]:

@@ -104,6 +104,9 @@ class AlgorithmConfig:
     refresh_states: bool = setting(
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
     )
+    certified_coef: NonNegativeSchedule = setting(
+        0.0, "Weight of the certified loss: that no distractors change the answer (BRC and nBRC; 0: none)."
+    )
 
     def check(self, source: str = "", section: str = "") -> None:
         """Check values that are wrong together, as `PolicyConfig.check` does."""
