@@ -25,8 +25,11 @@ from bistable_rl.rnn import RNN
 EVERY = 4
 """Minibatches of which one takes the loss: it is the same for all of a rollout, and costs more than one of them."""
 
-WIDENINGS = (2, 8)
+WIDENINGS = (2, 10)
 """After how many widenings of a box the worst logits count: the first still differ where the last are all lost."""
+
+ROOM = 0.02
+"""By how much the inputs of gates and candidate are widened: a box that just holds would stop growing very late."""
 
 
 class CertifiedLoss:
@@ -71,6 +74,8 @@ class CertifiedLoss:
 
     def __call__(self, policy: RecurrentPolicy) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the metrics to log."""
+        if not self.share:
+            return self.share, {"train/certified_share": self.share}
         output = self._outputs(policy.memory)
         for layer in policy.actor_mlp:
             if isinstance(layer, nn.Linear):
@@ -91,6 +96,7 @@ class CertifiedLoss:
         for cell in memory.layers:
             cue = cell(cue)
             box, boxes, projected = Bounds(cue, cue), [], bounds.project(cell, distraction)
+            projected = Bounds(projected.low - ROOM, projected.high + ROOM)
             for n in range(1, WIDENINGS[-1] + 1):
                 box = bounds.widen(cell, projected, box)
                 if n in WIDENINGS:
@@ -114,8 +120,8 @@ def _episodes(buffer: RolloutBuffer) -> tuple[Tensor, Tensor, Tensor]:
     """Return the first step, the last step and the copy of each episode that begins and ends in a rollout."""
     starts = buffer.episode_starts[buffer.context :]
     begins = np.maximum.accumulate(np.where(starts, np.arange(len(starts))[:, None], -1))
-    end, copy = np.nonzero(buffer.dones & (begins >= 0))  # -1 where the episode began before
-    begin, end, copy = (torch.from_numpy(index).to(buffer.rewards.device) for index in (begins[end, copy], end, copy))
+    ends = np.nonzero(buffer.dones & (begins >= 0))  # -1 where the episode began before
+    begin, end, copy = (torch.from_numpy(index).to(buffer.rewards.device) for index in (begins[ends], *ends))
     return begin, end, copy
 
 

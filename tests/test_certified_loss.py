@@ -126,7 +126,7 @@ def test_the_worst_logits_bound_those_of_every_stream() -> None:
         output = loss._outputs(policy.memory)
         first, tanh = policy.actor_mlp
         hidden = bounds.linear(output, first.weight, first.bias)  # type: ignore[arg-type]
-        leads = loss._leads(Bounds(tanh(hidden.low), tanh(hidden.high)), policy.action_net)  # type: ignore[arg-type]
+        leads = loss._leads(Bounds(tanh(hidden.low), tanh(hidden.high)), policy.action_net)
         for k in range(3):
             for a in range(3):
                 for symbol in range(3):  # one step: the box after two widenings holds it
@@ -201,7 +201,7 @@ def test_an_algorithm_that_is_loaded_goes_on_with_the_loss(tmp_path: Path) -> No
 def test_a_short_training_holds_cues_that_none_held_before(kind: str) -> None:
     env = copy_first(n=32, length=4, num_symbols=2)
     model = agent(env, 3.0, {"cell": kind}, n_steps=12, batch_size=48, learning_rate=1e-2, gae_lambda=0.0)
-    held = []
+    held: list[int] = []
     for _ in range(2):
         model.learn(60 * 12 * 32 if held else 12 * 32, reset_num_timesteps=False)
         loss = model.certified_loss

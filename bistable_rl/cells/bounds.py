@@ -23,7 +23,7 @@ class Bounds(NamedTuple):
     low: Tensor
     high: Tensor
 
-    def at(self, *index: object) -> Bounds:
+    def at(self, *index: int | slice | None) -> Bounds:
         """Return the bounds at an index of both tensors."""
         return Bounds(self.low[index], self.high[index])
 
@@ -105,8 +105,6 @@ def _recurrent(cell: Cell, h: Bounds) -> list[Bounds]:
     weight = cell.kernel_weights().weight_hh
     if cell.kernel == "nbrc":
         low, high = (w.chunk(2, -1) for w in linear(h, weight))
-    else:
-        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-        low = [p * h.low + n * h.high for p, n in zip(positive, negative, strict=True)]
-        high = [p * h.high + n * h.low for p, n in zip(positive, negative, strict=True)]
-    return [Bounds(*pair) for pair in zip(low, high, strict=True)]
+        return [Bounds(*pair) for pair in zip(low, high, strict=True)]
+    signs = zip(weight.clamp(min=0), weight.clamp(max=0), strict=True)
+    return [Bounds(more * h.low + less * h.high, more * h.high + less * h.low) for more, less in signs]
