@@ -60,6 +60,9 @@ COLUMNS = (
     "gradient/critic",
 )
 
+CERTIFIED_COLUMNS = ("train/certified_loss", "train/certified_share", "train/held_cues")
+"""More columns, where there is a certified loss."""
+
 
 class _CSV(KVWriter):
     """SB3's interface to metrics.csv."""
@@ -98,7 +101,8 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
     tensorboard.writer.flush()
     evaluation = experiment.evaluation
     asked = points(experiment.env, evaluation.horizons, evaluation.streams)
-    columns = [*COLUMNS, *(tag for point in asked for tag in point_tags(point))]
+    more = CERTIFIED_COLUMNS if experiment.algorithm.certified_coef != 0 else ()
+    columns = [*COLUMNS, *more, *(tag for point in asked for tag in point_tags(point))]
     return [_CSV(run.metrics.writer(columns)), tensorboard]
 
 

@@ -21,9 +21,10 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explai
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import footprint, gae, save_load, stored_states
+from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
+from bistable_rl.agents.certified_loss import CertifiedLoss, phases_of
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
@@ -139,6 +140,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.clip_range = FloatSchedule(_schedule(given.clip_range))
         self.clip_range_vf = None if given.clip_range_vf is None else FloatSchedule(_schedule(given.clip_range_vf))
         self.entropy_schedule = FloatSchedule(_schedule(given.ent_coef))
+        self.certified_schedule = FloatSchedule(_schedule(given.certified_coef))
+        self.certified_loss: CertifiedLoss | None = None
+        self._has_certified_loss = given.certified_coef != 0
         self.normalize_advantage = given.normalize_advantage
         self.target_kl = given.target_kl
         self.bptt_length = given.bptt_length
@@ -171,6 +175,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
             burn_in=self.burn_in,
             refresh=self.refresh_states,
         )
+        if self.env is not None:
+            self._make_certified_loss()
         self._warn_of_horizons_beyond(min(self.bptt_length or self.n_steps, self.n_steps))
         with torch.no_grad():
             self._last_state = self.policy.initial_state(self.n_envs)
@@ -188,7 +194,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 stacklevel=4,
             )
 
+    def _make_certified_loss(self) -> None:
+        if self._has_certified_loss and self.certified_loss is None:
+            assert self.env is not None
+            self.certified_loss = CertifiedLoss(phases_of(self.env, self.policy), self.policy)
+
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._make_certified_loss()  # of an environment that `set_env` gave
         self.started_at = time.monotonic()
         return super()._setup_learn(*args, **kwargs)
 
@@ -384,13 +396,20 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         gradient = Gradient(self.policy.parts())
         metrics: dict[str, list[Tensor]] = {}
+        if self.certified_loss is not None:
+            self.certified_loss.see(self.rollout_buffer)
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
                 self._refresh()
             metrics.pop("train/approx_kl", None)  # of the last epoch, as in SB3
-            for minibatch in self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator):
+            minibatches = self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator)
+            for k, minibatch in enumerate(minibatches):
                 loss, measured = self.loss(minibatch)
+                if self.certified_loss is not None and k % certified_loss.EVERY == 0:
+                    certified, more = self.certified_loss(self.policy)
+                    loss = loss + self.certified_schedule(self._current_progress_remaining) * certified
+                    measured |= more
                 for name, value in measured.items():
                     metrics.setdefault(name, []).append(value)
                 if self.target_kl is not None and measured["train/approx_kl"] > 1.5 * self.target_kl:

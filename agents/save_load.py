@@ -60,6 +60,7 @@ SCHEDULES = {
     "clip_range": "clip_range",
     "clip_range_vf": "clip_range_vf",
     "ent_coef": "entropy_schedule",
+    "certified_coef": "certified_schedule",
 }
 """Arguments that may be schedules, and the attributes that hold the schedules."""
 
@@ -203,7 +204,8 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)
-    schedules = {name: about["schedules"][name] for name in SCHEDULES}
+    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # which earlier versions do not have
+    schedules = {name: found_schedules[name] for name in SCHEDULES}
     lost = {name for name, plain in schedules.items() if plain == FUNCTION}
     kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}
     return {**found, **kept, "stats_window_size": about["stats_window_size"]}, lost

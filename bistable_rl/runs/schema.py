@@ -110,6 +110,9 @@ class AlgorithmConfig(Section):
     refresh_states: bool = setting(
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
     )
+    certified_coef: NonNegativeSchedule = setting(
+        0.0, "Weight of the certified loss: that no distractors change the answer (BRC and nBRC; 0: none)."
+    )
 
     def check(self, prefix: str = "") -> None:
         """Check that the steps to run again are no more than a sequence has."""

@@ -1,0 +1,151 @@
+"""A loss for memories that can be certified: what the agent answers after a cue, whatever the distractors.
+
+From the state after a cue, the box of all states that any distractors can lead to is bounded, then the worst logits of
+the answer: interval bound propagation (Gowal et al. 2018), here in time. The loss is the cross-entropy of these worst
+logits with what the agent itself answered in the better episodes of the rollout, those that earned the mean return or
+more. So the reward alone says which answers are right.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from bistable_rl.agents.buffer import RolloutBuffer
+from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.cells import bounds
+from bistable_rl.cells.bounds import Bounds
+from bistable_rl.envs.phases import Phases
+from bistable_rl.errors import UserError
+from bistable_rl.rnn import RNN
+
+EVERY = 4
+"""Minibatches of which one takes the loss: it is the same for all of a rollout, and costs more than one of them."""
+
+WIDENINGS = (2, 10)
+"""After how many widenings of a box the worst logits count: the first still differ where the last are all lost."""
+
+ROOM = 0.02
+"""By how much the inputs of gates and candidate are widened: a box that just holds would stop growing very late."""
+
+
+class CertifiedLoss:
+    """The loss, for the observations that an environment declares and the answers of one rollout.
+
+    It is multiplied by the share of better episodes of the cue that has the least: a cue that the agent has not
+    learned to answer is learned first, since certain answers to the other cues would leave it no room.
+
+    Args:
+        phases: The observations, see `phases_of`.
+        policy: The policy that will be trained.
+    """
+
+    def __init__(self, phases: Phases, policy: RecurrentPolicy) -> None:
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(policy.device)
+
+        self.cue = tensor(phases.cue)
+        self.distraction = Bounds(tensor(phases.low), tensor(phases.high))
+        self.answer = Bounds(tensor(phases.answer_low), tensor(phases.answer_high))
+        self.num_actions = int(policy.action_space.n)  # type: ignore[attr-defined]
+
+    def see(self, buffer: RolloutBuffer) -> None:
+        """Take the answers of the better episodes of a rollout, by the observations of cue and answer."""
+        begin, end, copy = _episodes(buffer)
+        obs = buffer.obs[buffer.context :]  # type: ignore[index]
+        C, A = len(self.cue), len(self.answer.low)
+        cue = _box_of(obs[begin, copy], Bounds(self.cue, self.cue))
+        answer = _box_of(obs[end, copy], self.answer)
+        known = (cue >= 0) & (answer >= 0)
+        total = buffer.rewards.cumsum(0)
+        returns = total[end, copy] - total[begin, copy] + buffer.rewards[begin, copy]
+        good = known & (returns >= returns.mean() - 1e-6)
+
+        counts = torch.zeros(C, A, self.num_actions, device=returns.device)
+        index = cue[good], answer[good], buffer.actions[end, copy].long()[good]
+        counts.index_put_(index, torch.ones_like(returns[good]), accumulate=True)
+        self.seen, self.answers = counts.amax(-1) > 0, counts.argmax(-1)
+        episodes, better = (torch.bincount(cue[which], minlength=C) for which in (known, good))
+        shares = better[episodes > 0] / episodes[episodes > 0]
+        self.share = shares.min() if len(shares) else torch.zeros((), device=returns.device)
+
+    def __call__(self, policy: RecurrentPolicy) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and the metrics to log."""
+        if not self.share:
+            return self.share, {"train/certified_share": self.share}
+        output = self._outputs(policy.memory)
+        for layer in policy.actor_mlp:
+            if isinstance(layer, nn.Linear):
+                output = bounds.linear(output, layer.weight, layer.bias)
+            else:  # tanh
+                output = Bounds(layer(output.low), layer(output.high))
+        leads = self._leads(output, policy.action_net)
+        loss = (torch.logsumexp(leads, -1) * self.seen).mean()
+        with torch.no_grad():
+            lost = leads[-1].scatter(-1, self.answers.unsqueeze(-1), -torch.inf).amax(-1) >= 0
+            held = ~(lost & self.seen).any(-1) & self.seen.any(-1)
+        metrics = {"certified_loss": loss.detach(), "certified_share": self.share, "held_cues": held.float().sum()}
+        return self.share * loss, {f"train/{name}": value for name, value in metrics.items()}
+
+    def _outputs(self, memory: RNN) -> Bounds:
+        """Return what the last layer can give at the answer, (N, C, A, H), after each of N numbers of widenings."""
+        cue, distraction, answer = self.cue, self.distraction.at(None), self.answer.at(None)
+        for cell in memory.layers:
+            cue = cell(cue)
+            box, boxes, projected = Bounds(cue, cue), [], bounds.project(cell, distraction)
+            projected = Bounds(projected.low - ROOM, projected.high + ROOM)
+            for n in range(1, WIDENINGS[-1] + 1):
+                box = bounds.widen(cell, projected, box)
+                if n in WIDENINGS:
+                    boxes.append(box)
+            states = Bounds(*(torch.stack(ends).unsqueeze(2) for ends in zip(*boxes, strict=True)))
+            answer = bounds.step(cell, bounds.project(cell, answer), states)
+            distraction = box.at(slice(None), None)  # what the next layer sees, for each cue
+        return answer
+
+    def _leads(self, output: Bounds, action_net: nn.Linear) -> Tensor:
+        """Return the most by which each action's logit can exceed that of the answer, (N, C, A, actions)."""
+        weight, bias = action_net.weight, action_net.bias
+        difference = weight - weight[self.answers].unsqueeze(-2)  # (C, A, actions, H)
+        centre, radius = (output.low + output.high) / 2, (output.high - output.low) / 2
+        leads = torch.einsum("cajh,ncah->ncaj", difference, centre)
+        leads = leads + torch.einsum("cajh,ncah->ncaj", difference.abs(), radius)
+        return leads + bias - bias[self.answers].unsqueeze(-1)
+
+
+def _episodes(buffer: RolloutBuffer) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the first step, the last step and the copy of each episode that begins and ends in a rollout."""
+    starts = buffer.episode_starts[buffer.context :]
+    begins = np.maximum.accumulate(np.where(starts, np.arange(len(starts))[:, None], -1))
+    ends = np.nonzero(buffer.dones & (begins >= 0))  # -1 where the episode began before
+    begin, end, copy = (torch.from_numpy(index).to(buffer.rewards.device) for index in (begins[ends], *ends))
+    return begin, end, copy
+
+
+def _box_of(x: Tensor, boxes: Bounds) -> Tensor:
+    """Return the index of the box (M, D) that holds each row (N, D), -1 where none does."""
+    inside = ((x.unsqueeze(1) >= boxes.low) & (x.unsqueeze(1) <= boxes.high)).all(-1)
+    return torch.where(inside.any(-1), inside.int().argmax(-1), -1)
+
+
+def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
+    """Return the observations that an environment declares for each phase of an episode.
+
+    Raises:
+        UserError: If it declares none, or the loss does not bound this policy on them.
+    """
+    needs = "algorithm.certified_coef above 0 needs"
+    if policy.memory.layers[0].kernel not in bounds.BOUNDED:
+        raise UserError(f"{needs} policy.cell {' or '.join(bounds.BOUNDED)}, not {policy.memory.cell}.")
+    if not isinstance(policy.action_space, spaces.Discrete):
+        raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
+    try:
+        phases: Phases | None = env.env_method("phases")[0]
+    except AttributeError:
+        phases = None
+    if phases is None or policy.observation_space.shape != phases.cue.shape[1:]:
+        raise UserError(f"{needs} an environment that declares the observations of each phase, such as CopyFirst.")
+    return phases
