@@ -100,8 +100,9 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
     tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
     tensorboard.writer.flush()
     more = CERTIFIED_COLUMNS if experiment.algorithm.certified_coef != 0 else ()
-    tags = [tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon)]
-    return [_CSV(run.metrics.writer([*COLUMNS, *more, *tags])), tensorboard]
+    tags = (tag for horizon in experiment.evaluation.horizons for tag in horizon_tags(horizon))
+    columns = [*COLUMNS, *more, *tags]
+    return [_CSV(run.metrics.writer(columns)), tensorboard]
 
 
 def horizon_tags(horizon: int) -> list[str]:
