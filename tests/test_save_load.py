@@ -99,7 +99,7 @@ def test_statistics_that_the_environment_does_not_use_are_named(tmp_path: Path) 
     RecurrentPPO.load(tmp_path / "both.zip", device="cpu")  # no environment, nothing to compare with
 
 
-@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef"])
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf", "ent_coef", "certified_coef"])
 def test_a_schedule_that_is_a_function_must_be_given_again_to_train_but_not_to_act(tmp_path: Path, name: str) -> None:
     schedules: dict[str, Any] = {name: lambda left: 0.1 + 0.1 * left}
     learned(copy_first(), **schedules).save(tmp_path / "model")
