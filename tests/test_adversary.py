@@ -231,9 +231,14 @@ def test_what_cannot_be_played_is_one_sentence(
     found["sequence"] = [[[9], 2]]
     file.write_text(json.dumps(data))
     assert "distractors must be" in refused(*play)
-    found["sequence"] = [[[1], 10**9]]
-    file.write_text(json.dumps(data))
-    assert "is not a file that" in refused(*play)
+    for sequence in ([[[1], 10**9]], [[[1], 10**15], [[2], 2 - 10**15]], [[[1], 3], [[2], -1]], [[[1], 0]], []):
+        found["sequence"] = sequence
+        file.write_text(json.dumps(data))
+        assert "is not a file that" in refused(*play)
+    found["sequence"] = [[[1], 2]]
+    for seed in ("-1", "1e999", "1.5", '"a"', "null"):
+        file.write_text(json.dumps(data).replace('"seed": 0', f'"seed": {seed}'))
+        assert "is not a file that" in refused(*play)
     row["killed_by"] = None
     file.write_text(json.dumps(data))
     assert "every cue survived" in refused(*play)
