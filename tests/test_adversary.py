@@ -11,9 +11,12 @@ import torch
 from bistable_rl.agents.adversary import Attack, attack
 from bistable_rl.agents.attack_file import patterns
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.analysis.adversary import distracted_env
 from bistable_rl.cli import main
 from bistable_rl.envs import make_batched_env
+from bistable_rl.envs.copy_first import CopyFirstVectorEnv
 from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.runs.schema import EnvConfig
 
 GAIN = 1.9
 """a: at this gain both states exist while the input stays below 0.463 (theorem A.1)."""
@@ -246,3 +249,9 @@ def test_what_cannot_be_played_is_one_sentence(
     assert "--adversary asks at every length" in refused("evaluate", str(trained), "--adversary", "--horizons", "5")
     wrapped = ["--env.wrappers", "[{name: time_limit, kwargs: {max_episode_steps: 9}}]"]
     assert "in a wrapper does not declare" in refused("evaluate", str(trained), "--adversary", *wrapped)
+    assert "unknown environment id 'foo'" in refused("evaluate", str(trained), "--adversary", "--env.id", "foo")
+
+
+def test_an_id_may_name_its_package() -> None:
+    env = distracted_env(EnvConfig(id="bistable_rl.envs:bistable_rl/CopyFirst-v0"))
+    assert isinstance(env, CopyFirstVectorEnv)
