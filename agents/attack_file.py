@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bistable_rl.agents.adversary import Attack
+from bistable_rl.checks import check_int
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import read_json
 
@@ -76,12 +77,13 @@ def read_found(path: Path, cue: int | None) -> Found:
             raise UserError(f"play: {which} survived in {path}, so there is no sequence to show.")
         row = rows[killed[0] if cue is None else cue]
         kill = row["searches"][row["killed_by"]]
+        times, seed = [times for _, times in kill["sequence"]], check_int("seed", kill["seed"], 0)
         shown = sum(len(pattern) * times for pattern, times in kill["sequence"])
-        if not 0 < shown <= MOST_DISTRACTORS or shown != kill["steps"] + 1:
+        if min(times) < 1 or shown > MOST_DISTRACTORS or shown != kill["steps"] + 1:
             raise ValueError
         sequence = [item for pattern, times in kill["sequence"] for item in pattern * times]
         options = {"cue": np.asarray(row["cue"]), "distractors": np.asarray(sequence)}
-        return Found(str(env_id), int(kill["seed"]), int(kill["steps"]), options)
+        return Found(str(env_id), seed, int(kill["steps"]), options)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, UserError):
             raise

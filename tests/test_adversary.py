@@ -11,9 +11,12 @@ import torch
 from bistable_rl.agents.adversary import Attack, attack
 from bistable_rl.agents.attack_file import patterns
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.analysis.adversary import distracted_env
 from bistable_rl.cli import main
 from bistable_rl.envs import make_batched_env
+from bistable_rl.envs.copy_first import CopyFirstVectorEnv
 from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.runs.schema import EnvConfig
 
 GAIN = 1.9
 """a: at this gain both states exist while the input stays below 0.463 (theorem A.1)."""
@@ -231,9 +234,14 @@ def test_what_cannot_be_played_is_one_sentence(
     found["sequence"] = [[[9], 2]]
     file.write_text(json.dumps(data))
     assert "distractors must be" in refused(*play)
-    found["sequence"] = [[[1], 10**9]]
-    file.write_text(json.dumps(data))
-    assert "is not a file that" in refused(*play)
+    for sequence in ([[[1], 10**9]], [[[1], 10**15], [[2], 2 - 10**15]], [[[1], 3], [[2], -1]], [[[1], 0]], []):
+        found["sequence"] = sequence
+        file.write_text(json.dumps(data))
+        assert "is not a file that" in refused(*play)
+    found["sequence"] = [[[1], 2]]
+    for seed in ("-1", "1e999", "1.5", '"a"', "null"):
+        file.write_text(json.dumps(data).replace('"seed": 0', f'"seed": {seed}'))
+        assert "is not a file that" in refused(*play)
     row["killed_by"] = None
     file.write_text(json.dumps(data))
     assert "every cue survived" in refused(*play)
@@ -241,3 +249,9 @@ def test_what_cannot_be_played_is_one_sentence(
     assert "--adversary asks at every length" in refused("evaluate", str(trained), "--adversary", "--horizons", "5")
     wrapped = ["--env.wrappers", "[{name: time_limit, kwargs: {max_episode_steps: 9}}]"]
     assert "in a wrapper does not declare" in refused("evaluate", str(trained), "--adversary", *wrapped)
+    assert "unknown environment id 'foo'" in refused("evaluate", str(trained), "--adversary", "--env.id", "foo")
+
+
+def test_an_id_may_name_its_package() -> None:
+    env = distracted_env(EnvConfig(id="bistable_rl.envs:bistable_rl/CopyFirst-v0"))
+    assert isinstance(env, CopyFirstVectorEnv)

@@ -17,6 +17,7 @@ from bistable_rl.agents.attack_file import attack_json
 from bistable_rl.agents.horizons import horizon_argument
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env
 from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import UserError, user_errors
 from bistable_rl.figure_style import cell_colour, drawing
 from bistable_rl.runs.files import named, write_json
@@ -77,8 +78,8 @@ def distracted_env(config: EnvConfig) -> DistractedEnv:
         UserError: If it is refused, wrapped, or declares no phases.
     """
     env = None
-    if config.id in ENVIRONMENTS and not config.wrappers:
-        with user_errors("env", ValueError):
+    with user_errors("env", ValueError):
+        if find_spec(config.id).id in ENVIRONMENTS and not config.wrappers:
             env = make_batched_env(config.id, num_envs=1, kwargs=config.kwargs).unwrapped
     if not isinstance(env, DistractedEnv) or env.phases() is None:
         name = f"{config.id} in a wrapper" if config.wrappers else config.id
