@@ -72,7 +72,7 @@ class DistractedEnv(BatchedEnv):
 
     @property
     def stream_state(self) -> npt.NDArray[np.int64]:
-        """The state of the streams, (3, n); there is none without streams that change."""
+        """The state of the streams, (4, n); there is none without streams that change."""
         assert self.stream is not None
         return self.stream.state
 
