@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import bounds
 from bistable_rl.cells.bounds import Bounds
+from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.phases import Phases
 from bistable_rl.errors import UserError
 from bistable_rl.rnn import RNN
@@ -142,10 +144,8 @@ def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
         raise UserError(f"{needs} policy.cell {' or '.join(bounds.BOUNDED)}, not {policy.memory.cell}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
-    try:
-        phases: Phases | None = env.env_method("phases")[0]
-    except AttributeError:
-        phases = None
+    batch = env.env if isinstance(env, BatchedVecEnv) else None
+    phases = batch.phases() if isinstance(batch, DistractedEnv) else None
     if phases is None or policy.observation_space.shape != phases.cue.shape[1:]:
         raise UserError(f"{needs} an environment that declares the observations of each phase, such as CopyFirst.")
     return phases

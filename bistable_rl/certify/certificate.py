@@ -128,7 +128,7 @@ def read_phases(env: DistractedEnv, t: int | None = None) -> Task:
     if phases is None:
         raise UserError(
             "certify: the environment does not declare which observations it can show in each phase (cue, distraction, "
-            f"answer), as CopyFirst does; {OTHERWISE}."
+            "answer), as CopyFirst does."
         )
     if phases.tolerance is not None:
         raise UserError(f"certify: only discrete answers can be certified, not continuous ones; {OTHERWISE}.")
