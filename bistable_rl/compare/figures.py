@@ -135,6 +135,8 @@ def draw_streams(path: Path, panels: Sequence[Panel], metric: str) -> None:
                 axes.set_title(plain(", ".join(part for part in (panel.title, f"horizon {horizon:,}") if part)))
                 axes.set_xticks(range(len(kinds)), kinds, rotation=30, ha="right")
             row[0].set_ylabel(f"{metric} after training")
+            if metric == "success":
+                row[0].set_ylim(-0.03, 1.03)
         _legend(figure, list(all_axes.ravel()))
 
 
