@@ -111,10 +111,8 @@ class CopyFirstVectorEnv(DistractedEnv):
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
 
-    @property
-    def steps_ahead(self) -> int:
-        """The number of steps from now on, in every copy, whose actions change nothing."""
-        return max(0, int((self.length - 1 - self.t).min()))
+    def _first_answer(self) -> npt.NDArray[np.int64]:
+        return self.length - 1
 
     def phases(self, t: int | None = None) -> Phases:
         """Return the admissible observations: every symbol in every phase."""

@@ -153,10 +153,8 @@ class DenoisingVectorEnv(DistractedEnv):
         never = np.zeros(self.num_envs, np.bool_)
         return reward, k == MARKS - 1, never, {"is_success": mse < SUCCESS, "mse": mse}
 
-    @property
-    def steps_ahead(self) -> int:
-        """The number of steps from now on, in every copy, whose actions change nothing."""
-        return max(0, int((self.length - MARKS - self.t).min()))
+    def _first_answer(self) -> int:
+        return self.length - MARKS
 
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
         is_mark = self.marks[i] == t[:, None]

@@ -47,10 +47,14 @@ class DistractedEnv(BatchedEnv):
         """Return the admissible observations of step `t`, or of any step; None if the task declares none."""
         return None
 
+    def _first_answer(self) -> npt.NDArray[np.int64] | int:
+        """Return the first step, (n,) or of all copies, whose action changes anything; 0 if each one may."""
+        return 0
+
     @property
     def steps_ahead(self) -> int:
         """The number of steps from now on, in every copy, whose actions change nothing; 0 if each one may count."""
-        return 0
+        return max(0, int((self._first_answer() - self.t).min()))
 
     def look_ahead(self, steps: int) -> npt.NDArray[np.float32]:
         """Go on by a number of steps, at most `steps_ahead`, without actions.
@@ -100,7 +104,7 @@ class DistractedEnv(BatchedEnv):
 
     def _start(self, i: Copies) -> None:
         super()._start(i)
-        if self.stream is not None:
+        if self.stream is not None and self.stream.changes:
             self.stream.begin(i, self.keys[i])
 
     def _next_distractors(self, steps: int = 1) -> None:

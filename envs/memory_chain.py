@@ -105,10 +105,8 @@ class MemoryChainVectorEnv(DistractedEnv):
         reward = np.where(answered, np.where(right, 1.0, -1.0), 0.0)
         return reward, answered, np.zeros(self.num_envs, np.bool_), {"is_success": right}
 
-    @property
-    def steps_ahead(self) -> int:
-        """The number of steps from now on, in every copy, whose actions change nothing."""
-        return max(0, int((self.length - self.t).min()))
+    def _first_answer(self) -> int:
+        return self.length
 
     def phases(self, t: int | None = None) -> Phases:
         """Return the admissible observations: the clock of step `t` or any, and every distractor."""

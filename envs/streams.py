@@ -87,6 +87,8 @@ class Stream:
         Returns:
             The index of the random number that each copy shows at each step, (T, n).
         """
+        if self.kind == "uniform":
+            return self.start + t
         start, hold, period, stay = self.state
         if self.kind in ("sticky", "mixture"):
             changes = (rng.uniform(keys, _DRAW_CHANGE + t) * stay < 1) & (t > self.first) & (stay > 0)
@@ -96,5 +98,7 @@ class Stream:
 
     def indices(self, i: Copies, t: Steps) -> Steps:
         """Return the index of the random number that each of the copies `i` shows at its present step `t`."""
+        if self.kind == "uniform":
+            return self.start + t
         start, hold, period, _ = self.state[:, i]
         return start + (t - self.first) // hold % period
