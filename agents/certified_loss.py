@@ -148,4 +148,6 @@ def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
     phases = batch.phases() if isinstance(batch, DistractedEnv) else None
     if phases is None or policy.observation_space.shape != phases.cue.shape[1:]:
         raise UserError(f"{needs} an environment that declares the observations of each phase, such as CopyFirst.")
+    if phases.meanwhile is not None:
+        raise UserError(f"{needs} an environment where only the answer counts: the loss bounds no action before it.")
     return phases

@@ -19,6 +19,7 @@ from bistable_rl.cells.bounds import Bounds
 from bistable_rl.envs.copy_first import CopyFirstVectorEnv
 from bistable_rl.envs.copy_first_continuous import CopyFirstContinuousVectorEnv
 from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
+from bistable_rl.envs.t_maze import TMazeVectorEnv
 from bistable_rl.errors import UserError
 
 CELLS = pytest.mark.parametrize("kind", bounds.BOUNDED)
@@ -223,6 +224,10 @@ def test_a_short_training_holds_cues_that_none_held_before(kind: str) -> None:
         (
             lambda: agent(noise(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), 2), n_steps=24),
             "needs an environment that declares the observations of each phase",
+        ),
+        (
+            lambda: agent(BatchedVecEnv(TMazeVectorEnv(num_envs=8, length=5, distractors="blocks"))),
+            "needs an environment where only the answer counts",
         ),
         (
             lambda: agent(BatchedVecEnv(PreviousActionRewardVector(CopyFirstVectorEnv(num_envs=8)))),
