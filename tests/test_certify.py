@@ -192,3 +192,11 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     layers(agent)[0].bias.data[0] = value
     with pytest.raises(UserError, match="NaN or infinite"):
         proved(agent, latch_env(0.1))
+
+
+def test_no_more_steps_are_proved_than_an_episode_with_a_clock_has() -> None:
+    env = make_batched_env("bistable_rl/MemoryLength-v0", num_envs=1, kwargs={"length": 10})
+    agent = policy(3, 2)
+    assert len(proved(agent, env, 10).cues) == 2
+    with pytest.raises(UserError, match="--steps 11 is beyond the episode, whose clock has 10 steps after the cue"):
+        proved(agent, env, 11)

@@ -80,6 +80,12 @@ def certify(policy: RecurrentPolicy, env: DistractedEnv, steps: int = 0) -> Cert
     size, shown = network.layers[0].weight_ih.shape[1], task.cues.low.shape[1]
     if size != shown:
         raise UserError(f"certify: the agent reads {size} numbers and the environment shows {shown}.")
+    clocks = read_phases(env, 1).distractions, read_phases(env, 2).distractions
+    if not np.array_equal(clocks[0].low, clocks[1].low) and steps >= env.horizon:
+        raise UserError(
+            f"certify: --steps {steps} is beyond the episode, whose clock has {env.horizon - 1} steps after the cue; "
+            "set a greater env.kwargs.length, or fewer steps."
+        )
     proofs = _Proofs(network, task)
     return Certificate(tuple(_certify(proofs, cue, env, steps) for cue in range(len(proofs.task.cues.low))), steps)
 
