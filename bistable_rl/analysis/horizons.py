@@ -129,11 +129,8 @@ def _lines(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[lis
     for actions, of_streams in ways.items():
         worst = min(of_streams, key=lambda row: row[names[0]])
         alike = all(row[names[0]] == worst[names[0]] for row in of_streams)
-        yield [
-            "worst: all equal" if alike else f"worst: {worst['stream']}",
-            actions,
-            *(_mean(worst, name) for name in names),
-        ]
+        which = "all equal" if alike else worst["stream"]
+        yield [f"worst: {which}", actions, *(_mean(worst, name) for name in names)]
 
 
 def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, trained: Any) -> None:
