@@ -27,6 +27,8 @@ RESTART_STEPS = 300
 CIRCLE = 60
 """Steps after which the state is compared with the earlier one: a multiple of all periods."""
 
+PATTERNED = 64
+"""The most distractors of which all patterns of two and three are made."""
 BROAD = 600
 """Steps after which only the best sequence for each cue goes on."""
 
@@ -191,12 +193,19 @@ def _best(margins: torch.Tensor, cue: torch.Tensor, live: torch.Tensor) -> torch
 
 
 def _patterns(distractors: int) -> list[list[int]]:
-    """Return the patterns of up to three distractors, without those that repeat a shorter one."""
-    grid = np.indices((distractors,) * 3).reshape(3, -1).T
-    one = [[k] for k in range(distractors)]
-    two = [[i, j] for i in range(distractors) for j in range(i + 1, distractors)]
-    three = grid[(grid[:, :1] <= grid).all(1) & (grid[:, 0] != grid.max(1)) & (grid[:, 0] < grid[:, 2])].tolist()
+    """Return the patterns of up to three distractors, without those that repeat a shorter one.
+
+    Of very many distractors a sample makes the patterns of two and three.
+    """
     rng = np.random.default_rng(0)
+    few = np.arange(distractors)
+    if distractors > PATTERNED:
+        few = np.sort(rng.choice(few, PATTERNED, replace=False))
+    grid = np.indices((len(few),) * 3).reshape(3, -1).T
+    one = [[k] for k in range(distractors)]
+    two = [[i, j] for i in few.tolist() for j in few.tolist() if i < j]
+    three = grid[(grid[:, :1] <= grid).all(1) & (grid[:, 0] != grid.max(1)) & (grid[:, 0] < grid[:, 2])]
+    three = few[three].tolist()
     for patterns in (two, three):
         if len(patterns) > 256:
             patterns[:] = [patterns[k] for k in np.sort(rng.choice(len(patterns), 256, replace=False))]

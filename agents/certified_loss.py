@@ -52,10 +52,14 @@ class CertifiedLoss:
         self.cue = tensor(phases.cue)
         self.distraction = Bounds(tensor(phases.low), tensor(phases.high))
         self.answer = Bounds(tensor(phases.answer_low), tensor(phases.answer_high))
+        self.worst = tensor(np.array([np.inf], np.float32))  # the least return so far
         self.num_actions = int(policy.action_space.n)  # type: ignore[attr-defined]
 
     def see(self, buffer: RolloutBuffer) -> None:
-        """Take the answers of the better episodes of a rollout, by the observations of cue and answer."""
+        """Take the answers of the better episodes of a rollout, by the observations of cue and answer.
+
+        Where all earned the same, they count if an earlier one earned less: all have failed otherwise, for all we know.
+        """
         begin, end, copy = _episodes(buffer)
         obs = buffer.obs[buffer.context :]  # type: ignore[index]
         C, A = len(self.cue), len(self.answer.low)
@@ -64,7 +68,8 @@ class CertifiedLoss:
         known = (cue >= 0) & (answer >= 0)
         total = buffer.rewards.cumsum(0)
         returns = total[end, copy] - total[begin, copy] + buffer.rewards[begin, copy]
-        good = known & (returns >= returns.mean() - 1e-6)
+        self.worst = torch.cat([self.worst, returns]).min().unsqueeze(0)
+        good = known & (returns >= returns.mean() - 1e-6) & (returns > self.worst + 1e-6)
 
         counts = torch.zeros(C, A, self.num_actions, device=returns.device)
         index = cue[good], answer[good], buffer.actions[end, copy].long()[good]

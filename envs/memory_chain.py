@@ -15,6 +15,10 @@ from bistable_rl.envs.phases import Phases
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.streams import APART, Steps, Stream
+from bistable_rl.errors import UserError
+
+MOST_BITS = 12
+"""The most bits of which all values are listed as cues."""
 
 
 class MemoryChainVectorEnv(DistractedEnv):
@@ -109,7 +113,16 @@ class MemoryChainVectorEnv(DistractedEnv):
         return self.length
 
     def phases(self, t: int | None = None) -> Phases:
-        """Return the admissible observations: the clock of step `t` or any, and every distractor."""
+        """Return the admissible observations: the clock of step `t` or any, and every distractor.
+
+        Raises:
+            UserError: If there are more than `MOST_BITS` bits: each of their values is a cue.
+        """
+        if self.num_bits > MOST_BITS:
+            raise UserError(
+                f"env: {self.num_bits} bits make 2^{self.num_bits} cues, too many to ask for each; "
+                f"set env.kwargs.num_bits to {MOST_BITS} or less."
+            )
         symbols = self.num_symbols if self.stream is not None else 1
         bits = np.indices((2,) * self.num_bits).reshape(self.num_bits, -1).T
         size = self._size

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bistable_rl.agents.adversary import Attack, attack
+from bistable_rl.agents.adversary import Attack, _patterns, attack
 from bistable_rl.agents.attack_file import patterns
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.analysis.adversary import distracted_env
@@ -16,6 +16,7 @@ from bistable_rl.cli import main
 from bistable_rl.envs import make_batched_env
 from bistable_rl.envs.copy_first import CopyFirstVectorEnv
 from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import EnvConfig
 
 GAIN = 1.9
@@ -173,6 +174,19 @@ def test_an_agent_of_other_observations_and_wrong_numbers_of_steps_are_refused()
         attack(policy, env, 5, first=6)
 
 
+def test_patterns_of_very_many_distractors_are_a_sample() -> None:
+    patterns = _patterns(2000)
+    assert patterns[:2000] == [[k] for k in range(2000)]
+    assert [len(pattern) for pattern in patterns[2000:]] == [2] * 256 + [3] * 256
+    assert len(_patterns(4)) == 4 + 6 + 20
+
+
+def test_more_cues_than_can_be_listed_are_one_sentence() -> None:
+    config = EnvConfig(id="bistable_rl/MemorySize-v0", kwargs={"num_bits": 40})
+    with pytest.raises(UserError, match="40 bits make 2\\^40 cues, too many to ask for each"):
+        distracted_env(config)
+
+
 def test_a_sequence_is_written_as_patterns() -> None:
     sequence = [5] + [1, 2, 3] * 40 + [7] * 9 + [0]
     pairs = patterns(sequence)
@@ -246,6 +260,7 @@ def test_what_cannot_be_played_is_one_sentence(
     file.write_text(json.dumps(data))
     assert "every cue survived" in refused(*play)
     assert "--adversary" in refused("evaluate", str(trained), "--steps", "5")
+    assert "--episodes is not for --adversary" in refused("evaluate", str(trained), "--adversary", "--episodes", "9")
     assert "--adversary asks at every length" in refused("evaluate", str(trained), "--adversary", "--horizons", "5")
     wrapped = ["--env.wrappers", "[{name: time_limit, kwargs: {max_episode_steps: 9}}]"]
     assert "in a wrapper does not declare" in refused("evaluate", str(trained), "--adversary", *wrapped)

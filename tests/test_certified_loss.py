@@ -11,6 +11,7 @@ from noise_env import noise
 from torch import Tensor
 
 from bistable_rl.agents import certified_loss
+from bistable_rl.agents.certified_loss import CertifiedLoss
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import bounds, get_cell
@@ -151,6 +152,21 @@ def test_the_answers_are_those_of_the_better_episodes() -> None:
         of_cue = torch.from_numpy(buffer.dones) & (buffer.obs[::6, :, k] > 0).repeat_interleave(6, 0)  # type: ignore[index]
         shares.append((buffer.rewards[of_cue] > 0).float().mean())
     assert loss.share == min(shares)
+
+
+def test_a_rollout_in_which_all_fail_teaches_nothing() -> None:
+    model = agent(copy_first(), n_steps=18)
+    model.learn(8 * 18)
+    loss, buffer = CertifiedLoss(model.env.env.phases(), model.policy), model.rollout_buffer
+    buffer.rewards.zero_()
+    buffer.rewards[5::6] = -1
+    loss.see(buffer)
+    assert loss.share == 0
+    assert not loss.seen.any()
+    buffer.rewards[5::6] = 1  # all are right after all
+    loss.see(buffer)
+    assert loss.share == 1
+    assert loss.seen.any()
 
 
 def test_episodes_that_begin_or_end_outside_a_rollout_are_left_out() -> None:

@@ -52,7 +52,7 @@ def test_the_latch_above_the_threshold_forgets() -> None:
     assert not is_right(latch(), env.phases(), 1, np.full((200, 1), -0.48))
 
 
-@pytest.mark.parametrize("c", [0.0001, 0.5, 0.99, 0.9999])
+@pytest.mark.parametrize("c", [0.0001, 0.5, 0.99, 0.9999, 1 - 1e-6, 1 - 1e-7, 1 - 1e-8])
 def test_speed_does_not_matter_to_a_latch(c: float) -> None:
     agent = latch(c=c)
     cell = layers(agent)[0]

@@ -1,5 +1,7 @@
 """Each step of a proof is needed: without it something false is "proved" of an agent whose truth is known."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -47,16 +49,53 @@ def test_the_rounding_of_the_head_counts(monkeypatch: Patch) -> None:
     assert count(agent, env) == 2
 
 
-def test_the_rounding_of_the_state_counts(monkeypatch: Patch) -> None:
-    """A unit so slow that rounding moves it as far as its input does: nothing is proved of where a kernel takes it."""
-    agent, env = latch(c=1 / (1 + np.exp(-16.5))), latch_env(0.3)
-    layers(agent)[0].weight_ih.data[1] = 0
-    result = certify(agent, env)
-    assert result.proved == 0
-    assert "has no interval" in str(result.cues[0].reason)
-    monkeypatch.setattr(rounding, "MIX", 0.0)
-    monkeypatch.setattr(rounding, "SIGMOID", 0.0)
-    assert "has no interval" not in str(certify(agent, env).cues[0].reason)
+def without_rounding(patch: Patch) -> None:
+    patch.setattr(rounding, "MIX", 0.0)
+    patch.setattr(rounding, "SIGMOID", 0.0)
+
+
+def with_an_end_too_many(patch: Patch) -> None:
+    for name in ("ENDS", "CANDIDATES"):
+        patch.setattr(rounding, name, np.sort(np.append(getattr(rounding, name), HELD)))
+
+
+HELD = float(np.float32(0.9))
+
+
+@pytest.mark.parametrize("mutate", [without_rounding, with_an_end_too_many])
+def test_the_rounding_of_the_state_counts(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """A gate of 1 - 1.5 u and a candidate of .95: in exact numbers no state from .9 up falls below .9."""
+    agent = policy(1, 2, cell_kwargs={"candidate_bias": True})
+    fill(agent, U=[[0.0], [0], [0]], w=[[0.0], [0]], b=[-1000.0, -np.log(1.5 * rounding.UNIT), np.arctanh(0.95)])
+    network, x, box = read_network(agent), Bounds(*np.zeros((2, 1, 1))), Bounds(np.array([HELD]), np.ones(1))
+    claim = Bounds(box.low[None], box.high[None])
+    assert enclosure.prove_images(network, x, [box], [claim]) is not None
+    k = np.float32(0.5 - 1.5 * rounding.UNIT)  # the C++ without fused operations may compute it; then so:
+    more, less = np.float32(0.5) + k, np.float32(0.5) - k
+    assert more * np.float32(HELD) + less * np.float32(0.95) < HELD
+    mutate(monkeypatch)
+    assert enclosure.prove_images(network, x, [box], [claim]) is None
+
+
+def test_an_end_needs_the_candidates(monkeypatch: Patch) -> None:
+    """Just above its threshold the latch leaves every end."""
+    env = latch_env(0.48)
+    assert not is_right(latch(), env.phases(), 0, np.full((200, 1), 0.48))
+    assert count(latch(), env) == 0
+    floor = rounding.floor
+    monkeypatch.setattr(rounding, "floor", lambda h, n: floor(h, np.ones_like(n)))
+    assert certify(latch(), env).cues[0].for_ever  # type: ignore[arg-type]
+
+
+def test_an_end_needs_the_states(monkeypatch: Patch) -> None:
+    """The cue moves a slow unit from 0 to .1, towards a candidate of .96; the right action would need more than .3."""
+    agent, env = latch(c=0.9), symbols_env(1, np.array([[2.0]]), np.array([[1]]))
+    fill_head(agent, [[-1.0], [1.0]], [0.6, 0.0])
+    assert not is_right(agent, env.phases(), 0, [])
+    assert count(agent, env) == 0
+    floor = rounding.floor
+    monkeypatch.setattr(rounding, "floor", lambda h, n: floor(np.ones_like(h), n))
+    assert count(agent, env) == 1
 
 
 def test_a_tie_is_no_proof(monkeypatch: Patch) -> None:

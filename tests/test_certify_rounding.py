@@ -1,6 +1,7 @@
 """The bounds of the kernels' error hold for every backend, with the margins that are printed where they fail."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from certify_networks import layers, policy
 
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.cells import BRCCell
+from bistable_rl.cells import BRCCell, NBRCCell
 from bistable_rl.certify import rounding
-from bistable_rl.certify.enclosure import BALLS, FLOATS, Bounds, images, margins, prove_images
+from bistable_rl.certify.enclosure import BALLS, FLOATS, Bounds, image, images, margins, prove_images
 from bistable_rl.certify.network import read_network
-from bistable_rl.kernels import use_backend
-from bistable_rl.kernels.dispatch import choose
+from bistable_rl.kernels import cpu, use_backend
 
-BUILT = choose("brc", "cpu", torch.float32, 8).backend == "cpu"
-BACKENDS = ["cpu", "torch", "reference"] if BUILT else ["torch", "reference"]
+ISAS = range(cpu.library().brl_choose_isa(-1) + 1) if cpu.available()[0] else range(0)
+BACKENDS = [*(f"cpu {isa}" for isa in ISAS), "torch", "reference"]
+
+
+@contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Run on a backend, and the C++ with the instruction set of this number: 0 has no fused operations."""
+    name, _, isa = backend.partition(" ")
+    try:
+        if isa:
+            cpu.library().brl_choose_isa(int(isa))
+        with use_backend(name):
+            yield
+    finally:
+        if isa:
+            cpu.library().brl_choose_isa(-1)
 
 
 def floats(low: float, high: float, stride: int) -> np.ndarray:
@@ -32,7 +46,7 @@ def floats(low: float, high: float, stride: int) -> np.ndarray:
 
 @torch.no_grad()
 def scan(cell: BRCCell, backend: str, x: np.ndarray, h: float) -> np.ndarray:
-    with use_backend(backend):
+    with using(backend):
         last = cell.scan(torch.from_numpy(x)[None, :, None], torch.full((len(x), 1), h))[1]
     return last[:, 0].double().numpy()
 
@@ -50,16 +64,19 @@ def unit(a: float, c: float | None, candidate: float) -> BRCCell:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_kernels_tanh_is_as_near_as_stated(backend: str) -> None:
     x = floats(1e-7, 20, 211)
-    error = np.abs(scan(unit(0, -1000, 1), backend, x, 0.0) - np.tanh(x.astype(np.float64))).max()
-    assert 1e-8 < error < 0.8 * rounding.TANH
+    found = scan(unit(0, -1000, 1), backend, x, 0.0)
+    assert 1e-8 < np.abs(found - np.tanh(x.astype(np.float64))).max() < 0.8 * rounding.TANH
+    assert np.abs(found).max() == 1  # and never above
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_kernels_sigmoid_is_as_near_as_stated(backend: str) -> None:
     x = floats(1e-7, 40, 211)
     exact = 0.5 + 0.5 * np.tanh(0.5 * x.astype(np.float64))
-    error = np.abs(scan(unit(-1000, None, 0), backend, x, 1.0) - exact).max()
-    assert 1e-8 < error < 0.8 * rounding.SIGMOID
+    found = scan(unit(-1000, None, 0), backend, x, 1.0)
+    assert 1e-8 < np.abs(found - exact).max() < 0.8 * rounding.SIGMOID
+    assert found.min() >= 0
+    assert found.max() == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -68,6 +85,86 @@ def test_a_saturated_gate_is_exactly_1(backend: str, h: float) -> None:
     x = floats(rounding.HOLD, 1e30, 100_003)
     x = x[x > 0]
     assert (scan(unit(0, None, 0), backend, x, h) == np.float32(h)).all()
+
+
+LOWER_ENDS = list(zip(rounding.ENDS[1:], rounding.CANDIDATES[1:], strict=True))
+
+
+def float32(numbers: Any) -> np.ndarray:
+    return np.asarray(numbers, np.float32)
+
+
+def mixtures(more: np.ndarray, less: np.ndarray, h: float, n: float) -> list[np.ndarray]:
+    """Return more h + less n in float32: rounded at every operation, and with either product fused into the sum."""
+    h, n, more, less = float32(h), float32(n), float32(more), float32(less)
+    first, second = (weight.astype(np.float64) * float(x) for weight, x in ((more, h), (less, n)))  # exact
+    return [float32(first) + float32(second), float32(first + float32(second)), float32(float32(first) + second)]
+
+
+def weights() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the weights of h and n in the C++ and in the reference: all of those near 1, and some of the others."""
+    t = np.concatenate([float32(1 - np.arange(2**16) * 2.0**-24), floats(2**-4, 1, 211), floats(1e-30, 2**-4, 10_007)])
+    k = np.concatenate([t, -t]) / 2
+    yield float32(0.5) + k, float32(0.5) - k
+    c = np.append(t[t >= 0], float32(0))
+    yield c, 1 - c
+
+
+@pytest.mark.parametrize(("end", "candidate"), LOWER_ENDS)
+def test_no_gate_passes_an_end(end: float, candidate: float) -> None:
+    """The step rises with state and candidate, so only the least ones need a look."""
+    assert float32(end) == end
+    assert float32(candidate) == candidate
+    for sign in (1, -1):
+        for more, less in weights():
+            for mixed in mixtures(more, less, sign * end, sign * candidate):
+                assert (sign * mixed >= end).all()
+    c = torch.from_numpy(next(iter(weights()))[0])
+    mixed = torch.lerp(torch.full_like(c, candidate), torch.full_like(c, end), c)
+    assert (mixed >= end).all()
+
+
+@pytest.mark.parametrize(("h", "n"), [(0.6, 0.61), (0.75, 0.7501), (0.8, 0.85), (0.9, 0.95), (-0.75, -0.7499)])
+def test_some_gates_pass_every_other_number(h: float, n: float) -> None:
+    """So the ends are needed: the state goes away from a candidate above it."""
+    h = float(np.float32(h))
+    assert h not in rounding.ENDS
+    assert rounding.floor(np.array(h), np.array(n)) < h
+    assert mixtures(*next(iter(weights())), h, n)[0].min() < h
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [BRCCell, NBRCCell])
+def test_no_kernel_passes_an_end(backend: str, kind: Any) -> None:
+    z = np.concatenate([np.linspace(12, 20, 4_001, dtype=np.float32), floats(1e-3, 30, 100_003)])
+    for sign in (1, -1):
+        for end, candidate in LOWER_ENDS:
+            if abs(candidate) < 1:
+                least = candidate + 2 * rounding.TANH
+                assert (sign * scan(constant(kind, sign * least), backend, z, sign * end) >= end).all()
+
+
+@torch.no_grad()
+def constant(kind: Any, candidate: float) -> Any:
+    """Return a unit with a constant candidate, and the input itself as the argument of c."""
+    cell = kind(1, 1, candidate_bias=True)
+    cell.weight_hh.zero_()
+    cell.weight_ih.copy_(torch.tensor([[0.0], [1.0], [0.0]]))
+    cell.bias.copy_(torch.tensor([-1000.0, 0.0, np.arctanh(candidate)]))
+    return cell
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("h", [1 - 2**-24, 1.0, 1 + 2**-23, 1 + 2**-20, 1.125])
+def test_a_state_at_1_or_beyond_lies_in_its_enclosure(backend: str, h: float) -> None:
+    agent = policy(1, 2)
+    cell = layers(agent)[0]
+    cell.load_state_dict(unit(3.0, None, 0).state_dict())
+    [layer], z = read_network(agent).layers, np.linspace(-5, 20, 501, dtype=np.float32)
+    found, x = scan(cell, backend, z, h), z.astype(np.float64)[:, None]
+    claims = image(layer, Bounds(x, x), Bounds(np.array([h]), np.array([h])))
+    assert ((found >= claims.low[:, 0]) & (found <= claims.high[:, 0])).all()
+    assert (claims.high.max() <= 1) == (h <= 1)
 
 
 def test_float64_tanh_is_far_nearer_than_the_slack() -> None:
@@ -97,7 +194,7 @@ def agents() -> Iterator[RecurrentPolicy]:
 def run(agent: RecurrentPolicy, backend: str, x: np.ndarray, h: torch.Tensor) -> tuple[np.ndarray, ...]:
     """Return states (L, n, H) and log-probabilities (n, actions) after one step, and states that `advance` returns."""
     obs = torch.from_numpy(x)
-    with use_backend(backend):
+    with using(backend):
         output, _, state = agent._advance(obs[None], h)
         advanced = agent.advance(obs[None], h, torch.zeros(1, len(x)))
     distribution: Any = agent._distribution(agent.actor_mlp(output[0]))
@@ -127,7 +224,8 @@ def test_a_step_lies_in_its_enclosure(backend: str) -> None:
                 assert (other <= claim.high).all()
                 if not width:
                     middle, radius = (claim.low + claim.high) / 2, (claim.high - claim.low) / 2
-                    used = max(used, float((np.abs(state - middle) / radius).max()))
+                    free = ~(np.isin(claim.low, rounding.ENDS) | np.isin(claim.high, -rounding.ENDS))
+                    used = max(used, float((np.abs(state - middle) / radius)[:, free[0]].max(initial=0)))
             for action in range(4):
                 least = margins(BALLS, network, claims[-1], action)
                 others = [k for k in range(4) if k != action]

@@ -128,7 +128,9 @@ def _lines(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[lis
         yield ["mean" if actions == "likely" else "", actions, *means]
     for actions, of_streams in ways.items():
         worst = min(of_streams, key=lambda row: row[names[0]])
-        yield [f"worst: {worst['stream']}", actions, *(_mean(worst, name) for name in names)]
+        alike = all(row[names[0]] == worst[names[0]] for row in of_streams)
+        which = "all equal" if alike else worst["stream"]
+        yield [f"worst: {which}", actions, *(_mean(worst, name) for name in names)]
 
 
 def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, trained: Any) -> None:

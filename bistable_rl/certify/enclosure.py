@@ -140,14 +140,28 @@ def unit_map(numbers: Numbers, inputs: Bounds, own: Array, h: Bounds) -> Bounds:
     # a >= 0, so a h is least at the lower end of h, and there at the least or greatest a
     n_low = tanh(exact(inputs.low[2]) + np.where(h.low >= 0, a_low, a_high) * low) - rounding.TANH
     n_high = tanh(exact(inputs.high[2]) + np.where(h.high >= 0, a_high, a_low) * high) + rounding.TANH
-    slow, fast = argument(1)[::-1]
+    n = Bounds(np.maximum(numbers.lower(n_low), -1), np.minimum(numbers.upper(n_high), 1))
+    fast, slow = argument(1)
     holds = numbers.lower(fast) >= rounding.HOLD
-    cs = [0.5 + 0.5 * tanh(0.5 * z) + sign * rounding.SIGMOID for z, sign in ((fast, -1), (slow, 1))]
+    least, most = (0.5 + 0.5 * tanh(0.5 * z) + sign * rounding.SIGMOID for z, sign in ((fast, -1), (slow, 1)))
+    cs = exact(np.maximum(numbers.lower(least), 0)), exact(np.minimum(numbers.upper(most), 1))
     mix = rounding.MIX * np.maximum(1, h.magnitude())
     # c h + (1 - c) n rises with h and n and is linear in c
-    lows = [numbers.lower(c * low + (1 - c) * n_low - mix) for c in cs]
-    highs = [numbers.upper(c * high + (1 - c) * n_high + mix) for c in cs]
-    return Bounds(np.where(holds, h.low, np.minimum(*lows)), np.where(holds, h.high, np.maximum(*highs)))
+    lows = [numbers.lower(c * low + (1 - c) * exact(n.low) - mix) for c in cs]
+    highs = [numbers.upper(c * high + (1 - c) * exact(n.high) + mix) for c in cs]
+    floor, ceiling = rounding.floor(h.low, n.low), -rounding.floor(-h.high, -n.high)
+    least_next, greatest_next = np.maximum(np.minimum(*lows), floor), np.minimum(np.maximum(*highs), ceiling)
+    return Bounds(np.where(holds, h.low, least_next), np.where(holds, h.high, greatest_next))
+
+
+def outward(bounds: Bounds) -> Bounds:
+    """Widen bounds that were computed in float64 by `MARGIN`, but past no end that rounding cannot pass."""
+
+    def lower(x: Array) -> Array:
+        ends: Array = rounding.ENDS[np.searchsorted(rounding.ENDS, x, "right") - 1]
+        return np.maximum(x - MARGIN, ends)
+
+    return Bounds(lower(bounds.low), -lower(-bounds.high))
 
 
 def image(layer: Layer, x: Bounds, h: Bounds) -> Bounds:
@@ -156,7 +170,7 @@ def image(layer: Layer, x: Bounds, h: Bounds) -> Bounds:
     inputs = unit_inputs(FLOATS, layer, x, h)
     shaped = Bounds(*(side.reshape(len(side), 3, -1, 1).swapaxes(0, 1) for side in inputs))
     pieces = unit_map(FLOATS, shaped, layer.own[:, None, :, None], Bounds(ends[:, :-1], ends[:, 1:]))
-    return Bounds(pieces.low.min(-1), pieces.high.max(-1)).widened(MARGIN)
+    return outward(Bounds(pieces.low.min(-1), pieces.high.max(-1)))
 
 
 def images(network: Network, x: Bounds, states: list[Bounds]) -> list[Bounds]:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from bistable_rl.certify.enclosure import FLOATS, MARGIN, Bounds, image, unit_inputs, unit_map
+from bistable_rl.certify import rounding
+from bistable_rl.certify.enclosure import FLOATS, MARGIN, Bounds, image, outward, unit_inputs, unit_map
 from bistable_rl.certify.network import Array, Layer, Network
 
 FINE, COARSE = 1024, 256
 """Cells of [-1, 1] that a unit's map is tabulated on: of BRC, and of nBRC, whose table changes with the others' box."""
 ROUNDS = 40
 """Boxes of an nBRC layer that are tried, each with the others' states in the one before."""
+TIGHTENINGS = 2
+"""Further boxes, each inside the one before."""
 
 
 class NoIntervalError(Exception):
-    """No interval of a unit is mapped into itself, because rounding alone may let it drift.
+    """No interval of a unit was found: it starts outside [-1, 1], or the box still grows after `ROUNDS`.
 
     Args:
         layer: The index of its layer.
@@ -67,11 +70,22 @@ class Search:
         box = start
         for _ in range(ROUNDS):
             closed = Table(layer, x, box, COARSE).closure(start)
-            if isinstance(closed, int) or closed.inside(box).all():
+            if isinstance(closed, int):
                 return closed
+            if closed.inside(box).all():
+                return self._tightened(layer, x, start, closed)
             down, up = np.maximum(box.low - closed.low, 0), np.maximum(closed.high - box.high, 0)
             box = Bounds(box.low - 1.1 * down - 1e-6, box.high + 1.1 * up + 1e-6)
         return int((box.high - box.low).argmax())
+
+    def _tightened(self, layer: Layer, x: Bounds, start: Bounds, box: Bounds) -> Bounds:
+        """Return an invariant box inside another one: where the others' states are in that one, less is needed."""
+        for _ in range(TIGHTENINGS):
+            closed = Table(layer, x, box, COARSE).closure(start)
+            if isinstance(closed, int) or not closed.inside(box).all():
+                break
+            box = closed
+        return box
 
 
 class Table:
@@ -86,7 +100,9 @@ class Table:
 
     def __init__(self, layer: Layer, x: Bounds, h: Bounds, cells: int) -> None:
         near = 1 + np.concatenate([-np.geomspace(2e-6, 4e-3, cells // 16), np.geomspace(1e-6, 0.1, cells // 16)])
-        self.edges = np.unique(np.concatenate([np.linspace(-1, 1, cells + 1), near, -near]))
+        ends = rounding.ENDS[1:]
+        self.edges = np.unique(np.concatenate([np.linspace(-1, 1, cells + 1), near, -near, ends, -ends]))
+        self.room = [np.where(np.isin(self.edges, side), 0, 2 * MARGIN) for side in (ends, -ends)]
         inputs = unit_inputs(FLOATS, layer, x, h)
         pieces = Bounds(self.edges[:-1], self.edges[1:])
         own = layer.own[:, :, None]
@@ -113,23 +129,26 @@ class Table:
         """Grow an interval of cells to the next one that is mapped into itself, upwards and downwards in turn."""
         first = int(np.searchsorted(self.edges, start_low, "right")) - 1
         last = int(np.searchsorted(self.edges, start_high, "left")) - 1
+        if last < first:  # the start is a single state at an edge: take the cell towards 0
+            first = last = first if start_low < 0 else last
         if first < 0 or last >= len(self.edges) - 1:
             return None
         low, high = self.low[unit], self.high[unit]
         while True:
-            up = _first_kept(high[first:], self.edges[first + 1 :], last - first)
+            up = _first_kept(high[first:], (self.edges - self.room[1])[first + 1 :], last - first)
             if up is None:
                 return None
-            down = _first_kept(-low[first + up :: -1], -self.edges[first + up :: -1], up)
+            down = _first_kept(-low[first + up :: -1], -(self.edges + self.room[0])[first + up :: -1], up)
             if down is None:
                 return None
             before, last, first = (first, last), first + up, first + up - down
             if before == (first, last):
                 cells = slice(first, last + 1)
-                return min(start_low, low[cells].min() - MARGIN), max(start_high, high[cells].max() + MARGIN)
+                found = outward(Bounds(low[cells].min(), high[cells].max()))
+                return min(start_low, float(found.low)), max(start_high, float(found.high))
 
 
 def _first_kept(values: Array, edges: Array, start: int) -> int | None:
     """Return the first index, not below `start`, up to which no value exceeds the edge there."""
-    kept = np.flatnonzero(np.maximum.accumulate(values)[start:] <= edges[start:] - 2 * MARGIN)
+    kept = np.flatnonzero(np.maximum.accumulate(values)[start:] <= edges[start:])
     return None if not len(kept) else start + int(kept[0])

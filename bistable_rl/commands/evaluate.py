@@ -10,6 +10,8 @@ from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_par
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import named, write_json
 
+EPISODES = 100
+
 
 def evaluate(argv: Sequence[str]) -> int:
     """Evaluate a trained agent on episodes."""
@@ -28,7 +30,7 @@ def evaluate(argv: Sequence[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
     parser.add_argument("--best", action="store_true", help="load the best checkpoint instead of the last")
-    parser.add_argument("--episodes", metavar="N", type=count, default=100, help="number of episodes (default: 100)")
+    parser.add_argument("--episodes", metavar="N", type=count, help=f"number of episodes (default: {EPISODES})")
     parser.add_argument(
         "--max-episode-steps",
         metavar="N",
@@ -64,6 +66,7 @@ def evaluate(argv: Sequence[str]) -> int:
             figure=args.figure,
         )
         return 0
+    episodes = args.episodes or EPISODES
     option = "--horizons" if args.horizons is not None else "--streams" if args.streams is not None else None
     if option is not None and args.max_episode_steps is not None:
         raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
@@ -74,7 +77,7 @@ def evaluate(argv: Sequence[str]) -> int:
             args.run,
             args.horizons or [],
             streams=args.streams or [],
-            episodes=args.episodes,
+            episodes=episodes,
             overrides=overrides,
             best=args.best,
             json=args.json,
@@ -90,7 +93,7 @@ def evaluate(argv: Sequence[str]) -> int:
     from bistable_rl.agents.evaluate_run import evaluate_run
 
     result = evaluate_run(
-        args.run, overrides, best=args.best, episodes=args.episodes, max_episode_steps=args.max_episode_steps
+        args.run, overrides, best=args.best, episodes=episodes, max_episode_steps=args.max_episode_steps
     )
     print(f"{args.run}, trained for {result['steps']:,} steps")
     print_summary(result)
@@ -100,6 +103,8 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def _check_adversary(args: argparse.Namespace) -> None:
+    if args.episodes is not None:
+        raise UserError("evaluate: --episodes is not for --adversary, which searches once; --steps N sets how far.")
     if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
         raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
 
