@@ -3,7 +3,7 @@
 From the state after a cue, the box of all states that any distractors can lead to is bounded, then the worst logits of
 the answer: interval bound propagation (Gowal et al. 2018), here in time. The loss is the cross-entropy of these worst
 logits with what the agent itself answered in the better episodes of the rollout, those that earned the mean return or
-more. So the reward alone says which answers are right.
+more, and more than an agent without memory expects. So the reward alone says which answers are right.
 """
 
 from __future__ import annotations
@@ -41,25 +41,23 @@ class CertifiedLoss:
     learned to answer is learned first, since certain answers to the other cues would leave it no room.
 
     Args:
-        phases: The observations, see `phases_of`.
+        phases: The observations.
+        chance: The return that the best agent without memory expects; only episodes that earn more are imitated.
         policy: The policy that will be trained.
     """
 
-    def __init__(self, phases: Phases, policy: RecurrentPolicy) -> None:
+    def __init__(self, phases: Phases, chance: float, policy: RecurrentPolicy) -> None:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(array).to(policy.device)
 
         self.cue = tensor(phases.cue)
         self.distraction = Bounds(tensor(phases.low), tensor(phases.high))
         self.answer = Bounds(tensor(phases.answer_low), tensor(phases.answer_high))
-        self.worst = tensor(np.array([np.inf], np.float32))  # the least return so far
+        self.chance = chance
         self.num_actions = int(policy.action_space.n)  # type: ignore[attr-defined]
 
     def see(self, buffer: RolloutBuffer) -> None:
-        """Take the answers of the better episodes of a rollout, by the observations of cue and answer.
-
-        Where all earned the same, they count if an earlier one earned less: all have failed otherwise, for all we know.
-        """
+        """Take the answers of the better episodes of a rollout, by the observations of cue and answer."""
         begin, end, copy = _episodes(buffer)
         obs = buffer.obs[buffer.context :]  # type: ignore[index]
         C, A = len(self.cue), len(self.answer.low)
@@ -68,8 +66,7 @@ class CertifiedLoss:
         known = (cue >= 0) & (answer >= 0)
         total = buffer.rewards.cumsum(0)
         returns = total[end, copy] - total[begin, copy] + buffer.rewards[begin, copy]
-        self.worst = torch.cat([self.worst, returns]).min().unsqueeze(0)
-        good = known & (returns >= returns.mean() - 1e-6) & (returns > self.worst + 1e-6)
+        good = known & (returns >= returns.mean() - 1e-6) & (returns > self.chance)
 
         counts = torch.zeros(C, A, self.num_actions, device=returns.device)
         index = cue[good], answer[good], buffer.actions[end, copy].long()[good]
@@ -138,8 +135,8 @@ def _box_of(x: Tensor, boxes: Bounds) -> Tensor:
     return torch.where(inside.any(-1), inside.int().argmax(-1), -1)
 
 
-def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
-    """Return the observations that an environment declares for each phase of an episode.
+def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
+    """Return the loss for the observations that an environment declares for each phase of an episode.
 
     Raises:
         UserError: If it declares none, or the loss does not bound this policy on them.
@@ -151,8 +148,9 @@ def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
         raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
     batch = env.env if isinstance(env, BatchedVecEnv) else None
     phases = batch.phases() if isinstance(batch, DistractedEnv) else None
-    if phases is None or policy.observation_space.shape != phases.cue.shape[1:]:
+    shape = policy.observation_space.shape
+    if not isinstance(batch, DistractedEnv) or phases is None or shape != phases.cue.shape[1:]:
         raise UserError(f"{needs} an environment that declares the observations of each phase, such as CopyFirst.")
     if phases.meanwhile is not None:
         raise UserError(f"{needs} an environment where only the answer counts: the loss bounds no action before it.")
-    return phases
+    return CertifiedLoss(phases, batch.memoryless_return, policy)

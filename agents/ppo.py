@@ -24,7 +24,7 @@ from torch import Tensor
 from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
-from bistable_rl.agents.certified_loss import CertifiedLoss, phases_of
+from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
@@ -197,7 +197,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _make_certified_loss(self) -> None:
         if self._has_certified_loss and self.certified_loss is None:
             assert self.env is not None
-            self.certified_loss = CertifiedLoss(phases_of(self.env, self.policy), self.policy)
+            self.certified_loss = make_certified_loss(self.env, self.policy)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._make_certified_loss()  # of an environment that `set_env` gave

@@ -11,7 +11,7 @@ from noise_env import noise
 from torch import Tensor
 
 from bistable_rl.agents import certified_loss
-from bistable_rl.agents.certified_loss import CertifiedLoss
+from bistable_rl.agents.certified_loss import make_certified_loss
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import bounds, get_cell
@@ -157,13 +157,14 @@ def test_the_answers_are_those_of_the_better_episodes() -> None:
 def test_a_rollout_in_which_all_fail_teaches_nothing() -> None:
     model = agent(copy_first(), n_steps=18)
     model.learn(8 * 18)
-    loss, buffer = CertifiedLoss(model.env.env.phases(), model.policy), model.rollout_buffer
+    assert model.env is not None
+    loss, buffer = make_certified_loss(model.env, model.policy), model.rollout_buffer
     buffer.rewards.zero_()
     buffer.rewards[5::6] = -1
     loss.see(buffer)
     assert loss.share == 0
     assert not loss.seen.any()
-    buffer.rewards[5::6] = 1  # all are right after all
+    buffer.rewards[5::6] = 1  # all are right
     loss.see(buffer)
     assert loss.share == 1
     assert loss.seen.any()

@@ -84,7 +84,7 @@ def test_an_end_needs_the_candidates(monkeypatch: Patch) -> None:
     assert count(latch(), env) == 0
     floor = rounding.floor
     monkeypatch.setattr(rounding, "floor", lambda h, n: floor(h, np.ones_like(n)))
-    assert certify(latch(), env).cues[0].for_ever  # type: ignore[arg-type]
+    assert certify(latch(), env).cues[0].for_ever
 
 
 def test_an_end_needs_the_states(monkeypatch: Patch) -> None:
