@@ -165,7 +165,7 @@ def test_an_agent_in_a_wrapper_of_gymnasium_plays_but_is_not_asked_with_streams(
     """The wrapper may show what it likes, so neither a kind of stream nor an adversary says what the agent sees."""
     wrap, shape = WRAPPED[name]
     inner = {"length": 5, "num_symbols": 2, "distractors": "sticky"}
-    spec = EnvSpec(f"{name}-v0", lambda: wrap(make_env("bistable_rl/CopyFirst-v0", kwargs=inner)))
+    spec = EnvSpec(f"{name}-v0", lambda **_: wrap(make_env("bistable_rl/CopyFirst-v0", kwargs=inner)))
     monkeypatch.setitem(gymnasium.registry, spec.id, spec)
     options = ["--env.id", f"{name}-v0", "--env.kwargs", "{}", "--total_steps", "80"]
     assert main(["train", str(config), "--out", str(config.parent), *options]) == 0

@@ -120,7 +120,7 @@ def convert(value: Any, hint: Any) -> Any:
             return [convert(item, args[0]) for item in value]
     elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
         return tuple(map(convert, value, args))
-    elif hint in (int, float) and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    elif hint in (int, float) and _is_number(value):
         if abs(value) <= sys.float_info.max and (hint is float or value % 1 == 0):
             return hint(value)
     elif (
@@ -132,6 +132,10 @@ def convert(value: Any, hint: Any) -> Any:
     ):
         return value
     raise ValueError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def read_value(value: Any, hint: Any, key: str) -> Any:
