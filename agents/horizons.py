@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
 from bistable_rl.agents.vec_envs import close, make_evaluation_env
+from bistable_rl.compare.statistics import percentile_interval
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.registry import find_spec
@@ -21,7 +21,6 @@ from bistable_rl.envs.streams import KINDS
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs.schema import EnvConfig
 
-CONFIDENCE = 0.95
 RESAMPLES = 9999
 FIGURES = ("success", "return", "normalized_score")
 
@@ -180,22 +179,15 @@ def _value(env: EnvConfig, env_id: str, name: str) -> Any:
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Return the 95% percentile bootstrap interval of a mean (Efron 1979), or None for a single value.
+    """Return the 95% percentile bootstrap interval of a mean, or None for a single value.
 
     Args:
         values: (n,) finite numbers.
     """
     if len(values) < 2:
         return None
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return [float(found.low), float(found.high)]
+    low, high = percentile_interval((values,), np.mean, resamples=RESAMPLES)
+    return [float(low), float(high)]
 
 
 def _figures(played: Evaluation, env: Any) -> dict[str, Any]:

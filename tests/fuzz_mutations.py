@@ -31,7 +31,7 @@ PATHS = [".", "folder", "text.txt", "loop", "dangling", "null", "full", "none/a.
 OPTIONS = """
 --help --out --json --save --resume --run --seed --episodes --overwrite --best --policy.cell --env.id --env -- -x --=
 --env.kwargs.length --policy --network.hidden_size --total_steps --horizons --figure --device --name=x --workers
---env.kwargs.length=5 --policy.hidden_size --algorithm.n_steps
+--env.kwargs.length=5 --policy.hidden_size --algorithm.n_steps --streams --adversary --steps --env.kwargs.distractors
 """
 PAYLOAD = b"cpathlib\nPath.touch\n(cpathlib\nPath\n(S'../outside/ran'\ntRtR."  # a pickle that leaves a file behind
 DTYPES = {"F4": 4, "F6_E2M3": 6, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "BOOL": 8, "F16": 16, "BF16": 16, "U16": 16}

@@ -76,7 +76,11 @@ def test_a_base_is_a_shipped_config_or_supervised_too(tmp_path: Path) -> None:
     [
         ({"base": 5}, r"cells.yaml: base must be a config's name or path, or an experiment, not 5\."),
         ({"base": "rl/t_mase"}, r"no shipped config of that name: .*did you mean 'rl/t_maze'"),
-        ({"base": {"policy": {}}}, r"cells.yaml: base.env, for agents, or base.task, .* is missing\."),
+        (
+            {"base": {"policy": {}}},
+            r"cells.yaml must hold either base.env, .* training, or base.task, for a .* one; it holds neither\.$",
+        ),
+        ({"base": {**SMALL, "task": {"name": "copy_first"}}}, r"either base.env, .* or base.task, .* it holds both\.$"),
         ({"base": {**SMALL, "total_steps": -1}}, r"cells.yaml: base.total_steps must be an integer above 0, not -1\."),
         (
             {"base": {**SMALL, "algorithm": {"burn_in": 9, "bptt_length": 8}}},

@@ -283,9 +283,11 @@ def test_a_benchmark_given_to_train_is_sent_to_its_command(tmp_path: Path) -> No
 
 def test_a_run_of_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> None:
     run = new_run(load_config(Experiment, write(tmp_path, MINIMAL)), tmp_path / "runs")
-    (run / "config.yaml").write_text("name: x")
-    with pytest.raises(UserError, match="a section is missing: env"):
-        _ = Run.open(run).config
+    for text, found in (("name: x", "neither"), (MINIMAL + "task: {}", "both")):
+        (run / "config.yaml").write_text(text)
+        expected = f"config.yaml must hold either env, .* training, or task, for a supervised one; it holds {found}.$"
+        with pytest.raises(UserError, match=expected):
+            _ = Run.open(run).config
 
 
 @pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])

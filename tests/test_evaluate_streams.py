@@ -2,15 +2,26 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import (
+    NormalizeObservation,
+    RescaleObservation,
+    ReshapeObservation,
+    TimeAwareObservation,
+    TimeLimit,
+)
 
+from bistable_rl.agents.agent import load
 from bistable_rl.agents.check_experiment import ExperimentCheck
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.training import train
@@ -20,6 +31,7 @@ from bistable_rl.compare.comparison import Comparison
 from bistable_rl.compare.jobs import Job, config_hash, hashed_keys
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.report import write_report
+from bistable_rl.envs import make_env
 from bistable_rl.envs.streams import KINDS
 from bistable_rl.errors import UserError
 from bistable_rl.runs.run import Run
@@ -137,6 +149,40 @@ def test_a_wrong_stream_is_one_sentence(
     assert expected in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+WRAPPED: dict[str, tuple[Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]], tuple[int, ...]]] = {
+    "Reshape": (lambda env: ReshapeObservation(env, (2, 2)), (2, 2)),
+    "Rescale": (lambda env: RescaleObservation(env, np.float32(-3), np.float32(3)), (4,)),
+    "Normalize": (NormalizeObservation, (4,)),
+    "TimeAware": (lambda env: TimeAwareObservation(TimeLimit(env, 9)), (5,)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_an_agent_in_a_wrapper_of_gymnasium_plays_but_is_not_asked_with_streams(
+    name: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wrapper may show what it likes, so neither a kind of stream nor an adversary says what the agent sees."""
+    wrap, shape = WRAPPED[name]
+    inner = {"length": 5, "num_symbols": 2, "distractors": "sticky"}
+    spec = EnvSpec(f"{name}-v0", lambda **_: wrap(make_env("bistable_rl/CopyFirst-v0", kwargs=inner)))
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    options = ["--env.id", f"{name}-v0", "--env.kwargs", "{}", "--total_steps", "80"]
+    assert main(["train", str(config), "--out", str(config.parent), *options]) == 0
+    run = config.parent / "small" / "nbrc-seed0"
+    assert load(run).policy.observation_space.shape == shape
+    assert main(["evaluate", str(run), "--episodes", "3"]) == 0
+    assert "length 5.0, over 3 episodes" in capsys.readouterr().out
+    for option, expected in (
+        (["--streams", "all"], f"streams: {name}-v0 has no argument distractors; the environments that have it are"),
+        (["--horizons", "5,9"], f"horizons: {name}-v0 has no argument that sets its horizon; the environments"),
+        (["--adversary"], f"adversary: {name}-v0 does not declare which observations it can show; those that do are"),
+    ):
+        assert main(["evaluate", str(run), *option]) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith(f"bistable-rl: {expected}")
+        assert (err.count("\n"), out) == (1, "")
 
 
 def test_streams_in_a_config_change_nothing_but_what_is_reported(experiment: Experiment, tmp_path: Path) -> None:

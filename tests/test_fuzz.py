@@ -87,6 +87,8 @@ benchmark --resume bench
 compare compare.yaml --out . --workers 2 --dry-run
 evaluate run --episodes 2 --json out.json --env.kwargs.length 5
 evaluate run --horizons 3,4 --episodes 2 --figure out.png --best
+evaluate run --streams sticky,blocks --horizons 3,4 --episodes 2 --json out.json --figure out.png
+evaluate run --adversary --steps 9 --json out.json --env.kwargs.length 3
 play --run run --episodes 1 --seed 3 --save out.gif
 play bistable_rl/CopyFirst-v0 --env.kwargs.length 3 --seed 1
 analyze run --episodes 2 --out looked
@@ -134,7 +136,7 @@ def argv_case(rng: random.Random, here: Path, outside: Path) -> Case:
     links = {"loop": "loop", "dangling": "gone", "null": "../outside/dev/null", "full": "../outside/dev/full"}
     for link, target in links.items():
         (here / link).symlink_to(target)
-    argv = rng.choice(LINES.strip().splitlines()[: rng.choice((16, 21))]).split()
+    argv = rng.choice(LINES.strip().splitlines()[: rng.choice((18, 23))]).split()
     for _ in range(rng.choice((1, 1, 2, 3))):
         argv = mutate_argv(rng, argv) if argv else argv
     return Case(argv, rng.choice(("utf-8", "utf-8", "ascii", "latin-1", "cp1252")))
@@ -147,6 +149,8 @@ train --resume run
 evaluate run --episodes 2 --json out.json
 evaluate run --episodes 2 --best
 evaluate run --episodes 2 --horizons 3 --json out.json
+evaluate run --episodes 2 --streams all --best
+evaluate run --adversary --steps 9
 analyze run --episodes 2
 play --run run --save out.gif
 tensorboard run""",
@@ -280,9 +284,10 @@ def server() -> Any:
     """Return what starts processes that have imported everything already."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    modules = "analysis.analyze analysis.horizons agents.training agents.play benchmarks.runner compare.command cli"
+    modules = "analysis.analyze analysis.horizons analysis.adversary agents.training agents.play benchmarks.runner cli"
     others = "pytest torch._dynamo docstring_parser attr matplotlib.pyplot sb3_contrib tensorboard.program minigrid"
-    context.set_forkserver_preload([*others.split(), *(f"bistable_rl.{name}" for name in modules.split())])
+    ours = [f"bistable_rl.{name}" for name in (*modules.split(), "compare.command")]
+    context.set_forkserver_preload([*others.split(), *ours])
     return context
 
 

@@ -191,6 +191,23 @@ class Cell(nn.Module):
                 do not fit x, or the backend asked for cannot serve.
         """
         self._recompute_weights()
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            # As nn.GRU does on the CPU: a recurrence in half precision would lose its memory.
+            dtype = self.weight_ih.dtype
+            with torch.autocast(x.device.type, enabled=False):
+                x, state = x.to(dtype), None if state is None else state.to(dtype)
+                return self.scan(x, state, resets, batch_sizes)
+        batch = self._batch(x, state, resets, batch_sizes)
+        if self.kernel is not None:
+            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
+        kernels.note(type(self).__name__, "reference")
+        inputs = batch._replace(x=self.project(x))
+        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
+
+    def _batch(
+        self, x: Tensor, state: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
+    ) -> kernels.Batch:
+        """Return the arguments of `scan` as the kernels take them, and raise what it raises if they do not fit."""
         weight = self.weight_ih
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
@@ -198,11 +215,6 @@ class Cell(nn.Module):
             )
         if x.device != weight.device:
             raise ValueError(f"the input is on {x.device} and the weights are on {weight.device}")
-        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            # As nn.GRU does on the CPU: a recurrence in half precision would lose its memory.
-            with torch.autocast(x.device.type, enabled=False):
-                x, state = x.to(weight.dtype), None if state is None else state.to(weight.dtype)
-                return self.scan(x, state, resets, batch_sizes)
         if x.dtype != weight.dtype:
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
@@ -226,12 +238,7 @@ class Cell(nn.Module):
                     f"got {tuple(resets.shape)} on {resets.device}"
                 )
             resets = resets != 0
-        batch = kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
-        if self.kernel is not None:
-            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
-        kernels.note(type(self).__name__, "reference")
-        inputs = batch._replace(x=self.project(x))
-        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
+        return kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Run one step without gradients by the short road, see `kernels.cpu_step`; this is the only way into it.

@@ -15,6 +15,22 @@ EPISODES = 100
 
 def evaluate(argv: Sequence[str]) -> int:
     """Evaluate a trained agent on episodes."""
+    args, overrides = _parser().parse_env(argv)
+    check_parent(args.json)
+    check_parent(args.figure)
+    check_suffix("evaluate: --figure", args.figure, ".png")
+    if args.steps is not None and not args.adversary:
+        raise UserError("evaluate: --steps is for --adversary.")
+    if args.adversary:
+        _against_adversary(args, overrides)
+    elif args.horizons is not None or args.streams is not None:
+        _at_horizons(args, overrides)
+    else:
+        _on_episodes(args, overrides)
+    return 0
+
+
+def _parser() -> Parser:
     from bistable_rl.envs.streams import KINDS  # imports numpy and gymnasium
 
     parser = Parser(
@@ -47,66 +63,64 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--figure", metavar="FILE", type=path, help="with --horizons, --streams or --adversary: draw it to this PNG"
     )
-    args, overrides = parser.parse_env(argv)
-    check_parent(args.json)
-    check_parent(args.figure)
-    check_suffix("evaluate: --figure", args.figure, ".png")
-    if args.steps is not None and not args.adversary:
-        raise UserError("evaluate: --steps is for --adversary.")
-    if args.adversary:
-        _check_adversary(args)
-        from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
+    return parser
 
-        evaluate_adversary(
-            args.run,
-            steps=args.steps or STEPS,
-            overrides=overrides,
-            best=args.best,
-            json=args.json,
-            figure=args.figure,
-        )
-        return 0
-    episodes = args.episodes or EPISODES
-    option = "--horizons" if args.horizons is not None else "--streams" if args.streams is not None else None
-    if option is not None and args.max_episode_steps is not None:
+
+def _against_adversary(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    if args.episodes is not None:
+        raise UserError("evaluate: --episodes is not for --adversary, which searches once; --steps N sets how far.")
+    if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
+        raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
+    from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
+
+    evaluate_adversary(
+        args.run,
+        steps=args.steps or STEPS,
+        overrides=overrides,
+        best=args.best,
+        json=args.json,
+        figure=args.figure,
+    )
+
+
+def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Evaluate at the horizons, with the streams, or both."""
+    if args.max_episode_steps is not None:
+        option = "--horizons" if args.horizons is not None else "--streams"
         raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
-    if option is not None:
-        from bistable_rl.analysis.horizons import evaluate_horizons
+    from bistable_rl.analysis.horizons import evaluate_horizons
 
-        evaluate_horizons(
-            args.run,
-            args.horizons or [],
-            streams=args.streams or [],
-            episodes=episodes,
-            overrides=overrides,
-            best=args.best,
-            json=args.json,
-            figure=args.figure,
-        )
-        return 0
+    evaluate_horizons(
+        args.run,
+        args.horizons or [],
+        streams=args.streams or [],
+        episodes=args.episodes or EPISODES,
+        overrides=overrides,
+        best=args.best,
+        json=args.json,
+        figure=args.figure,
+    )
+
+
+def _on_episodes(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if args.figure is not None:
         raise UserError(
             "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, "
             "or --streams or --adversary."
         )
-
     from bistable_rl.agents.evaluate_run import evaluate_run
 
     result = evaluate_run(
-        args.run, overrides, best=args.best, episodes=episodes, max_episode_steps=args.max_episode_steps
+        args.run,
+        overrides,
+        best=args.best,
+        episodes=args.episodes or EPISODES,
+        max_episode_steps=args.max_episode_steps,
     )
     print(f"{args.run}, trained for {result['steps']:,} steps")
     print_summary(result)
     if args.json is not None:
         write_json(named(args.json), result)
-    return 0
-
-
-def _check_adversary(args: argparse.Namespace) -> None:
-    if args.episodes is not None:
-        raise UserError("evaluate: --episodes is not for --adversary, which searches once; --steps N sets how far.")
-    if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
-        raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path, seed
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs.schema import env_config
+from bistable_rl.runs.config import build
+from bistable_rl.runs.schema import Experiment
 
 
 def play(argv: Sequence[str]) -> int:
@@ -55,7 +56,7 @@ def play(argv: Sequence[str]) -> int:
         else:
             from bistable_rl.envs.play import play
 
-            env = env_config(args.id, overrides)
+            env = build(Experiment, {"name": "play", "env": {"id": args.id}}, "command line", overrides).env
             play(
                 env.id,
                 kwargs=env.kwargs,

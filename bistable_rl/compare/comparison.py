@@ -150,9 +150,7 @@ def _base(base: Any, name: str, path: Path) -> tuple[type[Experiment] | type[Ben
         base = {"name": name, **base}
     else:
         raise UserError(f"{path}: base must be a config's name or path, or an experiment, not {shown(base)}.")
-    kind = kind_of(base)
-    if kind is None:
-        raise UserError(f"{source}: {prefix}env, for agents, or {prefix}task, for supervised training, is missing.")
+    kind = kind_of(base, source, prefix)
     return kind, base, build(kind, base, source, prefix=prefix).cell
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import to_dict
+from bistable_rl.runs.keys import default_of
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
@@ -74,7 +75,7 @@ def _keys(section: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             keys.update(_keys(value, f"{prefix}{spec.name}."))
             continue
-        default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
+        default = default_of(spec)
         if default or json.dumps(value) != json.dumps(default):  # 0, 0.0 and false are equal to Python
             keys[prefix + spec.name] = value
     return keys

@@ -103,18 +103,32 @@ def first_reached(steps: np.ndarray, values: np.ndarray, threshold: float) -> fl
 def _interval(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a percentile bootstrap interval; equal samples give equal bounds."""
+    """Return the bounds of an interval over seeds, NaN where there can be none."""
     if min(sample.shape[axis] for sample in samples) < MIN_SEEDS or not all(np.isfinite(s).all() for s in samples):
         shape = np.asarray(statistic(*samples, axis=axis)).shape
         return np.full(shape, np.nan), np.full(shape, np.nan)
+    return percentile_interval(samples, statistic, resamples=RESAMPLES, axis=axis)
+
+
+def percentile_interval(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], *, resamples: int, axis: int = -1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of a 95% percentile bootstrap interval (Efron 1979), every time the same.
+
+    Args:
+        samples: Arrays of at least two finite numbers along the axis.
+        statistic: Takes the samples, and `axis`.
+        resamples: How often the samples are drawn anew.
+        axis: The axis of the draws.
+    """
     found: Any = stats.bootstrap(
         samples,
         statistic,
         vectorized=True,
         axis=axis,
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         confidence_level=CONFIDENCE,
-        method="percentile",  # the others divide by a spread that is zero where all seeds solve the task
+        method="percentile",  # the others divide by a spread that is zero where all samples are equal
         rng=np.random.default_rng(0),
     )
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)

@@ -7,12 +7,14 @@ equation, but its weights leave their initialisation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bistable_rl.cells import Cell
 from bistable_rl.dynamics.attractors import Attractors, attractors, constant, settle, vaa_star
 from bistable_rl.dynamics.sequences import check_sequences, cut, end_states, one_way
 from bistable_rl.rnn import RNN
@@ -96,13 +98,7 @@ def warm_up(
         inputs, ends = x[:, batch], None if lengths is None else lengths[batch]
         states = end_states(rnn, inputs, cut(inputs, ends, generator) if truncate else ends)
         settling = int(torch.randint(1, min(1 + GROWTH * k, LONGEST) + 1, (), generator=generator))
-        diversity = torch.stack(
-            [
-                vaa_star(settle([cell], states[i : i + 1], constant(1, cell.input_size, generator, x), settling)[0])
-                for i, cell in enumerate(cells)
-            ]
-        )
-        loss = (diversity - TARGET).square().mean()
+        loss = (_diversity(cells, states, settling, generator) - TARGET).square().mean()
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"the warm-up's loss became {loss.item()} at step {k}; a smaller learning_rate may help")
         optimizer.zero_grad()
@@ -113,3 +109,12 @@ def warm_up(
     after = attractors(rnn, *sampled, seed=seed)
     rnn.train(training)
     return WarmUp(before, after, np.array(losses))
+
+
+def _diversity(cells: Sequence[Cell], states: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Return each layer's VAA* (L,) after it has settled on its own from its states (L, n, S) under one input."""
+    settled = [
+        settle([cell], states[i : i + 1], constant(1, cell.input_size, generator, states), steps)[0]
+        for i, cell in enumerate(cells)
+    ]
+    return torch.stack([vaa_star(state) for state in settled])

@@ -81,7 +81,7 @@ def backward(
     check_results(kernel, batch, H, results, recompute=recompute)
     batch, weights = batch.contiguous(), weights.contiguous()
     x, state, _, initial, _ = batch
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    weight_ih, weight_hh, _, _ = weights
     rows, states = x.flatten(0, -2), _states(kernel, results, H)
     grad_outputs, grad_last = results.grad_outputs, results.grad_last
     if grad_outputs is not None:
@@ -91,9 +91,7 @@ def backward(
         carried.copy_(grad_last)
 
     grad_x = torch.empty_like(rows) if need_x else None
-    grad_weight_ih, grad_weight_hh = torch.zeros_like(weight_ih), torch.zeros_like(weight_hh)
-    grad_bias_ih = x.new_zeros(kernel.gates * H)
-    grad_bias_hh = None if bias_hh is None else torch.zeros_like(bias_hh)
+    grad_weights = Weights(*(None if weight is None else torch.zeros_like(weight) for weight in weights))  # type: ignore[arg-type]
     grad_initial = None if initial is None else torch.zeros_like(initial)
 
     for chunk in reversed(list(_chunks(sizes, batch, kernel.gates * H))):
@@ -114,29 +112,34 @@ def backward(
             grad_gates,
             grad_initial,
         )
-        flat = grad_gates.flatten(1)
         if grad_x is not None:
-            torch.mm(flat, weight_ih, out=grad_x[now])
-        grad_weight_ih.addmm_(flat.T, rows[now])
-        grad_bias_ih += flat.sum(0)
-        if not kernel.matrices:
-            grad_weight_hh += (grad_gates[:, :2] * before.unsqueeze(1)).sum(0)
-            continue
-        if kernel.reset_candidate:  # W_n h + b enters the candidate through r
-            grad_gates[:, 2] *= gates[:, 0]
-        if grad_bias_hh is not None:
-            grad_bias_hh += flat.sum(0)
-        grad_weight_hh.addmm_(flat[:, : len(weight_hh)].T, before[:, :H])
+            torch.mm(grad_gates.flatten(1), weight_ih, out=grad_x[now])
+        _add_grad_weights(kernel, grad_weights, rows[now], before, gates, grad_gates)
 
     return Gradients(
         x=None if grad_x is None else grad_x.view(x.shape),
         state=carried,
-        weight_ih=grad_weight_ih,
-        weight_hh=grad_weight_hh,
-        bias_ih=None if bias_ih is None else grad_bias_ih[: len(bias_ih)].clone(),
-        bias_hh=grad_bias_hh,
+        **grad_weights._asdict(),
         initial=grad_initial,
     )
+
+
+def _add_grad_weights(
+    kernel: Kernel, total: Weights, rows: Tensor, before: Tensor, gates: Tensor, grad_gates: Tensor
+) -> None:
+    """Add the gradients of the weights over a chunk to their totals; grad_gates (rows, G, H) may be overwritten."""
+    flat = grad_gates.flatten(1)
+    total.weight_ih.addmm_(flat.T, rows)
+    if total.bias_ih is not None:  # a missing candidate's bias has no gradient
+        total.bias_ih.add_(flat.sum(0)[: len(total.bias_ih)])
+    if not kernel.matrices:
+        total.weight_hh.add_((grad_gates[:, :2] * before.unsqueeze(1)).sum(0))
+        return
+    if kernel.reset_candidate:  # W_n h + b enters the candidate through r
+        grad_gates[:, 2] *= gates[:, 0]
+    if total.bias_hh is not None:
+        total.bias_hh.add_(flat.sum(0))
+    total.weight_hh.addmm_(flat[:, : len(total.weight_hh)].T, before[:, : gates.shape[-1]])
 
 
 def _steps(

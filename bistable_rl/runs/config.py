@@ -10,6 +10,7 @@ import importlib.resources
 import json
 import os
 import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from bistable_rl.errors import UserError, one_sentence, shown, unknown, user_errors
-from bistable_rl.runs.keys import Section, default_of, keys_of, noun_of, read_value
+from bistable_rl.runs.keys import Section, default_of, keys_of, read_value
 
 NAME_BYTES = 255
 """The longest name of a file or a folder on every common file system."""
@@ -132,9 +133,9 @@ def find_config(name: str) -> Path:
     if os.path.exists(name):
         return Path(name)
     shipped = shipped_configs()
-    for key in (name, name.removesuffix(".yaml"), name.removesuffix(".yaml").removeprefix("configs/")):
-        if key in shipped:
-            return shipped[key]
+    key = name.removesuffix(".yaml").removeprefix("configs/")
+    if key in shipped:
+        return shipped[key]
     raise UserError(
         f"there is no file {name!r} and no shipped config of that name: " + unknown("config", name, shipped)
     )
@@ -181,11 +182,10 @@ def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str)
     *parents, last = key.removeprefix(dashes).split(".")
     for part in [*parents, last]:
         if dataclasses.is_dataclass(hint):
-            names = [path + name for name in keys_of(hint)]
-            if path + part not in names:
-                raise UserError(f"{source}: " + unknown(noun, key, names))
+            if part not in keys_of(hint):
+                raise UserError(f"{source}: " + unknown(noun, key, [path + name for name in keys_of(hint)]))
             hint = keys_of(hint)[part]
-        elif hint is Any or noun_of(hint) == "a mapping":
+        elif hint is Any or typing.get_origin(hint) is dict:
             hint = Any  # a key of the environment, the task or the cell
         else:
             raise UserError(f"{source}: {path[:-1]} has no keys below it.")

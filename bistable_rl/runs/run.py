@@ -132,12 +132,7 @@ class Run:
             UserError: If config.yaml is broken.
         """
         path, data = self._config()
-        kind = kind_of(data)
-        if kind is None:
-            raise UserError(
-                f"{path}: a section is missing: env, for an agent's training, or task, for a supervised one."
-            )
-        return build(kind, data, str(path))
+        return build(kind_of(data, str(path)), data, str(path))
 
     def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
         """Return the configuration of an agent's run, with overrides such as `--env.kwargs.length`, `500`.

@@ -312,10 +312,17 @@ def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     return build(kind, data, str(path), overrides)
 
 
-def kind_of(data: dict[str, Any]) -> type[Experiment] | type[Benchmark] | None:
-    """Return the kind of a file's keys, None if they are of neither or of both."""
+def kind_of(data: dict[str, Any], source: str, prefix: str = "") -> type[Experiment] | type[Benchmark]:
+    """Return the kind of training that a config describes.
+
+    Raises:
+        UserError: If it describes neither or both; the sentence begins with `source`.
+    """
     found = [kind for section, kind in CONFIG_KINDS.items() if section in data]
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1:
+        sections = f"either {prefix}env, for an agent's training, or {prefix}task, for a supervised one"
+        raise UserError(f"{source} must hold {sections}; it holds {'both' if found else 'neither'}.")
+    return found[0]
 
 
 def check_command(data: dict[str, Any], path: Path, command: str) -> None:
@@ -327,12 +334,3 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data] + [COMPARE] * ("base" in data)
     if len(owners) == 1 and owners[0] != command:
         raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")
-
-
-def env_config(env_id: str, overrides: Sequence[str]) -> EnvConfig:
-    """Return the `env` section for an id, with overrides such as `--env.kwargs.length`, `10`.
-
-    Raises:
-        UserError: If an override is wrong.
-    """
-    return build(Experiment, {"name": "play", "env": {"id": env_id}}, "command line", overrides).env
