@@ -92,7 +92,9 @@ class Trainer:
         self.benchmark = benchmark
         self.batches = batches
         self.network = network
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate)
+        epsilon = benchmark.training.adam_epsilon
+        options = {} if epsilon is None else {"eps": epsilon}
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate, **options)
         self.state = State()
         self.stop = stop
         saved = run.checkpoints.all()
