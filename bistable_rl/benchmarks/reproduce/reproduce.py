@@ -63,11 +63,11 @@ def reproduce(
     jobs = grids.make_jobs(chosen, folder, list(cells) or list(grid.cells), seeds)
     launcher = LocalLauncher(workers)
     book = Ledger(folder, committed)
-    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     if estimate:
         duration = Duration(launcher.threads)
         print_estimate(jobs, book, lambda job: duration(job.config), launcher.slots)
         return
+    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     figure_style.check_installed()
     outcome = run_grid(jobs, folder, launcher, committed=committed)
     if table == "fig3":

@@ -28,6 +28,10 @@ ROUNDING = 0.0005
 """Half the last digit of the published tables, which have three."""
 MARK = "≠"
 OTHER_SIZE = "another size"
+NOT_JUDGED = (
+    "Another size: not judged, because the published runs had another task, training set or training (updates, step "
+    "size, clipping)."
+)
 SOURCES: dict[DataProtocol, str] = {"paper": "the paper's text", "authors_code": "the code that its authors published"}
 
 
@@ -165,11 +169,11 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
         updates = [_count(entry.updates), _count(entry.published_updates)]
         table.append([entry.setting, entry.cell, entry.metric, ours, published, *updates, note])
     blocks: list[Block] = [
-        Table(["setting", "cell", "metric", "ours", "published", "updates, ours", "published", ""], table),
+        Table(["setting", "cell", "metric", "ours", "published", "our updates", "published updates", ""], table),
         Paragraph(
-            f"{MARK}: the means differ by more than both standard deviations together. {OTHER_SIZE}: not judged, since "
-            "the published runs had another task, training set, network or training, such as more updates."
+            f"{MARK}: the means differ by more than both standard deviations together; a missing one counts as 0."
         ),
+        *([Paragraph(NOT_JUDGED)] if any(line[-1] == OTHER_SIZE for line in table) else []),
         Paragraph(f"Data and order of samples as in {SOURCES[protocol]} (protocol {protocol})."),
     ]
     own, committed = ([row for row in rows if row.committed is kind] for kind in (False, True))
