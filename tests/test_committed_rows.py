@@ -54,7 +54,7 @@ def test_a_renamed_key_keeps_its_old_name_in_the_hash(monkeypatch: pytest.Monkey
 def test_a_shipped_comparison_takes_committed_rows_only_on_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bistable_rl.compare.command.train_briefly", lambda job, launcher: 1.0)
+    monkeypatch.setattr("bistable_rl.compare.command.train_briefly", lambda config, launcher: 1.0)
     command = ["compare", "compare/nbrc_copy_first", "--out", str(tmp_path / "runs")]
     assert main([*command, "--dry-run"]) == 0
     assert "nbrc  0 finished, 5 to do, about 0:00:01 each\n" in capsys.readouterr().out

@@ -37,6 +37,8 @@ COLUMNS = (
 )
 ROW_EVERY = 50  # updates
 EVALUATION_BATCH = 500  # samples
+TORCH_EPSILON = 1e-8
+"""Adam's epsilon, torch's default."""
 
 
 @dataclass
@@ -73,8 +75,8 @@ def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
 
 def make_optimizer(network: Network, training: TrainingConfig) -> torch.optim.Adam:
     """Return the optimiser of a training."""
-    options = {} if training.adam_epsilon is None else {"eps": training.adam_epsilon}
-    return torch.optim.Adam(network.parameters(), lr=training.learning_rate, **options)
+    epsilon = TORCH_EPSILON if training.adam_epsilon is None else training.adam_epsilon
+    return torch.optim.Adam(network.parameters(), lr=training.learning_rate, eps=epsilon)
 
 
 def update_weights(

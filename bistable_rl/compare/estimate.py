@@ -6,9 +6,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +19,21 @@ from bistable_rl.compare.ledger import Ledger, Row, row_of_job
 from bistable_rl.compare.origin import of_committed
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.runs.run import Run
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 MEASURED_SECONDS = 5.0
 """Seconds of training that are measured, after the imports."""
 LONGEST_SECONDS = 120.0
 
 
-def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Job], float], slots: int) -> None:
+def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Any], float], slots: int) -> None:
     """Print, for each label, how many runs are finished and left, and how long these take.
 
     Args:
         jobs: The jobs of the grid.
         book: Its ledger.
-        measure: Returns the seconds of a run here, NaN if it cannot tell; asked where no run with the label has
-            finished here.
+        measure: Returns the seconds that a job's config takes here, NaN if it cannot tell; asked where no run with the
+            label has finished here.
         slots: How many runs take place at once.
 
     Raises:
@@ -50,7 +51,7 @@ def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Job], f
             seconds = _mean_seconds(done)
             if seconds is None:
                 say_measuring(label, list(left).index(label) + 1, len(left))
-                seconds = measure(job)
+                seconds = measure(job.config)
             total += seconds * left[label]
             line += f", about {_duration(seconds)} each"
         print(line, flush=True)
@@ -63,10 +64,10 @@ def _mean_seconds(rows: Sequence[Row]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def train_briefly(job: Job, launcher: Launcher) -> float:
+def train_briefly(config: Experiment | Benchmark, launcher: Launcher) -> float:
     """Train for some seconds in a temporary folder; return the seconds of a run, NaN if it has not started in time."""
     with tempfile.TemporaryDirectory() as folder:
-        trial = replace(job, folder=Path(folder) / "run")
+        trial = Job("trial", config, Path(folder) / "run")
         prepare(trial)
         process = launcher.start(trial)
         try:

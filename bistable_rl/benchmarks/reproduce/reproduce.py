@@ -64,8 +64,7 @@ def reproduce(
     launcher = LocalLauncher(workers)
     book = Ledger(folder, committed)
     if estimate:
-        duration = Duration(launcher.threads)
-        print_estimate(jobs, book, lambda job: duration(job.config), launcher.slots)
+        print_estimate(jobs, book, Duration(launcher.threads), launcher.slots)
         return
     check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     figure_style.check_installed()
