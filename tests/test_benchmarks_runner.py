@@ -23,8 +23,9 @@ from bistable_rl.benchmarks.runner import load_network, resume, start
 from bistable_rl.benchmarks.tasks.task import task_metrics
 from bistable_rl.benchmarks.trainer import Trainer, learning_rate
 from bistable_rl.cli import main
+from bistable_rl.compare.jobs import config_hash
 from bistable_rl.errors import UserError
-from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.config import find_config, to_yaml
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import (
     Benchmark,
@@ -33,6 +34,7 @@ from bistable_rl.runs.schema import (
     TaskConfig,
     TrainingConfig,
     WarmupConfig,
+    load_config,
 )
 
 
@@ -220,6 +222,17 @@ def test_the_step_size_warms_up_and_then_follows_its_schedule() -> None:
     assert cosine[4] == 1.0
     assert cosine[9] == pytest.approx(0.5)
     assert cosine[4:] == sorted(cosine[4:], reverse=True)
+
+
+def test_adam_s_epsilon_is_torch_s_unless_it_is_given(tmp_path: Path) -> None:
+    as_before, given, larger = (small(training={"adam_epsilon": epsilon}) for epsilon in (None, 1e-8, 1e-2))
+    assert config_hash(as_before) == config_hash(small())
+    assert len({config_hash(config) for config in (as_before, given, larger)}) == 3
+    runs = [start(config, tmp_path / str(i)) for i, config in enumerate((as_before, given, larger))]
+    same(runs[0], runs[1])
+    assert metrics(runs[0])[0]["train/loss"] != metrics(runs[2])[0]["train/loss"]
+    with pytest.raises(UserError, match=r"training.adam_epsilon"):
+        load_config(Benchmark, find_config("supervised/copy_first"), ["--training.adam_epsilon", "-1e-7"])
 
 
 def test_mixed_precision_computes_coarser_numbers_that_learn_too(tmp_path: Path) -> None:

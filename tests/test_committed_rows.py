@@ -7,6 +7,7 @@ import pytest
 
 from bistable_rl.benchmarks.reproduce import grids
 from bistable_rl.cells import CELLS
+from bistable_rl.cli import main
 from bistable_rl.compare import comparison, jobs, ledger
 from bistable_rl.compare.jobs import Job
 from bistable_rl.compare.ledger import Ledger
@@ -48,3 +49,21 @@ def test_a_renamed_key_keeps_its_old_name_in_the_hash(monkeypatch: pytest.Monkey
     assert "policy.kind" in jobs.hashed_keys(job.config)
     assert "policy.cell" not in jobs.hashed_keys(job.config)
     assert job.hash != before
+
+
+def test_a_shipped_comparison_takes_committed_rows_only_on_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bistable_rl.compare.command.train_briefly", lambda config, launcher: 1.0)
+    command = ["compare", "compare/nbrc_copy_first", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--dry-run"]) == 0
+    assert "nbrc  0 finished, 5 to do, about 0:00:01 each\n" in capsys.readouterr().out
+    assert main([*command, "--dry-run", "--reuse-committed"]) == 0
+    assert "nbrc  5 finished (5 committed), 0 to do\n" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert main([*command, "--reuse-committed"]) == 0
+    assert "report.html, of 5 runs (5 committed)\n" in capsys.readouterr().out
+    folder = tmp_path / "runs" / "nbrc_copy_first"
+    assert "5 finished runs (5 committed); " in (folder / "report.md").read_text()
+    assert not (folder / ledger.RUNS).exists()
+    assert not list(folder.rglob("config.yaml"))  # nothing was trained

@@ -71,13 +71,21 @@ def test_a_finished_run_is_never_repeated(experiment: Experiment, tmp_path: Path
     assert [len(starts(job)) for job in extended] == [1] * 6
 
 
-def test_a_committed_row_counts_as_finished_without_its_folder(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_committed_row_counts_as_finished_without_its_folder(
+    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = run(grid(experiment, tmp_path / "elsewhere"), tmp_path / "elsewhere")
     jobs = [replace(job, label=f"our {job.label}") for job in grid(experiment, tmp_path / "here", seeds=3)]
     second = run(jobs, tmp_path / "here", committed=tmp_path / "elsewhere")
     assert [row.final for row in second.rows if row.seed < 2] == [row.final for row in first.rows]
     assert {row.label for row in second.rows} == {"our nbrc", "our gru"}
     assert [job.folder.exists() for job in jobs] == [False, False, True] * 2
+    assert "4 of 6 runs are finished already (4 committed)" in capsys.readouterr().err
+    assert [row.committed for row in second.rows] == [True, True, False] * 2
+    own = ledger.read(tmp_path / "here")
+    assert [row.seed for row in own] == [2, 2]  # without them
+    assert len(run(jobs, tmp_path / "here").rows) == 6  # those are trained now
+    assert [len(starts(job)) for job in jobs] == [1] * 6
 
 
 def test_a_failed_run_is_named_stops_no_other_and_is_tried_again(experiment: Experiment, tmp_path: Path) -> None:

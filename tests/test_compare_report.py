@@ -87,6 +87,19 @@ def test_the_tables_hold_the_known_answers(made: Path) -> None:
     assert "On P, 2 cores, cpu." in text
 
 
+def test_committed_rows_are_marked(tmp_path: Path) -> None:
+    facts = {"hardware": "theirs", "date": "2025-03-04T00:00:00"}
+    theirs = [replace(one, committed=True, facts={**one.facts, **facts}) for one in ROWS[:2]]
+    text = report(tmp_path, [*theirs, *ROWS[2:]])
+    assert "15 finished runs (2 committed); " in text
+    assert [line[1] for line in cells(text, "At the end of training")] == ["5 (2 committed)", "5", "5"]
+    runs = cells(text, "Runs")
+    assert [runs[0][i] for i in (6, 9, 10)] == ["2025-03-04", "committed", "theirs"]
+    assert runs[2][9:] == ["this folder", "P, 2 cores, cpu"]
+    with (tmp_path / "summary.csv").open() as file:
+        assert [line["committed_seeds"] for line in csv.DictReader(file)] == ["2", "0", "0"]
+
+
 def test_the_summary_is_for_programs(made: Path) -> None:
     with (made / "summary.csv").open() as file:
         first, second, _ = csv.DictReader(file)

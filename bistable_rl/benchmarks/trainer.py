@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.benchmarks.batches import Batches
 from bistable_rl.benchmarks.network import Network
-from bistable_rl.benchmarks.tasks.task import Samples, task_loss, task_metrics
+from bistable_rl.benchmarks.tasks.task import Batch, Samples, task_loss, task_metrics
 from bistable_rl.errors import NonFiniteError, UserError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
@@ -37,6 +37,8 @@ COLUMNS = (
 )
 ROW_EVERY = 50  # updates
 EVALUATION_BATCH = 500  # samples
+TORCH_EPSILON = 1e-8
+"""Adam's epsilon, torch's default."""
 
 
 @dataclass
@@ -71,6 +73,50 @@ def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
     return training.learning_rate * falls[training.schedule]
 
 
+def make_optimizer(network: Network, training: TrainingConfig) -> torch.optim.Adam:
+    """Return the optimiser of a training."""
+    epsilon = TORCH_EPSILON if training.adam_epsilon is None else training.adam_epsilon
+    return torch.optim.Adam(network.parameters(), lr=training.learning_rate, eps=epsilon)
+
+
+def update_weights(
+    network: Network, optimizer: torch.optim.Adam, batch: Batch, training: TrainingConfig, *, classification: bool
+) -> float:
+    """Update a network once, and return the loss.
+
+    Args:
+        network: The network.
+        optimizer: Its optimiser.
+        batch: Inputs and targets.
+        training: The clipping of the gradient and the precision.
+        classification: Whether the targets are classes.
+
+    Raises:
+        NonFiniteError: If the loss or its gradient is NaN or infinite; the weights are then as before.
+    """
+    x, target = batch
+    optimizer.zero_grad()
+    with autocast(target.device, training):
+        output = network(x)
+    loss = task_loss(output, target, classification=classification)
+    loss.backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    value = float(loss.detach())
+    if not math.isfinite(value) or not math.isfinite(float(norm)):
+        what = "the gradient of the loss" if math.isfinite(value) else "the loss"
+        raise NonFiniteError(f"{what} became NaN or infinite")
+    if training.max_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(network.parameters(), training.max_grad_norm, norm)
+    optimizer.step()
+    return value
+
+
+def autocast(device: torch.device, training: TrainingConfig) -> torch.autocast:
+    """Return the context of a network's computation: bfloat16 where it is safe, if the training asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=training.mixed_precision)
+
+
 class Trainer:
     """Trains the network of a run, from its latest checkpoint if there is one.
 
@@ -92,7 +138,7 @@ class Trainer:
         self.benchmark = benchmark
         self.batches = batches
         self.network = network
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=benchmark.training.learning_rate)
+        self.optimizer = make_optimizer(network, benchmark.training)
         self.state = State()
         self.stop = stop
         saved = run.checkpoints.all()
@@ -135,7 +181,7 @@ class Trainer:
         outputs, targets = [], []
         for part in index.split(EVALUATION_BATCH):
             x, target = samples.batch(part)
-            with self._autocast():
+            with autocast(self.batches.device, self.benchmark.training):
                 outputs.append(self.network(x).float())
             targets.append(target)
         return task_metrics(
@@ -146,24 +192,14 @@ class Trainer:
         state, training = self.state, self.benchmark.training
         rate = learning_rate(training, state.updates, self.batches.total_updates)
         self.optimizer.param_groups[0]["lr"] = rate
-        x, target = self.batches.batch(state.updates)
-        self.optimizer.zero_grad()
-        with self._autocast():
-            output = self.network(x)
-        loss = task_loss(output, target, classification=self.batches.task.classification)
-        loss.backward()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        value = float(loss.detach())
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
-            what = "the gradient of the loss" if math.isfinite(value) else "the loss"
+        batch, classification = self.batches.batch(state.updates), self.batches.task.classification
+        try:
+            value = update_weights(self.network, self.optimizer, batch, training, classification=classification)
+        except NonFiniteError as error:
             raise NonFiniteError(
-                f"{what} became NaN or infinite in update {state.updates + 1}; "
+                f"{error} in update {state.updates + 1}; "
                 "a smaller training.learning_rate or training.max_grad_norm usually cures this"
-            )
-        if training.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.network.parameters(), training.max_grad_norm, norm)
-        self.optimizer.step()
+            ) from None
         state.updates += 1
         state.loss_sum += value
         state.losses += 1
@@ -212,9 +248,6 @@ class Trainer:
     def _facts(self) -> dict[str, str]:
         state = self.state
         return {"loss": f"{state.loss_sum / state.losses:.4f}"} if state.losses else {"loss": f"{self._loss:.4f}"}
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.batches.device.type, torch.bfloat16, enabled=self.benchmark.training.mixed_precision)
 
     def report(self) -> dict[str, Any]:
         """Return the part of result.json that this trainer knows."""

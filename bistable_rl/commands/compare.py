@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, count, path
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, REUSE_COMMITTED, Parser, count, path
 from bistable_rl.errors import UserError
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import find_config, shipped_configs
@@ -18,8 +18,8 @@ def compare(argv: Sequence[str]) -> int:
     parser = Parser(
         "compare",
         "Train a base experiment with every variant, grid value and seed of a config file, and write a report that\n"
-        "compares them into OUT/<name>. Finished runs are never repeated: after Ctrl-C, a crash, or with more seeds\n"
-        "in the file, the same command continues.\n"
+        "compares them into OUT/<name>. Runs finished there are never repeated: after Ctrl-C, a crash, or with more\n"
+        "seeds in the file, the same command continues.\n"
         f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG or of its base, then in the current one')}\n"
         f"Shipped comparisons: {', '.join(name for name in shipped_configs() if name.startswith('compare/'))}",
     )
@@ -30,6 +30,7 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="address of the Ray cluster (default: RAY_ADDRESS, or a new one here)"
     )
+    parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
     parser.add_argument("--dry-run", action="store_true", help="list the runs to do and estimate the time")
     args = parser.parse_args(argv)
     if args.address is not None and args.launcher != "ray":
@@ -52,5 +53,6 @@ def compare(argv: Sequence[str]) -> int:
 
     launcher = RayLauncher(args.workers, args.address) if ray else LocalLauncher(args.workers)
     command = shlex.join(["bistable-rl", "compare", *argv])
-    compare(config, args.out, launcher, check, dry_run=args.dry_run, command=command)
+    reuse, dry_run = args.reuse_committed, args.dry_run
+    compare(config, args.out, launcher, check, reuse_committed=reuse, dry_run=dry_run, command=command)
     return 0

@@ -18,6 +18,12 @@ OWN_ENVIRONMENT = (
 )
 """Help of every command that takes an id; `folders` are those that `runs.user_modules` searches."""
 
+REUSE_COMMITTED = (
+    "count runs as finished whose results are committed with the package, in a clone's bistable_rl/results; what is "
+    "written marks them"
+)
+"""Help of an option of the commands that carry out grids."""
+
 
 class HelpShown(Exception):  # noqa: N818 - nothing went wrong
     """The help has been printed: the command is done."""

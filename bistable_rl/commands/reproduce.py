@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bistable_rl.commands.parser import Parser, count, path, seed
+from bistable_rl.commands.parser import REUSE_COMMITTED, Parser, count, path, seed
 from bistable_rl.errors import UserError
 
 
@@ -17,8 +17,8 @@ def reproduce(argv: Sequence[str]) -> int:
     parser = Parser(
         "reproduce",
         "Train the grid of a published table, and write our results next to the published ones into OUT/TABLE-PRESET.\n"
-        "Finished runs are never repeated: after Ctrl-C, a crash, or with more seeds, the same command continues.\n"
-        "The table shows all finished runs, whichever command started them, and the runs that are missing.",
+        "Runs finished there are never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.\n"
+        "The table shows all of them, whichever command started them, and the runs that are missing.",
     )
     names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
     parser.add_argument("table", choices=names)
@@ -41,7 +41,8 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", metavar="K,...", default="0,1,2", help="seeds (default: 0,1,2)")
     parser.add_argument("--workers", metavar="N", type=count, help="simultaneous runs (default: one per core)")
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
-    parser.add_argument("--estimate", action="store_true", help="estimate the time here from short trials")
+    parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
+    parser.add_argument("--estimate", action="store_true", help="estimate the time here from a few updates of each")
     parser.add_argument("--data-dir", metavar="DIR", type=path, help="the folder of MNIST (default: BISTABLE_RL_DATA)")
     args = parser.parse_args(argv)
     try:
@@ -62,6 +63,7 @@ def reproduce(argv: Sequence[str]) -> int:
         seeds=list(dict.fromkeys(seeds)),
         protocol=args.protocol,
         workers=args.workers,
+        reuse_committed=args.reuse_committed,
         estimate=args.estimate,
         command=shlex.join(["bistable-rl", "reproduce", *argv]),
     )

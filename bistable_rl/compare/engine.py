@@ -19,6 +19,7 @@ from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.launchers import POLL_SECONDS, Launcher, Running
 from bistable_rl.compare.launchers.local import STOPPED
 from bistable_rl.compare.ledger import Ledger, Row, row_of_job
+from bistable_rl.compare.origin import of_committed
 from bistable_rl.errors import RunFailedError, UserError
 from bistable_rl.runs.files import make_folder
 from bistable_rl.runs.lock import LockedError, take
@@ -115,7 +116,8 @@ class _Grid:
                 prepare(job)
                 if not self._record(job):
                     self.waiting.append(job)
-        self.bar = _Bar(len(self.jobs), len(self.jobs) - len(self.waiting))
+        done = [row for row in map(self.book.row, self.jobs) if row is not None]
+        self.bar = _Bar(len(self.jobs), len(self.jobs) - len(self.waiting), of_committed(done))
         try:
             self._run()
         except BaseException:
@@ -194,12 +196,12 @@ def fraction_done(job: Job) -> float:
 class _Bar:
     """The progress of a grid: a bar on a terminal, elsewhere one line per finished run."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, note: str) -> None:
         self._bar = tqdm(total=total, initial=done, unit=" runs", disable=not sys.stderr.isatty())
         self._done = done
         self._shown = time.monotonic()
         if done:
-            self.say(f"{done} of {total} runs are finished already")
+            self.say(f"{done} of {total} runs are finished already{note}")
 
     def show(self, running: Sequence[Job]) -> None:
         """Show the progress of the running jobs."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,21 +16,25 @@ from bistable_rl.compare.engine import fraction_done
 from bistable_rl.compare.jobs import Job, prepare
 from bistable_rl.compare.launchers import POLL_SECONDS, Launcher
 from bistable_rl.compare.ledger import Ledger, Row, row_of_job
+from bistable_rl.compare.origin import of_committed
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.runs.run import Run
+from bistable_rl.runs.schema import Benchmark, Experiment
 
 MEASURED_SECONDS = 5.0
 """Seconds of training that are measured, after the imports."""
 LONGEST_SECONDS = 120.0
 
 
-def print_estimate(jobs: Sequence[Job], book: Ledger, launcher: Launcher) -> None:
+def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Any], float], slots: int) -> None:
     """Print, for each label, how many runs are finished and left, and how long these take.
 
     Args:
         jobs: The jobs of the grid.
         book: Its ledger.
-        launcher: Runs the measurements.
+        measure: Returns the seconds that a job's config takes here, NaN if it cannot tell; asked where no run with the
+            label has finished here.
+        slots: How many runs take place at once.
 
     Raises:
         UserError: If the files of a finished run are broken.
@@ -38,33 +42,32 @@ def print_estimate(jobs: Sequence[Job], book: Ledger, launcher: Launcher) -> Non
     rows = {job.name: book.row(job) or row_of_job(job) for job in jobs}
     finished = [row for row in rows.values() if row is not None]
     left = Counter(job.label for job in jobs if rows[job.name] is None)
-    done = Counter(row.label for row in finished)
     width = max(len(job.label) for job in jobs)
     total = 0.0
     for label, job in {job.label: job for job in jobs}.items():
-        line = f"{label:<{width}}  {done[label]} finished, {left[label]} to do"
+        done = [row for row in finished if row.label == label]
+        line = f"{label:<{width}}  {len(done)} finished{of_committed(done)}, {left[label]} to do"
         if left[label]:
-            number = list(left).index(label) + 1
-            seconds = _seconds_per_run(job, finished, launcher, number, len(left))
+            seconds = _mean_seconds(done)
+            if seconds is None:
+                say_measuring(label, list(left).index(label) + 1, len(left))
+                seconds = measure(job.config)
             total += seconds * left[label]
             line += f", about {_duration(seconds)} each"
         print(line, flush=True)
-    print(f"{left.total()} runs to do, about {_duration(total / launcher.slots)} with {launcher.slots} at once")
+    print(f"{left.total()} runs to do, about {_duration(total / slots)} with {slots} at once")
 
 
-def _seconds_per_run(job: Job, finished: Sequence[Row], launcher: Launcher, number: int, total: int) -> float:
-    """Return the mean of the finished runs with the job's label, or else a measurement, the `number`th of `total`."""
-    known = [row.number("seconds") for row in finished if row.label == job.label]
-    if known:
-        return float(np.mean(known))
-    say_measuring(job.label, number, total)
-    return _measured(job, launcher)
+def _mean_seconds(rows: Sequence[Row]) -> float | None:
+    """Return the mean seconds of the runs that took place here, None if there are none."""
+    known = [row.number("seconds") for row in rows if not row.committed]
+    return float(np.mean(known)) if known else None
 
 
-def _measured(job: Job, launcher: Launcher) -> float:
-    """Train for some seconds in a temporary folder, and extrapolate; NaN if the training has not started in time."""
+def train_briefly(config: Experiment | Benchmark, launcher: Launcher) -> float:
+    """Train for some seconds in a temporary folder; return the seconds of a run, NaN if it has not started in time."""
     with tempfile.TemporaryDirectory() as folder:
-        trial = replace(job, folder=Path(folder) / "run")
+        trial = Job("trial", config, Path(folder) / "run")
         prepare(trial)
         process = launcher.start(trial)
         try:

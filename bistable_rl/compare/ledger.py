@@ -3,8 +3,8 @@
     runs.csv      one row per run: its keys, where, when and how it ran, its final metrics
     curves.csv    one row per evaluation during training
 
-A run's row is found by its config hash. Rows committed with the package count as finished wherever the grid is run, so
-a table can grow over days and machines.
+A run's row is found by its config hash. Where a command is told so, rows that are committed with the package count as
+finished too, and are marked; they are never written into the folder of another grid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class Row:
             distractors `success@500/constant`.
         curve: Its evaluations, {"steps": 1000.0, "seconds": 2.5, "success_rate": 0.5, ...} each; those of a supervised
             training have its loss too, "train_loss".
+        committed: Whether it is committed with the package, rather than a row of the grid's own folder.
     """
 
     label: str
@@ -63,6 +65,7 @@ class Row:
     keys: Mapping[str, str]
     final: Mapping[str, float]
     curve: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
+    committed: bool = field(default=False, compare=False)
 
     def number(self, fact: str) -> float:
         """Return a fact such as seconds as a number, NaN where the run did not record it."""
@@ -171,7 +174,8 @@ class Ledger:
 
     Args:
         folder: The folder of runs.csv and curves.csv; the first `add` makes both.
-        committed: A folder with rows that count as finished too; it is only read, and need not exist.
+        committed: A folder with rows that count as finished too, those of `folder` first; it is only read, and need
+            not exist.
 
     Raises:
         UserError: If a file is broken, or is a link or a pipe.
@@ -181,35 +185,40 @@ class Ledger:
         self.folder = folder
         for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
             inside(folder, name)
-        self._rows: dict[str, Row] = {}
-        for source in (committed, folder):
-            if source is not None and (source / RUNS).exists():
-                self._rows.update((row.hash, row) for row in read(source))
+        self._rows = _by_hash(folder)
+        self._committed = {} if committed is None else _by_hash(committed)
 
     def row(self, job: Job) -> Row | None:
         """Return a job's row with the job's own label and keys, None if it has none."""
-        row = self._rows.get(job.hash)
-        if row is None:
-            return None
-        return Row(job.label, row.seed, row.hash, row.facts, _keys(job), row.final, row.curve)
+        own = self._rows.get(job.hash)
+        row = own or self._committed.get(job.hash)
+        return row and replace(row, label=job.label, keys=_keys(job), committed=own is None)
 
     @property
     def seeds(self) -> list[int]:
         """The seeds that have a row."""
-        return sorted({row.seed for row in self._rows.values()})
+        return sorted({row.seed for row in self._all()})
 
     def values(self, key: str) -> list[str]:
         """Return the values of one of the grid's keys in the rows."""
-        return sorted({row.keys[key] for row in self._rows.values() if key in row.keys})
+        return sorted({row.keys[key] for row in self._all() if key in row.keys})
+
+    def _all(self) -> Iterator[Row]:
+        return chain(self._rows.values(), self._committed.values())
 
     def add(self, row: Row) -> None:
-        """Add a row and write both files.
+        """Add a row and write both files, without the committed rows.
 
         Raises:
             UserError: If they cannot be written.
         """
         self._rows[row.hash] = row
         write(self.folder, self._rows.values())
+
+
+def _by_hash(folder: Path) -> dict[str, Row]:
+    """Return the rows of a folder, none if it has no runs.csv."""
+    return {row.hash: row for row in read(folder)} if (folder / RUNS).exists() else {}
 
 
 def write(folder: Path, rows: Iterable[Row]) -> None:

@@ -14,6 +14,7 @@ from bistable_rl.compare.document import Block, Heading, Image, Paragraph, Table
 from bistable_rl.compare.figures import draw_curves, draw_final, draw_horizons, draw_streams, metric_name
 from bistable_rl.compare.groups import Group, Panel, final_value, horizon_metric, panels, stream_names
 from bistable_rl.compare.ledger import Row
+from bistable_rl.compare.origin import of_committed, origin
 from bistable_rl.compare.statistics import Estimate
 from bistable_rl.runs.files import write_text
 from bistable_rl.runs.tables import write_csv
@@ -78,7 +79,7 @@ def _blocks(
 ) -> Iterator[Block]:
     metric, name = comparison.metric, metric_name(comparison.metric)
     yield Heading(comparison.name)
-    yield Paragraph(f"{len(rows)} finished runs; {name} by evaluations during training. {READING}")
+    yield Paragraph(f"{len(rows)} finished runs{of_committed(rows)}; {name} by evaluations during training. {READING}")
     if any(len(group.rows) < statistics.MIN_SEEDS for one in found for group in one.groups):
         yield Paragraph(FEW_SEEDS)
     if failed:
@@ -133,7 +134,12 @@ def _final_table(found: Sequence[Panel]) -> Table:
     for first, group in _groups(found):
         values = group.final()
         estimate = statistics.interquartile_mean_with_interval(values)
-        cells = [str(len(values)), f"{estimate.value:.3g}", _interval(estimate), _each(values)]
+        cells = [
+            f"{len(values)}{of_committed(group.rows)}",
+            f"{estimate.value:.3g}",
+            _interval(estimate),
+            _each(values),
+        ]
         rows.append([*first, *cells])
     return Table([*_first(found), "seeds", "interquartile mean", "95% interval", "each seed"], rows)
 
@@ -216,8 +222,10 @@ def _cost_table(found: Sequence[Panel], unit: str) -> Table:
 
 
 def _runs_table(rows: Sequence[Row], metric: str) -> Table:
+    mixed = any(row.committed for row in rows)
+    header = ("variant", "seed", metric, "steps", "seconds", "threads", "date", "commit", "config hash")
     return Table(
-        ("variant", "seed", metric, "steps", "seconds", "threads", "date", "commit", "config hash"),
+        (*header, *(("origin", "hardware") if mixed else ())),
         [
             [
                 row.label,
@@ -229,6 +237,7 @@ def _runs_table(rows: Sequence[Row], metric: str) -> Table:
                 row.facts["date"][:10],
                 row.facts["commit"][:9] + "+" * row.facts["commit"].endswith("+"),
                 row.hash,
+                *((origin(row), row.facts["hardware"]) if mixed else ()),
             ]
             for row in rows
         ],
@@ -246,4 +255,5 @@ def _summary(one: Panel, group: Group) -> dict[str, Any]:
         numbers["steps_to_threshold"], numbers["seconds_to_threshold"] = np.median(steps), np.median(seconds)
     numbers |= {"seconds": group.mean("seconds"), "memory_mb": group.mean("memory_mb")}
     first = {"task": one.title, "variant": group.name, "cell": group.cell, "seeds": len(group.rows)}
+    first["committed_seeds"] = sum(row.committed for row in group.rows)
     return first | {name: number if np.isfinite(number) else None for name, number in numbers.items()}

@@ -221,6 +221,9 @@ class TrainingConfig(Section):
     """Training with Adam."""
 
     learning_rate: Positive = setting(1e-3, "Adam's step size.")
+    adam_epsilon: Positive | None = setting(
+        None, "Adam's ε, added to the root of the mean squared gradient (null: torch's 1e-8)."
+    )
     batch_size: PositiveInt = setting(100, "Samples per update.")
     epochs: PositiveInt = setting(50, "Passes over the training set.")
     max_grad_norm: Positive | None = setting(None, "Norm to which the gradient is clipped (null: no clipping).")

@@ -12,6 +12,7 @@ from bistable_rl.benchmarks.reproduce import grids
 from bistable_rl.cells import CELLS
 from bistable_rl.compare import ledger
 from bistable_rl.compare.ledger import Ledger, Row
+from bistable_rl.compare.origin import of_committed
 from bistable_rl.errors import UserError
 
 PICTURE = "fig3.png"
@@ -66,7 +67,7 @@ def caption(rows: Sequence[Row]) -> str:
     )
     return (
         "A network that remembers nothing has an error of 1 (dotted); a cell learns when it leaves that line. "
-        f"Final errors, mean over seeds: {'; '.join(last)}."
+        f"{len(rows)} runs{of_committed(rows)}. Final errors, mean over seeds: {'; '.join(last)}."
     )
 
 

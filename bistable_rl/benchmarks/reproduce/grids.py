@@ -28,7 +28,7 @@ class Setting:
         training: Its training.
         network: Its network, apart from the cell.
         data: `fixed` or `fresh`.
-        published: The published setting that it is shown with, if that has another size.
+        published: The published setting that it is shown with, if that has another name.
     """
 
     name: str
@@ -181,6 +181,11 @@ def _sized_as_the_code(setting: Setting) -> Setting:
         task=replace(setting.task, kwargs=setting.task.kwargs | sizes),
         training=replace(setting.training, epochs=100),
     )
+
+
+def has_published_size(setting: Setting, table: str, protocol: DataProtocol = "paper") -> bool:
+    """Return whether a setting is the paper's own: its task, its sizes, its network and its training."""
+    return setting in find_grid("paper", table, protocol).settings
 
 
 def folder_name(table: str, preset: str, protocol: DataProtocol = "paper") -> str:

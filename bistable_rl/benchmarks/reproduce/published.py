@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from bistable_rl.benchmarks.tasks.task import DataProtocol
+
 Result: TypeAlias = tuple[float, float | None]
 Results: TypeAlias = dict[str, dict[str, dict[str, Result]]]
 
@@ -73,3 +75,9 @@ PUBLISHED: dict[str, Results] = {
         "H=48": _iterations(half_pbrc=15_073, nbrc=10_964),
     },
 }  # fmt: skip
+
+UPDATES: dict[DataProtocol, dict[str, int]] = {
+    "paper": {"table1": 20_000, "table2": 20_000, "table3": 30_000, "table4": 30_000, "table5": 30_000},
+    "authors_code": {"table1": 40_000, "table2": 60_000, "table3": 60_000, "table4": 60_000, "table5": 60_000},
+}
+"""The updates of a published run, by its source: the text's 50 epochs or the code's 100, in batches of 100."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bistable_rl import figure_style
 from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
+from bistable_rl.benchmarks.duration import Duration
 from bistable_rl.benchmarks.reproduce import fig3, grids, tables
 from bistable_rl.benchmarks.tasks.task import DataProtocol
 from bistable_rl.compare import ledger
@@ -27,13 +28,14 @@ def reproduce(
     seeds: Sequence[int] = (0, 1, 2),
     protocol: DataProtocol = "paper",
     workers: int | None = None,
+    reuse_committed: bool = False,
     estimate: bool = False,
     command: str,
 ) -> None:
     """Carry out the unfinished runs of a table's grid, and write the whole table into `out/<table>-<preset>`.
 
-    The table shows every finished run, whichever command asked for it, and the missing ones. The folder of another
-    protocol than the paper's is `out/<table>-<preset>-<protocol>`.
+    The table shows every run that is finished there, whichever command asked for it, and the missing ones. The folder
+    of another protocol than the paper's is `out/<table>-<preset>-<protocol>`.
 
     Args:
         table: The table, such as `table1`.
@@ -44,6 +46,7 @@ def reproduce(
         seeds: The seeds to carry out.
         protocol: The data and order of samples.
         workers: How many runs at once (default: one per core).
+        reuse_committed: Count rows that are committed with the package as finished too; the table marks them.
         estimate: Only print what is left to do and how long it takes.
         command: The command that the table names.
 
@@ -54,15 +57,16 @@ def reproduce(
     """
     grid = grids.find_grid(preset, table, protocol)
     name = grids.folder_name(table, preset, protocol)
-    folder, committed = out / name, ledger.RESULTS / name
+    folder = out / name
+    committed = ledger.RESULTS / name if reuse_committed else None
     chosen = grids.with_settings(grid, settings) if settings else grid
     jobs = grids.make_jobs(chosen, folder, list(cells) or list(grid.cells), seeds)
     launcher = LocalLauncher(workers)
     book = Ledger(folder, committed)
-    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     if estimate:
-        print_estimate(jobs, book, launcher)
+        print_estimate(jobs, book, Duration(launcher.threads), launcher.slots)
         return
+    check_jobs(unfinished(jobs, book), BenchmarkCheck(), f"reproduce {table}")
     figure_style.check_installed()
     outcome = run_grid(jobs, folder, launcher, committed=committed)
     if table == "fig3":

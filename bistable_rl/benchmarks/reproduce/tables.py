@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bistable_rl import figure_style
-from bistable_rl.benchmarks.reproduce.grids import Grid
-from bistable_rl.benchmarks.reproduce.published import PUBLISHED
+from bistable_rl.benchmarks.reproduce.grids import Grid, has_published_size
+from bistable_rl.benchmarks.reproduce.published import PUBLISHED, UPDATES, Result
 from bistable_rl.benchmarks.tasks.task import DataProtocol
 from bistable_rl.compare import document
 from bistable_rl.compare.document import Block, Paragraph, Table
 from bistable_rl.compare.ledger import RUNS, Row
+from bistable_rl.compare.origin import of_committed, origin
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import write_text
 from bistable_rl.runs.tables import write_csv
@@ -26,6 +27,11 @@ PICTURE = "table.png"
 ROUNDING = 0.0005
 """Half the last digit of the published tables, which have three."""
 MARK = "≠"
+OTHER_SIZE = "another size"
+NOT_JUDGED = (
+    "Another size: not judged, because the published runs had another task, training set or training (updates, step "
+    "size, clipping)."
+)
 SOURCES: dict[DataProtocol, str] = {"paper": "the paper's text", "authors_code": "the code that its authors published"}
 
 
@@ -37,18 +43,22 @@ class Entry:
         setting: Its row, such as `T=300`.
         cell: The recurrent cell, its column.
         metric: The metric.
-        values: (n,) our values, one per seed; empty if there are no runs.
+        rows: Our runs, one per seed.
+        values: (n,) their values.
         published: The published mean, None where there is none.
         published_std: Its standard deviation, None where none was printed.
-        comparable: Whether the published setting has the same size as this one.
+        published_updates: The updates of a published run, None where there is none.
+        comparable: Whether ours has the size of the published one: its task, network and training.
     """
 
     setting: str
     cell: str
     metric: str
+    rows: Sequence[Row]
     values: np.ndarray
     published: float | None
     published_std: float | None
+    published_updates: float | None
     comparable: bool
 
     @property
@@ -62,8 +72,13 @@ class Entry:
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
     @property
+    def updates(self) -> float | None:
+        """The updates of a run, their mean over seeds if these differ."""
+        return float(np.mean([row.number("steps") for row in self.rows])) if self.rows else None
+
+    @property
     def differs(self) -> bool:
-        """Whether our mean differs from the published one by more than both standard deviations together."""
+        """Whether our mean differs from a published one of the same size by more than both deviations together."""
         if self.mean is None or self.published is None or not self.comparable:
             return False
         return abs(self.mean - self.published) > (self.std or 0.0) + (self.published_std or 0.0) + ROUNDING
@@ -79,6 +94,9 @@ class Entry:
             "n_seeds": len(self.values),
             "published_mean": self.published,
             "published_std": self.published_std,
+            "committed_seeds": sum(row.committed for row in self.rows),
+            "updates": self.updates,
+            "published_updates": self.published_updates,
         }
 
 
@@ -113,13 +131,22 @@ def entries(name: str, grid: Grid, cells: Sequence[str], rows: Sequence[Row]) ->
     found = []
     for setting in grid.settings:
         published = PUBLISHED.get(name, {}).get(setting.published or setting.name, {})
+        comparable = has_published_size(setting, name, grid.protocol)
         for cell in cells:
             ours = [row for row in rows if (row.keys["setting"], row.keys["cell"]) == (setting.name, cell)]
             for metric in grid.metrics:
                 values = np.array([_value(row, metric) for row in ours])
                 mean, std = published.get(cell, {}).get(metric, (None, None))
-                found.append(Entry(setting.name, cell, metric, values, mean, std, not setting.published))
+                updates = _published_updates(name, grid.protocol, published.get(cell, {}))
+                found.append(Entry(setting.name, cell, metric, ours, values, mean, std, updates, comparable))
     return found
+
+
+def _published_updates(name: str, protocol: DataProtocol, published: Mapping[str, Result]) -> float | None:
+    """Return the updates of a published run; those of Johns ended with their result, `iterations`."""
+    if "iterations" in published:
+        return published["iterations"][0]
+    return UPDATES[protocol].get(name) if published else None
 
 
 def _value(row: Row, metric: str) -> float:
@@ -135,23 +162,41 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
     """Return the table with the published results, and the origin of ours."""
     table = []
     for entry in found:
-        seeds = f" ({len(entry.values)} seed{'s' * (len(entry.values) > 1)})"
+        seeds = f" ({len(entry.rows)} seed{'s' * (len(entry.rows) > 1)}{of_committed(entry.rows, ', {}')})"
         ours = _with_spread(entry.mean, entry.std) + seeds if len(entry.values) else "not run"
         published = _with_spread(entry.published, entry.published_std) if entry.published is not None else ""
-        note = MARK if entry.differs else "another size" if published and not entry.comparable else ""
-        table.append([entry.setting, entry.cell, entry.metric, ours, published, note])
+        note = MARK if entry.differs else OTHER_SIZE if published and not entry.comparable else ""
+        updates = [_count(entry.updates), _count(entry.published_updates)]
+        table.append([entry.setting, entry.cell, entry.metric, ours, published, *updates, note])
     blocks: list[Block] = [
-        Table(["setting", "cell", "metric", "ours", "published", ""], table),
-        Paragraph(f"{MARK}: the means differ by more than both standard deviations together."),
+        Table(["setting", "cell", "metric", "ours", "published", "our updates", "published updates", ""], table),
+        Paragraph(
+            f"{MARK}: the means differ by more than both standard deviations together; a missing one counts as 0."
+        ),
+        *([Paragraph(NOT_JUDGED)] if any(line[-1] == OTHER_SIZE for line in table) else []),
         Paragraph(f"Data and order of samples as in {SOURCES[protocol]} (protocol {protocol})."),
     ]
-    if rows:
-        hours = sum(row.number("seconds") for row in rows) / 3600
-        hardware = "; ".join(sorted({row.facts["hardware"] for row in rows}))
-        dates = sorted(row.facts["date"][:10] for row in rows)
-        days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-        blocks.append(Paragraph(f"{len(rows)} runs, {hours:.1f} hours of training together, on {hardware}, {days}."))
+    own, committed = ([row for row in rows if row.committed is kind] for kind in (False, True))
+    if own:
+        blocks.append(Paragraph(f"{len(own)} runs, {_effort(own)}."))
+    if committed:
+        blocks += [
+            Paragraph(f"{len(committed)} runs committed with the package, {_effort(committed)}."),
+            Table(["run", "seed", "origin", "hardware", "date"], [_facts(row) for row in rows]),
+        ]
     return document.markdown(blocks, command)
+
+
+def _effort(rows: Sequence[Row]) -> str:
+    hours = sum(row.number("seconds") for row in rows) / 3600
+    hardware = "; ".join(sorted({row.facts["hardware"] for row in rows}))
+    dates = sorted(row.facts["date"][:10] for row in rows)
+    days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return f"{hours:.1f} hours of training together, on {hardware}, {days}"
+
+
+def _facts(row: Row) -> list[str]:
+    return [row.label, str(row.seed), origin(row), row.facts["hardware"], row.facts["date"][:10]]
 
 
 def draw(found: Sequence[Entry], path: Path) -> None:
@@ -177,6 +222,10 @@ def draw(found: Sequence[Entry], path: Path) -> None:
         panels[-1].plot([], [], "D", color="black", mfc="white", ms=4, label="published")
         panels[-1].plot([], [], "o", color="grey", label="ours, a seed")
         figure.legend(loc="outside lower center", ncols=2)
+
+
+def _count(updates: float | None) -> str:
+    return "" if updates is None else f"{updates:,.0f}"
 
 
 def _with_spread(mean: float | None, std: float | None) -> str:
