@@ -137,8 +137,8 @@ def test_scans_give_the_walks_of_single_steps(cell: str, bias: float, how: str, 
         assert (least, most) == (41, 41)
         assert spared == 4 * 40
     elif how == "strays":
-        assert least < 60
-        assert 0 < late.mean() < 1
+        assert late.any()
+        assert not never.all()
         assert 0 < spared < 4 * 119
     elif how == "often":
         assert late.mean() > 0.7
