@@ -57,15 +57,27 @@ class Agent:
         """
         return self.policy.predict(observation, state, episode_start, deterministic)
 
-    def remember(self, observations: np.ndarray, state: Any, episode_start: np.ndarray) -> Any:
-        """Return the memory after T steps of observations (T, n, ...), as calls of `predict` would.
+    def predict_ahead(
+        self,
+        observations: np.ndarray,
+        state: Any,
+        episode_start: np.ndarray,
+        steps: np.ndarray,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Any]:
+        """Return the discrete actions (T, n) and the memory that as many calls of `predict` would; see `remember`."""
+        return self.policy.predict_ahead(observations, state, episode_start, steps, deterministic)
+
+    def remember(self, observations: np.ndarray, state: Any, episode_start: np.ndarray, steps: np.ndarray) -> Any:
+        """Return the memory after the first `steps` (n,) of T steps of observations, as calls of `predict` would.
 
         Args:
             observations: (T, n, ...), a batch of n for each step.
             state: The memory before the first of them; None for an empty one.
             episode_start: (n,) true where an episode begins with the first of them.
+            steps: (n,) of int, from 0 to T.
         """
-        return self.policy.remember(observations, state, episode_start)
+        return self.policy.remember(observations, state, episode_start, steps)
 
     def check_spaces(self, env: VecEnv) -> None:
         """Check that an environment has the spaces that this agent was trained on.

@@ -7,13 +7,13 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from bistable_rl.agents.vec_envs import BatchedVecEnv
+from bistable_rl.agents.look_ahead import LookAhead, Predicts
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -23,21 +23,6 @@ from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_se
 
 LONGEST_EPISODE = 100_000
 """Default number of steps after which an episode counts as one that never ends."""
-
-AHEAD = 1 << 15
-"""The most observations, of all copies together, that are looked ahead at once, to bound the memory."""
-
-
-class Predicts(Protocol):
-    """Anything with SB3's recurrent `predict`.
-
-    An agent that has `remember` too, as `RecurrentPolicy` does, is spared the steps whose actions change nothing.
-    """
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        """Return actions and the next state."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ def evaluate(
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one.
-        stop: Called at every step, or once for all that are looked ahead together; true ends the evaluation with the
+        stop: Called before every step, and once for all that are passed together; true ends the evaluation with the
             episodes completed so far.
         max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or the `horizon` of
             an environment of ours if that is longer.
@@ -115,13 +100,10 @@ def _play(
     n = env.num_envs
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
     played = np.zeros(n, dtype=int)
-    returns: list[float] = []
-    lengths: list[int] = []
-    successes: list[bool | None] = []
-    errors: list[float | None] = []
-    total, length = np.zeros(n), np.zeros(n, dtype=int)
-    infos: list[dict[str, Any]]
+    ended: list[tuple[Any, ...]] = []  # the step and the copy of each episode's end, and what `Evaluation` holds of it
+    total, length, clock = np.zeros(n), np.zeros(n, dtype=int), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
+    ahead = LookAhead(agent, env, deterministic)
 
     def when(copy: int) -> str:
         return f"in step {length[copy]} of an episode"
@@ -130,46 +112,28 @@ def _play(
     check_finite(obs, "observation", when)
     state, dones = None, np.ones(n, dtype=bool)
     while (played < share).any() and not stop():
-        steps = _steps_ahead(agent, env)
-        if steps:
-            passed, obs = env.look_ahead(steps)  # type: ignore[attr-defined]
-            state = agent.remember(passed, state, dones)  # type: ignore[attr-defined]
-            rewards, dones, infos = np.zeros(n), np.zeros(n, dtype=bool), []
-        else:
-            actions, state = agent.predict(obs, state, dones, deterministic)
-            obs, rewards, dones, infos = env.step(actions)
+        passed, actions, state = ahead.act(obs, state, dones, played < share)
+        obs, rewards, dones, infos = env.step(actions)
         total += rewards
-        length += steps or 1
+        length += passed + 1
+        clock += passed + 1
         check_finite(obs, "observation", when)
         check_finite(rewards, "reward", when)
+        if (length - dones >= longest)[played < share].any():
+            raise never_ends(longest)
         for i in np.flatnonzero(dones):
             if played[i] < share[i]:
-                returns.append(float(total[i]))
-                lengths.append(int(length[i]))
                 success = success_of(infos[i])
-                reached = None if threshold is None else bool(total[i] >= threshold)
-                successes.append(reached if success is None else success)
-                errors.append(error_of(infos[i]))
+                if success is None and threshold is not None:
+                    success = bool(total[i] >= threshold)
+                ended.append((clock[i], i, total[i], length[i], success, error_of(infos[i])))
             played[i] += 1
             total[i], length[i] = 0.0, 0
-        if (length[played < share] >= longest).any():
-            raise never_ends(longest)
-    return Evaluation(np.array(returns), np.array(lengths), _known(successes), _known(errors))
+    _, _, returns, lengths, successes, errors = zip(*sorted(ended), strict=True) if ended else [()] * 6
+    return Evaluation(np.array(returns, float), np.array(lengths, int), _known(successes), _known(errors))
 
 
-def _steps_ahead(agent: Predicts, env: VecEnv) -> int:
-    """Return how many steps are passed in one scan of their observations; 0 where the next action may count.
-
-    The states are those of single steps: bit for bit by the compiled kernels, up to rounding by torch's operations. So
-    deterministic decisions are the same. Sampled ones come from the same distributions by other random numbers, since
-    none are drawn for the actions that change nothing.
-    """
-    if isinstance(env, BatchedVecEnv) and hasattr(agent, "remember"):
-        return min(env.steps_ahead, max(1, AHEAD // env.num_envs))
-    return 0
-
-
-def _known(values: list[Any]) -> np.ndarray | None:
+def _known(values: tuple[Any, ...]) -> np.ndarray | None:
     """Return the values of all episodes, or None if one is missing."""
     return None if any(value is None for value in values) else np.array(values)
 

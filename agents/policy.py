@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
@@ -333,22 +333,68 @@ class RecurrentPolicy(BasePolicy):
         return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
 
     @torch.no_grad()
+    def predict_ahead(
+        self,
+        observations: np.ndarray,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray,
+        steps: np.ndarray,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return the discrete actions of `predict` at the first `steps` (n,) of T steps, 0 later, and the state then.
+
+        Arguments are those of `remember`.
+
+        Returns:
+            The actions (T, n), and the state.
+        """
+        output, memory, i = self._scan(observations, state, episode_start, steps)
+        actions = torch.zeros(observations.shape[:2], dtype=torch.int64)
+        if output is not None:
+            taken = self._distribution(self.actor_mlp(output.data)).get_actions(deterministic)
+            seen, _ = pad_packed_sequence(output._replace(data=taken), total_length=len(actions))
+            actions[:, i] = seen.cpu()
+        return actions.numpy(), memory
+
+    @torch.no_grad()
     def remember(
-        self, observations: np.ndarray, state: tuple[np.ndarray, ...] | None, episode_start: np.ndarray
+        self,
+        observations: np.ndarray,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray,
+        steps: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Return the state that `predict` would after T steps of observations (T, n, ...), in one scan of them.
+        """Return the state that `predict` would after the first `steps` (n,) of T steps of observations (T, n, ...).
 
         `state` and `episode_start` are those of the first step; no episode starts at a later one.
         """
+        return self._scan(observations, state, episode_start, steps)[1]
+
+    def _scan(
+        self,
+        observations: np.ndarray,
+        state: tuple[np.ndarray, ...] | None,
+        episode_start: np.ndarray,
+        steps: np.ndarray,
+    ) -> tuple[PackedSequence | None, tuple[np.ndarray, ...], np.ndarray]:
+        """Run the memories over the first `steps` (n,) of T observations.
+
+        Returns:
+            What the actor reads in the copies that have steps, None if none has; the state of all; those copies.
+        """
         if self.training:
             self.set_training_mode(False)
-        obs = torch.as_tensor(observations, device=self.action_net.weight.device)
-        T, n = obs.shape[:2]
-        if state is None:
-            memory = self.initial_state(n)
-        else:
-            memory = self.restart(torch.from_numpy(state[0]).to(obs.device), episode_start)
-        return (self.advance(obs, memory, torch.zeros(T, n, dtype=torch.bool, device=obs.device)).cpu().numpy(),)
+        i = np.argsort(-steps, kind="stable")[: np.count_nonzero(steps)]
+        device = self.action_net.weight.device
+        memory = self.initial_state(len(steps)) if state is None else torch.from_numpy(state[0]).to(device)
+        memory = self.restart(memory, episode_start)
+        output: PackedSequence | None = None
+        if len(i):
+            packed = pack_padded_sequence(torch.from_numpy(observations[:, i]).to(device), torch.from_numpy(steps[i]))
+            packed = packed._replace(data=self.extract_features(packed.data))
+            output, _, after = self._advance(packed, memory[:, i])
+            memory = memory.index_copy(1, torch.from_numpy(i).to(device), after)
+        return output, (memory.cpu().numpy(),), i
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         raise NotImplementedError("a recurrent policy acts by `step` or `predict`, which take a state")

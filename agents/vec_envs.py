@@ -160,20 +160,16 @@ class BatchedVecEnv(VecEnv):
         return observations, rewards.astype(np.float32), ended, records
 
     @property
-    def steps_ahead(self) -> int:
-        """The number of steps from now on, in every copy, whose actions change nothing; 0 if each one may count."""
-        return self.env.steps_ahead if isinstance(self.env, DistractedEnv) else 0
+    def distracted(self) -> DistractedEnv | None:
+        """The environment, if one can look ahead in it."""
+        return self.env if isinstance(self.env, DistractedEnv) else None
 
-    def look_ahead(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Go on by a number of steps, at most `steps_ahead`, without actions.
-
-        Returns:
-            The observations of the steps that are passed, (steps, n, ...), and those of the step that comes now.
-        """
+    def go_on(self, steps: np.ndarray) -> np.ndarray:
+        """Go on as `DistractedEnv.go_on`, and return the observations of the step that comes now."""
         assert isinstance(self.env, DistractedEnv)
-        passed = self.env.look_ahead(steps)
+        self.env.go_on(steps)
         self._lengths += steps
-        return passed, self.env.observe()
+        return self.env.observe()
 
     def close(self) -> None:
         """Close the environment."""

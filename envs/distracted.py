@@ -28,6 +28,8 @@ class DistractedEnv(BatchedEnv):
     """The `length` of an episode without a step of distraction between cue and answer."""
     ARGUMENTS: ClassVar[tuple[str, ...]]
     """The arguments besides `length` and `distractors`, each kept as an attribute."""
+    MEANWHILE: ClassVar[int | None] = None
+    """The discrete action that goes on to the answer; None if any does."""
     stream: Stream | None = None
     num_symbols: int
     given: np.ndarray | None = None
@@ -48,26 +50,34 @@ class DistractedEnv(BatchedEnv):
         return None
 
     def _first_answer(self) -> npt.NDArray[np.int64] | int:
-        """Return the first step, (n,) or of all copies, whose action changes anything; 0 if each one may."""
+        """Return the step, (n,) or of all copies, that `MEANWHILE` leads to without reward or end; 0 if unknown."""
         return 0
 
+    def _pass(self, steps: npt.NDArray[np.int64]) -> None:
+        """Change what else changes in a number of steps (n,) with the action `MEANWHILE`."""
+
     @property
-    def steps_ahead(self) -> int:
-        """The number of steps from now on, in every copy, whose actions change nothing; 0 if each one may count."""
-        return max(0, int((self._first_answer() - self.t).min()))
+    def steps_ahead(self) -> npt.NDArray[np.int64]:
+        """The steps that each copy passes from now on, without a reward or an end, if it does `MEANWHILE`, (n,)."""
+        return np.maximum(self._first_answer() - self.t, 0)
 
     def look_ahead(self, steps: int) -> npt.NDArray[np.float32]:
-        """Go on by a number of steps, at most `steps_ahead`, without actions.
+        """Return the observations of the present step and of later ones after `MEANWHILE`, (steps, n, D).
 
-        Returns:
-            The observations of the present step and of the later ones that are passed, (steps, n, D).
+        Those of a copy are right up to the step after its `steps_ahead`.
         """
         t = self.t + np.arange(steps)[:, None]
         index = t if self.stream is None else self.stream.ahead(self.keys, t)
         observations = self._observe_at(np.tile(self.copies, steps), t.ravel(), index.ravel())
-        self.t = self.t + steps
-        self._next_distractors(0)
         return observations.reshape(steps, self.num_envs, -1)
+
+    def go_on(self, steps: npt.NDArray[np.int64]) -> None:
+        """Do `MEANWHILE` for a number of steps in each copy, (n,), at most `steps_ahead`."""
+        if self.stream is not None:
+            passed = np.minimum(np.arange(steps.max() + 1)[:, None], steps)
+            self.stream.advance(self.keys, self.t + passed)
+        self._pass(steps)
+        self.t = self.t + steps
 
     def observe(self) -> npt.NDArray[np.float32]:
         """Return the observations of the present step, (n, D)."""
@@ -107,10 +117,10 @@ class DistractedEnv(BatchedEnv):
         if self.stream is not None and self.stream.changes:
             self.stream.begin(i, self.keys[i])
 
-    def _next_distractors(self, steps: int = 1) -> None:
+    def _next_distractors(self) -> None:
         """Go on to the distractors of the next step."""
         if self.stream is not None:
-            self.stream.advance(self.keys, self.t + steps)
+            self.stream.advance(self.keys, self.t[None] + 1)
 
     def _observe(self, i: Copies) -> Any:
         t = self.t[i]

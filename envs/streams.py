@@ -77,24 +77,23 @@ class Stream:
         self.state[3, i] = np.where(kind == _STICKY, length, 0)
 
     def advance(self, keys: rng.Keys, t: Steps) -> None:
-        """Go on to the step `t` of each copy."""
+        """Go on through the steps `t`, (T, n), from the present one or the next; a step may come again."""
         if self.kind in ("sticky", "mixture"):
-            self.ahead(keys, t[None])
+            self.state[0] = self._starts(keys, t)[-1]
 
     def ahead(self, keys: rng.Keys, t: Steps) -> Steps:
-        """Go on through the steps `t`, (T, n), one after the other.
-
-        Returns:
-            The index of the random number that each copy shows at each step, (T, n).
-        """
+        """Return the index of the random number that each copy will show at the steps `t`, (T, n), as in `advance`."""
         if self.kind == "uniform":
             return self.start + t
-        start, hold, period, stay = self.state
+        start, hold, period, _ = self.state
         if self.kind in ("sticky", "mixture"):
-            changes = (rng.uniform(keys, _DRAW_CHANGE + t) * stay < 1) & (t > self.first) & (stay > 0)
-            start = np.maximum.accumulate(np.where(changes, _HELD + t, start))
-            self.state[0] = start[-1]
+            start = self._starts(keys, t)
         return start + (t - self.first) // hold % period
+
+    def _starts(self, keys: rng.Keys, t: Steps) -> Steps:
+        start, _, _, stay = self.state
+        changes = (rng.uniform(keys, _DRAW_CHANGE + t) * stay < 1) & (t > self.first) & (stay > 0)
+        return np.maximum.accumulate(np.where(changes, _HELD + t, start))
 
     def indices(self, i: Copies, t: Steps) -> Steps:
         """Return the index of the random number that each of the copies `i` shows at its present step `t`."""

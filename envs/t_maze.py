@@ -70,6 +70,7 @@ class TMazeVectorEnv(DistractedEnv):
     STATE: ClassVar[tuple[str, ...]] = ("x", "y", "cue", "previous")
     SHORTEST: ClassVar[int] = 1
     ARGUMENTS: ClassVar[tuple[str, ...]] = ("stochasticity", "previous_action_reward", "num_symbols")
+    MEANWHILE: ClassVar[int | None] = RIGHT
 
     def __init__(
         self,
@@ -107,6 +108,8 @@ class TMazeVectorEnv(DistractedEnv):
     @cached_property
     def _arrival(self) -> float:
         """The probability that a player who always goes right reaches the junction while a step is left."""
+        if self.stochasticity == 0:
+            return 1.0
         random = self.stochasticity / 4
         p = np.zeros(self.length + 1)
         p[0] = 1.0
@@ -172,8 +175,17 @@ class TMazeVectorEnv(DistractedEnv):
         cue = np.eye(2, size, dtype=np.float32)
         return Phases(cue, corridor, corridor, junction, junction, np.arange(2), right, meanwhile=RIGHT)
 
+    def _first_answer(self) -> npt.NDArray[np.int64] | int:
+        if self.stochasticity or self.previous_action_reward:
+            return 0
+        return np.minimum(self.t + self.length - self.x, self.horizon - 1)
+
+    def _pass(self, steps: npt.NDArray[np.int64]) -> None:
+        self.x = self.x + steps
+        self.previous[steps > 0] = np.eye(1, 5, RIGHT)
+
     def _observe_at(self, i: Copies, t: Steps, index: Steps) -> npt.NDArray[np.float32]:
-        x, corridor = self.x[i], self.y[i] == 0
+        x, corridor = self.x[i] + t - self.t[i], self.y[i] == 0  # a later step is seen by a player who goes right
         observations = self._blank(i)
         observations[:, 0] = corridor & (x == 0) & (self.cue[i] == 0)
         observations[:, 1] = corridor & (x == 0) & (self.cue[i] == 1)

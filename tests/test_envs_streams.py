@@ -33,6 +33,15 @@ def make(env_id: str, kind: str, copies: int, **arguments: Any) -> DistractedEnv
     return env
 
 
+def make_known(env_id: str, kind: str, copies: int) -> DistractedEnv:
+    """Make copies whose next observations are known in advance."""
+    known = {"previous_action_reward": False} if "TMaze" in env_id else {}
+    kwargs = {**DISTRACTED[env_id], **known, "distractors": kind}
+    env = make_batched_env(env_id, num_envs=copies, kwargs=kwargs)
+    assert isinstance(env, DistractedEnv)
+    return env
+
+
 def symbols(kind: str, copies: int, steps: int, num_symbols: int = 8, seed: int = 0) -> np.ndarray:
     """Return the cue and the distractors of copy-first, (steps, copies)."""
     env = CopyFirstVectorEnv(num_envs=copies, length=steps + 1, num_symbols=num_symbols, distractors=kind)
@@ -163,23 +172,62 @@ def test_distractors_of_the_maze_say_nothing_of_its_random_steps(kind: str) -> N
 
 @both
 def test_looking_ahead_shows_what_stepping_shows(env_id: str, kind: str) -> None:
-    stepped, ahead = make(env_id, kind, 40), make(env_id, kind, 40)
+    stepped, ahead = make_known(env_id, kind, 40), make_known(env_id, kind, 40)
     seen, _ = stepped.reset(seed=3)
     ahead.reset(seed=3)
-    if env_id == "bistable_rl/TMaze-v0":
-        assert ahead.steps_ahead == 0
-        return
-    assert ahead.steps_ahead == {"Denoising": 25, "MemoryLen": 30}.get(env_id[12:21], 29)
-    while ahead.steps_ahead:
-        for observation in ahead.look_ahead(min(7, ahead.steps_ahead)):
+    steps = {"Denoising": 25, "MemoryLen": 30, "TMaze-v0": 12}.get(env_id[12:21], 29)
+    assert (ahead.steps_ahead == steps).all()
+    while ahead.steps_ahead.any():
+        steps = min(7, ahead.steps_ahead[0])
+        *passed, then = ahead.look_ahead(steps + 1)
+        for observation in passed:
             np.testing.assert_array_equal(observation, seen)
             seen, *_ = stepped.step(np.zeros_like(stepped.action_space.sample()))
+        np.testing.assert_array_equal(then, seen)
+        ahead.go_on(np.full(40, steps))
     actions = np.ones_like(stepped.action_space.sample())
     for _ in range(12):  # into the next episode
         now, *rest = stepped.step(actions)
         then, *same = ahead.step(actions)
         np.testing.assert_array_equal(now, then)
         np.testing.assert_array_equal(rest[0], same[0])
+
+
+@both
+def test_each_copy_can_go_on_by_itself(env_id: str, kind: str) -> None:
+    ahead, steps = make_known(env_id, kind, 25), np.arange(25) % 12
+    ahead.reset(seed=3)
+    ahead.step(np.zeros_like(ahead.action_space.sample()))
+    going = ahead.look_ahead(12)[steps, np.arange(25)]
+    ahead.go_on(steps)
+    np.testing.assert_array_equal(ahead.observe(), going)
+    for k in range(25):
+        stepped = make_known(env_id, kind, 25)
+        stepped.reset(seed=3)
+        for _ in range(1 + steps[k]):
+            stepped.step(np.zeros_like(stepped.action_space.sample()))
+        for name, value in stepped.get_state().items():
+            axis = 1 if name == "stream_state" else 0
+            np.testing.assert_array_equal(ahead.get_state()[name].take(k, axis), value.take(k, axis), err_msg=name)
+
+
+def test_what_is_ahead_is_unknown_where_the_next_observation_depends_on_more_than_going_right() -> None:
+    for arguments in ({"stochasticity": 0.1}, {"previous_action_reward": True}):
+        env = make_batched_env("bistable_rl/TMaze-v0", num_envs=3, kwargs={"length": 12, **arguments})
+        env.reset(seed=0)
+        assert (env.steps_ahead == 0).all()  # type: ignore[attr-defined]
+
+
+def test_nothing_is_ahead_of_a_player_who_comes_too_late() -> None:
+    env = make_batched_env("bistable_rl/TMaze-v0", num_envs=2, kwargs={"length": 4, "distractors": "uniform"})
+    assert isinstance(env, DistractedEnv)
+    env.reset(seed=0)
+    for _ in range(8):  # of 11 steps
+        env.step(np.array([1, 0]))
+    assert env.steps_ahead.tolist() == [2, 0]  # the third step ends the episode
+    env.go_on(np.array([2, 0]))
+    _, _, _, truncated, _ = env.step(np.array([0, 0]))
+    assert truncated.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

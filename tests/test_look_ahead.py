@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bistable_rl.agents import evaluation
+from bistable_rl.agents import look_ahead
 from bistable_rl.agents.evaluation import Evaluation, evaluate
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import make_vec_env
@@ -47,9 +47,26 @@ def make(config: EnvConfig, cell: str = "nbrc", copies: int = 6) -> tuple[Any, R
     return env, policy
 
 
+def walker(
+    kind: str, cell: str, bias: float, *, scale: float = 1.0, copies: int = 6, length: int = 40
+) -> tuple[Any, RecurrentPolicy]:
+    """Make mazes and a player that prefers to go right, and turns at the junction if the bias is not too great."""
+    kwargs = {"length": length, "num_symbols": 3, "distractors": kind}
+    env, policy = make(EnvConfig("bistable_rl/TMaze-v0", kwargs), cell, copies)
+    with torch.no_grad():
+        policy.action_net.weight *= scale
+        policy.action_net.bias[0] += bias
+        policy.memory.layers[0].weight_ih[:, 3] *= 8
+    return env, policy
+
+
 def both(config: EnvConfig, cell: str = "nbrc", deterministic: bool = True) -> tuple[Evaluation, Evaluation, int]:
     """Return the episodes by scans and by steps, and the calls of `predict` that the scans have spared."""
-    env, policy = make(config, cell)
+    return play_both(*make(config, cell), deterministic)
+
+
+def play_both(env: Any, policy: RecurrentPolicy, deterministic: bool = True) -> tuple[Evaluation, Evaluation, int]:
+    """Return the episodes by scans and by steps, and the calls of `predict` that the scans have spared."""
     played = []
     steps, calls = Steps(policy), []
     for agent in (policy, steps):
@@ -98,6 +115,69 @@ def test_episodes_of_different_lengths_are_the_same_too() -> None:
     assert spared > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("cell", "bias", "how"),
+    [
+        ("lstm", 4, "straight"),
+        ("lstm", 2, "strays"),
+        ("nbrc", 8, "strays"),
+        ("goru", 1, "strays"),
+        ("lstm", 1, "often"),
+        ("brc", 4, "never arrives"),
+        ("goru", 2, "never turns"),
+    ],
+)
+def test_scans_give_the_walks_of_single_steps(cell: str, bias: float, how: str, kind: str) -> None:
+    scanned, stepped, spared = play_both(*walker(kind, cell, bias))
+    assert_equal(scanned, stepped)
+    least, most = stepped.lengths.min(), stepped.lengths.max()
+    late, never = stepped.lengths > 41, stepped.lengths == 119
+    if how == "straight":
+        assert (least, most) == (41, 41)
+        assert spared == 4 * 40
+    elif how == "strays":
+        assert late.any()
+        assert not never.all()
+        assert 0 < spared < 4 * 119
+    elif how == "often":
+        assert late.mean() > 0.7
+    else:
+        assert never.all()
+        assert (stepped.returns < -9).all() == (how == "never arrives")
+
+
+def test_a_walk_that_strays_is_passed_in_parts_that_grow_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, policy = walker("mixture", "nbrc", 8, length=400)
+    sizes: list[int] = []
+    predict_ahead = policy.predict_ahead
+
+    def watched(obs: np.ndarray, *rest: Any) -> Any:
+        sizes.append(len(obs))
+        return predict_ahead(obs, *rest)
+
+    monkeypatch.setattr(policy, "predict_ahead", watched)
+    played = evaluate(policy, env, 6)
+    assert played.lengths.max() > 401
+    assert sizes[0] == 400
+    assert min(sizes) < 40
+    assert len(sizes) < played.lengths.max() / 2
+
+
+def test_sampled_walks_have_the_same_distribution() -> None:
+    env, policy = walker("mixture", "lstm", 2, scale=1 / 20, copies=200)
+    played = []
+    for agent in (policy, Steps(policy)):
+        env.seed(3)
+        torch.manual_seed(0)
+        played.append(evaluate(agent, env, 2000, deterministic=False))
+    for name in ("lengths", "returns"):
+        scanned, stepped = (getattr(one, name) for one in played)
+        assert stepped.std() > 1
+        assert scanned.mean() == pytest.approx(stepped.mean(), abs=4 * stepped.std() * (2 / 2000) ** 0.5)
+        assert scanned.std() == pytest.approx(stepped.std(), rel=0.15)
+
+
 def test_sampled_actions_have_the_same_distribution() -> None:
     """They are drawn from other random numbers, so only lengths are equal, and frequencies about so."""
     env, policy = make(EnvConfig("bistable_rl/CopyFirst-v0", {"length": 30, "num_symbols": 2}), copies=200)
@@ -114,11 +194,11 @@ def test_sampled_actions_have_the_same_distribution() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        EnvConfig("bistable_rl/TMaze-v0", {"length": 5}),
+        EnvConfig("bistable_rl/TMaze-v0", {"length": 5, "stochasticity": 0.2}),
         EnvConfig("bistable_rl/RepeatPrevious-v0"),
         EnvConfig("bistable_rl/CopyFirst-v0", {"length": 9}, wrappers=[{"name": "previous_action_reward"}]),
     ],
-    ids=["actions move", "no distractors", "actions are seen"],
+    ids=["steps are random", "no distractors", "actions are seen"],
 )
 def test_every_step_is_taken_where_actions_count(config: EnvConfig) -> None:
     scanned, stepped, spared = both(config)
@@ -136,9 +216,9 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return remember(obs, *rest)
 
     monkeypatch.setattr(policy, "remember", watched)
-    monkeypatch.setattr(evaluation, "AHEAD", 6 * 10)
+    monkeypatch.setattr(look_ahead, "AHEAD", 6 * 10)
     evaluate(policy, env, 6)
-    assert sizes == [(10, 6, 10), (10, 6, 10), (9, 6, 10)]
+    assert sizes == [(10, 6, 10), (10, 6, 10), (7, 6, 10)]  # a step is taken after each
 
 
 def test_an_episode_that_is_too_long_is_refused_on_both_roads() -> None:
@@ -151,7 +231,7 @@ def test_an_episode_that_is_too_long_is_refused_on_both_roads() -> None:
 
 def test_an_evaluation_can_be_stopped_between_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     env, policy = make(EnvConfig("bistable_rl/CopyFirst-v0", {"length": 30}))
-    monkeypatch.setattr(evaluation, "AHEAD", 6 * 10)
-    answers = iter([False] * 5 + [True] * 2)
+    monkeypatch.setattr(look_ahead, "AHEAD", 6 * 10)
+    answers = iter([False] * 5 + [True])
     played = evaluate(policy, env, 12, stop=lambda: next(answers))
-    assert len(played.lengths) == 6  # three scans and a step for each episode
+    assert len(played.lengths) == 6  # three scans for each episode
