@@ -348,6 +348,24 @@ def test_schedules_follow_the_remaining_progress() -> None:
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
 
 
+def test_a_schedule_down_to_0_ends_with_an_update_that_changes_nothing() -> None:
+    weights: list[Tensor] = []
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            assert isinstance(self.model, RecurrentPPO)
+            weights.append(torch.cat([p.detach().flatten().clone() for p in self.model.policy.parameters()]))
+
+    model = agent(learning_rate=(1e-2, 0.0), clip_range=(0.2, 0.0), clip_range_vf=(0.2, 0.0))
+    model.learn(64 * 3, Look())
+    last = torch.cat([p.detach().flatten() for p in model.policy.parameters()])
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[-1], last)
+
+
 @pytest.mark.parametrize("name", ["clip_range", "ent_coef", "clip_range_vf"])
 def test_a_schedule_reaches_the_loss(name: str) -> None:
     schedule: dict[str, Any] = {name: LinearSchedule(0.2, 0.0, 1.0)}
@@ -563,6 +581,7 @@ def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> Non
         (lambda: agent(target_kl=-1), "target_kl must be a finite number above 0 or None, got -1"),
         (lambda: agent(learning_rate=0), "learning_rate must be a finite number above 0 or a schedule .*, got 0"),
         (lambda: agent(clip_range=-0.1), "clip_range must be a finite number above 0 or a schedule .*, got -0.1"),
+        (lambda: agent(clip_range=(0, 0.2)), r"clip_range must be .*, of which the last may be 0, got \(0, 0.2\)"),
         (lambda: agent(clip_range_vf=0), "clip_range_vf must be a finite number above 0 or .* or None, got 0"),
         (lambda: agent(ent_coef="x"), "ent_coef must be a finite number of at least 0 or a schedule .*, got 'x'"),
         (lambda: agent(policy={"hidden_size": 1.5}), "hidden_size must be an integer above 0, got 1.5"),

@@ -68,7 +68,7 @@ Device = Annotated[
 
 Schedule = Callable[[float], float]
 """A function of the remaining progress, 1 at first and 0 at the end; in Python only."""
-PositiveSchedule = Positive | tuple[Positive, Positive] | Schedule
+PositiveSchedule = Positive | tuple[Positive, NonNegative] | Schedule
 NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
 
 _NOUNS = {bool: "true or false", str: "text", type(None): "null"}
@@ -162,7 +162,8 @@ def noun_of(hint: Any) -> str:
             args[0].__metadata__[0].plural if typing.get_origin(args[0]) is Annotated else "mappings"
         )
     if origin is tuple:
-        return "a schedule [first, last] of two such numbers"
+        may_end = "" if args[0] == args[1] else ", of which the last may be 0"
+        return f"a schedule [first, last] of two such numbers{may_end}"
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is dict:

@@ -86,8 +86,8 @@ class PolicyConfig(Section):
 class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
-    A schedule `[1e-3, 1e-4]` goes linearly from the first number to the last over the training; in Python it may be a
-    function of the remaining progress too.
+    A schedule `[1e-3, 0]` goes linearly from the first number to the last, which may be 0, over the training; in Python
+    it may be a function of the remaining progress too.
     """
 
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
