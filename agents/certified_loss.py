@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from bistable_rl.agents.buffer import RolloutBuffer
@@ -144,6 +144,10 @@ def phases_of(env: VecEnv, policy: RecurrentPolicy) -> Phases:
         raise UserError(f"{needs} policy.cell {' or '.join(bounds.BOUNDED)}, not {policy.memory.cell}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
+    if isinstance(env, VecNormalize):
+        if env.norm_obs:
+            raise UserError(f"{needs} observations as they are: env.normalize.obs must be false.")
+        env = env.venv
     batch = env.env if isinstance(env, BatchedVecEnv) else None
     phases = batch.phases() if isinstance(batch, DistractedEnv) else None
     if phases is None or policy.observation_space.shape != phases.cue.shape[1:]:

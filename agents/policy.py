@@ -25,6 +25,7 @@ from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
+from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
@@ -89,6 +90,8 @@ class RecurrentPolicy(BasePolicy):
         critic_mlp: The tanh layers before `value_net`.
         action_net: The action head.
         value_net: The value head.
+        normalization: Statistics by which observations are normalised before they are read, of a trained agent whose
+            `env.normalize.obs` is true; else None.
 
     Raises:
         ValueError: If `critic`, the cell, a size or an option of the cell is wrong, or a number is not finite.
@@ -131,6 +134,7 @@ class RecurrentPolicy(BasePolicy):
         self.critic_gradient = config.critic_gradient
         self.log_std_min = config.log_std_min
         self.constructor_args = dataclasses.asdict(config)
+        self.normalization: Normalization | None = None
         self._predicted_first = False  # whether the last call of `predict` came without a state
 
         # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
@@ -243,6 +247,8 @@ class RecurrentPolicy(BasePolicy):
 
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:
         """Return the features (n, F) of observations."""
+        if self.normalization is not None:
+            obs = self.normalization(obs)
         features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
         return features
 

@@ -30,7 +30,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import EnvConfig, Experiment
+from bistable_rl.runs.schema import EnvConfig, Experiment, NormalizeConfig
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -75,6 +75,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "certified loss": {"algorithm": {"certified_coef": (1.0, 2.0)}},
     "horizons": {"evaluation": {"horizons": [9]}},
     "warm-up": {"warmup": {"steps": 2}},
+    "normalised": {"env": {"normalize": NormalizeConfig(obs=True, reward=True)}, "evaluation": {"horizons": [9]}},
     "Dict observations": {"env": {"id": "bistable_rl/MiniGridMemory-v0", "kwargs": {}, "num_envs": 4}},
 }
 

@@ -35,6 +35,16 @@ from bistable_rl.runs.keys import (
 
 
 @dataclass
+class NormalizeConfig(Section):
+    """Normalisation in training by running statistics, as SB3's VecNormalize does it; evaluations use the last ones."""
+
+    obs: bool = setting(False, "Whether observations are brought to mean 0 and variance 1.")
+    reward: bool = setting(
+        False, "Whether rewards are divided by the deviation of the discounted return; evaluations count them as are."
+    )
+
+
+@dataclass
 class EnvConfig(Section):
     """The environment."""
 
@@ -42,6 +52,7 @@ class EnvConfig(Section):
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
     wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     def check(self, prefix: str = "") -> None:
         """Check the form of the wrappers."""
