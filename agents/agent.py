@@ -104,6 +104,8 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
         arrays, space = checkpoint.load_arrays(chosen), policy.observation_space
         policy.normalization = load_normalization(arrays, space, f"the checkpoint {chosen}").to(policy.device)
     policy.set_training_mode(False)
+    if policy.use_sde:
+        policy.reset_noise()  # with the deviations that were loaded
     return Agent(policy, experiment, state["steps"])
 
 
@@ -125,7 +127,9 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     """
     with policy_errors(experiment.policy, device):
         space = as_shown(env.observation_space, env)
-        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(experiment.policy)).to(device)
+        arguments = policy_kwargs(experiment.policy)
+        use_sde = experiment.algorithm.use_sde
+        return RecurrentPolicy(space, env.action_space, _no_rate, use_sde, **arguments).to(device)
 
 
 @contextlib.contextmanager

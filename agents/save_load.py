@@ -46,6 +46,8 @@ SETTINGS = (
     "bptt_length",
     "burn_in",
     "refresh_states",
+    "use_sde",
+    "sde_sample_freq",
     "policy_kwargs",
     "verbose",
     "seed",
@@ -169,6 +171,8 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     for name in lost - given.keys():
         setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
     state = training_state.load(folder, model)
+    if model.use_sde:
+        model.policy.reset_noise()
     try:
         training_state.restore_counters(model, state)
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
@@ -190,13 +194,13 @@ def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
 
 def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set[str]]:
     """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
-    found = dict(about["settings"])
+    found = {"use_sde": False, "sde_sample_freq": 0, **about["settings"]}  # which earlier versions do not have
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
         warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):
         odd = sorted(found.keys() ^ set(SETTINGS))[0]
         raise ValueError(f"its setting {odd!r} is {'unknown here' if odd in found else 'missing'}")
-    for name in ("normalize_advantage", "refresh_states"):
+    for name in ("normalize_advantage", "refresh_states", "use_sde"):
         if not isinstance(found[name], bool):
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
@@ -204,7 +208,7 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)
-    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # which earlier versions do not have
+    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # as above
     schedules = {name: found_schedules[name] for name in SCHEDULES}
     lost = {name for name, plain in schedules.items() if plain == FUNCTION}
     kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}

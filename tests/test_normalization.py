@@ -69,7 +69,7 @@ def test_a_policy_normalises_to_the_bits_of_vec_normalize(space: spaces.Space[An
     model = RecurrentPPO("RecurrentPolicy", env, n_steps=16, batch_size=32, seed=0, device="cpu")
     model.learn(64)
     seen = env.venv.reset()
-    as_dict = seen if isinstance(seen, dict) else {"": seen}
+    as_dict: dict[str, Any] = seen if isinstance(seen, dict) else {"": seen}
     for part in as_dict.values():
         part[0] *= 1e6  # beyond the clip
     expected = env.normalize_obs(seen)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_a_certificate_is_refused_where_observations_are_normalised(
 ) -> None:
     env = make_batched_env("bistable_rl/CopyFirst-v0", num_envs=1, kwargs=normal.env.kwargs)
     with pytest.raises(UserError, match="only observations as they are can be certified, not normalised"):
-        certify(load(run).policy, env)
+        certify(load(run).policy, env.unwrapped)  # type: ignore[arg-type]
     assert main(["certify", str(run)]) == 2
     assert "not normalised" in capsys.readouterr().err
 

@@ -59,11 +59,12 @@ def gradients(policy: torch.nn.Module) -> dict[str, Tensor]:
 # --- the first update, against sb3-contrib's ---------------------------------------------------------------
 
 
-def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[RecurrentPPO, Any]:
+def same_rollout(action_space: spaces.Space[Any], use_sde: bool = False, **policy: Any) -> tuple[RecurrentPPO, Any]:
     """Let sb3-contrib live through two rollouts, and hand the second one to an agent of ours with equal weights."""
     T, n = 24, 4
     shared: dict[str, Any] = {"n_steps": T, "batch_size": T * n, "n_epochs": 1, "seed": 3, "device": "cpu"}
     shared |= {"ent_coef": 0.01, "max_grad_norm": 0.3, "gae_lambda": 0.9, "clip_range_vf": 0.1}
+    shared |= {"use_sde": use_sde, "sde_sample_freq": 5}
     kwargs = {"hidden_size": 8, "net_arch": [6], **policy}
     theirs: Any = sb3_contrib.RecurrentPPO(
         MlpRecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
@@ -107,7 +108,17 @@ def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[Recurr
     ids=str,
 )
 def test_the_first_update_is_sb3_contribs(policy: dict[str, Any], actions: str) -> None:
-    ours, theirs = same_rollout(ACTIONS[actions], **policy)
+    check_first_update(*same_rollout(ACTIONS[actions], **policy))
+
+
+@pytest.mark.parametrize("actions", ["box", "double"])
+@pytest.mark.parametrize("critic", CRITICS)
+def test_the_first_update_with_gsde_is_sb3_contribs(actions: str, critic: str) -> None:
+    check_first_update(*same_rollout(ACTIONS[actions], use_sde=True, critic=critic))
+
+
+def check_first_update(ours: RecurrentPPO, theirs: Any) -> None:
+    """Check that both estimate the same of a rollout, and that their losses and gradients are the same."""
     buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
     for name in ("values", "log_probs", "advantages", "returns"):
         np.testing.assert_allclose(getattr(rollout, name), getattr(buffer, name), rtol=1e-4, atol=2e-5)

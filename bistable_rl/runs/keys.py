@@ -52,6 +52,7 @@ class Range:
 INT64 = Range("an integer below 2^63", lambda n: n < 2**63)
 PositiveInt = Annotated[int, Range("an integer above 0", lambda n: n > 0, "integers above 0"), INT64]
 NonNegativeInt = Annotated[int, Range("an integer of at least 0", lambda n: n >= 0), INT64]
+Interval = Annotated[int, Range("an integer of at least -1", lambda n: n >= -1), INT64]
 Seed = Annotated[
     int, Range("an integer from 0 to 4294967295", lambda n: 0 <= n < 2**32, "integers from 0 to 4294967295")
 ]

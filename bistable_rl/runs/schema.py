@@ -18,6 +18,7 @@ from bistable_rl.runs.keys import (
     Device,
     Finite,
     Fraction,
+    Interval,
     NonNegative,
     NonNegativeInt,
     NonNegativeSchedule,
@@ -120,6 +121,12 @@ class AlgorithmConfig(Section):
     burn_in: NonNegativeInt = setting(0, "Steps before a sequence to run again without gradient, for its first state.")
     refresh_states: bool = setting(
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
+    )
+    use_sde: bool = setting(
+        False, "For continuous actions, generalised state-dependent exploration (Raffin et al. 2021): smooth noise."
+    )
+    sde_sample_freq: Interval = setting(
+        0, "With use_sde, steps between two draws of the noise's matrix (0 or -1: one for each rollout)."
     )
     certified_coef: NonNegativeSchedule = setting(
         0.0, "Weight of the certified loss: that no distractors change the answer (BRC and nBRC; 0: none)."
