@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
@@ -252,6 +252,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         path: str | Path,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
         """Read a file that `save` wrote; nothing in it is executed.
@@ -261,6 +262,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
                 statistics.
             device: Where the networks go.
+            custom_objects: Settings in place of the saved ones, as SB3's `load` takes them; other names are ignored.
             **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
                 subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
@@ -269,7 +271,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ValueError: If a setting is out of range.
             UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
-        return save_load.load(cls, Path(path), env, device, settings)
+        return save_load.load(cls, Path(path), env, device, {**settings, "custom_objects": custom_objects})
 
     def import_sb3(self, path: str | Path) -> None:
         """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.

@@ -71,7 +71,6 @@ FUNCTION = "function"
 ENCRYPTED = 0x1  # a flag of a zip member
 
 SB3_ONLY = {
-    "custom_objects": "an archive holds no objects here; give a setting by its name, such as learning_rate=1e-4",
     "print_system_info": "`bistable-rl doctor` shows the versions and devices",
     "force_reset": "training always continues with new episodes",
 }
@@ -125,6 +124,7 @@ def save(model: RecurrentPPO, path: Path) -> None:
 
 def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
     """Read an algorithm from the file that `save` wrote; see `RecurrentPPO.load`."""
+    given = _custom_settings(given.pop("custom_objects", None)) | given
     _check_arguments(cls, given)
     device = check_torch_device(device)
     policy = given.pop("policy", RecurrentPolicy)
@@ -178,6 +178,13 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
+
+
+def _custom_settings(objects: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings among SB3's `custom_objects`; a schedule may be 0, as rl-zoo3's `enjoy` gives it."""
+    found = {name: value for name, value in (objects or {}).items() if name in {*SETTINGS, *SCHEDULES}}
+    zero = [name for name in SCHEDULES if isinstance(found.get(name), int | float)]
+    return found | {name: ConstantSchedule(found[name]) for name in zero}
 
 
 def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
