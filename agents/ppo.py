@@ -121,7 +121,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             check_sde(given.use_sde, made.action_space)
         super().__init__(
             policy,  # type: ignore[arg-type]
-            made,  # type: ignore[arg-type]
+            made,
             learning_rate=_schedule(given.learning_rate),
             n_steps=given.n_steps,
             gamma=given.gamma,

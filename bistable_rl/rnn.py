@@ -232,9 +232,7 @@ class RNN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run padded sequences, whose real steps `mask` tells, as packed ones."""
         if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence) or x.dim() != 3:
-            raise ValueError(
-                "mask tells the real steps of a padded batch, a 3D tensor; a PackedSequence needs none"
-            )
+            raise ValueError("mask tells the real steps of a padded batch, a 3D tensor; a PackedSequence needs none")
         for name, steps in (("mask", mask), ("resets", resets)):
             if steps is not None and steps.shape != x.shape[:2]:
                 raise ValueError(f"{name} must be {tuple(x.shape[:2])}, as the input's steps; got {tuple(steps.shape)}")
@@ -242,9 +240,7 @@ class RNN(nn.Module):
         lengths = real.sum(1)
         first = torch.arange(real.shape[1], device=real.device) < lengths.unsqueeze(1)
         if (real != first).any() or (lengths == 0).any():
-            raise ValueError(
-                "mask must be true at the first steps of every sequence, one at least, then false"
-            )
+            raise ValueError("mask must be true at the first steps of every sequence, one at least, then false")
 
         def pack(steps: Tensor) -> PackedSequence:
             return pack_padded_sequence(steps, lengths.cpu(), self.batch_first, enforce_sorted=False)

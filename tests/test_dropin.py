@@ -56,7 +56,7 @@ def torchrl_losses(gru: nn.Module, updates: int) -> tuple[Any, list[list[float]]
             out = loss(rollout)
             names = ("loss_objective", "loss_critic", "loss_entropy")
             optimizer.zero_grad()
-            sum(out[name] for name in names).backward()  # type: ignore[union-attr]
+            sum(out[name] for name in names).backward()
             optimizer.step()
             losses.append([float(out[name].detach()) for name in names])
     return rollout, losses, [p.grad for p in gru.parameters() if p.grad is not None]

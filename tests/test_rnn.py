@@ -115,16 +115,17 @@ def test_torchs_names_are_known_to_gru_and_lstm(
 ) -> None:
     settings: dict[str, Any] = {"num_layers": 2, "bias": bias, "bidirectional": bidirectional}
     module = theirs(F, H, **settings)
-    rnn = nn.ModuleDict({"memory": ours(F, H, **settings), "made": make_rnn(ours._cell, F, H, **settings)})
-    rnn.load_state_dict({f"{name}.{key}": w for name in rnn for key, w in module.state_dict().items()})
+    layers: list[Any] = [LAYERS[ours._cell](F, H, **settings), make_rnn(ours._cell, F, H, **settings)]
+    weights = module.state_dict()
+    nn.ModuleList(layers).load_state_dict({f"{i}.{key}": w for i in range(2) for key, w in weights.items()})
     x = torch.randn(T, B, F)
-    for loaded in rnn.values():
+    for loaded in layers:
         torch.testing.assert_close(loaded(input=x, hx=None)[0], module(input=x, hx=None)[0])
         for name, weight in module.named_parameters():
             assert torch.equal(getattr(loaded, name), weight)
-        for mine, weights in zip(loaded.all_weights, module.all_weights, strict=True):
-            assert all(map(torch.equal, mine, weights))
-            assert len(mine) == len(weights)
+        for mine, others in zip(loaded.all_weights, module.all_weights, strict=True):
+            assert all(map(torch.equal, mine, others))
+            assert len(mine) == len(others)
         assert loaded.weight_hh_l1 is loaded.all_weights[-1 - bidirectional][1]
         assert hasattr(loaded, "weight_ih_l1_reverse") == bidirectional
         assert not hasattr(loaded, "weight_ih_l2")

@@ -111,7 +111,7 @@ def test_a_sampled_evaluation_draws_noise_for_each_copy(experiment: Experiment) 
         env.seed(0)
         torch.manual_seed(0)
         returns.append(evaluate(model.policy, env, 6, deterministic=False).returns)
-    np.testing.assert_array_equal(*returns)
+    np.testing.assert_array_equal(returns[0], returns[1])
     noise_of: Any = model.policy.action_dist
     assert len(noise_of.exploration_matrices) == 6
 
