@@ -41,7 +41,7 @@ class NormalizeConfig(Section):
 
     obs: bool = setting(False, "Whether observations are brought to mean 0 and variance 1.")
     reward: bool = setting(
-        False, "Whether rewards are divided by the deviation of the discounted return; evaluations count them as are."
+        False, "Whether rewards are divided by the deviation of the return; evaluations count them as they are."
     )
 
 
