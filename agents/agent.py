@@ -14,6 +14,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.features import as_shown, saved_kinds
+from bistable_rl.agents.normalization import load_normalization
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.errors import UserError, user_errors
@@ -27,7 +28,7 @@ class Agent:
     """A trained policy, as `load` returns it.
 
     Attributes:
-        policy: The network, a torch module.
+        policy: The network, a torch module; it reads observations as the environment gives them.
         experiment: The configuration it was trained with.
         steps: Environment steps it was trained for.
     """
@@ -111,7 +112,12 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
     finally:
         close(env)
     state = checkpoint.load_weights(chosen, policy)
+    if experiment.env.normalize.obs:
+        arrays, space = checkpoint.load_arrays(chosen), policy.observation_space
+        policy.normalization = load_normalization(arrays, space, f"the checkpoint {chosen}").to(policy.device)
     policy.set_training_mode(False)
+    if policy.use_sde:
+        policy.reset_noise()  # with the deviations that were loaded
     return Agent(policy, experiment, state["steps"])
 
 
@@ -133,7 +139,9 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     """
     with policy_errors(experiment.policy, device):
         space = as_shown(env.observation_space, env)
-        return RecurrentPolicy(space, env.action_space, _no_rate, **policy_kwargs(experiment.policy)).to(device)
+        arguments = policy_kwargs(experiment.policy)
+        use_sde = experiment.algorithm.use_sde
+        return RecurrentPolicy(space, env.action_space, _no_rate, use_sde, **arguments).to(device)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons, Point, points
+from bistable_rl.agents.normalization import reading_unnormalized
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.state import TrainingState, capture
+from bistable_rl.agents.state import TrainingState, capture, capture_normalization
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
@@ -227,7 +228,8 @@ class RunCallback(BaseCallback):
             every = self.experiment.evaluation.horizons_every or 1
             at_horizons = last or self.steps // every > self._evaluated_at // every
             self._evaluated_at = self.steps
-            self._evaluate(at_horizons)
+            with reading_unnormalized(self.model):
+                self._evaluate(at_horizons)
         self.model.dump_logs()
 
     def _evaluate(self, at_horizons: bool) -> None:
@@ -277,7 +279,9 @@ class RunCallback(BaseCallback):
         merit = [float(summary["success_rate"] or 0.0), float(summary["return_mean"])]
         if self._best is None or merit >= self._best:
             self._best = merit
-            files = checkpoint.pack(self.model.policy, {"steps": self.steps, "evaluation": summary})
+            assert isinstance(self.model, RecurrentPPO)
+            values, arrays = {"steps": self.steps, "evaluation": summary}, capture_normalization(self.model)
+            files = checkpoint.pack(self.model.policy, values, arrays=arrays or None)
             self.run.checkpoints.add_best(self.steps, files)
 
     def _save(self) -> None:

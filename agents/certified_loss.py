@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from bistable_rl.agents.buffer import RolloutBuffer
@@ -146,6 +146,8 @@ def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
         raise UserError(f"{needs} policy.cell {' or '.join(bounds.BOUNDED)}, not {policy.memory.cell}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
+    if isinstance(env, VecNormalize):
+        raise UserError(f"{needs} observations and rewards as they are: env.normalize must be false for both.")
     batch = env.env if isinstance(env, BatchedVecEnv) else None
     phases = batch.phases() if isinstance(batch, DistractedEnv) else None
     shape = policy.observation_space.shape

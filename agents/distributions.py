@@ -14,15 +14,32 @@ from stable_baselines3.common.distributions import (
 )
 from torch import Tensor
 
+from bistable_rl.errors import UserError
+
 
 def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Distribution:
-    """Return the distribution over the actions of a space: ours where we have one, else SB3's."""
+    """Return the distribution over the actions of a space: ours where we have one, else SB3's.
+
+    Raises:
+        UserError: If `use_sde` is asked for with other than continuous actions.
+    """
+    check_sde(use_sde, action_space)
     if isinstance(action_space, spaces.Discrete):
         return Categorical(int(action_space.n))
     if isinstance(action_space, spaces.Box) and not use_sde:
         return DiagGaussian(math.prod(action_space.shape))
     options = {"full_std": True, "squash_output": False, "use_expln": False, "learn_features": False}
     return make_proba_distribution(action_space, use_sde, options if use_sde else None)
+
+
+def check_sde(use_sde: bool, action_space: spaces.Space) -> None:
+    """Check that generalised state-dependent exploration is asked for with continuous actions only.
+
+    Raises:
+        UserError: If the actions are others.
+    """
+    if use_sde and not isinstance(action_space, spaces.Box):
+        raise UserError(f"algorithm.use_sde needs Box actions, not {action_space}.")
 
 
 class Categorical(CategoricalDistribution):

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from bistable_rl.agents.look_ahead import LookAhead, Predicts
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -72,7 +73,7 @@ def evaluate(
         agent: Has SB3's recurrent `predict`.
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
-        deterministic: Take the most likely action instead of sampling one.
+        deterministic: Take the most likely action instead of sampling one; gSDE's noise is drawn once for each copy.
         stop: Called before every step, and once for all that are passed together; true ends the evaluation with the
             episodes completed so far.
         max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or the `horizon` of
@@ -82,7 +83,10 @@ def evaluate(
         RunFailedError: If an episode does not end, or an info reports an invalid success or error.
         NonFiniteError: If a reward or an observation is NaN or infinite.
     """
-    with fixed_weights(_network(agent)):
+    network = _network(agent)
+    if not deterministic and isinstance(network, RecurrentPolicy) and network.use_sde:
+        network.reset_noise(env.num_envs)
+    with fixed_weights(network):
         return _play(agent, env, episodes, deterministic, stop, longest_episode(env, max_episode_steps))
 
 

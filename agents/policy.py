@@ -25,6 +25,7 @@ from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
+from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
@@ -57,7 +58,7 @@ def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -
         ValueError: If a name is sb3-contrib's; the message says what it is called here.
     """
     parameters = inspect.signature(policy).parameters.values()
-    by_the_algorithm = ("observation_space", "action_space", "lr_schedule")
+    by_the_algorithm = ("observation_space", "action_space", "lr_schedule", "use_sde")
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in by_the_algorithm]
     for name in policy_kwargs or {}:
         if name in THEIR_NAMES:
@@ -89,6 +90,8 @@ class RecurrentPolicy(BasePolicy):
         critic_mlp: The tanh layers before `value_net`.
         action_net: The action head.
         value_net: The value head.
+        normalization: Statistics by which observations are normalised before they are read, of a trained agent whose
+            `env.normalize.obs` is true; else None.
 
     Raises:
         ValueError: If `critic`, the cell, a size or an option of the cell is wrong, or a number is not finite.
@@ -127,10 +130,13 @@ class RecurrentPolicy(BasePolicy):
             features_extractor_kwargs={"observation_kinds": config.observation_kinds},
             normalize_images=False,  # Features scales images and leaves categories alone
         )
+        if use_sde and config.state_dependent_std:
+            raise ValueError("state_dependent_std must be false with use_sde, whose deviation depends on the memory")
         self.use_sde = use_sde
         self.critic_gradient = config.critic_gradient
         self.log_std_min = config.log_std_min
         self.constructor_args = dataclasses.asdict(config)
+        self.normalization: Normalization | None = None
         self._predicted_first = False  # whether the last call of `predict` came without a state
 
         # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
@@ -153,6 +159,8 @@ class RecurrentPolicy(BasePolicy):
             nn.init.zeros_(self.log_std_net.weight)
             nn.init.constant_(self.log_std_net.bias, config.log_std_init)
         self._make_memories(config)
+        if use_sde:
+            self.reset_noise()  # without a graph, which could not be copied
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5, fused=True)
 
     def _make_heads(self, width: int, log_std_init: float) -> None:
@@ -243,6 +251,8 @@ class RecurrentPolicy(BasePolicy):
 
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:
         """Return the features (n, F) of observations."""
+        if self.normalization is not None:
+            obs = self.normalization(obs)
         features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
         return features
 
@@ -286,12 +296,18 @@ class RecurrentPolicy(BasePolicy):
             log_std = self.log_std_net(latent) if self.state_dependent_std else self.log_std
             return distribution.proba_distribution(self.action_net(latent), self.clamp_log_std(log_std))
         if isinstance(distribution, StateDependentNoiseDistribution):
-            return distribution.proba_distribution(self.action_net(latent), self.log_std, latent)
+            return distribution.proba_distribution(self.action_net(latent), self.clamp_log_std(self.log_std), latent)
         return distribution.proba_distribution(self.action_net(latent))
 
     def clamp_log_std(self, log_std: Tensor) -> Tensor:
         """Return the logarithm of the standard deviation, clamped at its lower bound if there is one."""
         return log_std if self.log_std_min is None else log_std.clamp(min=self.log_std_min)
+
+    @torch.no_grad()
+    def reset_noise(self, n_envs: int = 1) -> None:
+        """Draw the matrices of gSDE's noise: one for each of n copies, and one for any other number of them."""
+        assert isinstance(self.action_dist, StateDependentNoiseDistribution)
+        self.action_dist.sample_weights(self.clamp_log_std(self.log_std), batch_size=n_envs)
 
     @torch.no_grad()
     def predict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
@@ -25,6 +25,7 @@ from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
+from bistable_rl.agents.distributions import check_sde
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
@@ -115,9 +116,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")
         check_policy_kwargs(self.policy_aliases[policy] if isinstance(policy, str) else policy, given.policy_kwargs)
+        made = _made(env, given.verbose) if env is not None or given._init_setup_model else None
+        if made is not None:
+            check_sde(given.use_sde, made.action_space)
         super().__init__(
             policy,  # type: ignore[arg-type]
-            _made(env, given.verbose) if env is not None or given._init_setup_model else None,
+            made,
             learning_rate=_schedule(given.learning_rate),
             n_steps=given.n_steps,
             gamma=given.gamma,
@@ -125,8 +129,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ent_coef=0.0,  # a schedule here, see below
             vf_coef=given.vf_coef,
             max_grad_norm=given.max_grad_norm,
-            use_sde=False,
-            sde_sample_freq=-1,
+            use_sde=given.use_sde,
+            sde_sample_freq=given.sde_sample_freq,
             stats_window_size=given.stats_window_size,
             tensorboard_log=given.tensorboard_log,
             policy_kwargs=given.policy_kwargs,
@@ -157,10 +161,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.set_random_seed(self.seed)
         if self.env is not None:
             self.observation_space = as_shown(self.observation_space, self.env)
+        arguments = {**self.policy_kwargs, **({"use_sde": True} if self.use_sde else {})}
         with footprint.training(self.n_envs, self.device):
-            policy = self.policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            )
+            policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
@@ -249,6 +252,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         path: str | Path,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
+        custom_objects: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
         """Read a file that `save` wrote; nothing in it is executed.
@@ -258,6 +262,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
                 statistics.
             device: Where the networks go.
+            custom_objects: Settings in place of the saved ones, as SB3's `load` takes them; other names are ignored.
             **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
                 subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
@@ -266,7 +271,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ValueError: If a setting is out of range.
             UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
-        return save_load.load(cls, Path(path), env, device, settings)
+        return save_load.load(cls, Path(path), env, device, {**settings, "custom_objects": custom_objects})
 
     def import_sb3(self, path: str | Path) -> None:
         """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
@@ -295,6 +300,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        if self.use_sde:  # after the callback, which keeps the random generators for a run that resumes
+            self.policy.reset_noise(env.num_envs)
         with fixed_weights(self.policy):
             truncated = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
         if truncated is None:
@@ -328,6 +335,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         rollout_buffer.begin(state)
         truncated: list[Truncated] = []
         for t in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and t % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(obs, self.device)
             before = self.policy.restart(state, episode_starts)
             actions, state = self.policy.step(obs_tensor, before)

@@ -46,6 +46,8 @@ SETTINGS = (
     "bptt_length",
     "burn_in",
     "refresh_states",
+    "use_sde",
+    "sde_sample_freq",
     "policy_kwargs",
     "verbose",
     "seed",
@@ -69,7 +71,6 @@ FUNCTION = "function"
 ENCRYPTED = 0x1  # a flag of a zip member
 
 SB3_ONLY = {
-    "custom_objects": "an archive holds no objects here; give a setting by its name, such as learning_rate=1e-4",
     "print_system_info": "`bistable-rl doctor` shows the versions and devices",
     "force_reset": "training always continues with new episodes",
 }
@@ -123,6 +124,7 @@ def save(model: RecurrentPPO, path: Path) -> None:
 
 def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
     """Read an algorithm from the file that `save` wrote; see `RecurrentPPO.load`."""
+    given = _custom_settings(given.pop("custom_objects", None)) | given
     _check_arguments(cls, given)
     device = check_torch_device(device)
     policy = given.pop("policy", RecurrentPolicy)
@@ -169,11 +171,20 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     for name in lost - given.keys():
         setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
     state = training_state.load(folder, model)
+    if model.use_sde:
+        model.policy.reset_noise()
     try:
         training_state.restore_counters(model, state)
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
+
+
+def _custom_settings(objects: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings among SB3's `custom_objects`; a schedule may be 0, as rl-zoo3's `enjoy` gives it."""
+    found = {name: value for name, value in (objects or {}).items() if name in {*SETTINGS, *SCHEDULES}}
+    zero = [name for name in SCHEDULES if isinstance(found.get(name), int | float)]
+    return found | {name: ConstantSchedule(found[name]) for name in zero}
 
 
 def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
@@ -190,13 +201,13 @@ def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
 
 def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set[str]]:
     """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
-    found = dict(about["settings"])
+    found = {"use_sde": False, "sde_sample_freq": 0, **about["settings"]}  # which earlier versions do not have
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
         warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):
         odd = sorted(found.keys() ^ set(SETTINGS))[0]
         raise ValueError(f"its setting {odd!r} is {'unknown here' if odd in found else 'missing'}")
-    for name in ("normalize_advantage", "refresh_states"):
+    for name in ("normalize_advantage", "refresh_states", "use_sde"):
         if not isinstance(found[name], bool):
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
@@ -204,7 +215,7 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)
-    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # which earlier versions do not have
+    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # as above
     schedules = {name: found_schedules[name] for name in SCHEDULES}
     lost = {name for name, plain in schedules.items() if plain == FUNCTION}
     kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}

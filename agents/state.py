@@ -22,6 +22,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from bistable_rl.agents.normalization import PREFIX, read_moments
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.runs import checkpoint
 
@@ -93,15 +94,21 @@ def capture(model: RecurrentPPO) -> TrainingState:
 
 def capture_counters(model: RecurrentPPO) -> TrainingState:
     """Return the part of the state that outlives the environment: counters, minibatches, VecNormalize's statistics."""
-    arrays: dict[str, np.ndarray] = {}
-    normalize = model.get_vec_normalize_env()
-    if normalize is not None:
-        arrays["normalize/returns"] = normalize.returns.copy()
-        for name, moments in _moments(normalize).items():
-            for part in ("mean", "var", "count"):
-                arrays[f"normalize/{name}/{part}"] = np.array(getattr(moments, part))
     generator = model.minibatch_generator.bit_generator.state
-    return TrainingState(model.num_timesteps, {"updates": model._n_updates, "minibatch_generator": generator}, arrays)
+    values = {"updates": model._n_updates, "minibatch_generator": generator}
+    return TrainingState(model.num_timesteps, values, capture_normalization(model))
+
+
+def capture_normalization(model: RecurrentPPO) -> dict[str, np.ndarray]:
+    """Return VecNormalize's statistics; nothing where the environment is not normalised."""
+    normalize = model.get_vec_normalize_env()
+    if normalize is None:
+        return {}
+    arrays = {f"{PREFIX}returns": normalize.returns.copy()}
+    for name, moments in _moments(normalize).items():
+        for part in ("mean", "var", "count"):
+            arrays[f"{PREFIX}{name}/{part}"] = np.array(getattr(moments, part))
+    return arrays
 
 
 def restore(model: RecurrentPPO, state: TrainingState) -> None:
@@ -137,7 +144,7 @@ def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
     model.num_timesteps = state.steps
     model._n_updates = int(state.values["updates"])
     model.minibatch_generator.bit_generator.state = state.values["minibatch_generator"]
-    statistics = _below(state.arrays, "normalize")
+    statistics = _below(state.arrays, PREFIX[:-1])
     normalize = model.get_vec_normalize_env()
     here = {} if normalize is None else _moments(normalize)
     if model.get_env() is not None:
@@ -150,12 +157,8 @@ def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
         normalize.returns = statistics["returns"]
     for name, moments in here.items():
         if f"{name}/mean" in statistics:
-            mean, var = statistics[f"{name}/mean"], statistics[f"{name}/var"]
-            if mean.shape != moments.mean.shape or var.shape != moments.var.shape:
-                raise ValueError(f"normalize/{name} must have shape {moments.mean.shape}, not {mean.shape}")
-            if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all()):
-                raise ValueError(f"normalize/{name} holds NaN, infinity or a negative variance")
-            moments.mean, moments.var, moments.count = mean, var, float(statistics[f"{name}/count"])
+            moments.mean, moments.var = read_moments(state.arrays, name, moments.mean.shape)
+            moments.count = float(statistics[f"{name}/count"])
 
 
 def _resumable(model: RecurrentPPO) -> BatchedVecEnv | None:

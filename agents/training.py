@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
+from bistable_rl.agents.normalization import normalized
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
@@ -118,6 +119,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
         eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
+        env = normalized(env, experiment)
         model = _make_model(as_saved, env, device)
         horizons = Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed, evaluation.streams)
         return _Parts(model, env, eval_env, horizons)
@@ -214,9 +216,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         )
         with policy_errors(experiment.policy, device):
             model._setup_model()
-        env.reset()
-        env.action_space.seed(0)
-        env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+        _try(env)
     except UserError:
         raise
     except MemoryError:
@@ -227,10 +227,22 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     return model
 
 
+def _try(env: VecEnv) -> None:
+    """Step the copies once; VecNormalize's statistics stay empty."""
+    statistics = unwrap_vec_normalize(env)
+    if statistics is not None:
+        statistics.training = False
+    env.reset()
+    env.action_space.seed(0)
+    env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+    if statistics is not None:
+        statistics.training = True
+
+
 def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, Any]]:
     """Warm up the memory, and that of a separate critic, on whole episodes of random actions."""
     seed = derived_seed(experiment.seed, WARM_UP)
-    env = make_vec_env(experiment.env, WARM_UP_EPISODES, seed)
+    env = normalized(make_vec_env(experiment.env, WARM_UP_EPISODES, seed), experiment)
     try:
         episodes = record(env, policy, random_actions(env, seed), WARM_UP_STEPS)
     finally:

@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from bistable_rl.agents.normalization import check_normalizable
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.distracted import DistractedEnv
@@ -53,6 +54,8 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
             vec_env = DummyVecEnv([one] * num_envs)
         # channels first for images, as in SB3's algorithms
         vec_env = BaseAlgorithm._wrap_env(vec_env, verbose=0, monitor_wrapper=False)
+        if env.normalize.obs:
+            check_normalizable(vec_env.observation_space)
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)

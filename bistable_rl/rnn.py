@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from typing_extensions import Unpack
 
+from bistable_rl import torch_names
 from bistable_rl.cells import Cell, check_options, get_cell
 from bistable_rl.cells.backwards import scan_backwards
 from bistable_rl.cells.options import BRCOptions, GatedOptions, GRUOptions, LMUOptions, NBRCOptions, show_options
@@ -24,7 +25,8 @@ __all__ = [
 class RNN(nn.Module):
     """Layers of one cell, with the interface of `torch.nn.GRU`.
 
-    Differences: `hx` and `h_n` are one tensor for every cell, an LSTM's h|c included, and `forward` takes `resets`.
+    Differences: `hx` and `h_n` are one tensor for every cell, an LSTM's h|c included, and `forward` takes `resets` and
+    `mask`. GRU and LSTM load torch's state dicts, and have torch's `weight_ih_l0`, ... and `all_weights`.
 
     Args:
         cell: A key of `bistable_rl.cells.CELLS`.
@@ -39,13 +41,16 @@ class RNN(nn.Module):
         device: Device of the parameters.
         dtype: Floating-point type of the parameters.
 
-    Inputs: x, hx, resets
-        - **x**: (T, B, I), (B, T, I) with `batch_first`, (T, I) without a batch, or a `PackedSequence`.
+    Inputs: input, hx, resets, mask
+        - **input**: x, (T, B, I), (B, T, I) with `batch_first`, (T, I) without a batch, or a `PackedSequence`.
         - **hx**: (num_layers · D, B, S), or (num_layers · D, S) without a batch, with D = 2 if bidirectional else 1;
           the default is the cells' initial state, zero unless it is learned.
         - **resets**: nonzero restores the initial state before that step; (T, B), (B, T) with `batch_first`, (T,)
           without a batch, a `PackedSequence` of the same lengths with a packed x. Both directions treat the segments
           between resets as separate sequences.
+        - **mask**: nonzero where a step is real and not padding, (T, B), (B, T) with `batch_first`; the real steps of a
+          sequence come first. They run as a `PackedSequence` would: the output is 0 in the padding, and h_n is the
+          state after the last real step.
 
     Outputs: output, h_n
         - **output**: the last layer's outputs, in the layout of x, D · H wide.
@@ -130,28 +135,47 @@ class RNN(nn.Module):
         for cell in self.layers:
             cell.reset_parameters()
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what torch calls so, too, of GRU and LSTM: `weight_ih_l0`, ... and `all_weights`."""
+        if name == "all_weights" and self.cell in torch_names.CELLS:
+            return torch_names.all_weights(self.layers)
+        named = torch_names.place(name, self.bidirectional) if "_l" in name and self.cell in torch_names.CELLS else None
+        return super().__getattr__(name) if named is None else self.get_parameter(named)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.cell in torch_names.CELLS:
+            for key in list(state_dict):
+                named = torch_names.place(key.removeprefix(prefix), self.bidirectional)
+                if named is not None:
+                    state_dict[prefix + named] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def flatten_parameters(self) -> None:
         """Do nothing; code written for nn.GRU may call it."""
 
     def forward(
         self,
-        x: Tensor | PackedSequence,
+        input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         resets: Tensor | PackedSequence | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run all layers over time; the class gives the shapes.
 
         Raises:
             ValueError: If hx is a tuple, x has a wrong number of dimensions or is packed wrongly, x or hx is not of the
-                weights' dtype and device, or resets does not fit.
+                weights' dtype and device, or resets or mask does not fit.
             RuntimeError: If the number of features or the shape of hx does not fit.
         """
-        if hx is not None and not torch.is_grad_enabled():
+        x = input
+        if hx is not None and mask is None and not torch.is_grad_enabled():
             acted = self._act(x, hx, resets)
             if acted is not None:
                 return acted
         if isinstance(hx, tuple):
             raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
+        if mask is not None:
+            return self._masked(x, hx, resets, mask)
         if isinstance(x, PackedSequence):
             return self._packed(x, hx, resets)
         if x.dim() not in (2, 3):
@@ -202,6 +226,27 @@ class RNN(nn.Module):
             output, h_n = acted
             last.append(h_n)
         return output, torch.cat(last)
+
+    def _masked(
+        self, x: Tensor | PackedSequence, hx: Tensor | None, resets: Tensor | PackedSequence | None, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run padded sequences, whose real steps `mask` tells, as packed ones."""
+        if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence) or x.dim() != 3:
+            raise ValueError("mask tells the real steps of a padded batch, a 3D tensor; a PackedSequence needs none")
+        for name, steps in (("mask", mask), ("resets", resets)):
+            if steps is not None and steps.shape != x.shape[:2]:
+                raise ValueError(f"{name} must be {tuple(x.shape[:2])}, as the input's steps; got {tuple(steps.shape)}")
+        real = (mask if self.batch_first else mask.T) != 0  # (B, T)
+        lengths = real.sum(1)
+        first = torch.arange(real.shape[1], device=real.device) < lengths.unsqueeze(1)
+        if (real != first).any() or (lengths == 0).any():
+            raise ValueError("mask must be true at the first steps of every sequence, one at least, then false")
+
+        def pack(steps: Tensor) -> PackedSequence:
+            return pack_padded_sequence(steps, lengths.cpu(), self.batch_first, enforce_sorted=False)
+
+        output, h_n = self._packed(pack(x), hx, None if resets is None else pack(resets))
+        return pad_packed_sequence(output, self.batch_first, total_length=real.shape[1])[0], h_n
 
     def _packed(
         self, x: PackedSequence, hx: Tensor | None, resets: Tensor | PackedSequence | None

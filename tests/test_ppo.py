@@ -59,11 +59,12 @@ def gradients(policy: torch.nn.Module) -> dict[str, Tensor]:
 # --- the first update, against sb3-contrib's ---------------------------------------------------------------
 
 
-def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[RecurrentPPO, Any]:
+def same_rollout(action_space: spaces.Space[Any], use_sde: bool = False, **policy: Any) -> tuple[RecurrentPPO, Any]:
     """Let sb3-contrib live through two rollouts, and hand the second one to an agent of ours with equal weights."""
     T, n = 24, 4
     shared: dict[str, Any] = {"n_steps": T, "batch_size": T * n, "n_epochs": 1, "seed": 3, "device": "cpu"}
     shared |= {"ent_coef": 0.01, "max_grad_norm": 0.3, "gae_lambda": 0.9, "clip_range_vf": 0.1}
+    shared |= {"use_sde": use_sde, "sde_sample_freq": 5}
     kwargs = {"hidden_size": 8, "net_arch": [6], **policy}
     theirs: Any = sb3_contrib.RecurrentPPO(
         MlpRecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
@@ -107,7 +108,17 @@ def same_rollout(action_space: spaces.Space[Any], **policy: Any) -> tuple[Recurr
     ids=str,
 )
 def test_the_first_update_is_sb3_contribs(policy: dict[str, Any], actions: str) -> None:
-    ours, theirs = same_rollout(ACTIONS[actions], **policy)
+    check_first_update(*same_rollout(ACTIONS[actions], **policy))
+
+
+@pytest.mark.parametrize("actions", ["box", "double"])
+@pytest.mark.parametrize("critic", CRITICS)
+def test_the_first_update_with_gsde_is_sb3_contribs(actions: str, critic: str) -> None:
+    check_first_update(*same_rollout(ACTIONS[actions], use_sde=True, critic=critic))
+
+
+def check_first_update(ours: RecurrentPPO, theirs: Any) -> None:
+    """Check that both estimate the same of a rollout, and that their losses and gradients are the same."""
     buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
     for name in ("values", "log_probs", "advantages", "returns"):
         np.testing.assert_allclose(getattr(rollout, name), getattr(buffer, name), rtol=1e-4, atol=2e-5)
@@ -348,6 +359,24 @@ def test_schedules_follow_the_remaining_progress() -> None:
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
 
 
+def test_a_schedule_down_to_0_ends_with_an_update_that_changes_nothing() -> None:
+    weights: list[Tensor] = []
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            assert isinstance(self.model, RecurrentPPO)
+            weights.append(torch.cat([p.detach().flatten().clone() for p in self.model.policy.parameters()]))
+
+    model = agent(learning_rate=(1e-2, 0.0), clip_range=(0.2, 0.0), clip_range_vf=(0.2, 0.0))
+    model.learn(64 * 3, Look())
+    last = torch.cat([p.detach().flatten() for p in model.policy.parameters()])
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[-1], last)
+
+
 @pytest.mark.parametrize("name", ["clip_range", "ent_coef", "clip_range_vf"])
 def test_a_schedule_reaches_the_loss(name: str) -> None:
     schedule: dict[str, Any] = {name: LinearSchedule(0.2, 0.0, 1.0)}
@@ -563,6 +592,7 @@ def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> Non
         (lambda: agent(target_kl=-1), "target_kl must be a finite number above 0 or None, got -1"),
         (lambda: agent(learning_rate=0), "learning_rate must be a finite number above 0 or a schedule .*, got 0"),
         (lambda: agent(clip_range=-0.1), "clip_range must be a finite number above 0 or a schedule .*, got -0.1"),
+        (lambda: agent(clip_range=(0, 0.2)), r"clip_range must be .*, of which the last may be 0, got \(0, 0.2\)"),
         (lambda: agent(clip_range_vf=0), "clip_range_vf must be a finite number above 0 or .* or None, got 0"),
         (lambda: agent(ent_coef="x"), "ent_coef must be a finite number of at least 0 or a schedule .*, got 'x'"),
         (lambda: agent(policy={"hidden_size": 1.5}), "hidden_size must be an integer above 0, got 1.5"),

@@ -30,7 +30,7 @@ from bistable_rl.errors import UserError
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.config import to_yaml
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import EnvConfig, Experiment
+from bistable_rl.runs.schema import EnvConfig, Experiment, NormalizeConfig
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -71,10 +71,16 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "plain": {},
     "refreshed states": {"algorithm": {"refresh_states": True, "bptt_length": 3}},
     "burn-in": {"algorithm": {"burn_in": 2, "bptt_length": 4}, "policy": {"cell": "lstm", "critic": "separate"}},
-    "schedules": {"algorithm": {"learning_rate": (1e-2, 1e-4), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.1)}},
+    "schedules": {"algorithm": {"learning_rate": (1e-2, 0.0), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.0)}},
     "certified loss": {"algorithm": {"certified_coef": (1.0, 2.0)}},
+    "gSDE": {
+        "env": {"id": "bistable_rl/CopyFirstContinuous-v0", "kwargs": {"length": 5}},
+        "algorithm": {"use_sde": True, "sde_sample_freq": 3},
+        "evaluation": {"horizons": [9]},
+    },
     "horizons": {"evaluation": {"horizons": [9]}},
     "warm-up": {"warmup": {"steps": 2}},
+    "normalised": {"env": {"normalize": NormalizeConfig(obs=True, reward=True)}, "evaluation": {"horizons": [9]}},
     "Dict observations": {"env": {"id": "bistable_rl/MiniGridMemory-v0", "kwargs": {}, "num_envs": 4}},
 }
 

@@ -107,6 +107,43 @@ def test_from_torch_takes_over_weights_and_settings(theirs: type[nn.GRU] | type[
     assert rnn.layers[0].get_parameter("weight_ih").abs().min() > 0
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(GRU, nn.GRU), (LSTM, nn.LSTM)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_torchs_names_are_known_to_gru_and_lstm(
+    ours: type[RNN], theirs: type[nn.GRU] | type[nn.LSTM], bias: bool, bidirectional: bool
+) -> None:
+    settings: dict[str, Any] = {"num_layers": 2, "bias": bias, "bidirectional": bidirectional}
+    module = theirs(F, H, **settings)
+    layers: list[Any] = [LAYERS[ours._cell](F, H, **settings), make_rnn(ours._cell, F, H, **settings)]
+    weights = module.state_dict()
+    nn.ModuleList(layers).load_state_dict({f"{i}.{key}": w for i in range(2) for key, w in weights.items()})
+    x = torch.randn(T, B, F)
+    for loaded in layers:
+        torch.testing.assert_close(loaded(input=x, hx=None)[0], module(input=x, hx=None)[0])
+        for name, weight in module.named_parameters():
+            assert torch.equal(getattr(loaded, name), weight)
+        for mine, others in zip(loaded.all_weights, module.all_weights, strict=True):
+            assert all(map(torch.equal, mine, others))
+            assert len(mine) == len(others)
+        assert loaded.weight_hh_l1 is loaded.all_weights[-1 - bidirectional][1]
+        assert hasattr(loaded, "weight_ih_l1_reverse") == bidirectional
+        assert not hasattr(loaded, "weight_ih_l2")
+        assert hasattr(loaded, "bias_ih_l0") == bias
+
+
+def test_torchs_weights_of_another_size_or_kind_are_refused_by_their_name() -> None:
+    with pytest.raises(RuntimeError, match=r"size mismatch for cells\.0\.weight_ih"):
+        GRU(F, H).load_state_dict(nn.GRU(F, H + 1).state_dict())
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight_ih_l0_reverse"):
+        GRU(F, H).load_state_dict(nn.GRU(F, H, bidirectional=True).state_dict())
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight_ih_l0"):
+        NBRC(F, H).load_state_dict(nn.GRU(F, H).state_dict())
+    for name in ("weight_ih_l0", "all_weights"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(NBRC(F, H), name)
+
+
 def test_from_torch_says_what_it_cannot_take() -> None:
     with pytest.raises(ValueError, match=r"torch\.nn\.GRU or torch\.nn\.LSTM, got RNN"):
         from_torch(nn.RNN(F, H))  # type: ignore[arg-type]
@@ -129,6 +166,30 @@ def test_packed_sequences_run_each_by_itself(name: str, enforce_sorted: bool, bi
         alone, last = rnn(sequence, hx[:, b], reset)
         torch.testing.assert_close(padded[: len(sequence), b], alone)
         torch.testing.assert_close(h_n[:, b], last)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("name", ["brc", "nbrc", "lstm", "lmu"])
+def test_a_masked_batch_runs_as_a_packed_one(name: str, batch_first: bool) -> None:
+    rnn = make_rnn(name, F, H, 2, batch_first=batch_first, bidirectional=True)
+    lengths, hx = torch.tensor([2, T, 1, 5, 5]), torch.randn(4, B, rnn.state_size)
+    mask = torch.arange(T) < lengths.unsqueeze(1)  # (B, T)
+    x, resets = torch.randn(B, T, F), torch.rand(B, T) < 0.3
+
+    def given(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if batch_first else tensor.transpose(0, 1)
+
+    def pack(tensor: torch.Tensor) -> PackedSequence:
+        return pack_padded_sequence(tensor, lengths, True, False)
+
+    expected, h = rnn(pack(x), hx, pack(resets))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            output, h_n = rnn(given(x), hx, given(resets), mask=given(mask.float() if grad else mask))
+        torch.testing.assert_close(h_n, h)
+        torch.testing.assert_close(given(output), pad_packed_sequence(expected, True, total_length=T)[0])
+    everything, last = rnn(given(x), mask=torch.ones_like(given(mask)))
+    torch.testing.assert_close((everything, last), rnn(given(x)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -253,6 +314,21 @@ def test_a_wrong_call_is_told_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         NBRC(F, H)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "mask", "message"),
+    [
+        (torch.zeros(3, 1, F), [[1], [0], [1]], "true at the first steps of every sequence"),
+        (torch.zeros(3, 1, F), [[0], [0], [0]], "one at least"),
+        (torch.zeros(3, 1, F), [[1, 1, 1]], r"mask must be \(3, 1\), as the input's steps; got \(1, 3\)"),
+        (torch.zeros(3, F), [1, 1, 0], "of a padded batch, a 3D tensor"),
+        (pack_sequence([torch.zeros(2, F)]), [[1], [1]], "of a padded batch, a 3D tensor"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(x: Any, mask: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NBRC(F, H)(x, mask=torch.tensor(mask))
 
 
 MALFORMED: list[tuple[list[Any], str]] = [

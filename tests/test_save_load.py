@@ -114,6 +114,18 @@ def test_a_schedule_that_is_a_function_must_be_given_again_to_train_but_not_to_a
         RecurrentPPO.load(tmp_path / path, copy_first(), device="cpu", **schedules).learn(32)
 
 
+def test_custom_objects_take_the_place_of_what_is_saved_and_unknown_ones_are_ignored(tmp_path: Path) -> None:
+    functions: dict[str, Any] = {"learning_rate": lambda left: 1e-3 * left, "clip_range": lambda left: 0.2 * left}
+    learned(copy_first(), **functions).save(tmp_path / "model")
+    custom: dict[str, Any] = {"learning_rate": 0.0, "lr_schedule": print, "clip_range": lambda _: 0.0, "gamma": 0.5}
+    model = RecurrentPPO.load(tmp_path / "model", copy_first(), device="cpu", custom_objects=custom, seed=3)
+    assert (model.lr_schedule(1.0), model.clip_range(1.0), model.gamma, model.seed) == (0.0, 0.0, 0.5, 3)
+    before = model.policy.value_net.weight.detach().clone()
+    model.learn(32)
+    assert torch.equal(model.policy.value_net.weight, before)
+    assert RecurrentPPO.load(tmp_path / "model", device="cpu", custom_objects=custom, gamma=0.7).gamma == 0.7
+
+
 def test_a_given_schedule_takes_the_place_of_the_saved_one(tmp_path: Path) -> None:
     learned(copy_first(), clip_range=lambda left: 0.1 + 0.1 * left).save(tmp_path / "model")
     assert RecurrentPPO.load(tmp_path / "model", clip_range=0.3).clip_range(1.0) == 0.3
@@ -223,7 +235,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
     ("given", "kind", "expected"),
     [
         ({"lerning_rate": 1e-4}, TypeError, "unknown argument of load 'lerning_rate'; did you mean 'learning_rate'"),
-        ({"custom_objects": {}}, TypeError, "custom_objects.*Stable-Baselines3's.*give a setting by its name"),
+        ({"custom_objects": {"n_steps": "8"}}, ValueError, "^n_steps must be an integer above 0"),
         ({"print_system_info": True}, TypeError, "print_system_info.*bistable-rl doctor"),
         ({"force_reset": True}, TypeError, "force_reset.*always continues with new episodes"),
         ({"_init_setup_model": False}, TypeError, "unknown argument of load"),

@@ -128,7 +128,9 @@ def test_every_shipped_config_trains_with_every_cell(name: str, cell: str, tmp_p
     overrides = ["--policy.cell", cell, "--env.num_envs", "2", "--algorithm.n_steps", "16", "--total_steps", "32"]
     overrides += ["--algorithm.batch_size", "16", "--evaluation.episodes", "1"]
     experiment = load_config(Experiment, shipped_configs()[name], overrides)
-    experiment.evaluation.horizons = experiment.evaluation.horizons[:1]  # an untrained agent walks long corridors slowly
+    experiment.evaluation.horizons = experiment.evaluation.horizons[
+        :1
+    ]  # an untrained agent walks long corridors slowly
     run = train(experiment, tmp_path)
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
 

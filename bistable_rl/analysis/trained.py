@@ -173,7 +173,7 @@ def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray]
 
 
 def _marked(task: str, x: Tensor) -> np.ndarray | None:
-    flags: np.ndarray = (x[..., -1] == 1).cpu().numpy()
+    flags: np.ndarray = (x[..., -1] == x[..., -1].max()).cpu().numpy()  # 1, unless observations are normalised
     return flags if task in FLAGGED else None
 
 

@@ -75,6 +75,8 @@ def read_network(policy: RecurrentPolicy) -> Network:
     space, read = policy.observation_space, policy.features_extractor.parts[0]
     if not isinstance(space, spaces.Box) or type(read) is not nn.Flatten:
         raise UserError(f"certify: only observations of plain numbers can be certified, not {space}; {OTHERWISE}.")
+    if policy.normalization is not None:
+        raise UserError(f"certify: only observations as they are can be certified, not normalised; {OTHERWISE}.")
     if any(parameter.dtype != torch.float32 for parameter in policy.parameters()):
         raise UserError(f"certify: only networks in float32 can be certified; {OTHERWISE}.")
     if not all(parameter.isfinite().all() for parameter in policy.parameters()):

@@ -52,6 +52,7 @@ class Range:
 INT64 = Range("an integer below 2^63", lambda n: n < 2**63)
 PositiveInt = Annotated[int, Range("an integer above 0", lambda n: n > 0, "integers above 0"), INT64]
 NonNegativeInt = Annotated[int, Range("an integer of at least 0", lambda n: n >= 0), INT64]
+Interval = Annotated[int, Range("an integer of at least -1", lambda n: n >= -1), INT64]
 Seed = Annotated[
     int, Range("an integer from 0 to 4294967295", lambda n: 0 <= n < 2**32, "integers from 0 to 4294967295")
 ]
@@ -68,7 +69,7 @@ Device = Annotated[
 
 Schedule = Callable[[float], float]
 """A function of the remaining progress, 1 at first and 0 at the end; in Python only."""
-PositiveSchedule = Positive | tuple[Positive, Positive] | Schedule
+PositiveSchedule = Positive | tuple[Positive, NonNegative] | Schedule
 NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
 
 _NOUNS = {bool: "true or false", str: "text", type(None): "null"}
@@ -162,7 +163,8 @@ def noun_of(hint: Any) -> str:
             args[0].__metadata__[0].plural if typing.get_origin(args[0]) is Annotated else "mappings"
         )
     if origin is tuple:
-        return "a schedule [first, last] of two such numbers"
+        may_end = "" if args[0] == args[1] else ", of which the last may be 0"
+        return f"a schedule [first, last] of two such numbers{may_end}"
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is dict:

@@ -18,6 +18,7 @@ from bistable_rl.runs.keys import (
     Device,
     Finite,
     Fraction,
+    Interval,
     NonNegative,
     NonNegativeInt,
     NonNegativeSchedule,
@@ -35,6 +36,16 @@ from bistable_rl.runs.keys import (
 
 
 @dataclass
+class NormalizeConfig(Section):
+    """Normalisation in training by running statistics, as SB3's VecNormalize does it; evaluations use the last ones."""
+
+    obs: bool = setting(False, "Whether observations are brought to mean 0 and variance 1.")
+    reward: bool = setting(
+        False, "Whether rewards are divided by the deviation of the return; evaluations count them as they are."
+    )
+
+
+@dataclass
 class EnvConfig(Section):
     """The environment."""
 
@@ -42,6 +53,7 @@ class EnvConfig(Section):
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
     wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     def check(self, prefix: str = "") -> None:
         """Check the form of the wrappers."""
@@ -86,8 +98,8 @@ class PolicyConfig(Section):
 class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
-    A schedule `[1e-3, 1e-4]` goes linearly from the first number to the last over the training; in Python it may be a
-    function of the remaining progress too.
+    A schedule `[1e-3, 0]` goes linearly from the first number to the last, which may be 0, over the training; in Python
+    it may be a function of the remaining progress too.
     """
 
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
@@ -109,6 +121,12 @@ class AlgorithmConfig(Section):
     burn_in: NonNegativeInt = setting(0, "Steps before a sequence to run again without gradient, for its first state.")
     refresh_states: bool = setting(
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
+    )
+    use_sde: bool = setting(
+        False, "For continuous actions, generalised state-dependent exploration (Raffin et al. 2021): smooth noise."
+    )
+    sde_sample_freq: Interval = setting(
+        0, "With use_sde, steps between two draws of the noise's matrix (0 or -1: one for each rollout)."
     )
     certified_coef: NonNegativeSchedule = setting(
         0.0, "Weight of the certified loss: that no distractors change the answer (BRC and nBRC; 0: none)."
