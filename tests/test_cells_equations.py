@@ -107,6 +107,21 @@ def plastic(kind: str, w: Weights, x: Array, state: Array) -> Array:
     return np.stack(rows)
 
 
+def mixed(w: Weights, x: Array, state: Array) -> Array:
+    """Half nBRC and half GRU, H/2 units each."""
+    h, g = np.split(state, 2, axis=1)
+    first, second = ({k.removeprefix(f"kinds.{i}."): v for k, v in w.items() if f"kinds.{i}." in k} for i in (0, 1))
+    return np.concatenate([nbrc(first, x, h), gru(second, x, g)], axis=1)
+
+
+def mixed_with_lstm(w: Weights, x: Array, state: Array) -> Array:
+    """2 units of LSTM, 2 of GORU, 4 of BRC: the state is h of all three, then the LSTM's c."""
+    lstms, gorus, brcs, kept = np.split(state, [2, 4, 8], axis=1)
+    parts = [{k.removeprefix(f"kinds.{i}."): v for k, v in w.items() if f"kinds.{i}." in k} for i in range(3)]
+    h, c = np.split(lstm(parts[0], x, np.concatenate([lstms, kept], axis=1)), 2, axis=1)
+    return np.concatenate([h, goru(parts[1], x, gorus), brc(parts[2], x, brcs), c], axis=1)
+
+
 # One row a variant: the cell, its options, its equations.
 VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Array], Array]]] = {
     "brc": ("brc", {}, brc),
@@ -120,6 +135,8 @@ VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Arra
     "plastic_gru": ("plastic_gru", {}, partial(plastic, "plastic_gru")),
     "pbrc": ("pbrc", {}, partial(plastic, "pbrc")),
     "half_pbrc": ("half_pbrc", {}, partial(plastic, "half_pbrc")),
+    "mixed": ("mixed", {}, mixed),
+    "mixed with lstm": ("mixed", {"parts": {"lstm": 2, "goru": 2, "brc": 4}}, mixed_with_lstm),
 }
 F, H, B, T = 3, 8, 4, 9
 
@@ -352,6 +369,17 @@ BAD_OPTIONS = [
     ("gru", {"c_bias": 1.0, "t_max": 9.0}, "needs c_bias='chrono', got c_bias=1.0"),
     ("gru", {"c_bias": 1.0, "bias": False}, "needs bias=True"),
     ("nbrc", {"candidate_bias": True, "bias": False}, "needs bias=True"),
+    ("mixed", {"parts": {"nbrc": 4, "gru": 3}}, r"parts must add up to hidden_size 8, got {'nbrc': 4, 'gru': 3}"),
+    ("mixed", {"parts": {"nbcr": 8}}, "unknown kind in parts 'nbcr'; did you mean 'nbrc'"),
+    ("mixed", {"parts": {"lmu": 8}}, "unknown kind in parts 'lmu'"),
+    ("mixed", {"parts": {"mixed": 8}}, "unknown kind in parts 'mixed'"),
+    ("mixed", {"parts": {"nbrc": 0, "gru": 8}}, "parts: nbrc must be an integer above 0, got 0"),
+    ("mixed", {"parts": ["nbrc", "gru"]}, r"parts must be units by kinds, such as .*; got \['nbrc', 'gru'\]"),
+    ("mixed", {"of_kind": {"lstm": {}}}, "unknown kind in of_kind 'lstm'; the choices are gru, nbrc"),
+    ("mixed", {"of_kind": {"gru": {"candidate_bias": True}}}, "of_kind: gru: unknown option 'candidate_bias'"),
+    ("mixed", {"of_kind": {"gru": {"recompute": 1}}}, "of_kind: gru: recompute must be True or False, got 1"),
+    ("mixed", {"of_kind": {"gru": 3}}, "of_kind: gru must be options by names, got 3"),
+    ("mixed", {"of_kind": 3}, "of_kind must be options by kinds.*; got 3"),
     ("brc", {"input_size": 0}, "input_size must be an integer above 0, got 0"),
     *((name, {"hidden_size": 2.5}, "hidden_size must be an integer above 0, got 2.5") for name in CELLS),
     *((name, {"hidden_size": "4"}, "hidden_size must be an integer above 0, got '4'") for name in CELLS),

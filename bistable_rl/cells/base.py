@@ -226,11 +226,14 @@ class Cell(nn.Module):
                     f"got {tuple(resets.shape)} on {resets.device}"
                 )
             resets = resets != 0
-        batch = kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
+        return self.run(kernels.Batch(x, state, resets, self.restored_state(), batch_sizes))
+
+    def run(self, batch: kernels.Batch) -> tuple[Tensor, Tensor]:
+        """Run the cell over a batch that `scan` has checked."""
         if self.kernel is not None:
             return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
         kernels.note(type(self).__name__, "reference")
-        inputs = batch._replace(x=self.project(x))
+        inputs = batch._replace(x=self.project(batch.x))
         return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:

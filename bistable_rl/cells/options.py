@@ -7,6 +7,7 @@ name.
 
 import inspect
 import textwrap
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -25,6 +26,8 @@ MEANINGS = {
     "initialisation.",
     "t_max": 'Longest time to remember in steps, above 1, for "chrono".',
     "memory_size": "d, the number of Legendre coefficients, at least 1.",
+    "parts": "The units of each kind, which add up to H, e.g. {'nbrc': 32, 'gru': 32}. None: nBRC and GRU, half each.",
+    "of_kind": "Further options of each kind, e.g. {'nbrc': {'c_bias': 2.0}}.",
     "theta": "θ, the length of the window in steps, above 0.",
     "learn_initial_state": "Make the state that sequences and resets start from a parameter, zero at first.",
     "recompute": "Keep fewer values for the backward pass and compute the others again there.",
@@ -74,6 +77,13 @@ class GRUOptions(GatedOptions, total=False):
     """Options of GRU and LSTM."""
 
     init: GateInit
+
+
+class MixedOptions(GatedOptions, total=False):
+    """Options of units of several kinds side by side."""
+
+    parts: Mapping[str, int] | None
+    of_kind: Mapping[str, Mapping[str, Any]] | None
 
 
 class LMUOptions(RecomputeOptions, total=False):
