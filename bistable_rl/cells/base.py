@@ -85,6 +85,11 @@ class Cell(nn.Module):
         self.reset_parameters()
 
     @property
+    def cells(self) -> list["Cell"]:
+        """The cells of the layer's kinds of units: this one alone, unless they are mixed."""
+        return [self]
+
+    @property
     def state_size(self) -> int:
         """S >= H, the length of the flat state."""
         return self.hidden_size

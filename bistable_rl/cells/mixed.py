@@ -30,9 +30,9 @@ HANDED_ON = ("learn_initial_state", "recompute", "c_bias", "t_max")
 class MixedCell(Cell):
     """Mixed: units of several kinds side by side, half nBRC and half GRU unless told otherwise.
 
-    The state is the outputs of all kinds, then what each keeps besides, such as an LSTM's c. `kinds` holds the cells, in
-    order; their parameters are named `kinds.0.weight_ih` and so on. A kind runs on its own kernels, in one scan.
-    `learn_initial_state`, `recompute`, `c_bias` and `t_max` go to every kind that has them; `of_kind` adds to one kind.
+    The state is the outputs of all kinds, then what each keeps besides, such as an LSTM's c. `kinds` holds a cell of
+    each kind; their parameters are named `kinds.0.weight_ih` and so on. A kind runs on its own kernels, in one scan.
+    `learn_initial_state`, `recompute`, `c_bias` and `t_max` go to every kind that has them, `of_kind` to one kind.
 
     Raises:
         ValueError: If a kind is unknown, has no slow gate or has no such option, or the units do not add up to H.
@@ -49,7 +49,9 @@ class MixedCell(Cell):
         self.initial = None  # each kind has its own
         units, of_kind = self.units(hidden_size), self.of_kind or {}
         if not isinstance(of_kind, Mapping):
-            raise ValueError(f"of_kind must be options by kinds, such as {{'nbrc': {{'c_bias': 2.0}}}}; got {of_kind!r}")
+            raise ValueError(
+                f"of_kind must be options by kinds, such as {{'nbrc': {{'c_bias': 2.0}}}}; got {of_kind!r}"
+            )
         for name in of_kind:
             if name not in units:
                 raise ValueError(unknown("kind in of_kind", name, units))

@@ -27,7 +27,7 @@ MEANINGS = {
     "t_max": 'Longest time to remember in steps, above 1, for "chrono".',
     "memory_size": "d, the number of Legendre coefficients, at least 1.",
     "parts": "The units of each kind, which add up to H, e.g. {'nbrc': 32, 'gru': 32}. None: nBRC and GRU, half each.",
-    "of_kind": "Further options of each kind, e.g. {'nbrc': {'c_bias': 2.0}}.",
+    "of_kind": "Further options of each kind, e.g. {'gru': {'init': 'keras'}}.",
     "theta": "θ, the length of the window in steps, above 0.",
     "learn_initial_state": "Make the state that sequences and resets start from a parameter, zero at first.",
     "recompute": "Keep fewer values for the backward pass and compute the others again there.",
