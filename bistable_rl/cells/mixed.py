@@ -129,14 +129,15 @@ class MixedCell(Cell):
         return torch.cat([kind.project(x) for kind in self.cells], -1)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """Compute the slow gates of all units, as c (..., H), and the feedback gain a of the units that have one."""
-        every = [
-            kind.gates(p, s)
-            for kind, p, s in zip(self.cells, projected.split(self._projected, -1), self.split(state), strict=True)
-        ]
-        gains = [gates["a"] for gates in every if "a" in gates]
-        slow = [gates[str(kind.slow_gate)] for kind, gates in zip(self.cells, every, strict=True)]
-        return {**({"a": torch.cat(gains, -1)} if gains else {}), "c": torch.cat(slow, -1)}
+        """Compute the slow gates of all units, as c (..., H), and the feedback gain a, 0 of units that have none."""
+        parts = zip(self.cells, projected.split(self._projected, -1), self.split(state), strict=True)
+        every = [(kind, kind.gates(p, s)) for kind, p, s in parts]
+        slow = [own[str(kind.slow_gate)] for kind, own in every]
+        gates = {"c": torch.cat(slow, -1)}
+        if any("a" in own for _, own in every):
+            gains = [own.get("a", torch.zeros_like(c)) for (_, own), c in zip(every, slow, strict=True)]
+            gates["a"] = torch.cat(gains, -1)
+        return gates
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """Compute the next state (B, S) from `project(x)` (B, P) and the state (B, S)."""
