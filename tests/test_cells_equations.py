@@ -348,7 +348,37 @@ def test_nbrc_recurrent_init_is_glorot_unless_orthogonal_is_asked_for() -> None:
     assert 0.95 * bound < drawn.abs().max() <= bound
 
 
+@pytest.mark.parametrize("name", ["brc", "nbrc"])
+def test_of_the_halves_one_keeps_and_the_other_forgets_at_many_speeds(name: str) -> None:
+    torch.manual_seed(0)
+    cell = get_cell(name)(F, 41, start="halves")
+    state, silence = torch.full((1, 41), 0.3), torch.zeros(1, F)
+    gone = torch.full((41,), torch.inf)
+    for t in range(1, 201):
+        state = cell(silence, state)
+        gone[(state[0] < 0.3 / np.e) & gone.isinf()] = t
+    assert (state[0, :21] > 0.5).float().mean() > 0.8  # in nBRC one unit can switch off another's second state
+    assert state[0, 21:].abs().max() < 0.01
+    assert gone[21:26].mean() < 5
+    assert 12 < gone[36:].mean() < 40
+    assert gone[21:].unique().numel() > 8
+
+
+@pytest.mark.parametrize("name", ["brc", "nbrc"])
+def test_c_bias_sets_the_half_that_keeps(name: str) -> None:
+    told = [get_cell(name)(F, 5, start="halves", **options) for options in ({}, {"c_bias": 3.0})]
+    first, second = (cell.get_parameter("bias").tolist() for cell in told)
+    assert first[:5] == second[:5] == [1.0, 1.0, 1.0, -1.5, -1.5]
+    assert first[5:8] == [0.0] * 3
+    assert second[5:8] == [3.0] * 3
+    assert first[8:] == second[8:]
+    drawn = get_cell(name)(F, 5, start="halves", c_bias="chrono", t_max=9).get_parameter("bias")
+    assert drawn[5:8].unique().numel() == 3
+
+
 BAD_OPTIONS = [
+    ("nbrc", {"start": "half"}, "unknown start 'half'; did you mean 'halves'"),
+    ("brc", {"start": "halves", "bias": False}, "start='halves' needs bias=True"),
     ("goru", {"hidden_size": 12}, "must be a power of two, at least 2; got 12"),
     ("half_pbrc", {"hidden_size": 7}, "must be even, got 7"),
     ("lmu", {"memory_size": 0}, "memory_size must be an integer above 0, got 0"),

@@ -16,9 +16,12 @@ from typing_extensions import TypedDict, get_type_hints
 SlowBias = float | Literal["chrono"] | None
 GateInit = Literal["torch", "keras"]
 RecurrentInit = Literal["glorot", "orthogonal"]
+Start = Literal["paper", "halves"]
 
 MEANINGS = {
     "candidate_bias": "Whether the candidate, tanh(...), has a bias too.",
+    "start": '"paper" for biases 0, or "halves": the first half of the units starts bistable, with b_a = 1, the other '
+    "with one stable state, b_a = -1.5, and time scales from 1 to 20 steps. c_bias then sets the first half.",
     "recurrent_init": 'Initialisation of W_a and W_c: "glorot" or "orthogonal".',
     "init": '"torch" for uniform(-1/√H, 1/√H) everywhere, or "keras", as in the paper: input weights Glorot-uniform, '
     "recurrent weights orthogonal, biases 0 except an LSTM's forget bias, which is 1.",
@@ -65,6 +68,7 @@ class BRCOptions(SlowGateOptions, total=False):
     """Options of BRC."""
 
     candidate_bias: bool
+    start: Start
 
 
 class NBRCOptions(BRCOptions, RecomputeOptions, total=False):
