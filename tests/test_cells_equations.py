@@ -366,7 +366,7 @@ def test_of_the_halves_one_keeps_and_the_other_forgets_at_many_speeds(name: str)
 
 @pytest.mark.parametrize("name", ["brc", "nbrc"])
 def test_c_bias_sets_the_half_that_keeps(name: str) -> None:
-    told = [get_cell(name)(F, 5, start="halves", **options) for options in ({}, {"c_bias": 3.0})]
+    told = [get_cell(name)(F, 5, start="halves", c_bias=c_bias) for c_bias in (None, 3.0)]
     first, second = (cell.get_parameter("bias").tolist() for cell in told)
     assert first[:5] == second[:5] == [1.0, 1.0, 1.0, -1.5, -1.5]
     assert first[5:8] == [0.0] * 3
