@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,23 +136,18 @@ def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     Raises:
         UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
-    with policy_errors(experiment.policy, device):
+    with policy_errors():
         space = as_shown(env.observation_space, env)
         arguments = policy_kwargs(experiment.policy)
         use_sde = experiment.algorithm.use_sde
-        return RecurrentPolicy(space, env.action_space, _no_rate, use_sde, **arguments).to(device)
+        policy = RecurrentPolicy(space, env.action_space, _no_rate, use_sde, **arguments).to(device)
+        chosen_backend(policy.memory.layers, device.type)
+        return policy
 
 
-@contextlib.contextmanager
-def policy_errors(policy: PolicyConfig, device: torch.device) -> Iterator[None]:
-    """Build a policy in the block; errors become sentences about the policy section.
-
-    Raises:
-        UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
-    """
-    with user_errors("policy", ValueError, TypeError, NotImplementedError):
-        chosen_backend(policy.cell, device.type, policy.hidden_size)
-        yield
+def policy_errors() -> contextlib.AbstractContextManager[None]:
+    """Turn the errors of building a policy in the block into a UserError about the policy section."""
+    return user_errors("policy", ValueError, TypeError, NotImplementedError)
 
 
 def _no_rate(_: float) -> float:

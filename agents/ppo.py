@@ -39,7 +39,7 @@ from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
-from bistable_rl.runs.devices import check_torch_device, warn_of_missing_kernels
+from bistable_rl.runs.devices import check_torch_device, chosen_backend, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -167,7 +167,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.policy = policy.to(self.device)
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
-            warn_of_missing_kernels(memory.cell, self.device.type, memory.hidden_size)
+            warn_of_missing_kernels(memory.cell, chosen_backend(memory.layers, self.device.type))
         self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
             n_steps=self.n_steps,
             n_envs=self.n_envs,

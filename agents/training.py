@@ -155,7 +155,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
     with contextlib.closing(parts):
         callback = _load(run, experiment, parts, stopper.event)
         run.metrics.cut("time/total_timesteps", callback.steps - 1)
-        machine = hardware(model.device, experiment.cell, experiment.policy.hidden_size)
+        machine = hardware(model.device, model.policy.memory.layers)
         with (
             recording(run, report, hardware=machine, stopper=stopper, unit="steps"),
             _environment_errors(experiment),
@@ -214,7 +214,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
             device=device,
             _init_setup_model=False,
         )
-        with policy_errors(experiment.policy, device):
+        with policy_errors():
             model._setup_model()
         _try(env)
     except UserError:

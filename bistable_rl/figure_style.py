@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Six of Okabe and Ito's colours and three of Tol's "muted", distinguishable without red, green or blue cones too.
+# Six of Okabe and Ito's colours and four of Tol's "muted", distinguishable without red, green or blue cones too.
 CELL_COLOURS = {
     "nbrc": "#0072B2",
     "brc": "#56B4E9",
@@ -35,6 +35,7 @@ CELL_COLOURS = {
     "plastic_gru": "#882255",
     "pbrc": "#332288",
     "half_pbrc": "#999933",
+    "mixed": "#117733",
 }
 FURTHER_COLOURS = ("#000000", "#DDCC77", "#661100", "#B22222")
 """Colours of all other cells."""

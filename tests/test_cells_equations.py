@@ -107,6 +107,21 @@ def plastic(kind: str, w: Weights, x: Array, state: Array) -> Array:
     return np.stack(rows)
 
 
+def mixed(w: Weights, x: Array, state: Array) -> Array:
+    """Half nBRC and half GRU, H/2 units each."""
+    h, g = np.split(state, 2, axis=1)
+    first, second = ({k.removeprefix(f"kinds.{i}."): v for k, v in w.items() if f"kinds.{i}." in k} for i in (0, 1))
+    return np.concatenate([nbrc(first, x, h), gru(second, x, g)], axis=1)
+
+
+def mixed_with_lstm(w: Weights, x: Array, state: Array) -> Array:
+    """2 units of LSTM, 2 of GORU, 4 of BRC: the state is h of all three, then the LSTM's c."""
+    lstms, gorus, brcs, kept = np.split(state, [2, 4, 8], axis=1)
+    parts = [{k.removeprefix(f"kinds.{i}."): v for k, v in w.items() if f"kinds.{i}." in k} for i in range(3)]
+    h, c = np.split(lstm(parts[0], x, np.concatenate([lstms, kept], axis=1)), 2, axis=1)
+    return np.concatenate([h, goru(parts[1], x, gorus), brc(parts[2], x, brcs), c], axis=1)
+
+
 # One row a variant: the cell, its options, its equations.
 VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Array], Array]]] = {
     "brc": ("brc", {}, brc),
@@ -120,6 +135,8 @@ VARIANTS: dict[str, tuple[str, dict[str, object], Callable[[Weights, Array, Arra
     "plastic_gru": ("plastic_gru", {}, partial(plastic, "plastic_gru")),
     "pbrc": ("pbrc", {}, partial(plastic, "pbrc")),
     "half_pbrc": ("half_pbrc", {}, partial(plastic, "half_pbrc")),
+    "mixed": ("mixed", {}, mixed),
+    "mixed with lstm": ("mixed", {"parts": {"lstm": 2, "goru": 2, "brc": 4}}, mixed_with_lstm),
 }
 F, H, B, T = 3, 8, 4, 9
 
@@ -331,7 +348,37 @@ def test_nbrc_recurrent_init_is_glorot_unless_orthogonal_is_asked_for() -> None:
     assert 0.95 * bound < drawn.abs().max() <= bound
 
 
+@pytest.mark.parametrize("name", ["brc", "nbrc"])
+def test_of_the_halves_one_keeps_and_the_other_forgets_at_many_speeds(name: str) -> None:
+    torch.manual_seed(0)
+    cell = get_cell(name)(F, 41, start="halves")
+    state, silence = torch.full((1, 41), 0.3), torch.zeros(1, F)
+    gone = torch.full((41,), torch.inf)
+    for t in range(1, 201):
+        state = cell(silence, state)
+        gone[(state[0] < 0.3 / np.e) & gone.isinf()] = t
+    assert (state[0, :21] > 0.5).float().mean() > 0.8  # in nBRC one unit can switch off another's second state
+    assert state[0, 21:].abs().max() < 0.01
+    assert gone[21:26].mean() < 5
+    assert 12 < gone[36:].mean() < 40
+    assert gone[21:].unique().numel() > 8
+
+
+@pytest.mark.parametrize("name", ["brc", "nbrc"])
+def test_c_bias_sets_the_half_that_keeps(name: str) -> None:
+    told = [get_cell(name)(F, 5, start="halves", c_bias=c_bias) for c_bias in (None, 3.0)]
+    first, second = (cell.get_parameter("bias").tolist() for cell in told)
+    assert first[:5] == second[:5] == [1.0, 1.0, 1.0, -1.5, -1.5]
+    assert first[5:8] == [0.0] * 3
+    assert second[5:8] == [3.0] * 3
+    assert first[8:] == second[8:]
+    drawn = get_cell(name)(F, 5, start="halves", c_bias="chrono", t_max=9).get_parameter("bias")
+    assert drawn[5:8].unique().numel() == 3
+
+
 BAD_OPTIONS = [
+    ("nbrc", {"start": "half"}, "unknown start 'half'; did you mean 'halves'"),
+    ("brc", {"start": "halves", "bias": False}, "start='halves' needs bias=True"),
     ("goru", {"hidden_size": 12}, "must be a power of two, at least 2; got 12"),
     ("half_pbrc", {"hidden_size": 7}, "must be even, got 7"),
     ("lmu", {"memory_size": 0}, "memory_size must be an integer above 0, got 0"),
@@ -352,6 +399,17 @@ BAD_OPTIONS = [
     ("gru", {"c_bias": 1.0, "t_max": 9.0}, "needs c_bias='chrono', got c_bias=1.0"),
     ("gru", {"c_bias": 1.0, "bias": False}, "needs bias=True"),
     ("nbrc", {"candidate_bias": True, "bias": False}, "needs bias=True"),
+    ("mixed", {"parts": {"nbrc": 4, "gru": 3}}, r"parts must add up to hidden_size 8, got {'nbrc': 4, 'gru': 3}"),
+    ("mixed", {"parts": {"nbcr": 8}}, "unknown kind in parts 'nbcr'; did you mean 'nbrc'"),
+    ("mixed", {"parts": {"lmu": 8}}, "unknown kind in parts 'lmu'"),
+    ("mixed", {"parts": {"mixed": 8}}, "unknown kind in parts 'mixed'"),
+    ("mixed", {"parts": {"nbrc": 0, "gru": 8}}, "parts: nbrc must be an integer above 0, got 0"),
+    ("mixed", {"parts": ["nbrc", "gru"]}, r"parts must be units by kinds, such as .*; got \['nbrc', 'gru'\]"),
+    ("mixed", {"of_kind": {"lstm": {}}}, "unknown kind in of_kind 'lstm'; the choices are gru, nbrc"),
+    ("mixed", {"of_kind": {"gru": {"candidate_bias": True}}}, "of_kind: gru: unknown option 'candidate_bias'"),
+    ("mixed", {"of_kind": {"gru": {"recompute": 1}}}, "of_kind: gru: recompute must be True or False, got 1"),
+    ("mixed", {"of_kind": {"gru": 3}}, "of_kind: gru must be options by names, got 3"),
+    ("mixed", {"of_kind": 3}, "of_kind must be options by kinds.*; got 3"),
     ("brc", {"input_size": 0}, "input_size must be an integer above 0, got 0"),
     *((name, {"hidden_size": 2.5}, "hidden_size must be an integer above 0, got 2.5") for name in CELLS),
     *((name, {"hidden_size": "4"}, "hidden_size must be an integer above 0, got '4'") for name in CELLS),

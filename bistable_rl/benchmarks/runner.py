@@ -85,7 +85,7 @@ def _prepare(benchmark: Benchmark) -> tuple[Batches, Network]:
     device = training_device(benchmark.device)
     task = make_task(benchmark.task)
     network = make_network(benchmark, task, device)
-    warn_of_missing_kernels(benchmark.cell, device.type, benchmark.network.hidden_size)
+    warn_of_missing_kernels(benchmark.cell, chosen_backend(network.rnn.layers, device.type))
     _check_training_memory(benchmark, task, network, device)
     batches = Batches(benchmark, task, device)
     batches.test_set()  # a missing or broken file is found now, not after hours of training
@@ -116,7 +116,7 @@ def _train(run: Run, benchmark: Benchmark, batches: Batches, network: Network, s
         memory = round(peak_memory_mb(batches.device), 1)
         return {**trainer.report(), "peak_memory_mb": memory, "evaluation": evaluation, "warmup": warmup}
 
-    machine = hardware(batches.device, benchmark.cell, benchmark.network.hidden_size)
+    machine = hardware(batches.device, network.rnn.layers)
     with recording(run, report, hardware=machine, stopper=stopper, unit="updates"):
         warmup = run.warmed_up(benchmark.warmup, lambda: _warm_up(benchmark, network, batches), stopper.event)
         with stopper.holding(trainer.say_stopping):
@@ -172,9 +172,10 @@ def make_network(benchmark: Benchmark, task: Task, device: torch.device) -> Netw
     config = benchmark.network
     torch.manual_seed(benchmark.seed)
     with user_errors("network", ValueError, TypeError, NotImplementedError):
-        chosen_backend(config.cell, device.type, config.hidden_size)
         check_memory(
             f"hidden_size {config.hidden_size} with num_layers {config.num_layers}",
             layers_bytes(config.cell, task.input_size, config.hidden_size, config.num_layers, config.cell_kwargs),
         )
-        return Network(config, task).to(device)
+        network = Network(config, task).to(device)
+        chosen_backend(network.rnn.layers, device.type)
+        return network

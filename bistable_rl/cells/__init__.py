@@ -7,6 +7,7 @@ from bistable_rl.cells.gru import GRUCell
 from bistable_rl.cells.half_pbrc import HalfPBRCCell
 from bistable_rl.cells.lmu import LMUCell
 from bistable_rl.cells.lstm import LSTMCell
+from bistable_rl.cells.mixed import MixedCell
 from bistable_rl.cells.nbrc import NBRCCell
 from bistable_rl.cells.options import defaults
 from bistable_rl.cells.pbrc import PBRCCell
@@ -24,6 +25,7 @@ CELLS: dict[str, type[Cell]] = {
     "plastic_gru": PlasticGRUCell,
     "pbrc": PBRCCell,
     "half_pbrc": HalfPBRCCell,
+    "mixed": MixedCell,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "HalfPBRCCell",
     "LMUCell",
     "LSTMCell",
+    "MixedCell",
     "NBRCCell",
     "PBRCCell",
     "PlasticGRUCell",

@@ -85,6 +85,11 @@ class Cell(nn.Module):
         self.reset_parameters()
 
     @property
+    def cells(self) -> list["Cell"]:
+        """The cells of the layer's kinds of units: this one alone, unless they are mixed."""
+        return [self]
+
+    @property
     def state_size(self) -> int:
         """S >= H, the length of the flat state."""
         return self.hidden_size
@@ -197,12 +202,7 @@ class Cell(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 x, state = x.to(dtype), None if state is None else state.to(dtype)
                 return self.scan(x, state, resets, batch_sizes)
-        batch = self._batch(x, state, resets, batch_sizes)
-        if self.kernel is not None:
-            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
-        kernels.note(type(self).__name__, "reference")
-        inputs = batch._replace(x=self.project(x))
-        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
+        return self.run(self._batch(x, state, resets, batch_sizes))
 
     def _batch(
         self, x: Tensor, state: Tensor | None, resets: Tensor | None, batch_sizes: Tensor | None
@@ -239,6 +239,14 @@ class Cell(nn.Module):
                 )
             resets = resets != 0
         return kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
+
+    def run(self, batch: kernels.Batch) -> tuple[Tensor, Tensor]:
+        """Run the cell over a batch that `scan` has checked."""
+        if self.kernel is not None:
+            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
+        kernels.note(type(self).__name__, "reference")
+        inputs = batch._replace(x=self.project(batch.x))
+        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Run one step without gradients by the short road, see `kernels.cpu_step`; this is the only way into it.

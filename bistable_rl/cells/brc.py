@@ -8,13 +8,16 @@ Vecoven, Ernst and Drion, "A bio-inspired bistable recurrent cell allows for lon
 the biases are those of the authors' code.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell
-from bistable_rl.cells.initialisation import fill_slow_gate
-from bistable_rl.cells.options import BRCOptions
+from bistable_rl.cells.initialisation import fill_halves, fill_slow_gate
+from bistable_rl.cells.options import BRCOptions, Start
+from bistable_rl.checks import check_choice
 from bistable_rl.kernels import Weights, reference
 
 
@@ -23,13 +26,14 @@ class BRCCell(Cell):
 
     With a_t > 1 a unit has two stable states (Theorem A.1 of the paper), with a_t < 1 one; c_t sets the speed.
     Parameters: `weight_ih` (3H, I) with the rows of a, c, h; `weight_hh` (2, H), w_a and w_c; `bias` (2H,) of a and c,
-    (3H,) with `candidate_bias`. Initialisation: U Glorot-uniform, w = 1, biases 0, as in the authors' code. The
-    backward pass keeps only the states, so there is no `recompute`.
+    (3H,) with `candidate_bias`. Initialisation: U Glorot-uniform, w = 1, biases 0, as in the authors' code, unless
+    `start` says otherwise. The backward pass keeps only the states, so there is no `recompute`.
     """
 
     kernel = "brc"
     slow_gate = "c"
     candidate_bias = False
+    start: Start = "paper"
     weight_hh: nn.Parameter
     bias: nn.Parameter | None
 
@@ -38,7 +42,7 @@ class BRCCell(Cell):
         self.add_parameters(
             weight_ih=(3 * hidden_size, input_size),
             weight_hh=(2, hidden_size),
-            bias=bias_shape(hidden_size, bias, self.candidate_bias),
+            bias=bias_shape(hidden_size, bias, self.candidate_bias, self.start),
         )
 
     def reset_parameters(self) -> None:
@@ -50,7 +54,10 @@ class BRCCell(Cell):
         nn.init.ones_(self.weight_hh)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-            fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
+            if self.start == "halves":
+                fill_halves(self.bias[:H], self.bias[H : 2 * H], self.c_bias, self.t_max)
+            else:
+                fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
 
     def kernel_weights(self) -> Weights:
         """Return the weights as the kernels take them."""
@@ -69,14 +76,16 @@ class BRCCell(Cell):
         return step(self.kernel_weights(), projected, state)
 
 
-def bias_shape(hidden_size: int, bias: bool, candidate_bias: bool) -> tuple[int] | None:
+def bias_shape(hidden_size: int, bias: bool, candidate_bias: bool, start: str) -> tuple[int] | None:
     """Return the shape of the bias of a and c, and of h with `candidate_bias`.
 
     Raises:
-        ValueError: If the candidate is to have a bias where the gates have none.
+        ValueError: If there is no such start, or there is to be no bias and an option needs one.
     """
-    if candidate_bias and not bias:
-        raise ValueError("candidate_bias=True needs bias=True")
+    check_choice("start", start, get_args(Start))
+    for option, needed in (("candidate_bias=True", candidate_bias), (f"start={start!r}", start != "paper")):
+        if needed and not bias:
+            raise ValueError(f"{option} needs bias=True")
     return ((3 if candidate_bias else 2) * hidden_size,) if bias else None
 
 

@@ -16,8 +16,8 @@ from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import bias_shape
-from bistable_rl.cells.initialisation import fill_slow_gate
-from bistable_rl.cells.options import NBRCOptions, RecurrentInit
+from bistable_rl.cells.initialisation import fill_halves, fill_slow_gate
+from bistable_rl.cells.options import NBRCOptions, RecurrentInit, Start
 from bistable_rl.checks import check_choice
 from bistable_rl.kernels import Weights, reference
 
@@ -27,13 +27,14 @@ class NBRCCell(Cell):
 
     The candidate's recurrence stays elementwise, a ⊙ h: that keeps a unit bistable where a > 1. Parameters: `weight_ih`
     (3H, I) with the rows of a, c, h; `weight_hh` (2H, H), W_a and W_c; `bias` (2H,) of a and c, (3H,) with
-    `candidate_bias`. Initialisation: U and W Glorot-uniform, biases 0, as in the authors' code. With `recompute` the
-    backward pass keeps only the states.
+    `candidate_bias`. Initialisation: U and W Glorot-uniform, biases 0, as in the authors' code, unless `start`
+    says otherwise. With `recompute` the backward pass keeps only the states.
     """
 
     kernel = "nbrc"
     slow_gate = "c"
     candidate_bias = False
+    start: Start = "paper"
     recurrent_init: RecurrentInit = "glorot"
     weight_hh: nn.Parameter
     bias: nn.Parameter | None
@@ -44,7 +45,7 @@ class NBRCCell(Cell):
         self.add_parameters(
             weight_ih=(3 * hidden_size, input_size),
             weight_hh=(2 * hidden_size, hidden_size),
-            bias=bias_shape(hidden_size, bias, self.candidate_bias),
+            bias=bias_shape(hidden_size, bias, self.candidate_bias, self.start),
         )
 
     def reset_parameters(self) -> None:
@@ -58,7 +59,10 @@ class NBRCCell(Cell):
             draw(gate)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-            fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
+            if self.start == "halves":
+                fill_halves(self.bias[:H], self.bias[H : 2 * H], self.c_bias, self.t_max)
+            else:
+                fill_slow_gate(self.bias[H : 2 * H], self.c_bias, self.t_max)
 
     def kernel_weights(self) -> Weights:
         """Return the weights as the kernels take them."""

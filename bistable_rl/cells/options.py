@@ -7,6 +7,7 @@ name.
 
 import inspect
 import textwrap
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,9 +16,12 @@ from typing_extensions import TypedDict, get_type_hints
 SlowBias = float | Literal["chrono"] | None
 GateInit = Literal["torch", "keras"]
 RecurrentInit = Literal["glorot", "orthogonal"]
+Start = Literal["paper", "halves"]
 
 MEANINGS = {
     "candidate_bias": "Whether the candidate, tanh(...), has a bias too.",
+    "start": '"paper" for biases 0, or "halves": the first half of the units starts bistable, with b_a = 1, the other '
+    "with one stable state, b_a = -1.5, and time scales from 1 to 20 steps. c_bias then sets the first half.",
     "recurrent_init": 'Initialisation of W_a and W_c: "glorot" or "orthogonal".',
     "init": '"torch" for uniform(-1/√H, 1/√H) everywhere, or "keras", as in the paper: input weights Glorot-uniform, '
     "recurrent weights orthogonal, biases 0 except an LSTM's forget bias, which is 1.",
@@ -25,6 +29,8 @@ MEANINGS = {
     "initialisation.",
     "t_max": 'Longest time to remember in steps, above 1, for "chrono".',
     "memory_size": "d, the number of Legendre coefficients, at least 1.",
+    "parts": "The units of each kind, which add up to H, e.g. {'nbrc': 32, 'gru': 32}. None: nBRC and GRU, half each.",
+    "of_kind": "Further options of each kind, e.g. {'gru': {'init': 'keras'}}.",
     "theta": "θ, the length of the window in steps, above 0.",
     "learn_initial_state": "Make the state that sequences and resets start from a parameter, zero at first.",
     "recompute": "Keep fewer values for the backward pass and compute the others again there.",
@@ -62,6 +68,7 @@ class BRCOptions(SlowGateOptions, total=False):
     """Options of BRC."""
 
     candidate_bias: bool
+    start: Start
 
 
 class NBRCOptions(BRCOptions, RecomputeOptions, total=False):
@@ -74,6 +81,13 @@ class GRUOptions(GatedOptions, total=False):
     """Options of GRU and LSTM."""
 
     init: GateInit
+
+
+class MixedOptions(GatedOptions, total=False):
+    """Options of units of several kinds side by side."""
+
+    parts: Mapping[str, int] | None
+    of_kind: Mapping[str, Mapping[str, Any]] | None
 
 
 class LMUOptions(RecomputeOptions, total=False):

@@ -15,7 +15,7 @@ def doctor(argv: Sequence[str]) -> int:
     import torch
 
     from bistable_rl import kernels
-    from bistable_rl.cells import CELLS
+    from bistable_rl.cells import CELLS, MixedCell
 
     facts = collect_environment()
     print(f"python     {facts['python']} on {facts['platform']}")
@@ -30,6 +30,6 @@ def doctor(argv: Sequence[str]) -> int:
             print(f"kernels    {cell} on {device}: {backend} ({why})")
     except ValueError as error:
         raise UserError(f"BISTABLE_RL_BACKEND: {one_sentence(error)}") from None
-    plain = [name for name, cell in CELLS.items() if cell.kernel is None]
+    plain = [name for name, cell in CELLS.items() if cell.kernel is None and cell is not MixedCell]
     print(f"kernels    {', '.join(plain)}: reference (no kernel of their own)")
     return 0

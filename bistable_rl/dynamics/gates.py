@@ -20,7 +20,7 @@ class GateTrace:
     Attributes:
         cell: The cell's name.
         gate: The name that the cell's equations give to the gate c.
-        a: (L, T, B, H) feedback gain, from 0 to 2; None for a cell without one.
+        a: (L, T, B, H) feedback gain, from 0 to 2, and 0 of mixed units that have none; None for a cell without one.
         c: (L, T, B, H) the gate that keeps the state, from 0 to 1: c of BRC and nBRC, z of a GRU, f of an LSTM.
         h: (L, T, B, H) outputs.
     """

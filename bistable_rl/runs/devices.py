@@ -5,12 +5,13 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from bistable_rl import kernels
-from bistable_rl.cells import get_cell
+from bistable_rl.cells import Cell
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.keys import Device, read_value
 
@@ -46,30 +47,25 @@ def training_device(name: str) -> torch.device:
     return device
 
 
-def chosen_backend(cell: str, device: str, hidden_size: int) -> kernels.Choice:
-    """Return the backend of a cell's layers, and why it was chosen.
-
-    Args:
-        cell: A key of `CELLS`.
-        device: The type of the device, such as "cpu".
-        hidden_size: H.
+def chosen_backend(layers: Iterable[Cell], device: str) -> kernels.Choice:
+    """Return the backend of layers on a type of device, and why; where their kinds of units differ, the slowest's.
 
     Raises:
-        ValueError: If there is no such cell, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
+        ValueError: If `BISTABLE_RL_BACKEND` names a backend that cannot serve them.
     """
-    return kernels.choose(get_cell(cell).kernel, device, torch.float32, hidden_size)
+    kinds = [kind for layer in layers for kind in layer.cells]
+    choices = [kernels.choose(kind.kernel, device, torch.float32, kind.hidden_size) for kind in kinds]
+    return max(choices, key=lambda choice: kernels.BACKENDS.index(choice.backend))
 
 
 @functools.cache
-def warn_of_missing_kernels(cell: str, device: str, hidden_size: int) -> None:
+def warn_of_missing_kernels(cell: str, choice: kernels.Choice) -> None:
     """Warn, once, of a training without the fast kernels that its cell has, and say why.
 
     Args:
         cell: A key of `CELLS`.
-        device: The type of the device, such as "cpu".
-        hidden_size: H.
+        choice: The backend of its layers.
     """
-    choice = chosen_backend(cell, device, hidden_size)
     if choice.backend == "torch" and choice.why != "asked for":
         warnings.warn(
             f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
@@ -97,12 +93,12 @@ def check_torch_device(device: torch.device | str) -> torch.device | str:
     return device
 
 
-def hardware(device: torch.device, cell: str, hidden_size: int) -> dict[str, Any]:
+def hardware(device: torch.device, layers: Iterable[Cell]) -> dict[str, Any]:
     """Return the device, threads and kernel backend of a network, for environment.json."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "backend": chosen_backend(cell, device.type, hidden_size).backend,
+        "backend": chosen_backend(layers, device.type).backend,
     }
 
 
