@@ -29,6 +29,7 @@ CIRCLE = 60
 
 PATTERNED = 64
 """The most distractors of which all patterns of two and three are made."""
+
 BROAD = 600
 """Steps after which only the best sequence for each cue goes on."""
 
@@ -195,7 +196,8 @@ def _best(margins: torch.Tensor, cue: torch.Tensor, live: torch.Tensor) -> torch
 def _patterns(distractors: int) -> list[list[int]]:
     """Return the patterns of up to three distractors, without those that repeat a shorter one.
 
-    Of very many distractors a sample makes the patterns of two and three.
+    Of two and of three, at most 256 each: a fixed sample where there are more. Of very many distractors, a sample of
+    `PATTERNED` makes them.
     """
     rng = np.random.default_rng(0)
     few = np.arange(distractors)

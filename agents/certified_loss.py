@@ -152,7 +152,9 @@ def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
     phases = batch.phases() if isinstance(batch, DistractedEnv) else None
     shape = policy.observation_space.shape
     if not isinstance(batch, DistractedEnv) or phases is None or shape != phases.cue.shape[1:]:
-        raise UserError(f"{needs} an environment that declares the observations of each phase, such as CopyFirst.")
+        raise UserError(
+            f"{needs} an environment that declares the observations of each phase, such as CopyFirst, and has no wrapper."
+        )
     if phases.meanwhile is not None:
         raise UserError(f"{needs} an environment where only the answer counts: the loss bounds no action before it.")
     return CertifiedLoss(phases, batch.memoryless_return, policy)

@@ -15,7 +15,7 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def place(name: str, bidirectional: bool) -> str | None:
-    """Return the name that one of torch's names has here; None if it is none of them."""
+    """Translate torch's name of a weight to the name here; None if torch has no such weight."""
     found = re.fullmatch(rf"({'|'.join(WEIGHTS)})_l(\d+)(_reverse)?", name)
     if found is None or (found[3] and not bidirectional):
         return None

@@ -36,7 +36,7 @@ def cartpole() -> tuple[Tensor, Tensor]:
         starts.append(fresh)
         push = obs @ np.array([0.1, 0.3, 3.0, 1.0]) + 0.5 * rng.standard_normal(64) > 0
         obs, _, terminated, truncated, _ = env.step(push.astype(np.int64))
-        fresh, over = over, terminated | truncated  # a step after its end, a copy starts anew
+        fresh, over = over, terminated | truncated  # a step after its end, a copy starts again
     return torch.from_numpy(np.stack(seen)), torch.from_numpy(np.stack(starts))
 
 

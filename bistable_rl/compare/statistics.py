@@ -118,7 +118,7 @@ def percentile_interval(
     Args:
         samples: Arrays of at least two finite numbers along the axis.
         statistic: Takes the samples, and `axis`.
-        resamples: How often the samples are drawn anew.
+        resamples: The number of resamples.
         axis: The axis of the draws.
     """
     found: Any = stats.bootstrap(
