@@ -153,7 +153,7 @@ def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
     shape = policy.observation_space.shape
     if not isinstance(batch, DistractedEnv) or phases is None or shape != phases.cue.shape[1:]:
         raise UserError(
-            f"{needs} an environment that declares the observations of each phase, such as CopyFirst, and has no wrapper."
+            f"{needs} an environment that declares the observations of each phase, such as CopyFirst, without wrappers."
         )
     if phases.meanwhile is not None:
         raise UserError(f"{needs} an environment where only the answer counts: the loss bounds no action before it.")
