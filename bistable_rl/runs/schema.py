@@ -68,16 +68,16 @@ class EnvConfig(Section):
 class PolicyConfig(Section):
     """The agent's network: features, recurrent layers, heads."""
 
-    cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`).")
+    cell: str = setting("mixed", "The recurrent cell (see `bistable-rl list cells`).")
     hidden_size: PositiveInt = setting(64, "Units of each recurrent layer.")
     num_layers: PositiveInt = setting(1, "Recurrent layers.")
     cell_kwargs: dict[str, Any] = setting(dict, "Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.")
     critic: Literal["separate", "shared", "feedforward"] = setting(
-        "shared",
+        "separate",
         "What the value head reads: a `separate` memory, the actor's `shared` one, or the observation (`feedforward`).",
     )
     critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains it too.")
-    net_arch: list[PositiveInt] = setting(list, "Units of the tanh layers between the memory and each head.")
+    net_arch: list[PositiveInt] = setting(lambda: [64], "Units of the tanh layers between the memory and each head.")
     ortho_init: bool = setting(True, "Initialise features and heads orthogonally, as SB3 does; else as torch does.")
     action_bias: list[Finite] = setting(list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]`.")
     log_std_init: Finite = setting(0.0, "For continuous actions, the initial logarithm of their standard deviation.")
@@ -105,14 +105,14 @@ class AlgorithmConfig(Section):
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
-    n_epochs: PositiveInt = setting(4, "Passes over the rollout at each update.")
+    n_epochs: PositiveInt = setting(10, "Passes over the rollout at each update.")
     gamma: Fraction = setting(0.99, "Discount factor.")
-    gae_lambda: Fraction = setting(0.95, "λ of the generalised advantage estimate.")
+    gae_lambda: Fraction = setting(0.98, "λ of the generalised advantage estimate.")
     clip_range: PositiveSchedule = setting(0.2, "PPO's clipping of the probability ratio.")
     clip_range_vf: PositiveSchedule | None = setting(None, "Clipping of the value's change (null: none).")
-    ent_coef: NonNegativeSchedule = setting(0.0, "Weight of the entropy bonus.")
+    ent_coef: NonNegativeSchedule = setting(0.01, "Weight of the entropy bonus.")
     vf_coef: NonNegative = setting(0.5, "Weight of the value loss.")
-    max_grad_norm: Positive = setting(0.5, "Norm to which the gradient is clipped.")
+    max_grad_norm: Positive = setting(5.0, "Norm to which the gradient is clipped.")
     normalize_advantage: bool = setting(True, "Standardise the advantages of each minibatch of more than one step.")
     target_kl: Positive | None = setting(None, "End an update early beyond 1.5 times this divergence (null: never).")
     bptt_length: PositiveInt | None = setting(
