@@ -39,6 +39,7 @@ from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
+from bistable_rl.kernels import memory
 from bistable_rl.runs.devices import check_torch_device, chosen_backend, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
@@ -399,6 +400,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- updating ------------------------------------------------------------------------------------------
 
+    @memory.reused()
     def train(self) -> None:
         """Update the policy from the rollout."""
         self.policy.set_training_mode(True)
