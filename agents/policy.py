@@ -287,9 +287,12 @@ class RecurrentPolicy(BasePolicy):
         return values, distribution.log_prob(actions), entropy
 
     def _heads_share_input(self) -> bool:
-        """Return whether both heads are linear in the same numbers, with gradient through both."""
+        """Return whether both heads read the same numbers, with gradient through both, in no subclass's own way."""
         shared = self.critic_memory is None and self.critic_linear is None and self.critic_gradient
-        return shared and not len(self.actor_mlp) and type(self.action_net) is type(self.value_net) is nn.Linear
+        apart = len(self.actor_mlp) or len(self.critic_mlp)
+        kind = type(self)
+        ours = kind._distribution is RecurrentPolicy._distribution and kind._values is RecurrentPolicy._values
+        return shared and not apart and ours
 
     def _values(self, features: Tensor, output: Tensor) -> Tensor:
         if self.critic_linear is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 # The allocator itself keeps what is smaller.
 SMALLEST_BYTES = 4 * 2**20
+_DTYPES = (torch.float32, torch.float64)  # of those that numpy has
 
 _free: ContextVar[list[Tensor] | None] = ContextVar("free blocks", default=None)
 
@@ -21,7 +22,8 @@ _free: ContextVar[list[Tensor] | None] = ContextVar("free blocks", default=None)
 def reused() -> Iterator[None]:
     """Let `empty` use the memory of its dead tensors again, inside the `with` block and in this thread.
 
-    The memory is kept until the block ends, so the block should hold many calls with tensors of similar sizes.
+    The memory is kept until the block ends, so the block should hold many calls with tensors of similar sizes. A tensor
+    may outlive the block, and may die in another thread.
     """
     token = _free.set([])
     try:
@@ -34,7 +36,7 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return an uninitialised tensor of the type and on the device of another."""
     size = math.prod(shape) * like.element_size()
     free = _free.get()
-    if free is None or size < SMALLEST_BYTES or not like.is_cpu:
+    if free is None or size < SMALLEST_BYTES or not like.is_cpu or like.dtype not in _DTYPES:
         return like.new_empty(shape)
     block = _take(free, size)
     # The tensor keeps the array alive, and the death of the array, after the tensor's and all its views', frees the
