@@ -25,6 +25,7 @@ from bistable_rl.agents.arguments import from_arguments, with_arguments_of
 from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
+from bistable_rl.agents.heads import both_heads
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
 from bistable_rl.errors import unknown
@@ -275,11 +276,23 @@ class RecurrentPolicy(BasePolicy):
         if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
             # stored as the environment takes them: in any shape, bytes or in double precision
             actions = actions.reshape(len(actions), -1).float()
-        distribution = self._distribution(self.actor_mlp(actor_output))
-        values = self._values(features, critic_output)
+        if self._heads_share_input():
+            action_output, values = both_heads(actor_output, self.action_net, self.value_net)
+            distribution = self._distribution(actor_output, action_output)
+        else:
+            distribution = self._distribution(self.actor_mlp(actor_output))
+            values = self._values(features, critic_output)
         entropy = distribution.entropy()
         assert entropy is not None
         return values, distribution.log_prob(actions), entropy
+
+    def _heads_share_input(self) -> bool:
+        """Return whether both heads read the same numbers, with gradient through both, in no subclass's own way."""
+        shared = self.critic_memory is None and self.critic_linear is None and self.critic_gradient
+        apart = len(self.actor_mlp) or len(self.critic_mlp)
+        kind = type(self)
+        ours = kind._distribution is RecurrentPolicy._distribution and kind._values is RecurrentPolicy._values
+        return shared and not apart and ours
 
     def _values(self, features: Tensor, output: Tensor) -> Tensor:
         if self.critic_linear is not None:
@@ -289,15 +302,18 @@ class RecurrentPolicy(BasePolicy):
         values: Tensor = self.value_net(self.critic_mlp(output))
         return values.flatten()
 
-    def _distribution(self, latent: Tensor) -> Distribution:
+    def _distribution(self, latent: Tensor, action_output: Tensor | None = None) -> Distribution:
+        """Return the distribution of the actions, from the action head's output if it is known already."""
+        if action_output is None:
+            action_output = self.action_net(latent)
         # a copy takes the parameters: kept in the policy, they would keep a graph alive, and deepcopy refuses them
         distribution: Any = copy(self.action_dist)
         if isinstance(distribution, DiagGaussian):
             log_std = self.log_std_net(latent) if self.state_dependent_std else self.log_std
-            return distribution.proba_distribution(self.action_net(latent), self.clamp_log_std(log_std))
+            return distribution.proba_distribution(action_output, self.clamp_log_std(log_std))
         if isinstance(distribution, StateDependentNoiseDistribution):
-            return distribution.proba_distribution(self.action_net(latent), self.clamp_log_std(self.log_std), latent)
-        return distribution.proba_distribution(self.action_net(latent))
+            return distribution.proba_distribution(action_output, self.clamp_log_std(self.log_std), latent)
+        return distribution.proba_distribution(action_output)
 
     def clamp_log_std(self, log_std: Tensor) -> Tensor:
         """Return the logarithm of the standard deviation, clamped at its lower bound if there is one."""

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explai
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states
+from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states, threads
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
@@ -39,6 +39,7 @@ from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
+from bistable_rl.kernels import memory
 from bistable_rl.runs.devices import check_torch_device, chosen_backend, warn_of_missing_kernels
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
@@ -333,13 +334,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         episode_starts, state = self._last_episode_starts, self._last_state
         assert episode_starts is not None
         rollout_buffer.begin(state)
+        small = threads.is_small(self.policy, env.num_envs)
         truncated: list[Truncated] = []
         for t in range(n_rollout_steps):
             if self.use_sde and self.sde_sample_freq > 0 and t % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(obs, self.device)
             before = self.policy.restart(state, episode_starts)
-            actions, state = self.policy.step(obs_tensor, before)
+            with threads.one_if(small):
+                actions, state = self.policy.step(obs_tensor, before)
             clipped_actions = actions.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
                 clipped_actions = np.clip(clipped_actions, self.action_space.low, self.action_space.high)
@@ -401,6 +404,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def train(self) -> None:
         """Update the policy from the rollout."""
+        with memory.reused(), threads.one_if(threads.is_small(self.policy, self.batch_size)):
+            self._update()
+
+    def _update(self) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         gradient = Gradient(self.policy.parts())

@@ -61,7 +61,7 @@ def test_the_kinds_run_on_their_own_kernels_in_one_scan_each(monkeypatch: pytest
     monkeypatch.setattr(kernels, "scan", noted)
     rnn(torch.randn(T, B, F))[0].sum().backward()
     assert scans == ["nbrc", "gru"]
-    assert chosen_backend(rnn.layers, "cpu") == kernels.choose("nbrc", "cpu", torch.float32, 4)
+    assert chosen_backend(rnn.layers, "cpu") == kernels.choose("nbrc", "cpu", torch.float32)
     slow = make_rnn("mixed", F, H, cell_kwargs={"parts": {"nbrc": 4, "goru": 4}})
     assert chosen_backend(slow.layers, "cpu").backend == "reference"
 

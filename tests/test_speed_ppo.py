@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from bistable_rl import kernels
 from bistable_rl.cli import main
 from bistable_rl.runs.checkpoint import current_names
+from bistable_rl.speed import floor, profile_ppo
 from bistable_rl.speed import ppo as speed_ppo
-from bistable_rl.speed import profile_ppo
 from bistable_rl.speed.ppo import CELLS, ONE_CALL, STOCK, Setting, make_algorithm, rollout_bytes
 from bistable_rl.speed.recall import Recall
 
@@ -24,6 +26,10 @@ def test_a_table_is_printed_and_returned(monkeypatch: pytest.MonkeyPatch, capsys
     speeds = speed_ppo.speed_ppo(settings=[SMALL], rounds=1)
     assert [speed.algorithm for speed in speeds] == [STOCK, ONE_CALL, *CELLS]
     assert all(speed.steps_per_second > 0 and speed.setting == SMALL for speed in speeds)
+    assert [speed.share_of_peak is None for speed in speeds] == [
+        speed.algorithm in (STOCK, ONE_CALL) for speed in speeds
+    ]
+    assert all(0 < speed.share_of_peak < 1 for speed in speeds if speed.share_of_peak is not None)
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*CELLS, STOCK, "4, 32, 2"))
     assert "…" not in printed
@@ -65,6 +71,35 @@ def test_the_one_call_variant_gives_what_the_loop_gives_at_every_minibatch() -> 
         ):
             torch.testing.assert_close(same.flatten()[data.mask > 0], theirs.flatten()[data.mask > 0])
     assert looped > 0
+
+
+@pytest.mark.parametrize("cell", ["nbrc", "gru", "lstm"])
+def test_the_floor_counts_the_products_that_torch_does(cell: str) -> None:
+    """BRC has no recurrent product; in its place it multiplies by two vectors, which torch's counter passes over."""
+    policy: Any = make_algorithm(cell, SMALL).policy
+    T, B = 3, 4
+    obs, actions = torch.randn(T * B, 5), torch.zeros(T * B, dtype=torch.int64)
+    state = policy.initial_state(B).detach()
+
+    def counted(*, learning: bool) -> int:
+        with (
+            kernels.use_backend("reference"),
+            torch.set_grad_enabled(learning),
+            FlopCounterMode(display=False) as counter,
+        ):
+            results = policy.evaluate_packed(obs, actions, state, torch.full((T,), B))
+            if learning:
+                sum(result.sum() for result in results).backward()
+        return counter.get_total_flops()
+
+    forward, learning = counted(learning=False), counted(learning=True)
+    # no gradient goes into the state before the first step
+    learning += B * 2 * policy.memory.layers[0].weight_hh.numel()
+    value = T * B * 2 * 128
+    for n_epochs in (1, 4):
+        expected = forward - value + forward + n_epochs * learning
+        assert T * B * floor.operations_per_step(policy, n_epochs) == expected
+    assert torch.tensor(floor.product()().shape).prod() * 2 * floor.SIZE == floor.PRODUCT_OPERATIONS  # type: ignore[attr-defined]
 
 
 def test_all_train_networks_of_one_shape() -> None:

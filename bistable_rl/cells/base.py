@@ -259,7 +259,7 @@ class Cell(nn.Module):
         Returns:
             The output (1, B, H) and the next state (1, B, S); None where `scan` must do it.
         """
-        if self.kernel is None or not cpu_step.serves(self.kernel, x, state, self.hidden_size):
+        if self.kernel is None or not cpu_step.serves(self.kernel, x, state):
             return None
         weights = cpu_step.fixed(self, self._parameters.values())
         if weights is None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bistable_rl.kernels import memory
 from bistable_rl.kernels.checks import check_inputs, check_results
 from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
 
@@ -46,7 +47,7 @@ def forward(
     x, H = batch.x, weights.weight_hh.shape[1]
     steps = x.shape[:-1]
     n, kept, padded = kernel.saved_shape(steps.numel(), H, recompute=recompute)
-    outputs, saved = x.new_empty(*steps, H), x.new_empty(n, kept if save else 0, padded)
+    outputs, saved = memory.empty((*steps, H), x), memory.empty((n, kept if save else 0, padded), x)
     last = _like(batch.state)
     call = describe(kernel, sizes, inputs, (outputs, last, saved), recompute)
     check(library().brl_forward(ctypes.byref(call)))
@@ -61,7 +62,7 @@ def backward(
     check_results(kernel, batch, weights.weight_hh.shape[1], results, recompute=recompute)
     outputs, saved, grad_outputs, grad_last = map(_readable, results)
     gradients = Gradients(
-        x=_like(batch.x) if need_x else None,
+        x=memory.empty(tuple(batch.x.shape), batch.x) if need_x else None,
         state=_like(batch.state),
         weight_ih=_like(weights.weight_ih),
         weight_hh=_like(weights.weight_hh),

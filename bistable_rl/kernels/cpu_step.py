@@ -138,21 +138,20 @@ def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> StepWeights | No
     return None
 
 
-def serves(cell: str, x: Tensor, state: Tensor, hidden_size: int) -> bool:
+def serves(cell: str, x: Tensor, state: Tensor) -> bool:
     """Return whether `step` may run: the compiled kernels would, and nobody watches torch's operations.
 
     Args:
         cell: A key of `KERNELS`.
         x: The input.
         state: The state; it may be no tensor at all.
-        hidden_size: H.
 
     Raises:
         ValueError: If the backend asked for cannot serve this, see `choose`.
     """
     if torch.is_grad_enabled() or is_traced(x) or type(state) is not Tensor or torch.is_autocast_enabled("cpu"):
         return False
-    return x.is_cpu and choose(cell, "cpu", x.dtype, hidden_size).backend == "cpu"
+    return x.is_cpu and choose(cell, "cpu", x.dtype).backend == "cpu"
 
 
 def step(

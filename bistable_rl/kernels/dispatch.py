@@ -31,9 +31,7 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(
-    cell: str | None, device: str, dtype: torch.dtype, hidden_size: int, *, only_reference: str | None = None
-) -> Choice:
+def choose(cell: str | None, device: str, dtype: torch.dtype, *, only_reference: str | None = None) -> Choice:
     """Choose the backend that runs a scan here and now.
 
     It is the fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for
@@ -44,7 +42,6 @@ def choose(
         cell: A key of `KERNELS`, or None for a cell without kernels.
         device: The type of the device: "cpu", "cuda", ...
         dtype: The type of the input and parameters.
-        hidden_size: H.
         only_reference: Why only the reference can run this, where the caller knows a reason: gradients that will be
             differentiated again, or are batched.
 
@@ -63,7 +60,7 @@ def choose(
                 f"unknown backend {_asked!r}; choices: {', '.join(BACKENDS)} (asked for by BISTABLE_RL_BACKEND)"
             )
         obstacle = None if _asked == "reference" else only_reference
-        obstacle = obstacle or _obstacle(_asked, cell, device, dtype, hidden_size)
+        obstacle = obstacle or _obstacle(_asked, device, dtype)
         if obstacle:
             raise ValueError(f"backend {_asked!r} was asked for, but {obstacle}")
         return Choice(_asked, "asked for")
@@ -72,7 +69,7 @@ def choose(
     if device == "meta":
         return Choice("reference", "meta tensors have a shape and nothing to compute")
     native = "cpu" if device == "cpu" else "triton"
-    obstacle = _obstacle(native, cell, device, dtype, hidden_size)
+    obstacle = _obstacle(native, device, dtype)
     if obstacle is None:
         return Choice(native, _CPU[1] if native == "cpu" else "a CUDA device, and triton is installed")
     if not dtype.is_floating_point:
@@ -80,7 +77,7 @@ def choose(
     return Choice("torch", f"not {native}: {obstacle}")
 
 
-def _obstacle(backend: str, cell: str, device: str, dtype: torch.dtype, hidden_size: int) -> str | None:
+def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
     """Why a backend cannot serve this, or None."""
     if backend == "cpu":
         if device != "cpu":
@@ -95,8 +92,6 @@ def _obstacle(backend: str, cell: str, device: str, dtype: torch.dtype, hidden_s
             return f"it runs on CUDA devices and the tensors are on {device}"
         if dtype not in (torch.float32, torch.float64):
             return f"it takes float32 and float64, not {dtype}"
-        if KERNELS[cell].matrices and hidden_size * dtype.itemsize > 512:
-            return f"a recurrent matrix of {hidden_size} units in {dtype} does not fit on the chip"
     return None
 
 
@@ -147,6 +142,6 @@ def note(cell: str, backend: str) -> None:
 
 
 def describe() -> list[tuple[str, str, str, str]]:
-    """Return which backend runs which cell here: (cell, device, backend, why), for 128 units in float32."""
+    """Return which backend runs which cell here: (cell, device, backend, why), in float32."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return [(cell, device, *choose(cell, device, torch.float32, 128)) for device in devices for cell in KERNELS]
+    return [(cell, device, *choose(cell, device, torch.float32)) for device in devices for cell in KERNELS]

@@ -36,7 +36,7 @@ def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) 
     x = batch.x
     if weights.weight_hh.dim() != 2:
         raise ValueError(f"weight_hh must have 2 dimensions, got {tuple(weights.weight_hh.shape)}")
-    backend = choose(cell, x.device.type, x.dtype, weights.weight_hh.shape[1]).backend
+    backend = choose(cell, x.device.type, x.dtype).backend
     if backend == "reference":  # outside an operator, so that torch follows each of its operations
         return _forward(backend, cell, batch, weights, False, recompute)[:2]
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*batch, *weights))
@@ -88,7 +88,7 @@ _REST = slice(_WEIGHTS.stop, None)
 )
 def _scan(cell: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     batch, weights, (save, recompute) = _bundled(arguments)
-    return _forward(_kernel_backend(cell, batch, weights), cell, batch, weights, save, recompute)
+    return _forward(_kernel_backend(cell, batch.x), cell, batch, weights, save, recompute)
 
 
 @_scan.register_fake
@@ -111,7 +111,7 @@ def _(cell: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 )
 def _scan_backward(cell: str, *arguments: Any) -> tuple[Tensor, ...]:
     batch, weights, (*results, recompute, need_x) = _bundled(arguments)
-    backend = _kernel_backend(cell, batch, weights)
+    backend = _kernel_backend(cell, batch.x)
     gradients = _backward(backend, cell, batch, weights, Results(*results), recompute, need_x)
     return tuple(batch.x.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
@@ -131,15 +131,9 @@ def _bundled(arguments: tuple[Any, ...]) -> tuple[Batch, Weights, tuple[Any, ...
     return Batch(*arguments[_BATCH]), Weights(*arguments[_WEIGHTS]), arguments[_REST]
 
 
-def _choose(cell: str, batch: Batch, weights: Weights, only_reference: str | None = None) -> str:
-    x = batch.x
-    H = weights.weight_hh.shape[1]
-    return choose(cell, x.device.type, x.dtype, H, only_reference=only_reference).backend
-
-
-def _kernel_backend(cell: str, batch: Batch, weights: Weights) -> str:
+def _kernel_backend(cell: str, x: Tensor) -> str:
     """The backend inside an operator, where the reference is no choice: torch cannot follow its operations there."""
-    backend = _choose(cell, batch, weights)
+    backend = choose(cell, x.device.type, x.dtype).backend
     return "torch" if backend == "reference" else backend
 
 
@@ -163,7 +157,10 @@ def _differentiate(
     needed = ctx.needs_input_grad[: len(_ARGUMENTS)]
     need_x = needed[_ARGUMENTS.index("x")]
     watched = traced and is_watched()
-    backend = "" if watched else _choose(ctx.cell, batch, weights, _only_reference(results))
+    backend = ""
+    if not watched:
+        device, dtype = batch.x.device.type, batch.x.dtype
+        backend = choose(ctx.cell, device, dtype, only_reference=_only_reference(results)).backend
     if traced and backend != "reference":
         gradients = Gradients(
             *torch.ops.bistable_rl.scan_backward(ctx.cell, *batch, *weights, *results, ctx.recompute, need_x)

@@ -29,14 +29,28 @@ class Chunk(NamedTuple):
     flags: Tensor | None
 
 
+class Values(NamedTuple):
+    """What the backward pass knows of a chunk's rows.
+
+    Attributes:
+        gates: (rows, G, H), contiguous in its last dimension only.
+        extra: (rows, H), likewise, where the cell has one; see `torch_cells`.
+        before: (rows, S), the states before each step, after resets.
+    """
+
+    gates: Tensor
+    extra: Tensor | None
+    before: Tensor
+
+
 # Run a chunk's steps: (kernel, chunk, weights, initial, gates, state, outputs, extra) -> the state after them (B, S).
 # Gates (rows, G·H) hold the projected input and become the gates' values; outputs and extra (rows, H) are written.
 Steps = Callable[[Kernel, Chunk, Weights, Tensor | None, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-# The same backwards: (kernel, chunk, weight_hh, factors, grad_outputs, carried, grad_gates, grad_initial) -> the
+# The same backwards: (kernel, chunk, weight_hh, values, grad_outputs, carried, grad_gates, grad_initial) -> the
 # gradient of the state before the chunk (B, S). Carried, the gradient of the state after it, may be overwritten;
 # grad_gates is written; the gradient that resets cut off is added to grad_initial (S,).
 StepsBack = Callable[
-    [Kernel, Chunk, Tensor, list[Tensor], Tensor | None, Tensor, Tensor, Tensor | None],
+    [Kernel, Chunk, Tensor, Values, Tensor | None, Tensor, Tensor, Tensor | None],
     Tensor,
 ]
 
@@ -98,15 +112,14 @@ def backward(
         now = slice(chunk.start, chunk.end)
         before = _states_before(states, state, sizes, chunk)
         if chunk.flags is not None:
-            before = _restored(before, chunk.flags, initial)
+            before = restored(before, chunk.flags, initial)
         gates, extra = _gates(kernel, rows[now], before, weights, results.saved[now])
-        factors = kernel.factors(gates, extra, before, weight_hh)
         grad_gates = x.new_empty(len(before), kernel.gates, H)
         carried = (steps_back or _steps_back)(
             kernel,
             chunk,
             weight_hh,
-            factors,
+            Values(gates, extra, before),
             None if grad_outputs is None else grad_outputs[now],
             carried,
             grad_gates,
@@ -157,7 +170,7 @@ def _steps(
         now = slice(start, start + size)
         before = state[:size]
         if chunk.flags is not None:
-            before = _restored(before, chunk.flags[now], initial)
+            before = restored(before, chunk.flags[now], initial)
         new = kernel.step(gates[now], before, weights, outputs[now], None if extra is None else extra[now])
         state = new if size == len(state) else torch.cat([new, state[size:]])
         start += size
@@ -168,13 +181,13 @@ def _steps_back(
     kernel: Kernel,
     chunk: Chunk,
     weight_hh: Tensor,
-    factors: list[Tensor],
+    values: Values,
     grad_outputs: Tensor | None,
     carried: Tensor,
     grad_gates: Tensor,
     grad_initial: Tensor | None,
 ) -> Tensor:
-    end, H = len(grad_gates), weight_hh.shape[1]
+    end, H, factors = len(grad_gates), weight_hh.shape[1], kernel.factors(*values, weight_hh)
     for size in reversed(chunk.sizes):
         now, grad = slice(end - size, end), carried[:size]
         if grad_outputs is not None:
@@ -208,8 +221,8 @@ def _chunks(sizes: list[int], batch: Batch, width: int) -> Iterator[Chunk]:
             end += size
 
 
-def _restored(before: Tensor, flags: Tensor, initial: Tensor | None) -> Tensor:
-    """`before` (n, S), with the initial state where flags (n,) say so."""
+def restored(before: Tensor, flags: Tensor, initial: Tensor | None) -> Tensor:
+    """Return `before` (n, S), with the initial state where flags (n,) say so."""
     if initial is None:
         return before.masked_fill(flags.unsqueeze(1), 0)
     return torch.where(flags.unsqueeze(1), initial, before)

@@ -3,7 +3,7 @@
 BRC is one elementwise scan: a thread keeps its units' states in registers from the first step to the last. The others
 give 16 sequences to a program, which keeps their states on the chip, and the recurrent matrices where they fit. The
 backward kernels compute only what depends on the step after: the gradient of each row's state. The gates' gradients are
-that gradient times the factors of `torch_cells`, for all rows at once.
+that gradient times the factors of `torch_cells`, for all rows at once. Wider matrices are left to `triton_steps`.
 
 On the CPU the kernels run in Triton's interpreter (TRITON_INTERPRET=1), which is for testing them.
 """
@@ -16,15 +16,17 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 from torch import Tensor
 from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-from bistable_rl.kernels import torch_scan
+from bistable_rl.kernels import torch_scan, triton_steps
 from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
-from bistable_rl.kernels.torch_scan import Chunk
+from bistable_rl.kernels.torch_scan import Chunk, Values
+from bistable_rl.kernels.triton_cells import bistable_step, gru_step, lstm_step
 
 # The exact product of float32, and the bytes that a weight then takes: the sum of three numbers of bfloat16, or of two
 # of TensorFloat-32 in versions of Triton before that.
 _EXACT = ("bf16x6", 6) if "bf16x6" in CUDAOptions.allowed_dot_input_precisions else ("tf32x3", 8)
 _SEQUENCES = 16  # sequences of a program: the least that a tensor core takes
 _ELEMENTS = 128  # states of a program of BRC
+_WIDEST = 512  # bytes of a row of a recurrent matrix: 128 units in float32
 
 
 def forward(
@@ -53,6 +55,8 @@ def _steps(
     outputs: Tensor,
     extra: Tensor | None,
 ) -> Tensor:
+    if _too_wide(kernel, weights.weight_hh):
+        return triton_steps.steps(kernel, chunk, weights, initial, gates, state, outputs, extra)
     sizes, flags, (_, weight_hh, _, bias_hh) = chunk.sizes, chunk.flags, weights
     H, B, last = weight_hh.shape[1], len(state), torch.empty_like(state)
     dense, size, offset = _extents(sizes, B, state)
@@ -75,12 +79,17 @@ def _steps_back(
     kernel: Kernel,
     chunk: Chunk,
     weight_hh: Tensor,
-    factors: list[Tensor],
+    values: Values,
     grad_outputs: Tensor | None,
     carried: Tensor,
     grad_gates: Tensor,
     grad_initial: Tensor | None,
 ) -> Tensor:
+    if _too_wide(kernel, weight_hh):
+        return triton_steps.steps_back(
+            kernel, chunk, weight_hh, values, grad_outputs, carried, grad_gates, grad_initial
+        )
+    factors = kernel.factors(*values, weight_hh)
     sizes, flags = chunk.sizes, chunk.flags
     H, B = weight_hh.shape[1], len(carried)
     rows = carried.new_empty(len(grad_gates), carried.shape[1])  # the gradient of each row's state
@@ -108,6 +117,11 @@ def _steps_back(
     if grad_initial is not None:
         grad_initial += cut.sum(0)
     return before
+
+
+def _too_wide(kernel: Kernel, weight_hh: Tensor) -> bool:
+    """Whether a row of a recurrent matrix is too wide for a program to multiply by it."""
+    return kernel.matrices > 0 and weight_hh.shape[1] * weight_hh.element_size() > _WIDEST
 
 
 def _parts(kernel: Kernel, factors: list[Tensor]) -> Tensor:
@@ -158,19 +172,6 @@ def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
 
 
 @triton.jit
-def _sigmoid(x):  # type: ignore[no-untyped-def]
-    return 1 / (1 + tl.exp(-x))
-
-
-@triton.jit
-def _tanh(x):  # type: ignore[no-untyped-def]
-    # exp of a negative number only, so nothing overflows
-    e = tl.exp(-2 * tl.abs(x))
-    y = (1 - e) / (1 + e)
-    return tl.where(x < 0, -y, y)
-
-
-@triton.jit
 def _brc_forward(  # type: ignore[no-untyped-def]
     gates, weight, state, flags, initial, outputs, last, sizes, offsets, T, B, H,
     HAS_FLAGS: tl.constexpr, HAS_INITIAL: tl.constexpr, DENSE: tl.constexpr, BLOCK: tl.constexpr,
@@ -194,9 +195,7 @@ def _brc_forward(  # type: ignore[no-untyped-def]
         before = h
         if HAS_FLAGS:
             before = tl.where(tl.load(flags + row, mask=now, other=0) != 0, start, h)
-        a = 1 + _tanh(u_a + w_a * before)
-        c = _sigmoid(u_c + w_c * before)
-        new = c * before + (1 - c) * _tanh(u_h + a * before)
+        _, _, _, new = bistable_step(u_a + w_a * before, u_c + w_c * before, u_h, before)
         tl.store(outputs + row * H + j, new, mask=now)
         h = tl.where(now, new, h)
     tl.store(last + e, h, mask=real)
@@ -296,19 +295,13 @@ def _matrix_forward(  # type: ignore[no-untyped-def]
                 w_2 = _matrix(weight, 2, H, HP, True)
             m = tl.dot(before, w_2, input_precision=PRECISION, out_dtype=h.dtype)
         if N == 2:
-            g_0 = 1 + _tanh(u_0)
-            g_1 = _sigmoid(u_1)
-            g_2 = _tanh(u_2 + g_0 * before)
-            new = g_1 * before + (1 - g_1) * g_2
+            g_0, g_1, g_2, new = bistable_step(u_0, u_1, u_2, before)
         if N == 3:
             if HAS_BIAS:
                 u_0 += b_0
                 u_1 += b_1
                 m += b_2
-            g_0 = _sigmoid(u_0)
-            g_1 = _sigmoid(u_1)
-            g_2 = _tanh(u_2 + g_0 * m)
-            new = g_1 * before + (1 - g_1) * g_2
+            g_0, g_1, g_2, new = gru_step(u_0, u_1, u_2, m, before)
             tl.store(kept + out, m, mask=now)
         if N == 4:
             u_3 = tl.load(gate + 3 * H, mask=now, other=0)
@@ -318,12 +311,7 @@ def _matrix_forward(  # type: ignore[no-untyped-def]
             before_c = c
             if HAS_FLAGS:
                 before_c = tl.where(flag, start_c, c)
-            g_0 = _sigmoid(u_0)
-            g_1 = _sigmoid(u_1)
-            g_2 = _tanh(u_2 + m)
-            g_3 = _sigmoid(u_3)
-            new_c = g_1 * before_c + g_0 * g_2
-            new = g_3 * _tanh(new_c)
+            g_0, g_1, g_2, g_3, new_c, new = lstm_step(u_0, u_1, u_2 + m, u_3, before_c)
             c = tl.where(now, new_c, c)
             tl.store(kept + out, new_c, mask=now)
             tl.store(gate + 3 * H, g_3, mask=now)

@@ -54,7 +54,7 @@ def chosen_backend(layers: Iterable[Cell], device: str) -> kernels.Choice:
         ValueError: If `BISTABLE_RL_BACKEND` names a backend that cannot serve them.
     """
     kinds = [kind for layer in layers for kind in layer.cells]
-    choices = [kernels.choose(kind.kernel, device, torch.float32, kind.hidden_size) for kind in kinds]
+    choices = [kernels.choose(kind.kernel, device, torch.float32) for kind in kinds]
     return max(choices, key=lambda choice: kernels.BACKENDS.index(choice.backend))
 
 

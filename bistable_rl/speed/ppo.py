@@ -15,9 +15,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
 from bistable_rl.agents.buffer import RolloutBuffer
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.runs.progress import say_measuring
+from bistable_rl.speed import floor
 from bistable_rl.speed.recall import Recall
 from bistable_rl.speed.table import print_table
 from bistable_rl.speed.timing import median_seconds
@@ -25,6 +27,7 @@ from bistable_rl.speed.timing import median_seconds
 N_STEPS, HIDDEN_SIZE = 128, 128
 CELLS = ("nbrc", "brc", "gru", "lstm")
 STOCK, ONE_CALL = "sb3-contrib", "sb3-contrib, one call"
+PRODUCT = "product"  # timed in turns with the algorithms
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Speed:
         steps_per_second: Environment steps of all copies per second of processor time, on one thread: median of
             interleaved rollouts with their updates.
         rollout_bytes: The memory of the rollout.
+        share_of_peak: The share of the floor in its time, see `floor`, in [0, 1]; None for algorithms not ours.
     """
 
     algorithm: str
     setting: Setting
     steps_per_second: float
     rollout_bytes: int
+    share_of_peak: float | None
 
 
 class OneCallPolicy(RecurrentActorCriticPolicy):
@@ -126,14 +131,18 @@ def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 5) 
         One `Speed` per algorithm: `STOCK`, `ONE_CALL`, then ours by cell.
     """
     algorithms = {name: make_algorithm(name, setting) for name in (STOCK, ONE_CALL, *cells)}
+    runs = {name: iteration(algorithm, setting) for name, algorithm in algorithms.items()}
     with _one_thread():
-        seconds = median_seconds(
-            {name: iteration(algorithm, setting) for name, algorithm in algorithms.items()}, rounds=rounds
-        )
-    steps = N_STEPS * setting.num_envs
-    return [
-        Speed(name, setting, steps / seconds[name], rollout_bytes(algorithm)) for name, algorithm in algorithms.items()
-    ]
+        seconds = median_seconds({**runs, PRODUCT: floor.product()}, rounds=rounds)
+    peak = floor.PRODUCT_OPERATIONS / seconds[PRODUCT]
+    speeds = []
+    for name, algorithm in algorithms.items():
+        steps_per_second = N_STEPS * setting.num_envs / seconds[name]
+        policy, share = algorithm.policy, None
+        if isinstance(policy, RecurrentPolicy):
+            share = steps_per_second * floor.operations_per_step(policy, setting.n_epochs) / peak
+        speeds.append(Speed(name, setting, steps_per_second, rollout_bytes(algorithm), share))
+    return speeds
 
 
 def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> list[Speed]:
@@ -160,6 +169,7 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> lis
                 f"{speed.steps_per_second:,.0f}",
                 f"{speed.steps_per_second / stock.steps_per_second:.1f}x",
                 f"{speed.steps_per_second / one_call.steps_per_second:.1f}x",
+                "" if speed.share_of_peak is None else f"{100 * speed.share_of_peak:.0f}",
                 f"{speed.rollout_bytes / 1e6:.2f}",
                 f"{speed.rollout_bytes / stock.rollout_bytes:.3f}",
             ]
@@ -169,7 +179,7 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> lis
     print_table(
         f"recurrent PPO, H = {HIDDEN_SIZE}, {N_STEPS} steps a copy, one thread, processor time",
         ["copies, batch, epochs", "algorithm"],
-        ["env steps/s", "of stock", "of one call", "rollout MB", "of stock"],
+        ["env steps/s", "of stock", "of one call", "% of peak", "rollout MB", "of stock"],
         rows,
     )
     return speeds
