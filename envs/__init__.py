@@ -18,6 +18,7 @@ from bistable_rl.envs.denoising_discrete import DenoisingDiscreteEnv
 from bistable_rl.envs.line_digits import LineDigitsEnv
 from bistable_rl.envs.memory_chain import MemoryChainEnv
 from bistable_rl.envs.minigrid_memory import MiniGridMemoryEnv
+from bistable_rl.envs.popgym import LEVELS, TASKS
 from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
 from bistable_rl.envs.single_env import SingleEnv
@@ -59,6 +60,10 @@ ENVIRONMENTS: dict[str, Entry] = {
     "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousEnv, reward_threshold=0.85),
     "bistable_rl/LineDigits-v0": Entry(LineDigitsEnv, reward_threshold=0.82),
     "bistable_rl/MiniGridMemory-v0": Entry(MiniGridMemoryEnv, reward_threshold=0.922, horizon="size"),
+} | {
+    f"bistable_rl/Popgym{name}{level}-v0": Entry(task.single, threshold, task.horizon, kwargs)
+    for name, task in TASKS.items()
+    for level, kwargs, threshold in zip(LEVELS, task.levels, task.reward_thresholds, strict=True)
 }
 
 for _id, _entry in ENVIRONMENTS.items():

@@ -63,3 +63,12 @@ def normal(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
     bits = _bits(keys, index)
     radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
     return radius * np.cos((bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32))
+
+
+def permutations(keys: Keys, index: int, size: int) -> npt.NDArray[np.int64]:
+    """Return permutations of 0..size-1 drawn uniformly, (n, size), from the random numbers from `index` on."""
+    numbers = np.arange(size)
+    low = np.uint64(2 ** int(size).bit_length() - 1)
+    drawn = (_bits(keys[:, None], index + numbers) & ~low) | numbers.astype(np.uint64)  # none is drawn twice
+    drawn.sort(axis=1)
+    return (drawn & low).astype(np.int64)

@@ -48,3 +48,20 @@ def test_normal_numbers_are_normal_and_bounded() -> None:
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.03)
     assert np.mean(np.abs(numbers) > 2) == pytest.approx(0.0455, abs=0.001)
     assert np.abs(numbers).max() < 6.8
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_permutation_is_as_likely(size: int) -> None:
+    keys = rng.episode_keys(np.arange(24_000, dtype=np.uint64), np.zeros(24_000, np.int64))
+    drawn = rng.permutations(keys, 3, size)
+    assert (np.sort(drawn) == np.arange(size)).all()
+    counts = np.unique(drawn, axis=0, return_counts=True)[1]
+    assert len(counts) == [0, 1, 2, 6, 24][size]
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < len(counts) + 5 * np.sqrt(2 * len(counts))
+
+
+def test_a_long_permutation_puts_every_number_everywhere() -> None:
+    drawn = rng.permutations(KEYS, 0, 832)
+    assert (np.sort(drawn) == np.arange(832)).all()
+    assert abs(drawn.mean(0) - 415.5).max() < 5 * 832 / np.sqrt(12 * 200)
+    assert abs(np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]) < 0.01
