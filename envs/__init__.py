@@ -23,6 +23,7 @@ from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.t_maze import TMazeEnv
+from bistable_rl.envs.t_maze_fixed_horizon import FixedHorizonTMazeEnv
 
 __all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
 
@@ -55,6 +56,8 @@ ENVIRONMENTS: dict[str, Entry] = {
     "bistable_rl/Denoising-v0": Entry(DenoisingEnv, reward_threshold=0.92),
     "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteEnv, reward_threshold=0.825),
     "bistable_rl/TMaze-v0": Entry(TMazeEnv, reward_threshold=3.795),
+    "bistable_rl/TMazePassive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 0}),
+    "bistable_rl/TMazeActive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 1}),
     "bistable_rl/MemoryLength-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),
     "bistable_rl/MemorySize-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"length": 2, "num_bits": 5}),
     "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousEnv, reward_threshold=0.85),
