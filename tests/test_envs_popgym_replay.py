@@ -118,7 +118,7 @@ class Given:
         return self.env.x[0].copy()
 
     def normal(self, mean: float, sigma: np.ndarray) -> np.ndarray:
-        drawn = rng.normal(self.env.keys, 2 * self.t + np.arange(2))
+        drawn = rng.normal_pairs(self.env.keys, self.t)[0]
         self.t += 1
         return mean + sigma * drawn
 
@@ -143,9 +143,9 @@ def test_popgym_with_our_noise_does_what_ours_does(name: str, previous_action: b
 def test_the_spaces_are_popgyms_flat(name: str) -> None:
     theirs: Any = gymnasium.make(f"popgym-{name}-v0", disable_env_checker=True).unwrapped
     ours: Any = make_env(f"bistable_rl/Popgym{name}-v0").unwrapped
-    space = flatten_space(theirs.observation_space)
-    np.testing.assert_array_equal(ours.observation_space.low, space.low)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(ours.observation_space.high, space.high)  # type: ignore[attr-defined]
+    space: Any = flatten_space(theirs.observation_space)
+    np.testing.assert_array_equal(ours.observation_space.low, space.low)
+    np.testing.assert_array_equal(ours.observation_space.high, space.high)
     scale = 2 if "Pendulum" in name else 1
     if scale == 1:
         assert ours.action_space == theirs.action_space

@@ -50,6 +50,14 @@ def test_normal_numbers_are_normal_and_bounded() -> None:
     assert np.abs(numbers).max() < 6.8
 
 
+def test_the_two_numbers_of_a_pair_are_normal_and_independent() -> None:
+    pairs = rng.normal_pairs(KEYS[:, None], np.arange(5000)).reshape(-1, 2)
+    np.testing.assert_array_equal(pairs[:, 0], rng.normal(KEYS[:, None], np.arange(5000)).ravel())
+    assert [np.mean(pairs[:, 1] ** k) for k in (1, 2, 3, 4)] == pytest.approx([0, 1, 0, 3], abs=0.03)
+    for a in (pairs, pairs**2):
+        assert abs(np.corrcoef(a.T)[0, 1]) < 0.005
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_every_permutation_is_as_likely(size: int) -> None:
     keys = rng.episode_keys(np.arange(24_000, dtype=np.uint64), np.zeros(24_000, np.int64))

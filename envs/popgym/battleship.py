@@ -107,9 +107,10 @@ class PopgymBattleshipVectorEnv(PopgymEnv):
             waiting, index = np.arange(len(keys)), ship << 20
             while len(waiting):
                 tried = places[rng.integers(keys[waiting, None], index + np.arange(TRIES), len(places))]
-                free = ~boards[waiting[:, None, None], tried].any(-1)
-                found = free.any(1)
-                boards[waiting[found, None], tried[found, free[found].argmax(1)]] = True
+                taken: npt.NDArray[np.bool_] = boards[waiting[:, None, None], tried].any(axis=2)
+                first = taken.argmin(axis=1)
+                found = ~taken[np.arange(len(waiting)), first]
+                boards[waiting[found, None], tried[found, first[found]]] = True
                 waiting, index = waiting[~found], index + TRIES
         return boards
 

@@ -58,7 +58,7 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("mines", "viewed", "num_viewed", "number")
+    STATE: ClassVar[tuple[str, ...]] = ("mines", "around", "viewed", "num_viewed", "number")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -78,14 +78,13 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
             previous_action=previous_action,
             **options,
         )
-        self.mines = np.zeros((self.num_envs, squares + 1), np.bool_)  # the last one is off the board, for `_around`
-        self.viewed = np.zeros((self.num_envs, squares), np.bool_)
+        self.width = size + 2  # boards have a border of squares without mines, and are flat
+        self._inside = ((np.arange(size)[:, None] + 1) * self.width + np.arange(size) + 1).ravel()
+        self.mines = np.zeros((self.num_envs, self.width**2), np.bool_)
+        self.around = np.zeros(self.mines.shape, np.uint8)  # the number of mines on a square and around it
+        self.viewed = np.zeros(self.mines.shape, np.bool_)
         self.num_viewed = np.zeros(self.num_envs, np.int64)
         self.number = np.zeros(self.num_envs, np.int64)  # what the observation says
-        numbers = np.pad(np.arange(squares).reshape(size, size), 1, constant_values=squares)
-        around = [numbers[y : y + size, x : x + size].ravel() for y in range(3) for x in range(3)]
-        self._around = np.stack(around)  # (9, squares)
-        self._starts_of_copies = self.copies * (squares + 1)
         self.horizon = squares - num_mines
         self.success_reward = 1 / self.horizon
         self.mine_reward = -0.5 - self.success_reward
@@ -114,8 +113,14 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
         self.number[i] = 0
 
     def _lay(self, i: Copies, squares: npt.NDArray[np.int64]) -> None:
-        self.mines[i] = False
-        self.mines[i[:, None], squares] = True
+        mines = np.zeros((len(i), self.width**2), np.bool_)
+        mines[np.arange(len(i))[:, None], self._inside[squares]] = True
+        around = mines.astype(np.uint8)
+        for step in (1, self.width):  # along the rows, then across them
+            line = around.copy()
+            around[:, step:] += line[:, :-step]
+            around[:, :-step] += line[:, step:]
+        self.mines[i], self.around[i] = mines, around
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         check_symbols("cue", cue, self.size**2)
@@ -124,13 +129,13 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
         self._lay(i, cue)
 
     def _play(self, actions: np.ndarray) -> StepResult:
-        square = actions[:, 0] * self.size + actions[:, 1]
+        square = (actions[:, 0] + 1) * self.width + actions[:, 1] + 1
         mine, again = self.mines[self.copies, square], self.viewed[self.copies, square]
         reward = np.where(mine, self.mine_reward, np.where(again, self.again_reward, self.success_reward))
         new = ~mine & ~again
         self.viewed[self.copies[new], square[new]] = True
         self.num_viewed = self.num_viewed + new
-        self.number = self.mines.ravel()[self._around[:, square] + self._starts_of_copies].sum(0)
+        self.number = self.around[self.copies, square].astype(np.int64)
         success = self.num_viewed == self.horizon
         terminated = mine | success
         return reward, terminated, (self.t == self.horizon - 1) & ~terminated, {"is_success": success}
@@ -144,12 +149,13 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
 
     def memory_text(self, k: int) -> str:
         """Return the content of a perfect memory in copy `k`, as text: the squares viewed, row by row."""
-        around = self.mines[k, self._around].sum(0)
-        squares = [str(n) if seen else "." for n, seen in zip(around, self.viewed[k], strict=True)]
+        numbers, viewed = self.around[k, self._inside], self.viewed[k, self._inside]
+        squares = [str(n) if seen else "." for n, seen in zip(numbers, viewed, strict=True)]
         return "/".join("".join(squares[row : row + self.size]) for row in range(0, self.size**2, self.size))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:
-        return heat(*np.where(self.mines[k, :-1], -1, self.viewed[k]).reshape(self.size, self.size))
+        board = np.where(self.mines[k], -1, self.viewed[k])[self._inside]
+        return heat(*board.reshape(self.size, self.size))
 
 
 class PopgymMineSweeperEnv(SingleEnv):

@@ -14,15 +14,14 @@ def add_noise(
     keys: rng.Keys,
     t: npt.NDArray[np.int64],
 ) -> None:
-    """Add normal noise to observations (n, d), in place, and clip them to ±limit.
+    """Add normal noise to observations (n, 2), in place, and clip them to ±limit.
 
     Args:
-        observations: (n, d), of n copies at their steps `t`.
+        observations: (n, 2), of n copies at their steps `t`.
         sigma: The standard deviation.
-        limit: (d,), the greatest numbers that can be seen.
+        limit: (2,), the greatest numbers that can be seen.
         keys: (n,), the keys of the copies' episodes.
         t: (n,), the steps; those of an episode share no noise.
     """
-    d = observations.shape[1]
-    observations += (sigma * rng.normal(keys[:, None], d * t[:, None] + np.arange(d))).astype(np.float32)
+    observations += (sigma * rng.normal_pairs(keys, t)).astype(np.float32)
     np.clip(observations, -limit, limit, out=observations)
