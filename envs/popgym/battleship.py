@@ -107,7 +107,7 @@ class PopgymBattleshipVectorEnv(PopgymEnv):
             waiting, index = np.arange(len(keys)), ship << 20
             while len(waiting):
                 tried = places[rng.integers(keys[waiting, None], index + np.arange(TRIES), len(places))]
-                taken: npt.NDArray[np.bool_] = boards[waiting[:, None, None], tried].any(axis=2)
+                taken = np.logical_or.reduce(boards[waiting[:, None, None], tried], axis=2)
                 first = taken.argmin(axis=1)
                 found = ~taken[np.arange(len(waiting)), first]
                 boards[waiting[found, None], tried[found, first[found]]] = True
