@@ -18,10 +18,12 @@ from bistable_rl.envs.denoising_discrete import DenoisingDiscreteEnv
 from bistable_rl.envs.line_digits import LineDigitsEnv
 from bistable_rl.envs.memory_chain import MemoryChainEnv
 from bistable_rl.envs.minigrid_memory import MiniGridMemoryEnv
+from bistable_rl.envs.popgym import LEVELS, TASKS
 from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.t_maze import TMazeEnv
+from bistable_rl.envs.t_maze_fixed_horizon import FixedHorizonTMazeEnv
 
 __all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
 
@@ -54,11 +56,17 @@ ENVIRONMENTS: dict[str, Entry] = {
     "bistable_rl/Denoising-v0": Entry(DenoisingEnv, reward_threshold=0.92),
     "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteEnv, reward_threshold=0.825),
     "bistable_rl/TMaze-v0": Entry(TMazeEnv, reward_threshold=3.795),
+    "bistable_rl/TMazePassive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 0}),
+    "bistable_rl/TMazeActive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 1}),
     "bistable_rl/MemoryLength-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),
     "bistable_rl/MemorySize-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"length": 2, "num_bits": 5}),
     "bistable_rl/RepeatPrevious-v0": Entry(RepeatPreviousEnv, reward_threshold=0.85),
     "bistable_rl/LineDigits-v0": Entry(LineDigitsEnv, reward_threshold=0.82),
     "bistable_rl/MiniGridMemory-v0": Entry(MiniGridMemoryEnv, reward_threshold=0.922, horizon="size"),
+} | {
+    f"bistable_rl/Popgym{name}{level}-v0": Entry(task.single, threshold, task.horizon, kwargs)
+    for name, task in TASKS.items()
+    for level, kwargs, threshold in zip(LEVELS, task.levels, task.reward_thresholds, strict=True)
 }
 
 for _id, _entry in ENVIRONMENTS.items():

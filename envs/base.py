@@ -74,9 +74,10 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """The options of `reset` besides cue and reset_mask."""
 
     optimal_return: float
-    """The expected return of an optimal policy."""
+    """The expected return of an optimal policy, or a bound that the class names where that is not known."""
     memoryless_return: float
-    """The expected return of the best policy that sees the current observation only."""
+    """The expected return of the best policy that sees the current observation only, or of one without memory that the
+    class names where that is not known."""
     horizon: int
     """The maximum number of steps in an episode."""
 
@@ -331,6 +332,10 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if isinstance(space, gymnasium.spaces.Discrete):
             if actions.dtype.kind not in "iu" or actions.min() < 0 or actions.max() >= space.n:
                 raise ValueError(f"actions must be integers from 0 to {space.n - 1}, not {actions}")
+            return actions.astype(np.int64, copy=False)
+        if isinstance(space, gymnasium.spaces.MultiDiscrete):
+            if actions.dtype.kind not in "iu" or actions.min() < 0 or (actions >= space.nvec).any():
+                raise ValueError(f"actions must be integers from 0 to {(space.nvec - 1).tolist()}, not {actions}")
             return actions.astype(np.int64, copy=False)
         if not np.isfinite(actions).all():
             raise ValueError(f"actions must be finite numbers, not {actions}")

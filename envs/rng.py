@@ -60,6 +60,30 @@ def uniform(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
 
 def normal(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
     """Return standard normal numbers (Box and Muller, 1958), within ±6.8."""
+    radius, angle = _polar(keys, index)
+    return radius * np.cos(angle)
+
+
+def normal_pairs(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
+    """Return pairs of independent standard normal numbers, (..., 2), at half the cost of `normal`."""
+    radius, angle = _polar(keys, index)
+    pairs = np.empty((*radius.shape, 2))
+    np.multiply(radius, np.cos(angle), out=pairs[..., 0])
+    np.multiply(radius, np.sin(angle), out=pairs[..., 1])
+    return pairs
+
+
+def _polar(keys: Keys, index: Index) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return radius and angle of points of the plane whose coordinates are standard normal."""
     bits = _bits(keys, index)
     radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
-    return radius * np.cos((bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32))
+    return radius, (bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32)
+
+
+def permutations(keys: Keys, index: int, size: int) -> npt.NDArray[np.int64]:
+    """Return permutations of 0..size-1 drawn uniformly, (n, size), from the random numbers from `index` on."""
+    numbers = np.arange(size)
+    low = np.uint64(2 ** int(size).bit_length() - 1)
+    drawn = (_bits(keys[:, None], index + numbers) & ~low) | numbers.astype(np.uint64)  # none is drawn twice
+    drawn.sort(axis=1)
+    return (drawn & low).astype(np.int64)

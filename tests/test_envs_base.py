@@ -23,6 +23,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from bistable_rl.data.digits import SHA256
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.base import BatchedEnv
+from bistable_rl.envs.popgym import LEVELS, TASKS
 
 SHORT: dict[str, dict[str, Any]] = {
     "bistable_rl/CopyFirst-v0": {"length": (2, 5), "num_symbols": 3},
@@ -30,11 +31,24 @@ SHORT: dict[str, dict[str, Any]] = {
     "bistable_rl/Denoising-v0": {"length": 11, "window": 7},
     "bistable_rl/DenoisingDiscrete-v0": {"length": 10, "window": 5, "num_symbols": 2},
     "bistable_rl/TMaze-v0": {"length": 2, "stochasticity": 0.3, "previous_action_reward": True},
+    "bistable_rl/TMazePassive-v0": {"length": 3},
+    "bistable_rl/TMazeActive-v0": {"length": 3},
     "bistable_rl/MemoryLength-v0": {"length": 2},
     "bistable_rl/MemorySize-v0": {"length": 1, "num_bits": 4},
     "bistable_rl/RepeatPrevious-v0": {"length": 4, "k": 2},
     "bistable_rl/LineDigits-v0": {"length": 7},
     "bistable_rl/MiniGridMemory-v0": {"size": 9, "random_length": True, "num_actions": 3},
+    **{
+        f"bistable_rl/Popgym{name}{level}-v0": {
+            task.horizon: {"num_decks": 1, "size": 4, "length": 100}[task.horizon],
+            **({"k": 3} if name == "RepeatPrevious" else {}),
+            **({"num_mines": 3} if name == "MineSweeper" else {}),
+            **({"ship_sizes": [1, 2]} if name == "Battleship" else {}),
+            "previous_action": level != "Medium",
+        }
+        for name, task in TASKS.items()
+        for level in LEVELS
+    },
 }
 """Arguments that make episodes end often, at different steps."""
 
@@ -148,7 +162,7 @@ def test_a_batch_does_what_gymnasium_does_with_single_copies(env_id: str, mode: 
     ours.action_space.seed(1)
     assert_equal(ours.reset(seed=7), theirs.reset(seed=7))
     ended = 0
-    for _ in range(200):
+    for _ in range(210):  # at least two episodes of each copy
         actions = ours.action_space.sample()
         step = ours.step(actions)
         assert_equal(step, theirs.step(actions))

@@ -48,3 +48,28 @@ def test_normal_numbers_are_normal_and_bounded() -> None:
     assert moments == pytest.approx([0, 1, 0, 3], abs=0.03)
     assert np.mean(np.abs(numbers) > 2) == pytest.approx(0.0455, abs=0.001)
     assert np.abs(numbers).max() < 6.8
+
+
+def test_the_two_numbers_of_a_pair_are_normal_and_independent() -> None:
+    pairs = rng.normal_pairs(KEYS[:, None], np.arange(5000)).reshape(-1, 2)
+    np.testing.assert_array_equal(pairs[:, 0], rng.normal(KEYS[:, None], np.arange(5000)).ravel())
+    assert [np.mean(pairs[:, 1] ** k) for k in (1, 2, 3, 4)] == pytest.approx([0, 1, 0, 3], abs=0.03)
+    for a in (pairs, pairs**2):
+        assert abs(np.corrcoef(a.T)[0, 1]) < 0.005
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_permutation_is_as_likely(size: int) -> None:
+    keys = rng.episode_keys(np.arange(24_000, dtype=np.uint64), np.zeros(24_000, np.int64))
+    drawn = rng.permutations(keys, 3, size)
+    assert (np.sort(drawn) == np.arange(size)).all()
+    counts = np.unique(drawn, axis=0, return_counts=True)[1]
+    assert len(counts) == [0, 1, 2, 6, 24][size]
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < len(counts) + 5 * np.sqrt(2 * len(counts))
+
+
+def test_a_long_permutation_puts_every_number_everywhere() -> None:
+    drawn = rng.permutations(KEYS, 0, 832)
+    assert (np.sort(drawn) == np.arange(832)).all()
+    assert abs(drawn.mean(0) - 415.5).max() < 5 * 832 / np.sqrt(12 * 200)
+    assert abs(np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]) < 0.01
