@@ -319,6 +319,8 @@ class RecurrentPolicy(BasePolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Return actions and the next state; without a state, every copy starts an episode.
 
+        As in SB3 the action for one observation is an array too, of no axis where it is discrete: `int(action)`.
+
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
         otherwise the agent has no memory. A second call without a state warns, unless `episode_start` is true.
         """
@@ -346,7 +348,7 @@ class RecurrentPolicy(BasePolicy):
         taken = actions.cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
-        return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
+        return (taken if vectorized else taken.squeeze(axis=0)), (memory.cpu().numpy(),)
 
     @torch.no_grad()
     def predict_ahead(

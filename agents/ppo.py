@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
@@ -17,11 +17,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    LinearSchedule,
+    explained_variance,
+    get_system_info,
+    obs_as_tensor,
+)
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states
+from bistable_rl.agents.archive import File
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
@@ -100,15 +107,22 @@ class RecurrentPPO(OnPolicyAlgorithm):
     policy_class: type[RecurrentPolicy]
 
     @_with_arguments_of(PPOArguments)
-    def __init__(self, policy: str | type[RecurrentPolicy], env: GymEnv | str, **arguments: Any) -> None:
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: GymEnv | str,
+        learning_rate: Any = PPOArguments.learning_rate,
+        **arguments: Any,
+    ) -> None:
         """Check the arguments, and build the networks and the rollout buffer.
 
         Args:
             policy: `RecurrentPolicy`, a subclass, or its name.
             env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
+            learning_rate: As below.
             **arguments: The keys of `PPOArguments`:
         """
-        given = from_arguments(PPOArguments, arguments)
+        given = from_arguments(PPOArguments, {"learning_rate": learning_rate, **arguments})
         device = check_torch_device(given.device)
         check_int("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
@@ -232,46 +246,83 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- on the disk ---------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:  # type: ignore[override]
+    def save(  # type: ignore[override]
+        self, path: File, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None
+    ) -> None:
         """Write weights, moments, counters, settings and VecNormalize's statistics to one file, whole or not at all.
 
         The file is a zip of safetensors and JSON.
 
         Args:
-            path: The file; without a suffix it gets `.zip`.
+            path: The file, without a suffix `.zip` is added; or a file object, `io.BytesIO()` or `open(path, "wb")`.
+            exclude: SB3's; names of attributes that are not in the file, as all others than those above never are.
+            include: SB3's; names of attributes that are in the file.
 
         Raises:
-            ValueError: If an argument of the policy is no plain value.
+            ValueError: If an argument of the policy is no plain value, or other attributes are to be left out or saved.
             UserError: If the file cannot be written.
         """
-        save_load.save(self, Path(path))
+        save_load.save(self, path, exclude, include)
+
+    def set_parameters(  # type: ignore[override]
+        self,
+        load_path_or_dict: File | Mapping[str, Mapping[str, Any]],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Load weights and Adam's moments in place, as SB3's method of the same name does.
+
+        Args:
+            load_path_or_dict: A file or file object that `save` wrote, of which nothing is executed, or a dictionary as
+                `get_parameters` returns it.
+            exact_match: Whether all weights must be there. Else those of a file that are here too are loaded, and the
+                moments stay as they are.
+            device: As in SB3, of no consequence: the networks stay where they are.
+
+        Raises:
+            UserError: If there is no such file, it is broken, or its weights belong to another architecture.
+            ValueError: If a dictionary holds other networks.
+        """
+        if isinstance(load_path_or_dict, Mapping):
+            super().set_parameters(dict(load_path_or_dict), exact_match, device)  # type: ignore[arg-type]
+        else:
+            save_load.set_parameters(self, load_path_or_dict, exact_match)
 
     @classmethod
     def load(  # type: ignore[override]
         cls: type[Self],
-        path: str | Path,
+        path: File,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         **settings: Any,
     ) -> Self:
         """Read a file that `save` wrote; nothing in it is executed.
 
         Args:
-            path: The file.
+            path: The file, or a file object such as `open(path, "rb")`.
             env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
                 statistics.
             device: Where the networks go.
             custom_objects: Settings in place of the saved ones, as SB3's `load` takes them; other names are ignored.
+            print_system_info: Print the versions of this machine; a file does not say on which it was saved.
+            force_reset: True: a file holds no episodes that could go on.
             **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
                 subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
             TypeError: If a setting is no argument of the constructor.
-            ValueError: If a setting is out of range.
+            ValueError: If a setting is out of range, or `force_reset` is not true.
             UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
-        return save_load.load(cls, Path(path), env, device, {**settings, "custom_objects": custom_objects})
+        if not force_reset:
+            raise ValueError("force_reset must be True: a saved file holds no episodes, so training starts new ones")
+        if print_system_info:
+            print("== CURRENT SYSTEM INFO ==")
+            get_system_info()
+        return save_load.load(cls, path, env, device, {**settings, "custom_objects": custom_objects})
 
     def import_sb3(self, path: str | Path) -> None:
         """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.

@@ -101,6 +101,15 @@ def weight_names(folder: Folder) -> list[str]:
     return list(_tensors(folder / WEIGHTS))
 
 
+def weights(folder: Folder) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint under the names that they have today.
+
+    Raises:
+        UserError: If the file is missing, truncated or broken.
+    """
+    return current_names(_tensors(folder / WEIGHTS))
+
+
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights that version 0.1 or sb3-contrib saved under the names that they have today."""
     renamed = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -94,7 +94,7 @@ class PolicyConfig(Section):
             raise ValueError(f"{prefix}log_std_min {low:g} is above {prefix}log_std_init {start:g}.")
 
 
-@dataclass(kw_only=True)
+@dataclass
 class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
@@ -103,6 +103,7 @@ class AlgorithmConfig(Section):
     """
 
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
+    _: KW_ONLY  # as in SB3, the first argument after policy and env may be given by place
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
     n_epochs: PositiveInt = setting(4, "Passes over the rollout at each update.")
