@@ -40,6 +40,7 @@ from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
+from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.cells.base import fixed_weights
@@ -182,7 +183,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
             warn_of_missing_kernels(memory.cell, chosen_backend(memory.layers, self.device.type))
-        self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
+        self.rollout = RolloutBuffer(
             n_steps=self.n_steps,
             n_envs=self.n_envs,
             observation_space=self.observation_space,
@@ -340,42 +341,48 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- collecting ----------------------------------------------------------------------------------------
 
+    @property
+    def rollout_buffer(self) -> RolloutArrays:  # type: ignore[override]
+        """The rollout as SB3's callbacks read it; the tensors are in `rollout`."""
+        return RolloutArrays(self.rollout)
+
     @torch.no_grad()
     def collect_rollouts(  # type: ignore[override]
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutArrays, n_rollout_steps: int
     ) -> bool:
         """Step all copies `n_rollout_steps` times and estimate the advantages; return False if the callback stops it.
 
         A rollout that is stopped is discarded, and the next one starts with new episodes. All its steps act with the
-        weights that the policy had after `on_rollout_start`: edits by callbacks meanwhile show after the last step.
+        weights that the policy has when they begin. Callbacks read the same `locals` as those of SB3's method.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        lend(callback, StepLocals(self._evaluate_step, callback.locals))
         if self.use_sde:  # after the callback, which keeps the random generators for a run that resumes
             self.policy.reset_noise(env.num_envs)
         with fixed_weights(self.policy):
-            truncated = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
+            truncated = self._step_copies(env, callback, n_rollout_steps)
         if truncated is None:
             return False
+        rollout, n_steps = self.rollout, n_rollout_steps
         for t, copies, last_obs, state in truncated:
-            values = self.policy.values(stack_obs(last_obs, self.device), state)
-            rollout_buffer.bootstraps[t, torch.from_numpy(copies)] = values
+            rollout.bootstraps[t, torch.from_numpy(copies)] = self.policy.values(
+                stack_obs(last_obs, self.device), state
+            )
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
-        check_rollout(rollout_buffer, ("observations", "rewards"), self.num_timesteps)
+        check_rollout(rollout, ("observations", "rewards"), self.num_timesteps)
         next_obs = obs_as_tensor(self._last_obs, self.device)
         next_state = self.policy.restart(self._last_state, self._last_episode_starts)
-        rollout_buffer.last_values[:] = self.policy.values(next_obs, next_state)
+        rollout.last_values[:] = self.policy.values(next_obs, next_state)
         self._evaluate_rollout()
-        check_reward_scale(rollout_buffer, self.num_timesteps)
-        check_rollout(rollout_buffer, ("values", "log_probs", "advantages"), self.num_timesteps)
+        check_reward_scale(rollout, self.num_timesteps)
+        check_rollout(rollout, ("values", "log_probs", "advantages"), self.num_timesteps)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _step_copies(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> list[Truncated] | None:
+    def _step_copies(self, env: VecEnv, callback: BaseCallback, n_rollout_steps: int) -> list[Truncated] | None:
         """Fill the buffer; return the episodes that time limits truncated, or None if the callback stops it.
 
         Callbacks of SB3 find the local variables by their names: `new_obs` is CleanRL's next_obs.
@@ -383,17 +390,17 @@ class RecurrentPPO(OnPolicyAlgorithm):
         obs: Any = self._last_obs
         episode_starts, state = self._last_episode_starts, self._last_state
         assert episode_starts is not None
-        rollout_buffer.begin(state)
+        self.rollout.begin(state)
         truncated: list[Truncated] = []
-        for t in range(n_rollout_steps):
-            if self.use_sde and self.sde_sample_freq > 0 and t % self.sde_sample_freq == 0:
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(obs, self.device)
             before = self.policy.restart(state, episode_starts)
-            actions, state = self.policy.step(obs_tensor, before)
-            clipped_actions = actions.cpu().numpy()
+            action_tensor, state = self.policy.step(obs_tensor, before)
+            actions = clipped_actions = action_tensor.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
-                clipped_actions = np.clip(clipped_actions, self.action_space.low, self.action_space.high)
+                clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -408,12 +415,18 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 copies = self._truncated(ended, infos)
                 if len(copies):
                     last_obs = [infos[i]["terminal_observation"] for i in copies]
-                    truncated.append((t, copies, last_obs, state[:, torch.from_numpy(copies)]))
-            rollout_buffer.add(obs_tensor, episode_starts, before, actions, rewards, dones)
+                    truncated.append((n_steps, copies, last_obs, state[:, torch.from_numpy(copies)]))
+            self.rollout.add(obs_tensor, episode_starts, before, action_tensor, rewards, dones)
             obs, episode_starts = new_obs, dones
-        rollout_buffer.end(state)
+        self.rollout.end(state)
         self._last_obs, self._last_episode_starts, self._last_state = obs, episode_starts, state
         return truncated
+
+    def _evaluate_step(self, variables: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return values (n, 1) and log-probabilities (n,) of the step whose local variables are given."""
+        obs, actions, before = (variables[name] for name in ("obs_tensor", "action_tensor", "before"))
+        values, log_probs, _ = self.policy.evaluate_packed(obs, actions, before, torch.tensor([len(actions)]))
+        return values.unsqueeze(1), log_probs
 
     def _truncated(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
         """Return the copies, of those whose episode ended, that a time limit truncated and whose last obs is known."""
@@ -430,7 +443,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _evaluate_rollout(self) -> None:
         """Compute values, log-probabilities, advantages and returns, just as the update will compute the first two."""
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         for minibatch in buffer.sequences.in_order(EVALUATED_STEPS):
             values, log_probs, _ = self._evaluate(minibatch)
             rows = torch.from_numpy(minibatch.rows).to(self.device)
@@ -457,13 +470,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
         gradient = Gradient(self.policy.parts())
         metrics: dict[str, list[Tensor]] = {}
         if self.certified_loss is not None:
-            self.certified_loss.see(self.rollout_buffer)
+            self.certified_loss.see(self.rollout)
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
                 self._refresh()
             metrics.pop("train/approx_kl", None)  # of the last epoch, as in SB3
-            minibatches = self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator)
+            minibatches = self.rollout.sequences.minibatches(self.batch_size, self.minibatch_generator)
             for k, minibatch in enumerate(minibatches):
                 loss, measured = self.loss(minibatch)
                 if self.certified_loss is not None and k % certified_loss.EVERY == 0:
@@ -499,7 +512,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return PPO's loss of a minibatch, and the metrics to log."""
-        buffer, progress = self.rollout_buffer, self._current_progress_remaining
+        buffer, progress = self.rollout, self._current_progress_remaining
         clip_range, ent_coef = self.clip_range(progress), self.entropy_schedule(progress)
         values, log_probs, entropy = self._evaluate(minibatch)
         advantages = buffer.rows(buffer.advantages, minibatch)
@@ -535,7 +548,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of a minibatch, with the current weights."""
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         return self.policy.evaluate_packed(
             buffer.obs_rows(minibatch),
             buffer.rows(buffer.actions, minibatch),
@@ -544,15 +557,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         )
 
     def _refresh(self) -> None:
-        self._last_state, staleness = stored_states.refresh(self.policy, self.rollout_buffer, self._last_state)
+        self._last_state, staleness = stored_states.refresh(self.policy, self.rollout, self._last_state)
         self.logger.record_mean("train/state_staleness", staleness)
 
     def _non_finite(self, what: str, tensor_of: Callable[[torch.nn.Parameter], Tensor | None]) -> NonFiniteError:
-        largest_reward = float(self.rollout_buffer.rewards.abs().max())
+        largest_reward = float(self.rollout.rewards.abs().max())
         return non_finite_error(self.policy, what, tensor_of, self.num_timesteps, largest_reward)
 
     def _log_update(self, metrics: dict[str, float]) -> None:
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         values, returns = (tensor.flatten().cpu().numpy() for tensor in (buffer.values, buffer.returns))
         metrics["train/continued_sequences"] = float(1 - buffer.sequences.fresh.mean())
         metrics["train/explained_variance"] = float(explained_variance(values, returns))

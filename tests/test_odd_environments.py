@@ -439,7 +439,7 @@ def test_a_time_limit_without_the_last_observation_ends_the_episode_and_is_warne
     with pytest.warns(UserWarning, match="terminal_observation") as warned:
         agent = model(Silent([Odd] * 2)).learn(64)
     assert sum("terminal_observation" in str(w.message) for w in warned) == 1
-    assert not agent.rollout_buffer.bootstraps.any()
+    assert not agent.rollout.bootstraps.any()
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
