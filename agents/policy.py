@@ -27,6 +27,7 @@ from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
+from bistable_rl.envs.nested import copies_of, flat_batch, flat_observation, is_flat
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.schema import PolicyConfig
@@ -90,6 +91,7 @@ class RecurrentPolicy(BasePolicy):
         critic_mlp: The tanh layers before `value_net`.
         action_net: The action head.
         value_net: The value head.
+        nested_space: The space of the observations before they were flattened, which `predict` takes too, or None.
         normalization: Statistics by which observations are normalised before they are read, of a trained agent whose
             `env.normalize.obs` is true; else None.
 
@@ -136,6 +138,7 @@ class RecurrentPolicy(BasePolicy):
         self.critic_gradient = config.critic_gradient
         self.log_std_min = config.log_std_min
         self.constructor_args = dataclasses.asdict(config)
+        self.nested_space: spaces.Space | None = None
         self.normalization: Normalization | None = None
         self._predicted_first = False  # whether the last call of `predict` came without a state
 
@@ -312,7 +315,7 @@ class RecurrentPolicy(BasePolicy):
     @torch.no_grad()
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -334,7 +337,7 @@ class RecurrentPolicy(BasePolicy):
         self._predicted_first = first
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
-        obs, vectorized = self.obs_to_tensor(observation)
+        obs, vectorized = self.obs_to_tensor(self._flat(observation))
         n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         if state is None:
             memory = self.initial_state(n)
@@ -349,6 +352,14 @@ class RecurrentPolicy(BasePolicy):
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
         return (taken if vectorized else taken.squeeze(axis=0)), (memory.cpu().numpy(),)
+
+    def _flat(self, observation: Any) -> Any:
+        """Return one observation or a batch, flattened where the environment's are nested."""
+        space = self.nested_space
+        if space is None or is_flat(space, observation):
+            return observation
+        n = copies_of(space, observation)
+        return flat_observation(space, observation) if n is None else flat_batch(space, observation, n)
 
     @torch.no_grad()
     def predict_ahead(

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -43,6 +42,7 @@ from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.agents.vec_envs import as_vec_env, nested_space_of
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
@@ -74,12 +74,7 @@ def _made(env: GymEnv | str | None, verbose: int) -> GymEnv:
     """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
     if isinstance(env, str):
         find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
-    if isinstance(env, VectorEnv):
-        raise ValueError(
-            "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
-            "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
-        )
-    env = None if env is None else maybe_make_env(env, verbose)
+    env = None if env is None else as_vec_env(maybe_make_env(env, verbose))
     if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
         raise ValueError(f"env must be an environment or its id, got {env!r}")
     check_spaces(env.observation_space, env.action_space)
@@ -119,7 +114,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
         Args:
             policy: `RecurrentPolicy`, a subclass, or its name.
-            env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
+            env: The environment, or its id: ours, any that gymnasium knows, or "package:id". SB3's VecEnv and
+                gymnasium's vector environments, in autoreset mode SAME_STEP, are taken too; Tuple and nested Dict
+                observations are flattened.
             learning_rate: As below.
             **arguments: The keys of `PPOArguments`:
         """
@@ -180,6 +177,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         with footprint.training(self.n_envs, self.device):
             policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)
+        self.policy.nested_space = None if self.env is None else nested_space_of(self.env)
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
             warn_of_missing_kernels(memory.cell, chosen_backend(memory.layers, self.device.type))
@@ -211,6 +209,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 "the network does not learn to remember over more steps",
                 stacklevel=4,
             )
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Set the environment in which training continues; it is taken as the constructor takes it."""
+        super().set_env(_made(env, self.verbose), force_reset)
 
     def _make_certified_loss(self) -> None:
         if self._has_certified_loss and self.certified_loss is None:

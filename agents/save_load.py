@@ -19,6 +19,7 @@ from bistable_rl.agents.features import as_shown, saved_kinds, unsaid, with_cate
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.checks import check_int, check_number, check_positive
+from bistable_rl.envs.nested import flat_space
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import check_torch_device
@@ -99,6 +100,7 @@ def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include
         "n_envs": model.n_envs,
         "observation_space": to_json(model.observation_space),
         "action_space": to_json(model.action_space),
+        "nested_space": None if model.policy.nested_space is None else to_json(model.policy.nested_space),
         "settings": {name: getattr(model, name) for name in SETTINGS},
         "stats_window_size": model._stats_window_size,
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
@@ -128,6 +130,10 @@ def load(cls: type[M], file: File, env: GymEnv | None, device: torch.device | st
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
         n_envs = check_int("n_envs", about["n_envs"], 1)
+        nested = about.get("nested_space")  # which earlier versions do not have
+        nested = None if nested is None else from_json(nested)
+        if nested is not None and flat_space(nested) != saved["observation_space"]:
+            raise ValueError(f"its observations cannot be those of {nested}")
         saved_policy = cls.policy_aliases.get(about["policy"])
         if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):
             raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
@@ -159,6 +165,8 @@ def load(cls: type[M], file: File, env: GymEnv | None, device: torch.device | st
         if given:
             raise  # the settings in the file alone were valid
         raise _blame(path, error) from None
+    if env is None:
+        model.policy.nested_space = nested
     for name in lost - given.keys():
         setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
     state = training_state.load(folder, model)

@@ -18,12 +18,13 @@ from bistable_rl.envs.denoising_discrete import DenoisingDiscreteEnv
 from bistable_rl.envs.line_digits import LineDigitsEnv
 from bistable_rl.envs.memory_chain import MemoryChainEnv
 from bistable_rl.envs.minigrid_memory import MiniGridMemoryEnv
+from bistable_rl.envs.nested import FlattenNested
 from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.t_maze import TMazeEnv
 
-__all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
+__all__ = ["ENVIRONMENTS", "Entry", "FlattenNested", "make_batched_env", "make_env"]
 
 
 @dataclass(frozen=True)
