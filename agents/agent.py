@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.features import as_shown, saved_kinds
+from bistable_rl.agents.features import READERS, as_shown, saved_kinds
 from bistable_rl.agents.normalization import load_normalization
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env, nested_space_of
@@ -127,6 +127,8 @@ def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experi
     Raises:
         UserError: If the checkpoint is broken.
     """
+    if experiment.policy.features_extractor_class not in (None, *READERS):
+        return experiment  # a class of the user's own reads them
     kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
     return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 

@@ -15,7 +15,8 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from bistable_rl.agents import archive
 from bistable_rl.agents import state as training_state
 from bistable_rl.agents.archive import File
-from bistable_rl.agents.features import as_shown, saved_kinds, unsaid, with_categories
+from bistable_rl.agents.features import READERS, as_shown, saved_kinds, unsaid, with_categories
+from bistable_rl.agents.named import plain
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.checks import check_int, check_number, check_positive
@@ -101,7 +102,7 @@ def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include
         "observation_space": to_json(model.observation_space),
         "action_space": to_json(model.action_space),
         "nested_space": None if model.policy.nested_space is None else to_json(model.policy.nested_space),
-        "settings": {name: getattr(model, name) for name in SETTINGS},
+        "settings": {name: getattr(model, name) for name in SETTINGS} | {"policy_kwargs": plain(model.policy_kwargs)},
         "stats_window_size": model._stats_window_size,
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
     }
@@ -151,14 +152,8 @@ def load(cls: type[M], file: File, env: GymEnv | None, device: torch.device | st
         setattr(model, name, space)
     if env is None:
         model.n_envs = n_envs
-    # the names of the weights tell which observations are categories, also in archives older than that setting
-    kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
-    categories = [key for key, kind in kinds.items() if kind == "categories"]
-    model.observation_space = with_categories(model.observation_space, categories)
-    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
-    if left_out := unsaid(shown, kinds):
-        said = model.policy_kwargs.get("observation_kinds") or {}
-        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
+    if model.policy_kwargs.get("features_extractor_class") in (None, *READERS):
+        _say_kinds(model, folder)
     try:
         model._setup_model()
     except Exception as error:
@@ -177,6 +172,17 @@ def load(cls: type[M], file: File, env: GymEnv | None, device: torch.device | st
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
+
+
+def _say_kinds(model: RecurrentPPO, folder: checkpoint.Folder) -> None:
+    """Let the policy read each observation as the saved one did; the names of its weights tell, in old archives too."""
+    kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
+    categories = [key for key, kind in kinds.items() if kind == "categories"]
+    model.observation_space = with_categories(model.observation_space, categories)
+    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
+    if left_out := unsaid(shown, kinds):
+        said = model.policy_kwargs.get("observation_kinds") or {}
+        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
 
 
 def set_parameters(model: RecurrentPPO, file: File, exact_match: bool) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from bistable_rl.envs.nested import NESTED
-from bistable_rl.envs.wrappers import is_text
+from bistable_rl.envs.wrappers import Categories, is_text
 
 ONLY = "observation"
 """The key of an observation that is no Dict."""
@@ -63,7 +63,8 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     """
     if isinstance(space, spaces.Box):
         bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
-        return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+        mark = {"categories": True} if isinstance(space, Categories) else {}
+        return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds, **mark}
     if isinstance(space, spaces.Discrete):
         return {"space": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -90,7 +91,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "Box":
         dtype = np.dtype(data["dtype"])
         low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
+        return (Categories if data.get("categories") is True else spaces.Box)(low, high, dtype=dtype.type)
     if kind == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"], dtype=np.dtype(data.get("dtype", "int64")).type)
     if kind == "MultiDiscrete":

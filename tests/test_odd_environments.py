@@ -598,7 +598,11 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (lambda: model(Odd(), {"n_lstm_layers": 8}), "here it is num_layers"),
         (lambda: model(Odd), "env must be an environment or its id, got <class"),
-        (lambda: model(Odd(), {"net_arch": {"pi": [8]}}), "net_arch must be a list of integers above 0"),
+        (
+            lambda: model(Odd(), {"net_arch": {"pi": [8.5]}}),
+            "net_arch must be a list of integers above 0, or such lists",
+        ),
+        (lambda: model(Odd(), {"net_arch": {"qf": [8]}}), r"such lists as \{pi: \[64\], vf: \[64\]\}, not .*qf"),
         (lambda: model(Odd(spaces.Dict({"a": spaces.Text(4)}))), "reads Box.*make_env leaves a Dict's texts out"),
         (lambda: model(Odd(spaces.Dict({}))), "holds nothing a policy reads"),
     ],

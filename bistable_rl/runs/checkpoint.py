@@ -252,4 +252,5 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `<parameter index>.<name>`."""
     state = optimizer.state_dict()["state"]
-    return _contiguous({f"{i}.{name}": torch.as_tensor(v) for i, s in state.items() for name, v in s.items()})
+    held = {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+    return _contiguous({name: torch.as_tensor(value) for name, value in held.items() if value is not None})
