@@ -1,6 +1,7 @@
 """One's own network: what reads the observations, the layers of the heads, the activation, the optimizer."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +290,22 @@ def test_a_config_names_ones_own_network_and_the_run_is_resumed_loaded_and_evalu
     assert type(policy.actor_mlp[1]) is nn.ReLU
     assert isinstance(policy.optimizer, torch.optim.AdamW)
     assert main(["evaluate", str(folder), "--episodes", "2"]) == 0
+
+
+def test_the_readmes_network_trains_with_the_readmes_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = (Path(__file__).parents[1] / "README.md").read_text().partition("### Images, and one's own network")[2]
+    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", section.partition("\n### ")[0], re.DOTALL))
+    (tmp_path / "my_net.py").write_text(blocks["python"])
+    policy = yaml.safe_load(blocks["yaml"])["policy"]
+    (tmp_path / "readme.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
+    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "readme.yaml"]) == 0
+    assert "importing my_net" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "my_net")
+    assert bistable_rl.load(tmp_path / "runs/own/nbrc-seed0").policy.memory.input_size == 16
 
 
 def test_a_module_in_a_run_folder_is_not_imported(
