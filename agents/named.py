@@ -99,6 +99,9 @@ def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(argument: str, kind: type) -> str:
+    for short, known in (*ACTIVATIONS.items(), *OPTIMIZERS.items()):
+        if kind is known:
+            return short
     if "<locals>" in kind.__qualname__:
         raise ValueError(
             f"{argument}: {kind.__name__} is defined in a function, where no name finds it again; to be saved it must "

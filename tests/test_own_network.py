@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,17 @@ def test_a_config_names_ones_own_network_and_the_run_is_resumed_loaded_and_evalu
     assert type(policy.actor_mlp[1]) is nn.ReLU
     assert isinstance(policy.optimizer, torch.optim.AdamW)
     assert main(["evaluate", str(folder), "--episodes", "2"]) == 0
+
+
+def test_an_experiment_in_python_takes_the_classes_and_its_run_holds_their_names(config: Path, tmp_path: Path) -> None:
+    experiment = load_config(Experiment, config)
+    policy = replace(experiment.policy, features_extractor_class=Net, activation_fn=nn.ReLU)
+    folder = train(replace(experiment, policy=policy), tmp_path / "runs")
+    held = yaml.safe_load((folder / "config.yaml").read_text())["policy"]
+    assert (held["features_extractor_class"], held["activation_fn"]) == ("one_net:Net", "relu")
+    assert type(bistable_rl.load(folder).policy.actor_mlp[1]) is nn.ReLU
+    with pytest.raises(UserError, match=r"^policy: features_extractor_class: Local is defined in a function"):
+        train(replace(experiment, policy=replace(policy, features_extractor_class=_local())), tmp_path / "runs")
 
 
 def test_the_readmes_network_trains_with_the_readmes_keys(
