@@ -295,7 +295,7 @@ class RecurrentPolicy(BasePolicy):
             return preprocess_obs(obs, space, not isinstance(space, Categories))
         parts = spaces_of(space).items()
         read: Any = {key: preprocess_obs(obs[key], part, not isinstance(part, Categories)) for key, part in parts}
-        return read  # type: ignore[no-any-return]
+        return read
 
     def _advance(
         self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None = None

@@ -42,7 +42,7 @@ from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
-from bistable_rl.agents.vec_envs import as_vec_env, nested_space_of
+from bistable_rl.agents.vec_envs import AnyEnv, as_vec_env, nested_space_of
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
@@ -61,7 +61,7 @@ P = ParamSpec("P")
 
 def _with_arguments_of(
     kind: Callable[P, object],
-) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], GymEnv | str, P], None]]:
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], AnyEnv | str, P], None]]:
     """Return `with_arguments_of(kind)`, typed: a checker sees the keys as arguments after policy and env."""
     return with_arguments_of(cast(type, kind))
 
@@ -70,11 +70,11 @@ def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule
     return LinearSchedule(*value, end_fraction=1.0) if isinstance(value, tuple) else value
 
 
-def _made(env: GymEnv | str | None, verbose: int) -> GymEnv:
+def _made(env: AnyEnv | str | None, verbose: int) -> GymEnv:
     """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
     if isinstance(env, str):
         find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
-    env = None if env is None else as_vec_env(maybe_make_env(env, verbose))
+    env = None if env is None else as_vec_env(maybe_make_env(env, verbose))  # type: ignore[arg-type]
     if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
         raise ValueError(f"env must be an environment or its id, got {env!r}")
     check_spaces(env.observation_space, env.action_space)
@@ -106,7 +106,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def __init__(
         self,
         policy: str | type[RecurrentPolicy],
-        env: GymEnv | str,
+        env: AnyEnv | str,
         learning_rate: Any = PPOArguments.learning_rate,
         **arguments: Any,
     ) -> None:
@@ -210,7 +210,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 stacklevel=4,
             )
 
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+    def set_env(self, env: AnyEnv, force_reset: bool = True) -> None:
         """Set the environment in which training continues; it is taken as the constructor takes it."""
         super().set_env(_made(env, self.verbose), force_reset)
 
@@ -295,7 +295,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def load(  # type: ignore[override]
         cls: type[Self],
         path: File,
-        env: GymEnv | None = None,
+        env: AnyEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: Mapping[str, Any] | None = None,
         print_system_info: bool = False,

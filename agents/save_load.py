@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from bistable_rl.agents import archive
@@ -19,6 +18,7 @@ from bistable_rl.agents.features import READERS, as_shown, saved_kinds, unsaid, 
 from bistable_rl.agents.named import plain
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.agents.vec_envs import AnyEnv
 from bistable_rl.checks import check_int, check_number, check_positive
 from bistable_rl.envs.nested import flat_space
 from bistable_rl.errors import UserError, one_sentence, unknown
@@ -116,7 +116,7 @@ def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include
     archive.write(file, files)
 
 
-def load(cls: type[M], file: File, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
+def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
     """Read an algorithm from the file that `save` wrote; see `RecurrentPPO.load`."""
     given = _custom_settings(given.pop("custom_objects", None)) | given
     _check_arguments(cls, given)

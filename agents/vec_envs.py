@@ -92,7 +92,11 @@ def _is_batched(env: EnvConfig) -> bool:
     return find_spec(env.id).id in ENVIRONMENTS and all(wrapper in BATCHED_WRAPPERS for wrapper in env.wrappers)
 
 
-def as_vec_env(env: GymEnv) -> GymEnv:
+AnyEnv = GymEnv | VectorEnv[Any, Any, Any]
+"""An environment as `RecurrentPPO` takes it."""
+
+
+def as_vec_env(env: AnyEnv) -> GymEnv:
     """Return an environment as SB3's algorithms take it: gymnasium's vector environments as VecEnv, nothing nested.
 
     Raises:

@@ -59,7 +59,7 @@ class Watched:
             if k and between is not None:
                 between(self.model)
             assert self.model.env is not None
-            self.model.collect_rollouts(self.model.env, callback, rollout, T)
+            self.model.collect_rollouts(self.model.env, callback, self.model.rollout_buffer, T)
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared", "feedforward"])

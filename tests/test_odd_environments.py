@@ -91,7 +91,8 @@ def model(env: Any, policy: dict[str, Any] | None = None, **kwargs: Any) -> Recu
 
 
 def modules(agent: RecurrentPPO) -> list[type]:
-    return [type(part) for part in agent.policy.features_extractor.parts]
+    extractor: Any = agent.policy.features_extractor
+    return [type(part) for part in extractor.parts]
 
 
 # --- what bytes mean ---------------------------------------------------------------------------------------
@@ -155,7 +156,8 @@ def test_bytes_in_two_or_four_dimensions_are_refused_until_it_is_said(
     with pytest.raises(ValueError, match=r"'seen' of .* bytes may be .*observation_kinds={'seen': 'numbers'}"):
         model(env)
     agent = model(env, {"observation_kinds": {"seen": "numbers"}}).learn(8)
-    part = agent.policy.features_extractor.parts[agent.policy.features_extractor.keys.index("seen")]
+    extractor: Any = agent.policy.features_extractor
+    part = extractor.parts[extractor.keys.index("seen")]
     torch.testing.assert_close(part(torch.full((1, *shape), 51.0)), torch.full((1, int(np.prod(shape))), 51.0))
 
 
@@ -275,7 +277,8 @@ def test_a_run_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path, mo
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("  observation_kinds:\n    observation: categories\n", ""))
     assert text != (run / "config.yaml").read_text()
-    assert isinstance(load(run).policy.features_extractor.parts[0], SymbolicView)
+    extractor: Any = load(run).policy.features_extractor
+    assert isinstance(extractor.parts[0], SymbolicView)
     assert main(["train", "--resume", str(run), "--total_steps", "64"]) == 0
 
 

@@ -125,6 +125,7 @@ def test_impalas_network_has_the_papers_size_and_a_block_adds_to_its_input() -> 
     assert net(torch.rand(2, 3, 72, 96)).shape == (2, 256)
     block = ResidualBlock(4)
     nn.init.zeros_(block.second.weight)
+    assert block.second.bias is not None
     nn.init.zeros_(block.second.bias)
     x = torch.randn(1, 4, 5, 5)
     torch.testing.assert_close(block(x), x)
