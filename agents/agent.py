@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.features import as_shown, saved_kinds
+from bistable_rl.agents.features import READERS, as_shown, saved_kinds
 from bistable_rl.agents.normalization import load_normalization
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.vec_envs import close, make_vec_env
+from bistable_rl.agents.vec_envs import close, make_vec_env, nested_space_of
 from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import chosen_backend, resolve_device
@@ -39,7 +39,7 @@ class Agent:
 
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
@@ -50,7 +50,7 @@ class Agent:
         which packs them for the CPU once instead of at every call.
 
         Args:
-            observation: One observation, or a batch of n.
+            observation: One observation, or a batch of n, as the environment gives them: an array, a Dict or a Tuple.
             state: The memory that the last call returned; None starts with an empty one.
             episode_start: (n,) true where an episode has just begun, which empties that memory.
             deterministic: Take the most likely action instead of sampling one.
@@ -108,6 +108,7 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
         policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
+        policy.nested_space = nested_space_of(env)
     finally:
         close(env)
     state = checkpoint.load_weights(chosen, policy)
@@ -126,6 +127,8 @@ def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experi
     Raises:
         UserError: If the checkpoint is broken.
     """
+    if experiment.policy.features_extractor_class not in (None, *READERS):
+        return experiment  # a class of the user's own reads them
     kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
     return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 

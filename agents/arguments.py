@@ -62,9 +62,16 @@ def with_arguments_of(kind: type) -> Callable[[Init], Init]:
     fields, hints = dataclasses.fields(kind), typing.get_type_hints(kind)
 
     def decorate(init: Init) -> Init:
-        own = [p for p in inspect.signature(init).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        given = inspect.signature(init).parameters
+        names = [f.name for f in fields]
+        own = [p for p in given.values() if p.kind is not p.VAR_KEYWORD and p.name not in names]
         keys = [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default_of(f), annotation=hints[f.name])
+            inspect.Parameter(
+                f.name,
+                given[f.name].kind if f.name in given else inspect.Parameter.KEYWORD_ONLY,
+                default=default_of(f),
+                annotation=hints[f.name],
+            )
             for f in fields
         ]
         init.__signature__ = inspect.Signature([*own, *keys], return_annotation=None)  # type: ignore[attr-defined]

@@ -112,6 +112,11 @@ class RolloutBuffer:
         """The times whose states are kept."""
         return {*self._carried, *self.anchors.values()}
 
+    @property
+    def filled(self) -> int:
+        """The number of steps so far."""
+        return self._t
+
     def begin(self, state: Tensor) -> None:
         """Start a new rollout, with the state before its first step (K, n, S)."""
         T, C = self.n_steps, self.context

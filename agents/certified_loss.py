@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from bistable_rl.agents.buffer import RolloutBuffer
+from bistable_rl.agents.features import reads_numbers
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.cells import bounds
@@ -146,6 +147,10 @@ def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
         raise UserError(f"{needs} policy.cell {' or '.join(bounds.BOUNDED)}, not {policy.memory.cell}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"{needs} Discrete actions, not {policy.action_space}.")
+    if not reads_numbers(policy.features_extractor):
+        raise UserError(f"{needs} observations read as they are: policy.features_extractor_class must be null.")
+    if not all(isinstance(layer, nn.Linear | nn.Tanh) for layer in policy.actor_mlp):
+        raise UserError(f"{needs} tanh layers: policy.activation_fn must be null.")
     if isinstance(env, VecNormalize):
         raise UserError(f"{needs} observations and rewards as they are: env.normalize must be false for both.")
     batch = env.env if isinstance(env, BatchedVecEnv) else None

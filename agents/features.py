@@ -20,12 +20,17 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from torch import Tensor, nn
 
+from bistable_rl.agents.impala import ImpalaCNN
 from bistable_rl.agents.spaces import ONLY, spaces_of
 from bistable_rl.agents.vec_envs import BatchedVecEnv
+from bistable_rl.checks import check_int
 from bistable_rl.envs.wrappers import Categories, minigrid_views
 
 # NatureCNN's kernels and strides need at least this many pixels.
 SMALLEST_IMAGE = 36
+
+READERS = {"flat": "numbers", "nature_cnn": "pixels", "impala": "pixels", "minigrid": "categories"}
+"""Names of what can read observations, and the kind of those that it reads; all others are read flat."""
 
 OBSERVATION_KINDS = ("categories", "pixels", "numbers")
 """How an observation is read: embedded cell by cell, by the CNN, or flat."""
@@ -151,7 +156,7 @@ def unsaid(space: spaces.Space, kinds: Mapping[str, str]) -> dict[str, str]:
     return {key: kind for key, kind in kinds.items() if told.get(key) != kind}
 
 
-def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
+def _kinds(space: spaces.Space, given: Mapping[str, str], reader: str | None) -> dict[str, str]:
     """Return how each part of an observation is read.
 
     Raises:
@@ -165,7 +170,13 @@ def _kinds(space: spaces.Space, given: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(f"observation_kinds has no observation {key!r}; there are {', '.join(map(repr, parts))}")
         if kind not in OBSERVATION_KINDS:
             raise ValueError(f"observation_kinds: {key} must be one of {', '.join(OBSERVATION_KINDS)}, got {kind!r}")
-    return {key: given.get(key) or _kind(key, part) for key, part in parts.items()}
+    if reader is None:
+        return {key: given.get(key) or _kind(key, part) for key, part in parts.items()}
+    views = [key for key, part in parts.items() if READERS[reader] != "numbers" and _is_bytes(part)]
+    kinds = dict.fromkeys(parts, "numbers") | dict.fromkeys(views, READERS[reader]) | dict(given)
+    if READERS[reader] not in kinds.values():
+        raise ValueError(f"{reader} reads bytes in three dimensions, and there are none in the observations, {space}")
+    return kinds
 
 
 def _kind(key: str, space: spaces.Space) -> str:
@@ -205,7 +216,9 @@ def _is_bytes(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == "uint8" and len(space.shape) == 3
 
 
-def _module(key: str, kind: str, space: spaces.Space) -> tuple[nn.Module, int]:
+def _module(
+    key: str, kind: str, space: spaces.Space, reader: str | None, features_dim: int | None
+) -> tuple[nn.Module, int]:
     """Return the module for one part of an observation, and its number of features."""
     size = " x ".join(map(str, space.shape or ()))
     if kind == "categories":
@@ -216,16 +229,20 @@ def _module(key: str, kind: str, space: spaces.Space) -> tuple[nn.Module, int]:
                 f"in the observation {key!r} of {size} either side may be the 3 categories of a cell; give a grid that "
                 "is 3 cells wide as many cells high, or flat"
             )
-        return SymbolicView(space.shape or (), 64), 64
+        width = features_dim or 64
+        return SymbolicView(space.shape or (), width), width
     if kind == "pixels":
         if not isinstance(space, spaces.Box) or not is_image_space(space):
             raise ValueError(f"pixels are bytes from 0 to 255 in an image, but the observation {key!r} is {space}")
+        width = features_dim or 256
+        if reader == "impala":
+            return Image(ImpalaCNN(space, width)), width
         if min(sorted(space.shape)[1:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"an image of {size} is too small for the CNN, which needs {SMALLEST_IMAGE} pixels a side; enlarge it, "
                 f"or say observation_kinds={{{key!r}: 'numbers'}} to read it flat (policy.observation_kinds in a file)"
             )
-        return Image(space, 256), 256
+        return Image(NatureCNN(space, width)), width
     flat = Scaled() if is_image_space(space) else nn.Flatten()
     return flat, int(get_flattened_obs_dim(space))
 
@@ -259,16 +276,19 @@ class SymbolicView(nn.Module):
 
 
 class Image(nn.Module):
-    """An image through the CNN of Mnih et al. (2015).
+    """An image through a CNN.
+
+    Args:
+        cnn: Takes values from 0 to 1: SB3's NatureCNN (Mnih et al. 2015) or `ImpalaCNN`.
 
     Shape:
         - Input: (B, C, height, width), values 0 to 255
         - Output: (B, features_dim)
     """
 
-    def __init__(self, space: spaces.Box, features_dim: int = 256) -> None:
+    def __init__(self, cnn: nn.Module) -> None:
         super().__init__()
-        self.cnn = NatureCNN(space, features_dim)
+        self.cnn = cnn
 
     def forward(self, image: Tensor) -> Tensor:
         """Scale to [0, 1] and convolve."""
@@ -297,6 +317,8 @@ class Features(BaseFeaturesExtractor):
         observation_kinds: How each key ("observation" where there is no Dict) is read: "categories" (bytes in V x V
             cells of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat; an image scaled to 0 to 1, all else
             unscaled). Left out: categories in a `Categories` space, pixels in an image, else numbers.
+        reader: A key of `READERS`, for all bytes in three dimensions; None chooses by the space.
+        features_dim: Features of each image (256 unless given) or view of categories (64).
 
     Shape:
         - Output: (B, features_dim)
@@ -307,12 +329,20 @@ class Features(BaseFeaturesExtractor):
             wrapper flattened, stacked or normalised.
     """
 
-    def __init__(self, observation_space: gymnasium.Space, observation_kinds: Mapping[str, str] | None = None) -> None:
-        kinds = _kinds(observation_space, observation_kinds or {})
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        observation_kinds: Mapping[str, str] | None = None,
+        reader: str | None = None,
+        features_dim: int | None = None,
+    ) -> None:
+        if features_dim is not None:
+            check_int("features_dim", features_dim, 1)
+        kinds = _kinds(observation_space, observation_kinds or {}, reader)
         modules: dict[str, nn.Module] = {}
         width = 0
         for key, space in spaces_of(observation_space).items():
-            modules[key], size = _module(key, kinds[key], space)
+            modules[key], size = _module(key, kinds[key], space, reader, features_dim)
             width += size
         super().__init__(observation_space, width)
         self.keys = list(modules)
@@ -325,3 +355,8 @@ class Features(BaseFeaturesExtractor):
         (part,) = self.parts  # faster than an index into the ModuleList
         features: Tensor = part(observations)
         return features
+
+
+def reads_numbers(features: nn.Module) -> bool:
+    """Return whether what reads the observations hands on one array of numbers, as it is."""
+    return isinstance(features, Features) and len(features.parts) == 1 and type(features.parts[0]) is nn.Flatten

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 
 import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from bistable_rl.agents.features import Features
 from bistable_rl.cells import get_cell
 from bistable_rl.cells.footprint import layers_bytes
 from bistable_rl.runs.capacity import check_memory
@@ -28,7 +29,7 @@ def training(copies: int, device: torch.device) -> Iterator[None]:
         _training.reset(token)
 
 
-def check_policy_memory(config: PolicyConfig, features: Features) -> None:
+def check_policy_memory(config: PolicyConfig, features: BaseFeaturesExtractor) -> None:
     """Check that there is memory for a policy on these features and, inside `training`, to train it.
 
     Raises:
@@ -39,8 +40,7 @@ def check_policy_memory(config: PolicyConfig, features: Features) -> None:
     width, hidden_size, num_layers = features.features_dim, config.hidden_size, config.num_layers
     memories = 2 if config.critic == "separate" else 1
     layers = memories * layers_bytes(config.cell, width, hidden_size, num_layers, config.cell_kwargs)
-    widths = [hidden_size, *config.net_arch]
-    dense = 2 * sum(a * b for a, b in zip(widths, config.net_arch, strict=False))
+    dense = sum(a * b for head in config.head_widths for a, b in pairwise([hidden_size, *head]))
     network = layers + 4 * dense + 4 * sum(parameter.numel() for parameter in features.parameters())
     sizes = f"num_layers {num_layers:,} of hidden_size {hidden_size:,}"
     for name, value in (("cell_kwargs", config.cell_kwargs), ("net_arch", config.net_arch)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bistable_rl.agents.save_load import check_members
+from bistable_rl.agents.archive import check_members
 from bistable_rl.errors import UserError
 from bistable_rl.runs import checkpoint
 

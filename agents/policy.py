@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution, StateDependentNoiseDistribution
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -26,8 +27,12 @@ from bistable_rl.agents.distributions import DiagGaussian, make_distribution
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
 from bistable_rl.agents.heads import both_heads
+from bistable_rl.agents.networks import built, extractor_of, layers, make_optimizer
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
+from bistable_rl.agents.spaces import ONLY, spaces_of
+from bistable_rl.envs.nested import copies_of, flat_batch, flat_observation, is_flat
+from bistable_rl.envs.wrappers import Categories
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
 from bistable_rl.runs.schema import PolicyConfig
@@ -69,7 +74,7 @@ def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -
 
 
 class RecurrentPolicy(BasePolicy):
-    """Actor and critic on recurrent layers of any cell; every argument is a plain JSON value.
+    """Actor and critic on recurrent layers of any cell; every argument is a plain JSON value, or a class.
 
     The state of all recurrent layers is one tensor (K, n, S) for n copies: the L layers of the actor's memory, then,
     with a separate critic, the L layers of the critic's.
@@ -87,18 +92,20 @@ class RecurrentPolicy(BasePolicy):
         memory: The recurrent layers that the actor reads.
         critic_memory: The critic's own recurrent layers, or None.
         critic_linear: The linear layer of a feedforward critic, or None.
-        actor_mlp: The tanh layers before `action_net`.
-        critic_mlp: The tanh layers before `value_net`.
+        actor_mlp: The layers before `action_net`.
+        critic_mlp: The layers before `value_net`.
         action_net: The action head.
         value_net: The value head.
+        nested_space: The space of the observations before they were flattened, which `predict` takes too, or None.
         normalization: Statistics by which observations are normalised before they are read, of a trained agent whose
             `env.normalize.obs` is true; else None.
 
     Raises:
-        ValueError: If `critic`, the cell, a size or an option of the cell is wrong, or a number is not finite.
+        ValueError: If `critic`, the cell, a size or an option of the cell is wrong, a number is not finite, or a class
+            is missing or cannot be built.
     """
 
-    features_extractor: Features
+    features_extractor: BaseFeaturesExtractor
     action_net: nn.Linear
     log_std: nn.Parameter
 
@@ -122,30 +129,34 @@ class RecurrentPolicy(BasePolicy):
         """
         config = from_arguments(PolicyConfig, {name: value for name, value in arguments.items() if value is not None})
         _check_action_bias(action_space, config.action_bias)
+        reads, reads_kwargs = extractor_of(config)
         # not super(): in the adapter, sb3-contrib's policy stands between this class and BasePolicy
         BasePolicy.__init__(
             self,
             observation_space,
             action_space,
-            features_extractor_class=Features,
-            features_extractor_kwargs={"observation_kinds": config.observation_kinds},
-            normalize_images=False,  # Features scales images and leaves categories alone
+            features_extractor_class=reads,
+            features_extractor_kwargs=reads_kwargs,
+            normalize_images=reads is not Features and config.normalize_images is not False,  # Features scales itself
         )
+        self._scales_all = config.normalize_images is True
         if use_sde and config.state_dependent_std:
             raise ValueError("state_dependent_std must be false with use_sde, whose deviation depends on the memory")
         self.use_sde = use_sde
         self.critic_gradient = config.critic_gradient
         self.log_std_min = config.log_std_min
         self.constructor_args = dataclasses.asdict(config)
+        self.nested_space: spaces.Space | None = None
         self.normalization: Normalization | None = None
         self._predicted_first = False  # whether the last call of `predict` came without a state
 
         # The order of the modules is that of the parameters in the optimizer, and so in checkpoints.
-        self.features_extractor = self.make_features_extractor()  # type: ignore[assignment]
+        self.features_extractor = self.make_features_extractor()
         check_policy_memory(config, self.features_extractor)
-        hidden_size, widths = config.hidden_size, config.net_arch
-        self.actor_mlp, self.critic_mlp = _tanh_layers(hidden_size, widths), _tanh_layers(hidden_size, widths)
-        self._make_heads(widths[-1] if widths else hidden_size, config.log_std_init)
+        hidden_size, (actor_widths, critic_widths) = config.hidden_size, config.head_widths
+        self.actor_mlp = layers(config, hidden_size, actor_widths)
+        self.critic_mlp = layers(config, hidden_size, critic_widths)
+        self._make_heads([hidden_size, *actor_widths][-1], [hidden_size, *critic_widths][-1], config.log_std_init)
         if config.ortho_init:
             gains = {self.features_extractor: 2**0.5, self.actor_mlp: 2**0.5, self.critic_mlp: 2**0.5}
             for module, gain in {**gains, self.action_net: 0.01, self.value_net: 1.0}.items():
@@ -162,16 +173,35 @@ class RecurrentPolicy(BasePolicy):
         self._make_memories(config)
         if use_sde:
             self.reset_noise()  # without a graph, which could not be copied
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5, fused=True)
+        self.optimizer = make_optimizer(config, self.parameters(), lr_schedule(1))
 
-    def _make_heads(self, width: int, log_std_init: float) -> None:
+    def make_features_extractor(self) -> BaseFeaturesExtractor:
+        """Return what reads the observations; one of the user's own has then read one, to see that it can.
+
+        Raises:
+            ValueError: If it cannot be built, or its features are not what it says.
+        """
+        kind = self.features_extractor_class
+        if kind is Features:
+            return super().make_features_extractor()
+        with built("features_extractor_class", kind, self.features_extractor_kwargs):
+            extractor = super().make_features_extractor().eval()
+            obs = {key: torch.zeros(1, *(part.shape or ())) for key, part in spaces_of(self.observation_space).items()}
+            with torch.no_grad():
+                seen = obs if isinstance(self.observation_space, spaces.Dict) else obs[ONLY]
+                shape = tuple(extractor(self._preprocessed(seen)).shape)
+            if shape != (1, extractor.features_dim):
+                raise ValueError(f"it must return (B, features_dim), {(1, extractor.features_dim)} here, not {shape}")
+        return extractor.train()
+
+    def _make_heads(self, width: int, critic_width: int, log_std_init: float) -> None:
         self.action_dist = make_distribution(self.action_space, self.use_sde)
         make_net: Any = self.action_dist.proba_distribution_net
         if isinstance(self.action_space, spaces.Box):
             self.action_net, self.log_std = make_net(width, log_std_init=log_std_init)
         else:
             self.action_net = make_net(width)
-        self.value_net = nn.Linear(width, 1)
+        self.value_net = nn.Linear(critic_width, 1)
 
     def _make_memories(self, config: PolicyConfig) -> None:
         width, hidden_size = self.features_extractor.features_dim, config.hidden_size
@@ -254,8 +284,19 @@ class RecurrentPolicy(BasePolicy):
         """Return the features (n, F) of observations."""
         if self.normalization is not None:
             obs = self.normalization(obs)
-        features: Tensor = self.features_extractor(preprocess_obs(obs, self.observation_space, normalize_images=False))
+        features: Tensor = self.features_extractor(self._preprocessed(obs))
         return features
+
+    def _preprocessed(self, obs: PyTorchObs) -> PyTorchObs:
+        """Return observations as numbers: discrete ones one-hot, pixels from 0 to 1 unless `Features` scales them."""
+        if not self.normalize_images or self._scales_all:
+            return preprocess_obs(obs, self.observation_space, normalize_images=self.normalize_images)
+        space = self.observation_space
+        if not isinstance(obs, dict):
+            return preprocess_obs(obs, space, not isinstance(space, Categories))
+        parts = spaces_of(space).items()
+        read: Any = {key: preprocess_obs(obs[key], part, not isinstance(part, Categories)) for key, part in parts}
+        return read
 
     def _advance(
         self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None = None
@@ -328,12 +369,14 @@ class RecurrentPolicy(BasePolicy):
     @torch.no_grad()
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Return actions and the next state; without a state, every copy starts an episode.
+
+        As in SB3 the action for one observation is an array too, of no axis where it is discrete: `int(action)`.
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
         otherwise the agent has no memory. A second call without a state warns, unless `episode_start` is true.
@@ -348,7 +391,7 @@ class RecurrentPolicy(BasePolicy):
         self._predicted_first = first
         if self.training:  # going through all modules costs as much as a step
             self.set_training_mode(False)
-        obs, vectorized = self.obs_to_tensor(observation)
+        obs, vectorized = self.obs_to_tensor(self._flat(observation))
         n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         if state is None:
             memory = self.initial_state(n)
@@ -362,7 +405,15 @@ class RecurrentPolicy(BasePolicy):
         taken = actions.cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
-        return (taken if vectorized else taken[0]), (memory.cpu().numpy(),)
+        return (taken if vectorized else taken.squeeze(axis=0)), (memory.cpu().numpy(),)
+
+    def _flat(self, observation: Any) -> Any:
+        """Return one observation or a batch, flattened where the environment's are nested."""
+        space = self.nested_space
+        if space is None or is_flat(space, observation):
+            return observation
+        n = copies_of(space, observation)
+        return flat_observation(space, observation) if n is None else flat_batch(space, observation, n)
 
     @torch.no_grad()
     def predict_ahead(
@@ -439,12 +490,6 @@ class RecurrentPolicy(BasePolicy):
             "use_sde": self.use_sde,
             **self.constructor_args,
         }
-
-
-def _tanh_layers(width: int, widths: list[int]) -> nn.Sequential:
-    sizes = [width, *widths]
-    layers = [(nn.Linear(before, after), nn.Tanh()) for before, after in zip(sizes, widths, strict=False)]
-    return nn.Sequential(*(module for layer in layers for module in layer))
 
 
 def _check_action_bias(action_space: spaces.Space, action_bias: list[float]) -> None:

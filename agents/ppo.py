@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import (
+    FloatSchedule,
+    LinearSchedule,
+    explained_variance,
+    get_system_info,
+    obs_as_tensor,
+)
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from bistable_rl.agents import certified_loss, footprint, gae, save_load, stored_states, threads
+from bistable_rl.agents.archive import File
 from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_arguments_of
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
@@ -33,8 +39,10 @@ from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
+from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.agents.vec_envs import AnyEnv, as_vec_env, nested_space_of
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.registry import find_spec
@@ -54,7 +62,7 @@ P = ParamSpec("P")
 
 def _with_arguments_of(
     kind: Callable[P, object],
-) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], GymEnv | str, P], None]]:
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], AnyEnv | str, P], None]]:
     """Return `with_arguments_of(kind)`, typed: a checker sees the keys as arguments after policy and env."""
     return with_arguments_of(cast(type, kind))
 
@@ -63,16 +71,11 @@ def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule
     return LinearSchedule(*value, end_fraction=1.0) if isinstance(value, tuple) else value
 
 
-def _made(env: GymEnv | str | None, verbose: int) -> GymEnv:
+def _made(env: AnyEnv | str | None, verbose: int) -> GymEnv:
     """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
     if isinstance(env, str):
         find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
-    if isinstance(env, VectorEnv):
-        raise ValueError(
-            "env is a gymnasium VectorEnv, and SB3 steps a VecEnv of its own; give "
-            "bistable_rl.agents.vec_envs.BatchedVecEnv(env), for which its autoreset_mode must be SAME_STEP"
-        )
-    env = None if env is None else maybe_make_env(env, verbose)
+    env = None if env is None else as_vec_env(maybe_make_env(env, verbose))  # type: ignore[arg-type]
     if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
         raise ValueError(f"env must be an environment or its id, got {env!r}")
     check_spaces(env.observation_space, env.action_space)
@@ -101,15 +104,24 @@ class RecurrentPPO(OnPolicyAlgorithm):
     policy_class: type[RecurrentPolicy]
 
     @_with_arguments_of(PPOArguments)
-    def __init__(self, policy: str | type[RecurrentPolicy], env: GymEnv | str, **arguments: Any) -> None:
+    def __init__(
+        self,
+        policy: str | type[RecurrentPolicy],
+        env: AnyEnv | str,
+        learning_rate: Any = PPOArguments.learning_rate,
+        **arguments: Any,
+    ) -> None:
         """Check the arguments, and build the networks and the rollout buffer.
 
         Args:
             policy: `RecurrentPolicy`, a subclass, or its name.
-            env: The environment, or its id: ours, any that gymnasium knows, or "package:id".
+            env: The environment, or its id: ours, any that gymnasium knows, or "package:id". SB3's VecEnv and
+                gymnasium's vector environments, in autoreset mode SAME_STEP, are taken too; Tuple and nested Dict
+                observations are flattened.
+            learning_rate: As below.
             **arguments: The keys of `PPOArguments`:
         """
-        given = from_arguments(PPOArguments, arguments)
+        given = from_arguments(PPOArguments, {"learning_rate": learning_rate, **arguments})
         device = check_torch_device(given.device)
         check_int("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
@@ -166,10 +178,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         with footprint.training(self.n_envs, self.device):
             policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **arguments)
         self.policy = policy.to(self.device)
+        self.policy.nested_space = None if self.env is None else nested_space_of(self.env)
         memory = self.policy.memory
         if self.env is not None:  # without one it cannot train
             warn_of_missing_kernels(memory.cell, chosen_backend(memory.layers, self.device.type))
-        self.rollout_buffer: RolloutBuffer = RolloutBuffer(  # type: ignore[assignment]
+        self.rollout = RolloutBuffer(
             n_steps=self.n_steps,
             n_envs=self.n_envs,
             observation_space=self.observation_space,
@@ -197,6 +210,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 "the network does not learn to remember over more steps",
                 stacklevel=4,
             )
+
+    def set_env(self, env: AnyEnv, force_reset: bool = True) -> None:
+        """Set the environment in which training continues; it is taken as the constructor takes it."""
+        super().set_env(_made(env, self.verbose), force_reset)
 
     def _make_certified_loss(self) -> None:
         if self._has_certified_loss and self.certified_loss is None:
@@ -233,46 +250,83 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- on the disk ---------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:  # type: ignore[override]
+    def save(  # type: ignore[override]
+        self, path: File, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None
+    ) -> None:
         """Write weights, moments, counters, settings and VecNormalize's statistics to one file, whole or not at all.
 
         The file is a zip of safetensors and JSON.
 
         Args:
-            path: The file; without a suffix it gets `.zip`.
+            path: The file, without a suffix `.zip` is added; or a file object, `io.BytesIO()` or `open(path, "wb")`.
+            exclude: SB3's; names of attributes that are not in the file, as all others than those above never are.
+            include: SB3's; names of attributes that are in the file.
 
         Raises:
-            ValueError: If an argument of the policy is no plain value.
+            ValueError: If an argument of the policy is no plain value, or other attributes are to be left out or saved.
             UserError: If the file cannot be written.
         """
-        save_load.save(self, Path(path))
+        save_load.save(self, path, exclude, include)
+
+    def set_parameters(  # type: ignore[override]
+        self,
+        load_path_or_dict: File | Mapping[str, Mapping[str, Any]],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Load weights and Adam's moments in place, as SB3's method of the same name does.
+
+        Args:
+            load_path_or_dict: A file or file object that `save` wrote, of which nothing is executed, or a dictionary as
+                `get_parameters` returns it.
+            exact_match: Whether all weights must be there. Else those of a file that are here too are loaded, and the
+                moments stay as they are.
+            device: As in SB3, of no consequence: the networks stay where they are.
+
+        Raises:
+            UserError: If there is no such file, it is broken, or its weights belong to another architecture.
+            ValueError: If a dictionary holds other networks.
+        """
+        if isinstance(load_path_or_dict, Mapping):
+            super().set_parameters(dict(load_path_or_dict), exact_match, device)  # type: ignore[arg-type]
+        else:
+            save_load.set_parameters(self, load_path_or_dict, exact_match)
 
     @classmethod
     def load(  # type: ignore[override]
         cls: type[Self],
-        path: str | Path,
-        env: GymEnv | None = None,
+        path: File,
+        env: AnyEnv | None = None,
         device: torch.device | str = "auto",
         custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         **settings: Any,
     ) -> Self:
         """Read a file that `save` wrote; nothing in it is executed.
 
         Args:
-            path: The file.
+            path: The file, or a file object such as `open(path, "rb")`.
             env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
                 statistics.
             device: Where the networks go.
             custom_objects: Settings in place of the saved ones, as SB3's `load` takes them; other names are ignored.
+            print_system_info: Print the versions of this machine; a file does not say on which it was saved.
+            force_reset: True: a file holds no episodes that could go on.
             **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
                 subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
             TypeError: If a setting is no argument of the constructor.
-            ValueError: If a setting is out of range.
+            ValueError: If a setting is out of range, or `force_reset` is not true.
             UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
-        return save_load.load(cls, Path(path), env, device, {**settings, "custom_objects": custom_objects})
+        if not force_reset:
+            raise ValueError("force_reset must be True: a saved file holds no episodes, so training starts new ones")
+        if print_system_info:
+            print("== CURRENT SYSTEM INFO ==")
+            get_system_info()
+        return save_load.load(cls, path, env, device, {**settings, "custom_objects": custom_objects})
 
     def import_sb3(self, path: str | Path) -> None:
         """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
@@ -290,42 +344,48 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- collecting ----------------------------------------------------------------------------------------
 
+    @property
+    def rollout_buffer(self) -> RolloutArrays:  # type: ignore[override]
+        """The rollout as SB3's callbacks read it; the tensors are in `rollout`."""
+        return RolloutArrays(self.rollout)
+
     @torch.no_grad()
     def collect_rollouts(  # type: ignore[override]
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutArrays, n_rollout_steps: int
     ) -> bool:
         """Step all copies `n_rollout_steps` times and estimate the advantages; return False if the callback stops it.
 
         A rollout that is stopped is discarded, and the next one starts with new episodes. All its steps act with the
-        weights that the policy had after `on_rollout_start`: edits by callbacks meanwhile show after the last step.
+        weights that the policy has when they begin. Callbacks read the same `locals` as those of SB3's method.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        lend(callback, StepLocals(self._evaluate_step, callback.locals))
         if self.use_sde:  # after the callback, which keeps the random generators for a run that resumes
             self.policy.reset_noise(env.num_envs)
         with fixed_weights(self.policy):
-            truncated = self._step_copies(env, callback, rollout_buffer, n_rollout_steps)
+            truncated = self._step_copies(env, callback, n_rollout_steps)
         if truncated is None:
             return False
+        rollout, n_steps = self.rollout, n_rollout_steps
         for t, copies, last_obs, state in truncated:
-            values = self.policy.values(stack_obs(last_obs, self.device), state)
-            rollout_buffer.bootstraps[t, torch.from_numpy(copies)] = values
+            rollout.bootstraps[t, torch.from_numpy(copies)] = self.policy.values(
+                stack_obs(last_obs, self.device), state
+            )
         assert self._last_obs is not None
         assert self._last_episode_starts is not None
-        check_rollout(rollout_buffer, ("observations", "rewards"), self.num_timesteps)
+        check_rollout(rollout, ("observations", "rewards"), self.num_timesteps)
         next_obs = obs_as_tensor(self._last_obs, self.device)
         next_state = self.policy.restart(self._last_state, self._last_episode_starts)
-        rollout_buffer.last_values[:] = self.policy.values(next_obs, next_state)
+        rollout.last_values[:] = self.policy.values(next_obs, next_state)
         self._evaluate_rollout()
-        check_reward_scale(rollout_buffer, self.num_timesteps)
-        check_rollout(rollout_buffer, ("values", "log_probs", "advantages"), self.num_timesteps)
+        check_reward_scale(rollout, self.num_timesteps)
+        check_rollout(rollout, ("values", "log_probs", "advantages"), self.num_timesteps)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _step_copies(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> list[Truncated] | None:
+    def _step_copies(self, env: VecEnv, callback: BaseCallback, n_rollout_steps: int) -> list[Truncated] | None:
         """Fill the buffer; return the episodes that time limits truncated, or None if the callback stops it.
 
         Callbacks of SB3 find the local variables by their names: `new_obs` is CleanRL's next_obs.
@@ -333,19 +393,19 @@ class RecurrentPPO(OnPolicyAlgorithm):
         obs: Any = self._last_obs
         episode_starts, state = self._last_episode_starts, self._last_state
         assert episode_starts is not None
-        rollout_buffer.begin(state)
+        self.rollout.begin(state)
         small = threads.is_small(self.policy, env.num_envs)
         truncated: list[Truncated] = []
-        for t in range(n_rollout_steps):
-            if self.use_sde and self.sde_sample_freq > 0 and t % self.sde_sample_freq == 0:
+        for n_steps in range(n_rollout_steps):
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(obs, self.device)
             before = self.policy.restart(state, episode_starts)
             with threads.one_if(small):
-                actions, state = self.policy.step(obs_tensor, before)
-            clipped_actions = actions.cpu().numpy()
+                action_tensor, state = self.policy.step(obs_tensor, before)
+            actions = clipped_actions = action_tensor.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
-                clipped_actions = np.clip(clipped_actions, self.action_space.low, self.action_space.high)
+                clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -360,12 +420,18 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 copies = self._truncated(ended, infos)
                 if len(copies):
                     last_obs = [infos[i]["terminal_observation"] for i in copies]
-                    truncated.append((t, copies, last_obs, state[:, torch.from_numpy(copies)]))
-            rollout_buffer.add(obs_tensor, episode_starts, before, actions, rewards, dones)
+                    truncated.append((n_steps, copies, last_obs, state[:, torch.from_numpy(copies)]))
+            self.rollout.add(obs_tensor, episode_starts, before, action_tensor, rewards, dones)
             obs, episode_starts = new_obs, dones
-        rollout_buffer.end(state)
+        self.rollout.end(state)
         self._last_obs, self._last_episode_starts, self._last_state = obs, episode_starts, state
         return truncated
+
+    def _evaluate_step(self, variables: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return values (n, 1) and log-probabilities (n,) of the step whose local variables are given."""
+        obs, actions, before = (variables[name] for name in ("obs_tensor", "action_tensor", "before"))
+        values, log_probs, _ = self.policy.evaluate_packed(obs, actions, before, torch.tensor([len(actions)]))
+        return values.unsqueeze(1), log_probs
 
     def _truncated(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
         """Return the copies, of those whose episode ended, that a time limit truncated and whose last obs is known."""
@@ -382,7 +448,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _evaluate_rollout(self) -> None:
         """Compute values, log-probabilities, advantages and returns, just as the update will compute the first two."""
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         for minibatch in buffer.sequences.in_order(EVALUATED_STEPS):
             values, log_probs, _ = self._evaluate(minibatch)
             rows = torch.from_numpy(minibatch.rows).to(self.device)
@@ -413,13 +479,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
         gradient = Gradient(self.policy.parts())
         metrics: dict[str, list[Tensor]] = {}
         if self.certified_loss is not None:
-            self.certified_loss.see(self.rollout_buffer)
+            self.certified_loss.see(self.rollout)
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
                 self._refresh()
             metrics.pop("train/approx_kl", None)  # of the last epoch, as in SB3
-            minibatches = self.rollout_buffer.sequences.minibatches(self.batch_size, self.minibatch_generator)
+            minibatches = self.rollout.sequences.minibatches(self.batch_size, self.minibatch_generator)
             for k, minibatch in enumerate(minibatches):
                 loss, measured = self.loss(minibatch)
                 if self.certified_loss is not None and k % certified_loss.EVERY == 0:
@@ -455,7 +521,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return PPO's loss of a minibatch, and the metrics to log."""
-        buffer, progress = self.rollout_buffer, self._current_progress_remaining
+        buffer, progress = self.rollout, self._current_progress_remaining
         clip_range, ent_coef = self.clip_range(progress), self.entropy_schedule(progress)
         values, log_probs, entropy = self._evaluate(minibatch)
         advantages = buffer.rows(buffer.advantages, minibatch)
@@ -491,7 +557,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of a minibatch, with the current weights."""
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         return self.policy.evaluate_packed(
             buffer.obs_rows(minibatch),
             buffer.rows(buffer.actions, minibatch),
@@ -500,15 +566,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
         )
 
     def _refresh(self) -> None:
-        self._last_state, staleness = stored_states.refresh(self.policy, self.rollout_buffer, self._last_state)
+        self._last_state, staleness = stored_states.refresh(self.policy, self.rollout, self._last_state)
         self.logger.record_mean("train/state_staleness", staleness)
 
     def _non_finite(self, what: str, tensor_of: Callable[[torch.nn.Parameter], Tensor | None]) -> NonFiniteError:
-        largest_reward = float(self.rollout_buffer.rewards.abs().max())
+        largest_reward = float(self.rollout.rewards.abs().max())
         return non_finite_error(self.policy, what, tensor_of, self.num_timesteps, largest_reward)
 
     def _log_update(self, metrics: dict[str, float]) -> None:
-        buffer = self.rollout_buffer
+        buffer = self.rollout
         values, returns = (tensor.flatten().cpu().numpy() for tensor in (buffer.values, buffer.returns))
         metrics["train/continued_sequences"] = float(1 - buffer.sequences.fresh.mean())
         metrics["train/explained_variance"] = float(explained_variance(values, returns))

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
 import warnings
-import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from bistable_rl.agents import archive
 from bistable_rl.agents import state as training_state
-from bistable_rl.agents.features import as_shown, saved_kinds, unsaid, with_categories
+from bistable_rl.agents.archive import File
+from bistable_rl.agents.features import READERS, as_shown, saved_kinds, unsaid, with_categories
+from bistable_rl.agents.named import plain
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.agents.vec_envs import AnyEnv
 from bistable_rl.checks import check_int, check_number, check_positive
+from bistable_rl.envs.nested import flat_space
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import check_torch_device
-from bistable_rl.runs.files import make_folder, named, write_bytes
 
 if TYPE_CHECKING:
     from bistable_rl.agents.ppo import RecurrentPPO
 
     M = TypeVar("M", bound=RecurrentPPO)
-
-MODEL = "model.json"
-FILES = {MODEL, checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.TRAINING, checkpoint.STATE}
 
 SETTINGS = (
     "n_steps",
@@ -71,13 +68,8 @@ FORMER_DEFAULTS: dict[str, Any] = {"cell": "nbrc", "critic": "shared", "net_arch
 
 FUNCTION = "function"
 
-ENCRYPTED = 0x1  # a flag of a zip member
-
-SB3_ONLY = {
-    "print_system_info": "`bistable-rl doctor` shows the versions and devices",
-    "force_reset": "training always continues with new episodes",
-}
-"""Arguments that only SB3's `load` has, and their replacements."""
+KEPT = "weights, moments, counters, VecNormalize's statistics and the arguments of the constructor"
+"""What an archive holds."""
 
 
 class LostFunction:
@@ -98,36 +90,38 @@ class LostFunction:
         raise ValueError(f"its {self.name} was a function, which is not saved; give it: load(path, {self.name}=...).")
 
 
-def save(model: RecurrentPPO, path: Path) -> None:
+def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include: Iterable[str] | None) -> None:
     """Write an algorithm to one file, whole or not at all; see `RecurrentPPO.save`."""
+    kept = {"policy", *SETTINGS, "stats_window_size", *SCHEDULES, "num_timesteps"}
+    for name in exclude or ():
+        if name in kept:
+            raise ValueError(f"exclude: {name} cannot be left out: an archive holds {KEPT}, all of which `load` needs")
+    for name in include or ():
+        if name not in kept:
+            raise ValueError(f"include: {name} cannot be saved: an archive holds {KEPT} and nothing else, no pickle")
     about: dict[str, Any] = {
         "policy": type(model.policy).__name__,
         "n_envs": model.n_envs,
         "observation_space": to_json(model.observation_space),
         "action_space": to_json(model.action_space),
+        "nested_space": None if model.policy.nested_space is None else to_json(model.policy.nested_space),
         "settings": {name: getattr(model, name) for name in SETTINGS},
         "stats_window_size": model._stats_window_size,
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
     }
     now = model.policy.constructor_args
-    about["settings"]["policy_kwargs"] = {name: now[name] for name in FORMER_DEFAULTS} | model.policy_kwargs
+    about["settings"]["policy_kwargs"] = {n: now[n] for n in FORMER_DEFAULTS} | plain(model.policy_kwargs)
     try:
         files = training_state.pack(model, training_state.capture_counters(model))
-        files[MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
+        files[archive.MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
     except UserError:
         raise
     except (TypeError, ValueError) as error:
         raise ValueError(f"only plain values can be saved; an argument of the algorithm is none: {error}") from None
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data)  # ZipInfo's fixed date: equal models give equal files
-    file = named(_with_suffix(path))
-    make_folder(file.parent)
-    write_bytes(file, buffer.getvalue())
+    archive.write(file, files)
 
 
-def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
+def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | str, given: dict[str, Any]) -> M:
     """Read an algorithm from the file that `save` wrote; see `RecurrentPPO.load`."""
     given = _custom_settings(given.pop("custom_objects", None)) | given
     _check_arguments(cls, given)
@@ -135,13 +129,17 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     policy = given.pop("policy", RecurrentPolicy)
     if isinstance(policy, str):
         policy = cls.policy_aliases.get(policy, policy)
-    folder, path = _open(path)
+    folder, path = archive.read(file)
     try:
-        about = json.loads(checkpoint.read(folder / MODEL))
+        about = json.loads(checkpoint.read(folder / archive.MODEL))
         settings, lost = _settings(about, path)
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
         n_envs = check_int("n_envs", about["n_envs"], 1)
+        nested = about.get("nested_space")  # which earlier versions do not have
+        nested = None if nested is None else from_json(nested)
+        if nested is not None and flat_space(nested) != saved["observation_space"]:
+            raise ValueError(f"its observations cannot be those of {nested}")
         saved_policy = cls.policy_aliases.get(about["policy"])
         if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):
             raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
@@ -159,20 +157,16 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
         setattr(model, name, space)
     if env is None:
         model.n_envs = n_envs
-    # the names of the weights tell which observations are categories, also in archives older than that setting
-    kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
-    categories = [key for key, kind in kinds.items() if kind == "categories"]
-    model.observation_space = with_categories(model.observation_space, categories)
-    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
-    if left_out := unsaid(shown, kinds):
-        said = model.policy_kwargs.get("observation_kinds") or {}
-        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
+    if model.policy_kwargs.get("features_extractor_class") in (None, *READERS):
+        _say_kinds(model, folder)
     try:
         model._setup_model()
     except Exception as error:
         if given:
             raise  # the settings in the file alone were valid
         raise _blame(path, error) from None
+    if env is None:
+        model.policy.nested_space = nested
     for name in lost - given.keys():
         setattr(model, SCHEDULES[name], FloatSchedule(LostFunction(name)))
     state = training_state.load(folder, model)
@@ -183,6 +177,28 @@ def load(cls: type[M], path: Path, env: GymEnv | None, device: torch.device | st
     except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(f"the counters in {path} are broken ({type(error).__name__}: {error}).") from None
     return model
+
+
+def _say_kinds(model: RecurrentPPO, folder: checkpoint.Folder) -> None:
+    """Let the policy read each observation as the saved one did; the names of its weights tell, in old archives too."""
+    kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
+    categories = [key for key, kind in kinds.items() if kind == "categories"]
+    model.observation_space = with_categories(model.observation_space, categories)
+    shown = model.observation_space if model.env is None else as_shown(model.observation_space, model.env)
+    if left_out := unsaid(shown, kinds):
+        said = model.policy_kwargs.get("observation_kinds") or {}
+        model.policy_kwargs = {**model.policy_kwargs, "observation_kinds": left_out | said}
+
+
+def set_parameters(model: RecurrentPPO, file: File, exact_match: bool) -> None:
+    """Load the weights and moments of an archive into an algorithm; see `RecurrentPPO.set_parameters`."""
+    folder, path = archive.read(file)
+    if exact_match:
+        checkpoint.load_weights(folder, model.policy)
+        checkpoint.load_optimizer(folder, model.policy.optimizer)
+        return
+    tensors, here = checkpoint.weights(folder), model.policy.state_dict()
+    checkpoint.fill(model.policy, {**here, **{n: t for n, t in tensors.items() if n in here}}, path)
 
 
 def _custom_settings(objects: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -199,12 +215,10 @@ def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
         return  # a subclass with arguments of its own
     known = parameters.keys() - {"env", "device", "_init_setup_model"}
     for name in given.keys() - known:
-        if name in SB3_ONLY:
-            raise TypeError(f"load has no argument {name!r}, which is Stable-Baselines3's: {SB3_ONLY[name]}.")
         raise TypeError(unknown("argument of load", name, known))
 
 
-def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set[str]]:
+def _settings(about: Mapping[str, Any], path: str) -> tuple[dict[str, Any], set[str]]:
     """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
     found = {"use_sde": False, "sde_sample_freq": 0, **about["settings"]}  # which earlier versions do not have
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
@@ -228,7 +242,7 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
     return {**found, **kept, "stats_window_size": about["stats_window_size"]}, lost
 
 
-def _blame(path: Path, error: Exception) -> UserError:
+def _blame(path: str, error: Exception) -> UserError:
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     return UserError(f"{path} holds no algorithm that can be loaded here: {kind}{one_sentence(error)}")
 
@@ -243,54 +257,6 @@ def check_trainable(model: RecurrentPPO) -> None:
         schedule = getattr(model, held)
         if isinstance(schedule, FloatSchedule) and isinstance(schedule.value_schedule, LostFunction):
             schedule(1.0)
-
-
-def _open(path: Path) -> tuple[zipfile.Path, Path]:
-    """Return the archive as a folder, once its list of files is checked, and its path."""
-    try:
-        path = path if path.exists() else _with_suffix(path)
-        archive = zipfile.ZipFile(path)
-        members = archive.infolist()
-        size = path.stat().st_size
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}.") from None
-    except Exception as error:  # zipfile raises errors of any type
-        raise UserError(f"{path} is no archive of RecurrentPPO.save ({one_sentence(error)[:-1]}).") from None
-    names = {member.filename for member in members}
-    if {"data", "policy.pth"} <= names:
-        raise UserError(
-            f"{path} was saved by Stable-Baselines3, with pickles, which are never opened here; "
-            "`import_sb3` of a RecurrentPPO of the same architecture takes its weights alone."
-        )
-    try:
-        check_members(archive, size)
-        if names != FILES:
-            raise ValueError("other files")
-    except ValueError:
-        raise UserError(
-            f"{path} is no archive of RecurrentPPO.save: it must hold {', '.join(sorted(FILES))}, uncompressed, "
-            "and nothing else."
-        ) from None
-    return zipfile.Path(archive), path
-
-
-def check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Check that the files in an archive of `size` bytes hold no more than that together.
-
-    Raises:
-        ValueError: If one is compressed, encrypted or duplicated, or they claim to be larger than the archive.
-    """
-    members = archive.infolist()
-    if len({member.filename for member in members}) != len(members):
-        raise ValueError("a file is in it twice")
-    if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & ENCRYPTED for m in members):
-        raise ValueError("a file in it is compressed or encrypted")
-    if sum(member.file_size for member in members) > size:
-        raise ValueError("its contents claim to be larger than the file")
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_name(f"{path.name}.zip")
 
 
 def _plain_schedule(schedule: FloatSchedule | None) -> Any:

@@ -6,7 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from bistable_rl.envs.wrappers import is_text
+from bistable_rl.envs.nested import NESTED
+from bistable_rl.envs.wrappers import Categories, is_text
 
 ONLY = "observation"
 """The key of an observation that is no Dict."""
@@ -31,6 +32,7 @@ def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Spa
         if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise ValueError(
                 f"{where}, but a policy reads Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them"
+                + ("; bistable_rl.envs.FlattenNested around each copy flattens it" if isinstance(space, NESTED) else "")
                 + ("; bistable_rl.envs.make_env leaves a Dict's texts out" if key and is_text(space) else "")
             )
         if isinstance(space, spaces.Box) and (space.shape == () or 0 in space.shape):
@@ -61,7 +63,8 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
     """
     if isinstance(space, spaces.Box):
         bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
-        return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
+        mark = {"categories": True} if isinstance(space, Categories) else {}
+        return {"space": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds, **mark}
     if isinstance(space, spaces.Discrete):
         return {"space": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -71,6 +74,8 @@ def to_json(space: spaces.Space) -> dict[str, Any]:
         return {"space": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Dict):
         return {"space": "Dict", "spaces": {key: to_json(part) for key, part in space.spaces.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"space": "Tuple", "spaces": [to_json(part) for part in space.spaces]}
     raise ValueError(
         f"a policy reads and gives Box, Discrete, MultiDiscrete, MultiBinary or a Dict of them, not {space}"
     )
@@ -86,7 +91,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "Box":
         dtype = np.dtype(data["dtype"])
         low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
+        return (Categories if data.get("categories") is True else spaces.Box)(low, high, dtype=dtype.type)
     if kind == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"], dtype=np.dtype(data.get("dtype", "int64")).type)
     if kind == "MultiDiscrete":
@@ -95,6 +100,8 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
         return spaces.Dict({key: from_json(part) for key, part in data["spaces"].items()})
+    if kind == "Tuple":
+        return spaces.Tuple([from_json(part) for part in data["spaces"]])
     raise ValueError(f"there is no space {kind!r}")
 
 

@@ -73,7 +73,7 @@ def capture(model: RecurrentPPO) -> TrainingState:
     """Return the state of a training; it does not change when the training continues."""
     state = capture_counters(model)
     arrays, values = state.arrays, state.values
-    arrays |= {f"rollout/{name}": array for name, array in model.rollout_buffer.get_state().items()}
+    arrays |= {f"rollout/{name}": array for name, array in model.rollout.get_state().items()}
     arrays |= {f"generator/{name}": array for name, array in _generators(model).items()}
     logged = {name: value for name, value in model.logger.name_to_value.items() if isinstance(value, Real)}
     arrays |= {f"log/{name}": np.array(float(value)) for name, value in logged.items()}
@@ -135,7 +135,7 @@ def restore(model: RecurrentPPO, state: TrainingState) -> None:
             raise ValueError(f"episode_starts must have shape {(model.n_envs,)}, not {starts.shape}")
         model._last_episode_starts = starts
         model._last_state = _like(model._last_state, arrays["memory"])
-        model.rollout_buffer.set_state(_below(arrays, "rollout"))
+        model.rollout.set_state(_below(arrays, "rollout"))
     _set_generators(model, _below(arrays, "generator"))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -18,6 +19,7 @@ from bistable_rl.agents.normalization import check_normalizable
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.distracted import DistractedEnv
+from bistable_rl.envs.nested import FlattenNested, FlattenNestedVector, flat_space, is_nested
 from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import UserError, one_sentence
@@ -90,6 +92,34 @@ def _is_batched(env: EnvConfig) -> bool:
     return find_spec(env.id).id in ENVIRONMENTS and all(wrapper in BATCHED_WRAPPERS for wrapper in env.wrappers)
 
 
+AnyEnv = GymEnv | VectorEnv[Any, Any, Any]
+"""An environment as `RecurrentPPO` takes it."""
+
+
+def as_vec_env(env: AnyEnv) -> GymEnv:
+    """Return an environment as SB3's algorithms take it: gymnasium's vector environments as VecEnv, nothing nested.
+
+    Raises:
+        ValueError: If its autoreset mode is not SAME_STEP, or its nested observations cannot be flattened.
+    """
+    if isinstance(env, VectorEnv):
+        return BatchedVecEnv(env)
+    if isinstance(env, gymnasium.Env) and is_nested(env.observation_space):
+        return FlattenNested(env)
+    return env
+
+
+def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
+    """Return the space of an environment's observations before they were flattened, None where they were not."""
+    try:
+        space = env.get_attr("nested_space")[0]
+        if is_nested(space) and flat_space(space) == env.observation_space:
+            return space
+    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
+        return None
+    return None
+
+
 class BatchedVecEnv(VecEnv):
     """A `gymnasium.vector.VectorEnv` as an SB3 `VecEnv`.
 
@@ -98,7 +128,10 @@ class BatchedVecEnv(VecEnv):
     as `is_success`. `env_is_wrapped(Monitor)` is therefore true.
 
     Args:
-        env: The vector environment, in autoreset mode SAME_STEP.
+        env: The vector environment, in autoreset mode SAME_STEP; nested observations are flattened.
+
+    Raises:
+        ValueError: If it is in another mode, or its observations cannot be flattened.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -106,8 +139,12 @@ class BatchedVecEnv(VecEnv):
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(
                 f"SB3 resets an environment in the step that ends its episode: autoreset_mode must be SAME_STEP, "
-                f"not {getattr(mode, 'name', mode)}"
+                f"not {getattr(mode, 'name', mode)}; give autoreset_mode=AutoresetMode.SAME_STEP where the vector "
+                "environment is made (to gymnasium.make_vec of CartPole: vectorization_mode='sync', "
+                "vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})"
             )
+        if is_nested(env.single_observation_space):
+            env = FlattenNestedVector(env)
         self.env = env
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(env.num_envs)

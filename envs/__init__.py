@@ -18,6 +18,7 @@ from bistable_rl.envs.denoising_discrete import DenoisingDiscreteEnv
 from bistable_rl.envs.line_digits import LineDigitsEnv
 from bistable_rl.envs.memory_chain import MemoryChainEnv
 from bistable_rl.envs.minigrid_memory import MiniGridMemoryEnv
+from bistable_rl.envs.nested import FlattenNested
 from bistable_rl.envs.popgym import LEVELS, TASKS
 from bistable_rl.envs.registry import make_batched_env, make_env
 from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
@@ -25,7 +26,7 @@ from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.t_maze import TMazeEnv
 from bistable_rl.envs.t_maze_fixed_horizon import FixedHorizonTMazeEnv
 
-__all__ = ["ENVIRONMENTS", "Entry", "make_batched_env", "make_env"]
+__all__ = ["ENVIRONMENTS", "Entry", "FlattenNested", "make_batched_env", "make_env"]
 
 
 @dataclass(frozen=True)

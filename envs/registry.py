@@ -12,6 +12,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from bistable_rl.checks import check_choice, check_size
+from bistable_rl.envs.nested import FlattenNested, is_nested
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
 from bistable_rl.errors import unknown
 from bistable_rl.runs import user_modules
@@ -58,7 +59,8 @@ def make_env(
     """Build one environment, of this package or any other.
 
     Args:
-        env_id: A registered id, or "package:id". Texts in its observations (MiniGrid's mission) are left out.
+        env_id: A registered id, or "package:id". Texts in its observations (MiniGrid's mission) are left out, and
+            nested ones are flattened (see `bistable_rl.envs.nested`).
         kwargs: Its arguments, and gymnasium's `max_episode_steps`.
         wrappers: The wrappers from the inside out, each `{"name": a key of WRAPPERS, "kwargs": its arguments}`.
 
@@ -69,6 +71,8 @@ def make_env(
     env = _build(env_id, spec.entry_point, kwargs, partial(gymnasium.make, spec), ["max_episode_steps"])
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
         env = DropText(env)
+    if is_nested(env.observation_space):
+        env = FlattenNested(env)
     for wrapper in wrappers:
         if not isinstance(wrapper, Mapping) or not {"name"} <= set(wrapper) <= {"name", "kwargs"}:
             raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {wrapper!r}")

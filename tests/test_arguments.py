@@ -20,7 +20,9 @@ def test_the_signature_shows_every_key_with_its_default(owner: type, config: Any
     parameters = inspect.signature(owner).parameters
     for field in dataclasses.fields(config):
         assert parameters[field.name].default == default_of(field)
-        assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
+        by_place = field.name == "learning_rate"  # as in SB3
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_place else inspect.Parameter.KEYWORD_ONLY
+        assert parameters[field.name].kind is kind
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
@@ -41,3 +43,10 @@ def test_a_schedule_is_a_number_a_pair_or_a_function() -> None:
         algorithm = RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", clip_range=rate, learning_rate=rate)
         assert algorithm.clip_range(0.5) == pytest.approx(half)
         assert algorithm.lr_schedule(0.5) == pytest.approx(half)
+
+
+def test_the_learning_rate_may_be_given_by_its_place_as_in_sb3() -> None:
+    algorithm = RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", 0.25, n_steps=8)
+    assert algorithm.lr_schedule(1.0) == 0.25
+    with pytest.raises(ValueError, match="learning_rate must be"):
+        RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", -1.0)

@@ -45,7 +45,7 @@ class Watched:
     def __init__(self, rollouts: int, *, between: Any = None, **kwargs: Any) -> None:
         self.model = agent(n_steps=T, **kwargs)
         self.behaviour: list[Tensor] = []
-        rollout = self.model.rollout_buffer
+        rollout = self.model.rollout
         add = rollout.add
 
         def watch(observation: Any, starts: Any, state: Tensor, *rest: Any) -> None:
@@ -59,7 +59,7 @@ class Watched:
             if k and between is not None:
                 between(self.model)
             assert self.model.env is not None
-            self.model.collect_rollouts(self.model.env, callback, rollout, T)
+            self.model.collect_rollouts(self.model.env, callback, self.model.rollout_buffer, T)
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared", "feedforward"])
@@ -74,7 +74,7 @@ def test_values_and_log_probabilities_are_those_of_the_steps(critic: str, policy
     live(model)
     state = model._last_state
     live_on(model)
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     assert isinstance(rollout.obs, Tensor)
     assert not rollout.episode_starts[0].all()
     states = states_by_hand(model.policy, rollout.obs, rollout.episode_starts, state)
@@ -99,7 +99,7 @@ def live_on(model: RecurrentPPO) -> None:
 @pytest.mark.parametrize("bptt_length", [None, 1, 5, 16, 40])
 def test_sequences_begin_in_the_states_of_the_behaviour(bptt_length: int | None, critic: str) -> None:
     watched = Watched(2, bptt_length=bptt_length, policy={"critic": critic, **LEARNED}, between=shifted)
-    model, rollout = watched.model, watched.model.rollout_buffer
+    model, rollout = watched.model, watched.model.rollout
     sequences, minibatch = rollout.sequences, all_of(rollout)
     assert not sequences.fresh.all()
     got = start_states(model.policy, rollout, minibatch)
@@ -111,7 +111,7 @@ def test_sequences_begin_in_the_states_of_the_behaviour(bptt_length: int | None,
 def test_a_sequence_that_begins_an_episode_at_a_cut_begins_in_the_initial_state() -> None:
     """Stored states that are those before the reset would leak the last episode into this one."""
     watched = Watched(3, bptt_length=2, policy=LEARNED, between=shifted)
-    rollout, policy = watched.model.rollout_buffer, watched.model.policy
+    rollout, policy = watched.model.rollout, watched.model.policy
     minibatch = all_of(rollout)
     fresh = rollout.sequences.fresh[minibatch.sequences]
     assert fresh[rollout.sequences.step[minibatch.sequences] % 2 == 0].any()
@@ -125,7 +125,7 @@ def test_the_learned_initial_state_gets_gradient_through_fresh_sequences_only() 
     model = agent(policy=LEARNED, n_steps=T)
     live(model)
     live_on(model)
-    rollout, policy = model.rollout_buffer, model.policy
+    rollout, policy = model.rollout, model.policy
     initial: Any = policy.memory.cells[0].initial
     assert initial is not None
     for fresh in (True, False):
@@ -143,7 +143,7 @@ def test_burn_in_runs_the_steps_before_a_sequence_with_the_present_weights(
     burn_in: int, bptt_length: int | None
 ) -> None:
     watched = Watched(2, burn_in=burn_in, bptt_length=bptt_length, policy={**LEARNED, "critic": "separate"})
-    model, rollout = watched.model, watched.model.rollout_buffer
+    model, rollout = watched.model, watched.model.rollout
     assert isinstance(rollout.obs, Tensor)
     shifted(model)
     minibatch, sequences = all_of(rollout), rollout.sequences
@@ -166,7 +166,7 @@ def test_burn_in_runs_the_steps_before_a_sequence_with_the_present_weights(
 
 def test_no_gradient_flows_into_the_burn_in() -> None:
     model = Watched(2, burn_in=4).model
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     within = np.flatnonzero(~rollout.sequences.fresh)
     assert len(within)
     assert not start_states(model.policy, rollout, rollout.sequences.pack(within)).requires_grad
@@ -184,7 +184,7 @@ def test_refreshed_states_are_those_of_a_fresh_run(bptt_length: int | None, burn
         policy={**LEARNED, "critic": "separate"},
         between=updated,
     )
-    model, rollout = watched.model, watched.model.rollout_buffer
+    model, rollout = watched.model, watched.model.rollout
     assert isinstance(rollout.obs, Tensor)
     shifted(model)
     oldest, last = rollout.states[0].clone(), model._last_state.clone()
@@ -208,12 +208,12 @@ def test_refreshed_states_are_those_of_a_fresh_run(bptt_length: int | None, burn
 
 def test_states_are_stale_after_an_update_and_only_then() -> None:
     model = Watched(2, refresh_states=True, bptt_length=4).model
-    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout, model._last_state)
     assert staleness < 1e-5
     shifted(model)
-    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout, model._last_state)
     assert 0.01 < staleness < 10
-    _, staleness = refresh(model.policy, model.rollout_buffer, model._last_state)
+    _, staleness = refresh(model.policy, model.rollout, model._last_state)
     assert staleness > 0  # the last state handed in is still the old one
 
 
@@ -247,7 +247,7 @@ def test_observations_are_kept_as_they_come_however_their_kind() -> None:
     parts = {"view": spaces.Box(0, 255, (2, 2, 3), np.uint8), "kind": spaces.Discrete(5)}
     model = agent(noise(spaces.Dict(parts)), n_steps=T, policy={"observation_kinds": {"view": "numbers"}})
     live(model)
-    kept = model.rollout_buffer.obs
+    kept = model.rollout.obs
     assert isinstance(kept, dict)
     assert kept["view"].dtype == torch.uint8
     assert kept["view"].nbytes == T * 4 * 12

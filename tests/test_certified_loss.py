@@ -140,7 +140,7 @@ def test_the_worst_logits_bound_those_of_every_stream() -> None:
 def test_the_answers_are_those_of_the_better_episodes() -> None:
     model = agent(copy_first(n=32), n_steps=18)
     model.learn(32 * 18)
-    loss, buffer = model.certified_loss, model.rollout_buffer
+    loss, buffer = model.certified_loss, model.rollout
     assert loss is not None
     for k, a in loss.seen.nonzero().tolist():
         assert loss.answers[k, a] == k
@@ -158,7 +158,7 @@ def test_a_rollout_in_which_all_fail_teaches_nothing() -> None:
     model = agent(copy_first(), n_steps=18)
     model.learn(8 * 18)
     assert model.env is not None
-    loss, buffer = make_certified_loss(model.env, model.policy), model.rollout_buffer
+    loss, buffer = make_certified_loss(model.env, model.policy), model.rollout
     buffer.rewards.zero_()
     buffer.rewards[5::6] = -1
     loss.see(buffer)
@@ -173,7 +173,7 @@ def test_a_rollout_in_which_all_fail_teaches_nothing() -> None:
 def test_episodes_that_begin_or_end_outside_a_rollout_are_left_out() -> None:
     model = agent(copy_first(), n_steps=9, batch_size=36)  # one and a half episodes
     model.learn(2 * 9 * 8)
-    begin, end, copy = certified_loss._episodes(model.rollout_buffer)  # of the second rollout
+    begin, end, copy = certified_loss._episodes(model.rollout)  # of the second rollout
     assert begin.tolist() == [3] * 8
     assert end.tolist() == [8] * 8
     assert copy.tolist() == list(range(8))
@@ -224,7 +224,7 @@ def test_a_short_training_holds_cues_that_none_held_before(kind: str) -> None:
         model.learn(60 * 12 * 32 if held else 12 * 32, reset_num_timesteps=False)
         loss = model.certified_loss
         assert loss is not None
-        loss.see(model.rollout_buffer)
+        loss.see(model.rollout)
         with torch.no_grad():
             held.append(int(loss(model.policy)[1]["train/held_cues"]))
     assert held[0] < held[1] == 2

@@ -291,3 +291,16 @@ def test_help_needs_no_docstrings() -> None:
     for argv in (["--help"], ["list", "cells"]):
         done = subprocess.run([sys.executable, "-OO", "-m", "bistable_rl.cli", *argv], capture_output=True, check=True)
         assert done.stderr == b""
+
+
+def test_python_m_is_the_command_and_takes_no_module_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bistable_rl", *argv]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "bistable_rl/CopyFirst-v0" in run("list", "envs").stdout
+    wrong = run("trian")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("bistable-rl: unknown command 'trian'; did you mean 'train'?")

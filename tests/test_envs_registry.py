@@ -186,7 +186,7 @@ def test_a_time_limit_truncates_and_does_not_terminate() -> None:
         (
             "bistable_rl/TMase-v0",
             {},
-            "unknown environment id 'bistable_rl/TMase-v0'; did you mean 'bistable_rl/TMaze-v0'.*CopyFirst-v0",
+            "unknown environment id 'bistable_rl/TMase-v0'; did you mean 'bistable_rl/TMaze-v0'.*TMazePassive-v0",
         ),
         ("MiniGrid-MemoryS8-v0", {}, "did you mean 'MiniGrid-MemoryS"),
         ("nowhere:Env-v0", {}, "environment 'nowhere:Env-v0' needs the package 'nowhere'"),

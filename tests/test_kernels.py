@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from bistable_rl import kernels
 from bistable_rl.cells import CELLS, NBRCCell, cell_options
 from bistable_rl.kernels import dispatch
-from bistable_rl.rnn import make_rnn
+from bistable_rl.rnn import RNN, make_rnn
 
 
 def test_the_backend_asked_for_runs_and_says_so() -> None:
@@ -194,3 +195,18 @@ def test_recompute_keeps_the_states_alone(name: str, rows: int) -> None:
 def test_recompute_bounds_the_memory_of_the_plain_loop(name: str) -> None:
     growth = {recompute: kept_bytes(name, 300, recompute) - kept_bytes(name, 100, recompute) for recompute in (0, 1)}
     assert growth[1] < 0.5 * growth[0]  # what is left are the outputs and the projected input
+
+
+def test_layers_without_compiled_kernels_say_so_once_unless_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_CPU", (False, "no compiler built them"))
+    monkeypatch.setattr(dispatch, "_has_warned", False)
+    rnn, x = RNN("nbrc", 3, 4), torch.randn(5, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with kernels.use_backend("torch"):
+            rnn(x)
+    with pytest.warns(UserWarning, match="without their compiled kernels: no compiler built them; .* as slow"):
+        rnn(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rnn(x)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,10 +51,14 @@ def test_every_package_but_the_configs_has_an_init(setuptools: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_the_links_are_relative_and_agree_with_the_mapping(name: str, setuptools: dict[str, Any]) -> None:
-    link = ROOT / "bistable_rl" / name
-    assert os.readlink(link) == f"../{name}"
-    assert setuptools["package-dir"][f"bistable_rl.{name}"] == name
+def test_the_links_into_the_package_are_relative(name: str) -> None:
+    assert os.readlink(ROOT / "bistable_rl" / name) == f"../{name}"
+
+
+def test_an_editable_install_is_a_path_to_the_package_alone(setuptools: dict[str, Any]) -> None:
+    assert setuptools["package-dir"] == {"": ".src"}  # of any other form setuptools makes a finder, which hides types
+    assert [path.name for path in (ROOT / ".src").iterdir() if path.suffix != ".egg-info"] == ["bistable_rl"]
+    assert os.readlink(ROOT / ".src" / "bistable_rl") == "../bistable_rl"
 
 
 def sources() -> set[str]:
@@ -79,7 +84,8 @@ def test_wheel_and_sdist_hold_every_source_and_nothing_else(tmp_path: Path) -> N
     [sdist] = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "envs/__init__.py", "configs/rl/t_maze.yaml"} <= inside
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= inside
+    assert {f".src/{name}" for name in sources()} <= inside
     assert {f"bistable_rl/kernels/cpp/{path.name}" for path in (ROOT / "bistable_rl/kernels/cpp").glob("*.h")} <= inside
     assert not any("results" in name for name in inside | names)
 
@@ -97,3 +103,41 @@ def test_an_installed_wheel_works_away_from_the_clone(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(site), str(tmp_path / "runs")]
     subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})
+
+
+USES_TYPES = """
+from bistable_rl import NBRC, bifurcation, load
+from bistable_rl.agents import RecurrentPPO
+
+rnn = NBRC(10, 64, num_layers=2)
+reveal_type(rnn)
+reveal_type(bifurcation(rnn.layers[0], [0.9, 1.5]).h)
+model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", 3e-4, n_steps=8)
+reveal_type(model.rollout_buffer.rewards)
+reveal_type(load("runs/t_maze/nbrc-seed0"))
+RecurrentPPO("RecurrentPolicy", "CartPole-v1", n_stepz=8)
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_see_an_editable_install(tmp_path: Path) -> None:
+    """From a file outside the clone, in an environment where pip has installed it as the README says."""
+    clone, site = tmp_path / "clone", tmp_path / "venv"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(site)], check=True)
+    python = site / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-e", str(clone)], check=True)
+    [packages] = site.glob("lib/python*/site-packages")
+    (packages / "libraries.pth").write_text(f"{Path(torch.__path__[0]).parent}\n")  # what --no-deps left out
+    (tmp_path / "use.py").write_text(USES_TYPES)
+    command = [sys.executable, "-m", "mypy", "--python-executable", str(python), "use.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    for line, text in (
+        (6, "bistable_rl.rnn.NBRC"),
+        (7, "numpy.ndarray"),
+        (9, "numpy.ndarray"),
+        (10, "agents.agent.Agent"),
+    ):
+        assert any(f"use.py:{line}: note" in found and text in found for found in done.stdout.splitlines()), done.stdout
+    assert 'use.py:11: error: Unexpected keyword argument "n_stepz"' in done.stdout
+    assert "Found 1 error" in done.stdout

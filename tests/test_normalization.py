@@ -78,7 +78,7 @@ def test_a_policy_normalises_to_the_bits_of_vec_normalize(space: spaces.Space[An
         assert read is not None
         obs, _ = model.policy.obs_to_tensor(seen)  # type: ignore[arg-type]
         found = read(obs)
-        action, _ = model.policy.predict(seen, deterministic=True)  # type: ignore[arg-type]
+        action, _ = model.policy.predict(seen, deterministic=True)
     assert model.policy.normalization is None
     saved = load_normalization(capture_normalization(model), space, "it")(obs)
     for key, part in (expected if isinstance(expected, dict) else {"": expected}).items():

@@ -91,7 +91,8 @@ def model(env: Any, policy: dict[str, Any] | None = None, **kwargs: Any) -> Recu
 
 
 def modules(agent: RecurrentPPO) -> list[type]:
-    return [type(part) for part in agent.policy.features_extractor.parts]
+    extractor: Any = agent.policy.features_extractor
+    return [type(part) for part in extractor.parts]
 
 
 # --- what bytes mean ---------------------------------------------------------------------------------------
@@ -155,7 +156,8 @@ def test_bytes_in_two_or_four_dimensions_are_refused_until_it_is_said(
     with pytest.raises(ValueError, match=r"'seen' of .* bytes may be .*observation_kinds={'seen': 'numbers'}"):
         model(env)
     agent = model(env, {"observation_kinds": {"seen": "numbers"}}).learn(8)
-    part = agent.policy.features_extractor.parts[agent.policy.features_extractor.keys.index("seen")]
+    extractor: Any = agent.policy.features_extractor
+    part = extractor.parts[extractor.keys.index("seen")]
     torch.testing.assert_close(part(torch.full((1, *shape), 51.0)), torch.full((1, int(np.prod(shape))), 51.0))
 
 
@@ -275,7 +277,8 @@ def test_a_run_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path, mo
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("  observation_kinds:\n    observation: categories\n", ""))
     assert text != (run / "config.yaml").read_text()
-    assert isinstance(load(run).policy.features_extractor.parts[0], SymbolicView)
+    extractor: Any = load(run).policy.features_extractor
+    assert isinstance(extractor.parts[0], SymbolicView)
     assert main(["train", "--resume", str(run), "--total_steps", "64"]) == 0
 
 
@@ -439,7 +442,7 @@ def test_a_time_limit_without_the_last_observation_ends_the_episode_and_is_warne
     with pytest.warns(UserWarning, match="terminal_observation") as warned:
         agent = model(Silent([Odd] * 2)).learn(64)
     assert sum("terminal_observation" in str(w.message) for w in warned) == 1
-    assert not agent.rollout_buffer.bootstraps.any()
+    assert not agent.rollout.bootstraps.any()
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
@@ -582,15 +585,15 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match="without its fast kernels, not cpu: no compiler built them"):
         model(copies())
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*fast kernels")
-        model(copies())
+        warnings.filterwarnings("error", message=".*(fast|compiled) kernels")
+        model(copies()).learn(8)
     devices.warn_of_missing_kernels.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: model(gymnasium.make_vec("CartPole-v1", 2)), "gymnasium VectorEnv.*BatchedVecEnv"),
+        (lambda: model(gymnasium.make_vec("CartPole-v1", 2)), "autoreset_mode must be SAME_STEP, not .*make_vec"),
         (lambda: RecurrentPPO("MlpLstmPolicy", Odd()), "choose from RecurrentPolicy, MlpRecurrentPolicy"),
         (
             lambda: model(Odd(), {"lstm_hidden_size": 8}),
@@ -598,7 +601,11 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (lambda: model(Odd(), {"n_lstm_layers": 8}), "here it is num_layers"),
         (lambda: model(Odd), "env must be an environment or its id, got <class"),
-        (lambda: model(Odd(), {"net_arch": {"pi": [8]}}), "net_arch must be a list of integers above 0"),
+        (
+            lambda: model(Odd(), {"net_arch": {"pi": [8.5]}}),
+            "net_arch must be a list of integers above 0, or such lists",
+        ),
+        (lambda: model(Odd(), {"net_arch": {"qf": [8]}}), r"such lists as \{pi: \[64\], vf: \[64\]\}, not .*qf"),
         (lambda: model(Odd(spaces.Dict({"a": spaces.Text(4)}))), "reads Box.*make_env leaves a Dict's texts out"),
         (lambda: model(Odd(spaces.Dict({}))), "holds nothing a policy reads"),
     ],

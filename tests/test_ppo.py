@@ -75,7 +75,7 @@ def same_rollout(action_space: spaces.Space[Any], use_sde: bool = False, **polic
     theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)
     first = theirs._last_lstm_states
     theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)
-    buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
+    buffer, rollout = theirs.rollout_buffer, ours.rollout
     state = first.pi[0]
     rollout.begin(state)
     ends = np.concatenate([buffer.episode_starts[1:], theirs._last_episode_starts[None]]).astype(np.bool_)
@@ -119,7 +119,7 @@ def test_the_first_update_with_gsde_is_sb3_contribs(actions: str, critic: str) -
 
 def check_first_update(ours: RecurrentPPO, theirs: Any) -> None:
     """Check that both estimate the same of a rollout, and that their losses and gradients are the same."""
-    buffer, rollout = theirs.rollout_buffer, ours.rollout_buffer
+    buffer, rollout = theirs.rollout_buffer, ours.rollout
     for name in ("values", "log_probs", "advantages", "returns"):
         np.testing.assert_allclose(getattr(rollout, name), getattr(buffer, name), rtol=1e-4, atol=2e-5)
     record, expected = quiet(ours), quiet(theirs)
@@ -166,9 +166,9 @@ def test_the_ratio_is_one_at_every_minibatch_while_the_weights_are_those_of_the_
         model = agent(policy={"critic": critic}, **options)
         live(model, 2)
         generator = np.random.default_rng(0)
-        for minibatch in model.rollout_buffer.sequences.minibatches(batch_size, generator):
+        for minibatch in model.rollout.sequences.minibatches(batch_size, generator):
             _, log_probs, _ = model._evaluate(minibatch)
-            ratio = (log_probs - model.rollout_buffer.rows(model.rollout_buffer.log_probs, minibatch)).exp()
+            ratio = (log_probs - model.rollout.rows(model.rollout.log_probs, minibatch)).exp()
             torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=2e-6)
 
 
@@ -207,7 +207,7 @@ def test_time_limits_are_bootstrapped_as_copy_by_copy(critic: str, normalize: bo
     policy.step = watch
     _, callback = model._setup_learn(10_000, kept)
     model.collect_rollouts(model.env, callback, model.rollout_buffer, T)  # type: ignore[arg-type]
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     limits, terminations = 0, 0
     for copy in range(n):
         following = 0.0
@@ -265,7 +265,7 @@ def test_gradient_reaches_back_to_the_cut_and_no_further(bptt_length: int | None
     """From the value of the last step of an episode: to its first step, or to the last cut before."""
     model = agent(n_steps=12, bptt_length=bptt_length, policy={"critic_gradient": True})
     live(model)
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     starts = np.zeros((12, 4), np.bool_)
     starts[0] = True
     rollout.episode_starts[:] = starts
@@ -296,7 +296,7 @@ def test_the_advantages_of_a_single_step_are_left_as_they_are() -> None:
     """sb3-contrib's minibatches of 128 out of 129 steps divide by the spread of one: NaN."""
     model = agent(noise(copies=1), n_steps=1, batch_size=128, n_epochs=1)
     live(model)
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     minibatch = next(rollout.sequences.minibatches(128, np.random.default_rng(0)))
     _, measured = model.loss(minibatch)
     assert measured["train/policy_gradient_loss"].item() == pytest.approx(-rollout.advantages.item(), rel=1e-5)
@@ -313,7 +313,7 @@ def test_a_shared_critic_trains_the_memory_unless_told_not_to() -> None:
 
 
 def everything(model: RecurrentPPO) -> Minibatch:
-    sequences = model.rollout_buffer.sequences
+    sequences = model.rollout.sequences
     return sequences.pack(np.arange(len(sequences)))
 
 
@@ -541,7 +541,7 @@ def test_a_callback_that_stops_within_a_rollout_lets_it_learn_again(options: dic
     assert model.num_timesteps == 4 * 16 + 4 * 7
     model.learn(128, reset_num_timesteps=False)
     assert model.num_timesteps == 4 * 23 + 128
-    rollout = model.rollout_buffer
+    rollout = model.rollout
     first = Starts()
     model.learn(64, first, reset_num_timesteps=True)
     assert first.starts.all()
@@ -556,7 +556,7 @@ class Starts(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         model: Any = self.model
-        self.starts = model.rollout_buffer.episode_starts[model.rollout_buffer.context].copy()
+        self.starts = model.rollout.episode_starts[model.rollout.context].copy()
 
 
 def test_the_same_seed_gives_the_same_agent_whatever_else_draws_numbers() -> None:
@@ -669,7 +669,7 @@ def test_the_share_of_sequences_that_go_on_with_an_episode_is_logged() -> None:
     live(model, 2)
     record = quiet(model)
     model.train()
-    fresh = model.rollout_buffer.sequences.fresh
+    fresh = model.rollout.sequences.fresh
     assert 0.1 < record["train/continued_sequences"] < 0.9
     assert record["train/continued_sequences"] == pytest.approx((~fresh).mean())
 
@@ -700,7 +700,7 @@ def test_cpu_and_gpu_compute_the_same_loss_and_gradients(cell: str, critic: str)
     live(cpu, 2)
     live(gpu)
     gpu.policy.load_state_dict(cpu.policy.state_dict())
-    ours, theirs = cpu.rollout_buffer, gpu.rollout_buffer
+    ours, theirs = cpu.rollout, gpu.rollout
     for name in ("obs", "actions", "rewards", "bootstraps", "last_values"):
         getattr(theirs, name).copy_(getattr(ours, name))
     theirs.episode_starts[:], theirs.dones[:] = ours.episode_starts, ours.dones

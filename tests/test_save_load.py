@@ -236,8 +236,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
     [
         ({"lerning_rate": 1e-4}, TypeError, "unknown argument of load 'lerning_rate'; did you mean 'learning_rate'"),
         ({"custom_objects": {"n_steps": "8"}}, ValueError, "^n_steps must be an integer above 0"),
-        ({"print_system_info": True}, TypeError, "print_system_info.*bistable-rl doctor"),
-        ({"force_reset": True}, TypeError, "force_reset.*always continues with new episodes"),
+        ({"force_reset": False}, ValueError, "^force_reset must be True: a saved file holds no episodes"),
         ({"_init_setup_model": False}, TypeError, "unknown argument of load"),
         ({"n_steps": "8"}, ValueError, "^n_steps must be an integer above 0"),
         ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),
@@ -374,3 +373,95 @@ def test_a_pickle_in_place_of_sb3s_weights_is_refused(tmp_path: Path, monkeypatc
 )
 def test_spaces_survive_json(space: spaces.Space) -> None:
     assert from_json(json.loads(json.dumps(to_json(space), allow_nan=False))) == space
+
+
+# --- as in SB3 ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_object_is_written_and_read_as_a_path_is(saved: Path, tmp_path: Path) -> None:
+    model = RecurrentPPO.load(saved, device="cpu")
+    buffer = io.BytesIO()
+    model.save(buffer)
+    model.save(tmp_path / "model.zip")
+    assert buffer.getvalue() == (tmp_path / "model.zip").read_bytes()
+    with (tmp_path / "model.zip").open("rb") as file:
+        for source in (buffer, file):  # the first stands at its end, after writing
+            again = RecurrentPPO.load(source, copy_first(), device="cpu")
+            assert torch.equal(again.policy.value_net.weight, model.policy.value_net.weight)
+    with (tmp_path / "other.zip").open("wb") as file:
+        model.save(file)
+    assert (tmp_path / "other.zip").read_bytes() == buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda model, path: model.save(path.open("rb")), "needs a path or a writable file object of bytes such as"),
+        (lambda model, path: model.save(io.StringIO()), "writable file object of bytes"),
+        (lambda model, path: model.save(5), "writable file object of bytes .* got 5"),
+        (lambda model, path: model.load(io.StringIO()), "readable file object of bytes"),
+        (lambda model, path: model.load(path.open("ab")), "readable file object of bytes"),
+        (lambda model, path: model.set_parameters(None), "readable file object of bytes .* got None"),
+        (lambda model, path: model.load(io.BytesIO(b"x")), "the file object is no archive of RecurrentPPO.save"),
+        (lambda model, path: model.save(path, exclude=["gamma"]), "exclude: gamma cannot be left out: an archive"),
+        (lambda model, path: model.save(path, include=["env"]), "include: env cannot be saved: .* no pickle"),
+    ],
+)
+def test_what_no_archive_can_be_is_one_sentence(
+    call: Callable[[RecurrentPPO, Path], Any], expected: str, saved: Path
+) -> None:
+    before = saved.read_bytes()
+    model = RecurrentPPO.load(saved, device="cpu")
+    with pytest.raises((ValueError, UserError), match=expected) as caught:
+        call(model, saved)
+    assert "\n" not in str(caught.value)
+    assert saved.read_bytes() == before
+
+
+def test_names_that_are_in_no_archive_may_be_excluded_and_those_in_it_included(saved: Path, tmp_path: Path) -> None:
+    model = RecurrentPPO.load(saved, device="cpu")
+    model.save(tmp_path / "a.zip")
+    model.save(tmp_path / "b.zip", exclude=["env", "replay_buffer", "tensorboard_log"], include=["policy", "gamma"])
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_parameters_are_set_in_place_from_a_file_or_a_dictionary(saved: Path) -> None:
+    trained = RecurrentPPO.load(saved, copy_first(), device="cpu")
+    for source in (saved, str(saved.with_suffix("")), io.BytesIO(saved.read_bytes()), trained.get_parameters()):
+        model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, seed=5, device="cpu")
+        policy = model.policy
+        model.set_parameters(source)
+        assert model.policy is policy
+        for name, tensor in trained.policy.state_dict().items():
+            assert torch.equal(tensor, policy.state_dict()[name]), name
+        for mine, other in zip(policy.parameters(), trained.policy.parameters(), strict=True):
+            moment, wanted = (m.policy.optimizer.state[p]["exp_avg"] for m, p in ((model, mine), (trained, other)))
+            assert torch.equal(moment, wanted)
+        model.learn(128)  # they are still those that the optimizer updates
+
+
+def test_parameters_of_another_architecture_are_refused_unless_those_in_common_are_asked_for(saved: Path) -> None:
+    deeper = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs={**KWARGS, "num_layers": 2}, device="cpu")
+    with pytest.raises(UserError, match=r"belongs to another architecture: memory\.cells\.1"):
+        deeper.set_parameters(saved)
+    deeper.set_parameters(saved, exact_match=False)
+    trained = RecurrentPPO.load(saved, device="cpu").policy.state_dict()
+    assert torch.equal(deeper.policy.state_dict()["memory.cells.0.weight_ih"], trained["memory.cells.0.weight_ih"])
+    wider = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs={**KWARGS, "hidden_size": 9}, device="cpu")
+    with pytest.raises(UserError, match="belongs to another architecture"):
+        wider.set_parameters(saved, exact_match=False)
+
+
+def test_the_versions_are_printed_on_request(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RecurrentPPO.load(saved, device="cpu", print_system_info=True, force_reset=True)
+    assert f"PyTorch: {torch.__version__}" in capsys.readouterr().out
+
+
+def test_one_action_is_an_array_as_in_sb3(saved: Path) -> None:
+    model = RecurrentPPO.load(saved, device="cpu")
+    action, _ = model.predict(np.zeros(4, np.float32))
+    assert isinstance(action, np.ndarray)
+    assert action.shape == ()
+    theirs = sb3_contrib.RecurrentPPO("MlpLstmPolicy", copy_first(), device="cpu")
+    expected, _ = theirs.predict(np.zeros(4, np.float32))
+    assert (type(action), action.shape, action.dtype) == (type(expected), expected.shape, expected.dtype)

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from bistable_rl.agents.features import reads_numbers
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells import BRCCell, Cell, NBRCCell
 from bistable_rl.errors import UserError
@@ -72,9 +73,11 @@ def read_network(policy: RecurrentPolicy) -> Network:
         raise UserError(f"certify: only brc and nbrc can be certified, not {policy.memory.cell}; {OTHERWISE}.")
     if not isinstance(policy.action_space, spaces.Discrete):
         raise UserError(f"certify: only Discrete actions can be certified, not {policy.action_space}; {OTHERWISE}.")
-    space, read = policy.observation_space, policy.features_extractor.parts[0]
-    if not isinstance(space, spaces.Box) or type(read) is not nn.Flatten:
+    space = policy.observation_space
+    if not isinstance(space, spaces.Box) or not reads_numbers(policy.features_extractor):
         raise UserError(f"certify: only observations of plain numbers can be certified, not {space}; {OTHERWISE}.")
+    if not all(isinstance(layer, nn.Linear | nn.Tanh) for layer in policy.actor_mlp):
+        raise UserError(f"certify: only tanh layers before the actions can be certified; {OTHERWISE}.")
     if policy.normalization is not None:
         raise UserError(f"certify: only observations as they are can be certified, not normalised; {OTHERWISE}.")
     if any(parameter.dtype != torch.float32 for parameter in policy.parameters()):

@@ -6,7 +6,7 @@ fulfils `interface.Backend`. `ops.scan` leads to all of them; `cpu_step` is the 
 """
 
 from bistable_rl.kernels import cpu_step
-from bistable_rl.kernels.dispatch import BACKENDS, Choice, choose, describe, note, use_backend, watch
+from bistable_rl.kernels.dispatch import BACKENDS, Choice, choose, describe, first_warning, note, use_backend, watch
 from bistable_rl.kernels.interface import Batch, Weights
 from bistable_rl.kernels.ops import scan
 from bistable_rl.kernels.packed import check_batch_sizes
@@ -22,6 +22,7 @@ __all__ = [
     "choose",
     "cpu_step",
     "describe",
+    "first_warning",
     "note",
     "scan",
     "use_backend",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -22,6 +23,7 @@ _TRITON = importlib.util.find_spec("triton") is not None
 
 _asked = os.environ.get("BISTABLE_RL_BACKEND") or None
 _ran: set[tuple[str, str]] | None = None
+_has_warned = False
 
 
 class Choice(NamedTuple):
@@ -133,6 +135,22 @@ def watch() -> Iterator[set[tuple[str, str]]]:
         yield _ran
     finally:
         _ran = before
+
+
+def first_warning() -> bool:
+    """Return whether this process has not yet warned that there are no compiled kernels; from now on it has."""
+    global _has_warned
+    first, _has_warned = not _has_warned, True
+    return first
+
+
+def warn_of_slow_layers(device: str) -> None:
+    """Warn, once, that layers on the CPU run without the compiled kernels, and say why; not if that was asked for."""
+    if device == "cpu" and not _CPU[0] and _asked is None and first_warning():
+        warnings.warn(
+            f"these layers run without their compiled kernels: {_CPU[1]}; results are the same, several times as slow",
+            stacklevel=2,
+        )
 
 
 def note(cell: str, backend: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bistable_rl.kernels.dispatch import choose, get_backend, note
+from bistable_rl.kernels.dispatch import choose, get_backend, note, warn_of_slow_layers
 from bistable_rl.kernels.interface import Batch, Gradients, Results, Weights
 from bistable_rl.kernels.table import get_kernel
 from bistable_rl.kernels.torch_state import is_batched_gradient, is_traced, is_watched
@@ -53,6 +53,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, last state, and the values saved for the backward pass."""
     note(cell, backend)
+    if backend == "torch":
+        warn_of_slow_layers(batch.x.device.type)
     return get_backend(backend).forward(get_kernel(cell), batch, weights, save=save, recompute=recompute)
 
 

@@ -101,6 +101,15 @@ def weight_names(folder: Folder) -> list[str]:
     return list(_tensors(folder / WEIGHTS))
 
 
+def weights(folder: Folder) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint under the names that they have today.
+
+    Raises:
+        UserError: If the file is missing, truncated or broken.
+    """
+    return current_names(_tensors(folder / WEIGHTS))
+
+
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights that version 0.1 or sb3-contrib saved under the names that they have today."""
     renamed = {}
@@ -243,4 +252,5 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `<parameter index>.<name>`."""
     state = optimizer.state_dict()["state"]
-    return _contiguous({f"{i}.{name}": torch.as_tensor(v) for i, s in state.items() for name, v in s.items()})
+    held = {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+    return _contiguous({name: torch.as_tensor(value) for name, value in held.items() if value is not None})

@@ -67,6 +67,7 @@ def warn_of_missing_kernels(cell: str, choice: kernels.Choice) -> None:
         choice: The backend of its layers.
     """
     if choice.backend == "torch" and choice.why != "asked for":
+        kernels.first_warning()  # the layers need not say it again
         warnings.warn(
             f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
             stacklevel=3,

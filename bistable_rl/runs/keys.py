@@ -72,7 +72,10 @@ Schedule = Callable[[float], float]
 PositiveSchedule = Positive | tuple[Positive, NonNegative] | Schedule
 NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
 
-_NOUNS = {bool: "true or false", str: "text", type(None): "null"}
+NameOrClass = str | type
+"""A name; in Python a class too."""
+
+_NOUNS: dict[Any, str] = {bool: "true or false", str: "text", type(None): "null"}
 
 
 def meaning(text: str) -> dict[str, str]:
@@ -116,6 +119,9 @@ def convert(value: Any, hint: Any) -> Any:
         for arg in args:
             with contextlib.suppress(ValueError):
                 return convert(value, arg)
+        lists = [arg for arg in args if typing.get_origin(arg) is list]
+        if lists and isinstance(value, list):  # the right form: its items are what is wrong
+            raise ValueError(noun_of(lists[0]))
     elif origin is list and isinstance(value, list | tuple):
         with contextlib.suppress(ValueError):
             return [convert(item, args[0]) for item in value]
@@ -129,6 +135,7 @@ def convert(value: Any, hint: Any) -> Any:
         or (origin is dict and isinstance(value, dict))
         or (origin is Literal and isinstance(value, str) and value in args)
         or (hint in _NOUNS and isinstance(value, hint))
+        or (hint is type and isinstance(value, type))
         or (origin is Callable and callable(value))
     ):
         return value
@@ -169,7 +176,7 @@ def noun_of(hint: Any) -> str:
         return "one of " + ", ".join(args)
     if origin is dict:
         return "a mapping"
-    return _NOUNS[hint] if hint in _NOUNS else " or ".join(noun_of(a) for a in args if a != Schedule)
+    return _NOUNS[hint] if hint in _NOUNS else " or ".join(noun_of(a) for a in args if a not in (Schedule, type))
 
 
 def help_of(kind: type) -> str:

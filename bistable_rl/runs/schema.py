@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from bistable_rl.runs.keys import (
     Finite,
     Fraction,
     Interval,
+    NameOrClass,
     NonNegative,
     NonNegativeInt,
     NonNegativeSchedule,
@@ -28,6 +29,7 @@ from bistable_rl.runs.keys import (
     Section,
     Seed,
     StreamName,
+    convert,
     meaning,
     setting,
 )
@@ -77,7 +79,10 @@ class PolicyConfig(Section):
         "What the value head reads: a `separate` memory, the actor's `shared` one, or the observation (`feedforward`).",
     )
     critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains it too.")
-    net_arch: list[PositiveInt] = setting(lambda: [64], "Units of the tanh layers between the memory and each head.")
+    net_arch: list[PositiveInt] | dict[str, Any] = setting(
+        lambda: [64],
+        "Units of the layers between the memory and each head; `{pi: [64], vf: [64]}` for each head its own.",
+    )
     ortho_init: bool = setting(True, "Initialise features and heads orthogonally, as SB3 does; else as torch does.")
     action_bias: list[Finite] = setting(list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]`.")
     log_std_init: Finite = setting(0.0, "For continuous actions, the initial logarithm of their standard deviation.")
@@ -87,14 +92,44 @@ class PolicyConfig(Section):
         dict, "`categories`, `pixels` or `numbers` by key, where the space does not say so, e.g. `{image: pixels}`."
     )
 
+    features_extractor_class: NameOrClass | None = setting(
+        None,
+        "What reads observations: `flat`, `nature_cnn`, `impala`, `minigrid` or `package:Name` (null: by the space).",
+    )
+    features_extractor_kwargs: dict[str, Any] = setting(dict, "Its arguments, e.g. `{features_dim: 128}`.")
+    normalize_images: bool | None = setting(
+        None, "For a `package:Name`, whether images come scaled to 0 to 1 (null: pixels do, categories do not)."
+    )
+    activation_fn: NameOrClass | None = setting(
+        None, "Between the layers of net_arch: `relu`, `elu`, ... or `package:Name` (null: tanh)."
+    )
+    optimizer_class: NameOrClass | None = setting(
+        None, "The optimizer: `adamw`, `rmsprop`, ... or `package:Name` (null: Adam)."
+    )
+    optimizer_kwargs: dict[str, Any] = setting(dict, "Its arguments beside the learning rate, e.g. `{eps: 1e-8}`.")
+
+    @property
+    def head_widths(self) -> tuple[list[int], list[int]]:
+        """Units of the layers before the action head, and before the value head."""
+        arch = self.net_arch
+        return (arch.get("pi", []), arch.get("vf", [])) if isinstance(arch, dict) else (arch, arch)
+
     def check(self, prefix: str = "") -> None:
-        """Check that the initial standard deviation is not below its bound."""
+        """Check the layers of each head, and that the initial standard deviation is not below its bound."""
+        if isinstance(self.net_arch, dict):
+            try:
+                if not self.net_arch.keys() <= {"pi", "vf"}:
+                    raise ValueError
+                self.net_arch = {head: convert(units, list[PositiveInt]) for head, units in self.net_arch.items()}
+            except ValueError:
+                form = "a list of integers above 0, or such lists as {pi: [64], vf: [64]}"
+                raise ValueError(f"{prefix}net_arch must be {form}, not {shown(self.net_arch)}.") from None
         low, start = self.log_std_min, self.log_std_init
         if low is not None and low > start:
             raise ValueError(f"{prefix}log_std_min {low:g} is above {prefix}log_std_init {start:g}.")
 
 
-@dataclass(kw_only=True)
+@dataclass
 class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
@@ -103,6 +138,7 @@ class AlgorithmConfig(Section):
     """
 
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
+    _: KW_ONLY  # as in SB3, the first argument after policy and env may be given by place
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
     n_epochs: PositiveInt = setting(10, "Passes over the rollout at each update.")

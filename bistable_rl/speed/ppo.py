@@ -14,7 +14,6 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor, nn
 
-from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.vec_envs import BatchedVecEnv
@@ -108,9 +107,9 @@ def make_algorithm(name: str, setting: Setting) -> OnPolicyAlgorithm:
 
 def rollout_bytes(algorithm: OnPolicyAlgorithm) -> int:
     """Return the memory of an algorithm's rollout, in bytes."""
+    if isinstance(algorithm, RecurrentPPO):
+        return algorithm.rollout.nbytes()
     buffer: Any = algorithm.rollout_buffer
-    if isinstance(buffer, RolloutBuffer):
-        return buffer.nbytes()
     return sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
 
 
