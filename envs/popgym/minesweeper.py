@@ -15,6 +15,9 @@ from bistable_rl.envs.popgym.base import Observations, PopgymEnv
 from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
 
+MINE, VIEWED, NUMBER = 128, 64, 15
+"""What is on a square, as bits; the lowest are the number of mines on it and around it."""
+
 
 class PopgymMineSweeperVectorEnv(PopgymEnv):
     """POPGym: view all squares without a mine; only the number of mines around the last one is seen.
@@ -58,7 +61,7 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
     - v0: first version.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = ("mines", "around", "viewed", "num_viewed", "number")
+    STATE: ClassVar[tuple[str, ...]] = ("board", "num_viewed", "number")
     CUE_NDIM: ClassVar[int] = 1
 
     def __init__(
@@ -80,9 +83,7 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
         )
         self.width = size + 2  # boards have a border of squares without mines, and are flat
         self._inside = ((np.arange(size)[:, None] + 1) * self.width + np.arange(size) + 1).ravel()
-        self.mines = np.zeros((self.num_envs, self.width**2), np.bool_)
-        self.around = np.zeros(self.mines.shape, np.uint8)  # the number of mines on a square and around it
-        self.viewed = np.zeros(self.mines.shape, np.bool_)
+        self.board = np.zeros((self.num_envs, self.width**2), np.uint8)
         self.num_viewed = np.zeros(self.num_envs, np.int64)
         self.number = np.zeros(self.num_envs, np.int64)  # what the observation says
         self.horizon = squares - num_mines
@@ -108,19 +109,19 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
     def _begin(self, i: Copies) -> None:
         squares = rng.permutations(self.keys[i], 0, self.size**2)[:, : self.num_mines]
         self._lay(i, squares)
-        self.viewed[i] = False
         self.num_viewed[i] = 0
         self.number[i] = 0
 
     def _lay(self, i: Copies, squares: npt.NDArray[np.int64]) -> None:
-        mines = np.zeros((len(i), self.width**2), np.bool_)
-        mines[np.arange(len(i))[:, None], self._inside[squares]] = True
-        around = mines.astype(np.uint8)
+        mines = np.arange(len(i))[:, None], self._inside[squares]
+        around = np.zeros((len(i), self.width**2), np.uint8)
+        around[mines] = 1
         for step in (1, self.width):  # along the rows, then across them
             line = around.copy()
             around[:, step:] += line[:, :-step]
             around[:, :-step] += line[:, step:]
-        self.mines[i], self.around[i] = mines, around
+        around[mines] += MINE
+        self.board[i] = around
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:
         check_symbols("cue", cue, self.size**2)
@@ -130,12 +131,13 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
 
     def _play(self, actions: np.ndarray) -> StepResult:
         square = (actions[:, 0] + 1) * self.width + actions[:, 1] + 1
-        mine, again = self.mines[self.copies, square], self.viewed[self.copies, square]
+        there = self.board[self.copies, square]
+        mine, again = there >= MINE, there & VIEWED > 0
         reward = np.where(mine, self.mine_reward, np.where(again, self.again_reward, self.success_reward))
         new = ~mine & ~again
-        self.viewed[self.copies[new], square[new]] = True
+        self.board[self.copies, square] = np.where(mine, there, there | VIEWED)
         self.num_viewed = self.num_viewed + new
-        self.number = self.around[self.copies, square].astype(np.int64)
+        self.number = (there & NUMBER).astype(np.int64)
         success = self.num_viewed == self.horizon
         terminated = mine | success
         return reward, terminated, (self.t == self.horizon - 1) & ~terminated, {"is_success": success}
@@ -149,13 +151,12 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
 
     def memory_text(self, k: int) -> str:
         """Return the content of a perfect memory in copy `k`, as text: the squares viewed, row by row."""
-        numbers, viewed = self.around[k, self._inside], self.viewed[k, self._inside]
-        squares = [str(n) if seen else "." for n, seen in zip(numbers, viewed, strict=True)]
+        squares = [str(there & NUMBER) if there & VIEWED else "." for there in self.board[k, self._inside]]
         return "/".join("".join(squares[row : row + self.size]) for row in range(0, self.size**2, self.size))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:
-        board = np.where(self.mines[k], -1, self.viewed[k])[self._inside]
-        return heat(*board.reshape(self.size, self.size))
+        board = self.board[k, self._inside].reshape(self.size, self.size)
+        return heat(*np.where(board >= MINE, -1, board & VIEWED > 0))
 
 
 class PopgymMineSweeperEnv(SingleEnv):
