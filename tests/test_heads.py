@@ -70,8 +70,8 @@ def grad_of(loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None
 def make_policy(kind: type[RecurrentPolicy] = RecurrentPolicy, action_space: Any = None, **kwargs: Any) -> Any:
     torch.manual_seed(0)
     space = spaces.Discrete(4) if action_space is None else action_space
-    kwargs = {"cell": "nbrc", "hidden_size": 8, "net_arch": []} | kwargs
-    return kind(spaces.Box(-1, 1, (3,)), space, lambda _: 1e-3, **kwargs)
+    small: dict[str, Any] = {"cell": "nbrc", "hidden_size": 8, "net_arch": [], **kwargs}
+    return kind(spaces.Box(-1, 1, (3,)), space, lambda _: 1e-3, **small)
 
 
 def how_often_joined(
