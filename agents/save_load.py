@@ -66,6 +66,9 @@ SCHEDULES = {
 }
 """Arguments that may be schedules, and the attributes that hold the schedules."""
 
+FORMER_DEFAULTS: dict[str, Any] = {"cell": "nbrc", "critic": "shared", "net_arch": []}
+"""Arguments of the policy whose defaults have changed: what they are in an archive that does not say them."""
+
 FUNCTION = "function"
 
 ENCRYPTED = 0x1  # a flag of a zip member
@@ -97,7 +100,7 @@ class LostFunction:
 
 def save(model: RecurrentPPO, path: Path) -> None:
     """Write an algorithm to one file, whole or not at all; see `RecurrentPPO.save`."""
-    about = {
+    about: dict[str, Any] = {
         "policy": type(model.policy).__name__,
         "n_envs": model.n_envs,
         "observation_space": to_json(model.observation_space),
@@ -106,6 +109,8 @@ def save(model: RecurrentPPO, path: Path) -> None:
         "stats_window_size": model._stats_window_size,
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
     }
+    now = model.policy.constructor_args
+    about["settings"]["policy_kwargs"] = {name: now[name] for name in FORMER_DEFAULTS} | model.policy_kwargs
     try:
         files = training_state.pack(model, training_state.capture_counters(model))
         files[MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
@@ -212,6 +217,7 @@ def _settings(about: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], set
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
         raise ValueError(f"policy_kwargs must be a mapping, got {found['policy_kwargs']!r}")
+    found["policy_kwargs"] = FORMER_DEFAULTS | found["policy_kwargs"]
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)

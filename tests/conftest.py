@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGI
 SMALL = {
     "name": "small",
     "env": {"id": "bistable_rl/CopyFirst-v0", "kwargs": {"length": 5, "num_symbols": 2}, "num_envs": 4},
-    "policy": {"cell": "nbrc", "hidden_size": 8},
+    "policy": {"cell": "nbrc", "hidden_size": 8, "critic": "shared", "net_arch": []},
     "algorithm": {"n_steps": 20, "batch_size": 40, "n_epochs": 2},
     "total_steps": 400,
     "evaluation": {"every": 160, "episodes": 5},

@@ -46,7 +46,8 @@ def noise(
 def agent(env: VecEnv | None = None, *, policy: dict[str, Any] | None = None, **kwargs: Any) -> RecurrentPPO:
     """Return a small RecurrentPPO on noise."""
     settings: dict[str, Any] = {"n_steps": 16, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu", **kwargs}
-    return RecurrentPPO(RecurrentPolicy, env or noise(), policy_kwargs={"hidden_size": 8, **(policy or {})}, **settings)
+    small = {"cell": "nbrc", "hidden_size": 8, "critic": "shared", "net_arch": [], **(policy or {})}
+    return RecurrentPPO(RecurrentPolicy, env or noise(), policy_kwargs=small, **settings)
 
 
 def live(model: RecurrentPPO, rollouts: int = 1) -> None:

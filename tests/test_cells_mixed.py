@@ -88,10 +88,20 @@ def test_shared_options_reach_every_kind_that_has_them_and_others_one_kind() -> 
     assert isinstance(gru, GRUCell)
     assert nbrc.bias is not None
     assert gru.bias_ih is not None
-    assert nbrc.bias.tolist() == [0.0] * 4 + [-2.0] * 4 + [0.0] * 4
+    assert nbrc.bias[4:6].tolist() == [-2.0] * 2
+    assert len(nbrc.bias) == 12
     assert gru.bias_ih[4:8].tolist() == [3.0] * 4
     assert nbrc.recompute
     assert gru.recompute
+
+
+def test_nbrc_starts_in_halves_unless_told_otherwise_or_without_biases() -> None:
+    told: list[dict[str, Any]] = [{}, {"start": "paper"}, {"of_kind": {"nbrc": {"start": "paper"}}}]
+    nbrcs = [MixedCell(F, H, **options).cells[0] for options in told]
+    assert [nbrc.get_parameter("bias")[:4].tolist() for nbrc in nbrcs] == [[1.0, 1.0, -1.5, -1.5], [0.0] * 4, [0.0] * 4]
+    assert MixedCell(F, H, bias=False).cells[0].start == "paper"
+    with pytest.raises(ValueError, match="start='halves' needs bias=True"):
+        MixedCell(F, H, bias=False, start="halves")
 
 
 def test_an_odd_unit_is_of_the_first_kind_and_one_unit_alone_too() -> None:
@@ -114,7 +124,7 @@ def test_gates_are_traced_over_all_units_and_only_nbrcs_have_a_gain() -> None:
 
 
 def test_an_archive_holds_the_kinds(tmp_path: Path) -> None:
-    kwargs = {"cell": "mixed", "hidden_size": 8, "cell_kwargs": LSTM_FIRST}
+    kwargs = {"cell": "mixed", "hidden_size": 8, "cell_kwargs": LSTM_FIRST, "critic": "shared"}
     model = RecurrentPPO("MlpRecurrentPolicy", "CartPole-v1", n_steps=16, batch_size=16, seed=0, policy_kwargs=kwargs)
     model.learn(16)
     model.save(tmp_path / "model")

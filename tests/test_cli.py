@@ -146,7 +146,7 @@ def test_a_reader_that_has_gone_is_no_error(unbuffered: dict[str, str], tmp_path
 def test_a_training_finishes_where_nobody_reads(redirection: str, tmp_path: Path) -> None:
     done = command(f"$CLI train small.yaml {redirection}", tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
-    run = tmp_path / "runs/small/nbrc-seed0"
+    run = tmp_path / "runs/small/mixed-seed0"
     assert json.loads((run / "result.json").read_text())["status"] == "finished"
     header = (run / "metrics.csv").read_text().splitlines()[0]
     assert header.startswith("time/"), "a closed stream's number must not go to the next file"
@@ -160,14 +160,14 @@ def test_a_wrong_command_whose_sentence_nobody_reads_is_still_2(tmp_path: Path) 
 def test_a_pipe_is_read_as_a_config(tmp_path: Path) -> None:
     done = command("$CLI train <(cat small.yaml) --total_steps 16 && ls runs/small", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(b"nbrc-seed0\n")
+    assert done.stdout.endswith(b"mixed-seed0\n")
     assert b"run `bistable-rl train` on it" in command("$CLI benchmark <(cat small.yaml)", tmp_path).stderr
 
 
 def test_a_config_may_have_any_name_that_a_file_can(tmp_path: Path) -> None:
     done = command("cp small.yaml $'\\xff.yaml' && $CLI train $'\\xff.yaml'", tmp_path)
     assert done.returncode == 0, done.stderr
-    kept = json.loads((tmp_path / "runs/small/nbrc-seed0/environment.json").read_text(encoding="utf-8"))
+    kept = json.loads((tmp_path / "runs/small/mixed-seed0/environment.json").read_text(encoding="utf-8"))
     assert "\udcff.yaml" in kept["command"]
     refused = command("$CLI train small.yaml --out $'\\xff'", tmp_path)
     assert b"is not in UTF-8" in refused.stderr

@@ -294,10 +294,10 @@ def test_a_run_of_neither_kind_is_refused_in_one_sentence(tmp_path: Path) -> Non
             _ = Run.open(run).config
 
 
-@pytest.mark.parametrize(("text", "kind"), [(MINIMAL, Experiment), (BENCHMARK, Benchmark)])
-def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: Any) -> None:
+@pytest.mark.parametrize(("text", "kind", "cell"), [(MINIMAL, Experiment, "mixed"), (BENCHMARK, Benchmark, "nbrc")])
+def test_a_run_folder_tells_which_kind_it_is(tmp_path: Path, text: str, kind: Any, cell: str) -> None:
     config: Any = load_config(kind, write(tmp_path, text))
     run = new_run(config, tmp_path / "runs")
-    assert run == tmp_path / "runs" / "x" / "nbrc-seed0"
+    assert run == tmp_path / "runs" / "x" / f"{cell}-seed0"
     assert type(Run.open(run).config) is type(config)
     assert Run.open(run).config == config

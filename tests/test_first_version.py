@@ -61,7 +61,7 @@ def test_a_run_goes_on_as_it_did(run: Path) -> None:
 def test_the_features_that_version_0_1_kept_three_times_are_read_once() -> None:
     """Too large for a file here: the embeddings of MiniGrid's view."""
     env = DummyVecEnv([lambda: make_env("MiniGrid-MemoryS7-v0", kwargs={"agent_view_size": 3})])
-    policy = RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"hidden_size": 4}, device="cpu").policy
+    policy = RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"hidden_size": 4, "critic": "shared"}, device="cpu").policy
     weights = {name: torch.randn_like(tensor) for name, tensor in policy.state_dict().items()}
     features = {name: tensor for name, tensor in weights.items() if name.startswith("features_extractor.")}
     assert len(features) == 5

@@ -98,7 +98,7 @@ def test_the_state_is_remembered_until_an_episode_starts() -> None:
 
 
 def test_predict_without_a_state_starts_from_a_learned_initial_state() -> None:
-    model = cartpole({"hidden_size": 8, "cell_kwargs": {"learn_initial_state": True}})
+    model = cartpole({"cell": "nbrc", "hidden_size": 8, "cell_kwargs": {"learn_initial_state": True}})
     observation = np.zeros((1, 4), np.float32)
     _, zero = model.predict(observation)
     with torch.no_grad():

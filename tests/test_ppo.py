@@ -139,8 +139,8 @@ def test_a_shared_critic_without_its_gradient_is_sb3_contribs_own() -> None:
     """What `critic_gradient: false` computes is what sb3-contrib's own policy computes for every shared critic."""
     lstm: dict[str, Any] = {"lstm_hidden_size": 8, "shared_lstm": True, "enable_critic_lstm": False, "net_arch": [6]}
     theirs: Any = sb3_contrib.RecurrentPPO("MlpLstmPolicy", noise(), policy_kwargs=lstm, device="cpu").policy
-    kwargs: dict[str, Any] = {"cell": "lstm", "hidden_size": 8, "critic_gradient": False, "net_arch": [6]}
-    ours = MlpRecurrentPolicy(NUMBERS, spaces.Discrete(2), lambda _: 0.0, **kwargs)
+    kwargs: dict[str, Any] = {"cell": "lstm", "hidden_size": 8, "critic": "shared", "net_arch": [6]}
+    ours = MlpRecurrentPolicy(NUMBERS, spaces.Discrete(2), lambda _: 0.0, critic_gradient=False, **kwargs)
     checkpoint.fill(ours, theirs.state_dict(), "sb3-contrib")
     h, c = torch.randn(2, 1, 2, 8)
     obs, actions, starts = torch.randn(12, 3), torch.randint(2, (12,)), torch.zeros(12)
@@ -772,6 +772,14 @@ def test_an_argument_out_of_range_is_named(wrong: dict[str, Any]) -> None:
         RecurrentPPO("MlpRecurrentPolicy", "CartPole-v1", **wrong)
 
 
+def has_fixed_weights(policy: Any) -> bool:
+    """Return whether the weights of every kind of unit in every memory are packed; fail if those of some are."""
+    cells = [kind for memory in policy.memories for cell in memory.layers for kind in cell.cells]
+    found = {kernels.cpu_step.fixed(cell, cell._parameters.values()) is not None for cell in cells}
+    assert len(found) == 1
+    return found.pop()
+
+
 class Fixed(BaseCallback):
     """Notes at every moment of a rollout whether the policy's weights are fixed."""
 
@@ -780,9 +788,7 @@ class Fixed(BaseCallback):
         self.found: list[tuple[str, bool]] = []
 
     def _note(self, moment: str) -> None:
-        policy: Any = self.model.policy
-        cell = policy.memory.cells[0]
-        self.found.append((moment, kernels.cpu_step.fixed(cell, cell._parameters.values()) is not None))
+        self.found.append((moment, has_fixed_weights(self.model.policy)))
 
     def _on_rollout_start(self) -> None:
         self._note("start")
@@ -806,14 +812,13 @@ def test_the_weights_are_fixed_while_the_copies_step_and_at_no_other_time() -> N
 @pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
 def test_the_weights_are_fixed_while_an_agent_is_evaluated(whole: bool) -> None:
     model = RecurrentPPO("RecurrentPolicy", "CartPole-v1", device="cpu")
-    cell = model.policy.memory.cells[0]
     found: list[bool] = []
 
     def stop() -> bool:
-        found.append(kernels.cpu_step.fixed(cell, cell._parameters.values()) is not None)
+        found.append(has_fixed_weights(model.policy))
         return len(found) == 3
 
     assert model.env is not None
     evaluation.evaluate(model if whole else model.policy, model.env, 1000, stop=stop)
     assert found == [True] * 3
-    assert kernels.cpu_step.fixed(cell, cell._parameters.values()) is None
+    assert not has_fixed_weights(model.policy)

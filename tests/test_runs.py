@@ -19,7 +19,7 @@ def experiment() -> Experiment:
 
 def test_a_run_that_is_there_is_never_overwritten(tmp_path: Path, experiment: Experiment) -> None:
     folders = [new_run(experiment, tmp_path) for _ in range(3)]
-    assert [folder.name for folder in folders] == ["nbrc-seed0", "nbrc-seed0-2", "nbrc-seed0-3"]
+    assert [folder.name for folder in folders] == ["mixed-seed0", "mixed-seed0-2", "mixed-seed0-3"]
 
 
 def test_overwrite_replaces_the_run(tmp_path: Path, experiment: Experiment) -> None:
@@ -30,7 +30,7 @@ def test_overwrite_replaces_the_run(tmp_path: Path, experiment: Experiment) -> N
 
 
 def test_overwrite_leaves_alone_what_is_not_a_run(tmp_path: Path, experiment: Experiment) -> None:
-    folder = tmp_path / "x" / "nbrc-seed0"
+    folder = tmp_path / "x" / "mixed-seed0"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="not a run folder"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from bistable_rl.cells.base import Cell
-from bistable_rl.cells.options import MixedOptions, defaults
+from bistable_rl.cells.options import MixedOptions, Start, defaults
 from bistable_rl.checks import check_int
 from bistable_rl.errors import unknown
 from bistable_rl.kernels import Batch
@@ -23,7 +23,7 @@ from bistable_rl.kernels import Batch
 HALVES = ("nbrc", "gru")
 """The kinds of a layer that is told none: half of its units each."""
 
-HANDED_ON = ("learn_initial_state", "recompute", "c_bias", "t_max")
+HANDED_ON = ("learn_initial_state", "recompute", "c_bias", "t_max", "start")
 """The options that every kind gets which has them."""
 
 
@@ -32,13 +32,15 @@ class MixedCell(Cell):
 
     The state is the outputs of all kinds, then what each keeps besides, such as an LSTM's c. `kinds` holds a cell of
     each kind; their parameters are named `kinds.0.weight_ih` and so on. A kind runs on its own kernels, in one scan.
-    `learn_initial_state`, `recompute`, `c_bias` and `t_max` go to every kind that has them, `of_kind` to one kind.
+    `learn_initial_state`, `recompute`, `c_bias`, `t_max` and `start` go to every kind that has them, `of_kind` to one
+    kind. BRC and nBRC start in halves here, or as in the paper where there are no biases.
 
     Raises:
         ValueError: If a kind is unknown, has no slow gate or has no such option, or the units do not add up to H.
     """
 
     slow_gate = "c"
+    start: Start = "halves"
     parts: Mapping[str, int] | None = None
     of_kind: Mapping[str, Mapping[str, Any]] | None = None
 
@@ -55,7 +57,7 @@ class MixedCell(Cell):
         for name in of_kind:
             if name not in units:
                 raise ValueError(unknown("kind in of_kind", name, units))
-        shared = {name: getattr(self, name) for name in HANDED_ON}
+        shared = {name: getattr(self, name) for name in HANDED_ON if bias or name != "start" or name in options}
         self.kinds = nn.ModuleList()
         for name, n in units.items():
             kind = _kind(name)

@@ -86,6 +86,7 @@ class GRUOptions(GatedOptions, total=False):
 class MixedOptions(GatedOptions, total=False):
     """Options of units of several kinds side by side."""
 
+    start: Start
     parts: Mapping[str, int] | None
     of_kind: Mapping[str, Mapping[str, Any]] | None
 

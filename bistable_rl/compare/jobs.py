@@ -22,6 +22,9 @@ IRRELEVANT = ("name", "device", "checkpoint")
 RENAMED: dict[str, str] = {}
 """Keys that were renamed after rows had been committed: the old name, by which they are hashed, of each new one."""
 
+FORMER_DEFAULTS: dict[str, Any] = {"policy.net_arch": []}
+"""Keys that were off by default when rows had been committed, and are not now: what they were."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -61,7 +64,8 @@ def hashed_keys(config: Experiment | Benchmark) -> dict[str, Any]:
 
     The hash must not change when the package does, or finished runs would be unknown. So a renamed key has its old name
     (`RENAMED`), and a key is left out when its value is its default and that is off (null, false, 0 or empty): a new
-    option that is off by default changes no hash. Name, device and checkpoints are left out too.
+    option that is off by default changes no hash. Where such a default has changed, its old value is left out as before
+    (`FORMER_DEFAULTS`). Name, device and checkpoints are left out too.
     """
     keys = {key: value for key, value in _keys(config).items() if key.split(".")[0] not in IRRELEVANT}
     return {RENAMED.get(key, key): value for key, value in keys.items()}
@@ -75,7 +79,7 @@ def _keys(section: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             keys.update(_keys(value, f"{prefix}{spec.name}."))
             continue
-        default = default_of(spec)
+        default = FORMER_DEFAULTS.get(prefix + spec.name, default_of(spec))
         if default or json.dumps(value) != json.dumps(default):  # 0, 0.0 and false are equal to Python
             keys[prefix + spec.name] = value
     return keys

@@ -68,16 +68,16 @@ class EnvConfig(Section):
 class PolicyConfig(Section):
     """The agent's network: features, recurrent layers, heads."""
 
-    cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`).")
+    cell: str = setting("mixed", "The recurrent cell (see `bistable-rl list cells`).")
     hidden_size: PositiveInt = setting(64, "Units of each recurrent layer.")
     num_layers: PositiveInt = setting(1, "Recurrent layers.")
     cell_kwargs: dict[str, Any] = setting(dict, "Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.")
     critic: Literal["separate", "shared", "feedforward"] = setting(
-        "shared",
+        "separate",
         "What the value head reads: a `separate` memory, the actor's `shared` one, or the observation (`feedforward`).",
     )
     critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains it too.")
-    net_arch: list[PositiveInt] = setting(list, "Units of the tanh layers between the memory and each head.")
+    net_arch: list[PositiveInt] = setting(lambda: [64], "Units of the tanh layers between the memory and each head.")
     ortho_init: bool = setting(True, "Initialise features and heads orthogonally, as SB3 does; else as torch does.")
     action_bias: list[Finite] = setting(list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]`.")
     log_std_init: Finite = setting(0.0, "For continuous actions, the initial logarithm of their standard deviation.")
@@ -105,7 +105,7 @@ class AlgorithmConfig(Section):
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
-    n_epochs: PositiveInt = setting(4, "Passes over the rollout at each update.")
+    n_epochs: PositiveInt = setting(10, "Passes over the rollout at each update.")
     gamma: Fraction = setting(0.99, "Discount factor.")
     gae_lambda: Fraction = setting(0.95, "λ of the generalised advantage estimate.")
     clip_range: PositiveSchedule = setting(0.2, "PPO's clipping of the probability ratio.")
