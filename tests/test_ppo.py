@@ -65,7 +65,7 @@ def same_rollout(action_space: spaces.Space[Any], use_sde: bool = False, **polic
     shared: dict[str, Any] = {"n_steps": T, "batch_size": T * n, "n_epochs": 1, "seed": 3, "device": "cpu"}
     shared |= {"ent_coef": 0.01, "max_grad_norm": 0.3, "gae_lambda": 0.9, "clip_range_vf": 0.1}
     shared |= {"use_sde": use_sde, "sde_sample_freq": 5}
-    kwargs = {"hidden_size": 8, "net_arch": [6], **policy}
+    kwargs = {"cell": "nbrc", "hidden_size": 8, "critic": "shared", "net_arch": [6], **policy}
     theirs: Any = sb3_contrib.RecurrentPPO(
         MlpRecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
     )
