@@ -42,7 +42,8 @@ def symbols_env(cues: int, inputs: np.ndarray, right: np.ndarray, answers: np.nd
 def policy(inputs: int, actions: int, cell: str = "brc", size: int = 1, **kwargs: Any) -> RecurrentPolicy:
     """Return an untrained agent."""
     spaces = Box(-9, 9, (inputs,), np.float32), Discrete(actions)
-    return RecurrentPolicy(*spaces, lambda _: 0.0, cell=cell, hidden_size=size, **kwargs)
+    network = {"critic": "shared", "net_arch": [], **kwargs}
+    return RecurrentPolicy(*spaces, lambda _: 0.0, cell=cell, hidden_size=size, **network)
 
 
 def latch(a: float = 1.9, c: float = 0.1) -> RecurrentPolicy:

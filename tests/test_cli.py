@@ -61,7 +61,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_train_help_shows_every_key_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     main(["train", "--help"])
     text = capsys.readouterr().out
-    for key in ("--algorithm.gae_lambda", "--policy.cell_kwargs", "--checkpoint.keep", "default: 0.95"):
+    for key in ("--algorithm.gae_lambda", "--policy.cell_kwargs", "--checkpoint.keep", "default: 0.98"):
         assert key in text
 
 

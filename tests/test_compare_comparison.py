@@ -137,6 +137,8 @@ OTHER_VARIANTS = {
         *("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50"),
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
         *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "popgym", "popgym_15m"),
+        *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
+        *("mountain_car_no_velocity_zoo", "default_parts", "default_copy_first"),
     )
 }
 

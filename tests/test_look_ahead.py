@@ -40,7 +40,14 @@ def make(config: EnvConfig, cell: str = "nbrc", copies: int = 6) -> tuple[Any, R
     env = make_vec_env(config, copies, seed=3)
     torch.manual_seed(0)
     policy = RecurrentPolicy(
-        env.observation_space, env.action_space, lambda _: 0.0, cell=cell, hidden_size=8, ortho_init=False
+        env.observation_space,
+        env.action_space,
+        lambda _: 0.0,
+        cell=cell,
+        hidden_size=8,
+        critic="shared",
+        net_arch=[],
+        ortho_init=False,
     )
     with torch.no_grad():
         policy.action_net.weight *= 20  # so that the actions depend on the state

@@ -86,8 +86,11 @@ def copies(n: int = 2, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv([lambda: Odd(**kwargs)] * n)
 
 
+SMALL_NETWORK = {"cell": "nbrc", "hidden_size": 4, "critic": "shared", "net_arch": []}
+
+
 def model(env: Any, policy: dict[str, Any] | None = None, **kwargs: Any) -> RecurrentPPO:
-    return RecurrentPPO("RecurrentPolicy", env, policy_kwargs={"hidden_size": 4, **(policy or {})}, **SMALL | kwargs)
+    return RecurrentPPO("RecurrentPolicy", env, policy_kwargs=SMALL_NETWORK | (policy or {}), **SMALL | kwargs)
 
 
 def modules(agent: RecurrentPPO) -> list[type]:
@@ -273,7 +276,7 @@ def test_a_run_from_before_it_could_be_said_is_read_as_it_was(tmp_path: Path, mo
     file, out = config(tmp_path), tmp_path / "runs"
     options = ["--policy.observation_kinds", "{observation: categories}"]
     assert main(["train", str(file), "--out", str(out), *options]) == 0
-    run = out / "odd" / "nbrc-seed0"
+    run = out / "odd" / "mixed-seed0"
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("  observation_kinds:\n    observation: categories\n", ""))
     assert text != (run / "config.yaml").read_text()
@@ -386,7 +389,7 @@ def test_the_commands_say_it_in_one_sentence_and_exit_1(
     init = Odd.__init__
     monkeypatch.setattr(Odd, "__init__", lambda self, **_: init(self, **kwargs))
     capsys.readouterr()
-    assert main([*command, str(out / "odd" / "nbrc-seed0")]) == 1
+    assert main([*command, str(out / "odd" / "mixed-seed0")]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if "WARN" not in line]
     assert len(said) == 1
     assert expected in said[0]
@@ -398,7 +401,7 @@ def test_a_training_whose_evaluation_never_ends_fails_in_one_sentence(
     file, out = config(tmp_path, length=10**9), tmp_path / "runs"
     assert main(["train", str(file), "--out", str(out)]) == 1
     assert "an episode has not ended after 50 steps; cut episodes by the wrapper time_limit" in capsys.readouterr().err
-    assert json.loads((out / "odd" / "nbrc-seed0" / "result.json").read_text())["status"] == "failed"
+    assert json.loads((out / "odd" / "mixed-seed0" / "result.json").read_text())["status"] == "failed"
 
 
 @pytest.mark.filterwarnings("error:predict was called")

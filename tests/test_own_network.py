@@ -318,7 +318,7 @@ def test_the_readmes_network_trains_with_the_readmes_keys(
     assert main(["train", "readme.yaml"]) == 0
     assert "importing my_net" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "my_net")
-    assert bistable_rl.load(tmp_path / "runs/own/nbrc-seed0").policy.memory.input_size == 16
+    assert bistable_rl.load(tmp_path / "runs/own/mixed-seed0").policy.memory.input_size == 16
 
 
 def test_a_module_in_a_run_folder_is_not_imported(

@@ -442,7 +442,7 @@ def test_parameters_are_set_in_place_from_a_file_or_a_dictionary(saved: Path) ->
 
 def test_parameters_of_another_architecture_are_refused_unless_those_in_common_are_asked_for(saved: Path) -> None:
     deeper = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs={**KWARGS, "num_layers": 2}, device="cpu")
-    with pytest.raises(UserError, match=r"belongs to another architecture: memory\.cells\.1"):
+    with pytest.raises(UserError, match=r"belongs to another architecture: critic_memory\.cells\.1"):
         deeper.set_parameters(saved)
     deeper.set_parameters(saved, exact_match=False)
     trained = RecurrentPPO.load(saved, device="cpu").policy.state_dict()

@@ -96,7 +96,7 @@ def make_algorithm(name: str, setting: Setting) -> OnPolicyAlgorithm:
         return RecurrentPPO(
             "RecurrentPolicy",
             env,
-            policy_kwargs={"cell": name, "hidden_size": HIDDEN_SIZE, "critic": "shared"},
+            policy_kwargs={"cell": name, "hidden_size": HIDDEN_SIZE, "critic": "shared", "net_arch": []},
             **common,
         )
     policy_kwargs = {
