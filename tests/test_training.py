@@ -323,7 +323,6 @@ def wrong(*overrides: str) -> Callable[[Path, Path], list[str]]:
         (wrong("--env.kwargs.length", "1"), "length must be an integer of at least 2"),
         (wrong("--env.kwargs.lenght", "9"), "did you mean 'length'?"),
         (wrong("--env.wrappers", "[{name: minigird}]"), "did you mean 'minigrid'?"),
-        (wrong("--env.id", "Blackjack-v1", "--env.kwargs", "{}"), "Tuple"),
         (wrong("--env.id", "FrozenLake-v1", "--env.kwargs", "{map_name: bad}"), "FrozenLake-v1 cannot be built"),
         (wrong("--env.id", "MiniGrid-MemoryS7-v0", "--env.kwargs", "{size: 4}"), "env: "),
         (wrong("--env.id", "Pendulum-v1", "--env.kwargs", "{g: abc}"), "env: it fails at its first step"),
