@@ -110,7 +110,8 @@ def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include
         "schedules": {name: _plain_schedule(getattr(model, held)) for name, held in SCHEDULES.items()},
     }
     now = model.policy.constructor_args
-    about["settings"]["policy_kwargs"] = {n: now[n] for n in FORMER_DEFAULTS} | plain(model.policy_kwargs)
+    network = {name: now[name] for name in _former_defaults(type(model.policy))}
+    about["settings"]["policy_kwargs"] = network | plain(model.policy_kwargs)
     try:
         files = training_state.pack(model, training_state.capture_counters(model))
         files[archive.MODEL] = (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
@@ -132,7 +133,7 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
     folder, path = archive.read(file)
     try:
         about = json.loads(checkpoint.read(folder / archive.MODEL))
-        settings, lost = _settings(about, path)
+        settings, lost = _settings(about, path, policy)
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
         n_envs = check_int("n_envs", about["n_envs"], 1)
@@ -218,7 +219,15 @@ def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
         raise TypeError(unknown("argument of load", name, known))
 
 
-def _settings(about: Mapping[str, Any], path: str) -> tuple[dict[str, Any], set[str]]:
+def _former_defaults(policy: Any) -> dict[str, Any]:
+    """Return those of `FORMER_DEFAULTS` that are arguments of a policy: a subclass may have others."""
+    parameters = inspect.signature(policy if isinstance(policy, type) else RecurrentPolicy).parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in FORMER_DEFAULTS.items() if takes_any or name in names}
+
+
+def _settings(about: Mapping[str, Any], path: str, policy: Any) -> tuple[dict[str, Any], set[str]]:
     """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
     found = {"use_sde": False, "sde_sample_freq": 0, **about["settings"]}  # which earlier versions do not have
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
@@ -231,7 +240,7 @@ def _settings(about: Mapping[str, Any], path: str) -> tuple[dict[str, Any], set[
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
         raise ValueError(f"policy_kwargs must be a mapping, got {found['policy_kwargs']!r}")
-    found["policy_kwargs"] = FORMER_DEFAULTS | found["policy_kwargs"]
+    found["policy_kwargs"] = _former_defaults(policy) | found["policy_kwargs"]
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)

@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from bistable_rl.agents import RecurrentPPO
+from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import UserError
@@ -465,3 +466,15 @@ def test_one_action_is_an_array_as_in_sb3(saved: Path) -> None:
     theirs = sb3_contrib.RecurrentPPO("MlpLstmPolicy", copy_first(), device="cpu")
     expected, _ = theirs.predict(np.zeros(4, np.float32))
     assert (type(action), action.shape, action.dtype) == (type(expected), expected.shape, expected.dtype)
+
+
+class Fixed(RecurrentPolicy):
+    """A policy of a user with a network of its own and no argument for it."""
+
+    def __init__(self, observation_space: Any, action_space: Any, lr_schedule: Any, use_sde: bool = False) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, use_sde, cell="gru", hidden_size=4)
+
+
+def test_a_policy_without_arguments_for_its_network_is_saved_and_loaded(tmp_path: Path) -> None:
+    RecurrentPPO(Fixed, copy_first(), device="cpu").save(tmp_path / "fixed")
+    assert RecurrentPPO.load(tmp_path / "fixed", policy=Fixed, device="cpu").policy.memory.cell == "gru"
