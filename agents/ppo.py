@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
@@ -39,6 +40,7 @@ from bistable_rl.agents.import_sb3 import import_sb3
 from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non_finite_error
 from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
+from bistable_rl.agents.popart import PopArt
 from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
@@ -161,6 +163,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.certified_loss: CertifiedLoss | None = None
         self._has_certified_loss = given.certified_coef != 0
         self.normalize_advantage = given.normalize_advantage
+        self.popart = given.popart
+        self.returns_spread = PopArt()
         self.target_kl = given.target_kl
         self.bptt_length = given.bptt_length
         self.burn_in = given.burn_in
@@ -480,6 +484,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         metrics: dict[str, list[Tensor]] = {}
         if self.certified_loss is not None:
             self.certified_loss.see(self.rollout)
+        if self.popart:
+            self.returns_spread.update(self.rollout.returns)
         stop = False
         for epoch in range(self.n_epochs):
             if epoch and self.refresh_states:
@@ -512,11 +518,12 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """Take one step of the optimizer; return the norm of the gradient and of its parts, before clipping."""
         gradient.clear()
         loss.backward()
-        norms = gradient.norms()
-        if not bool(torch.isfinite(norms["norm"])):
-            raise self._non_finite("the gradient of ", lambda parameter: parameter.grad)
-        gradient.clip(norms["norm"], self.max_grad_norm)
-        self.policy.optimizer.step()
+        with self.returns_spread.normalised(self.policy.value_net) if self.popart else nullcontext():
+            norms = gradient.norms()
+            if not bool(torch.isfinite(norms["norm"])):
+                raise self._non_finite("the gradient of ", lambda parameter: parameter.grad)
+            gradient.clip(norms["norm"], self.max_grad_norm)
+            self.policy.optimizer.step()
         return norms
 
     def loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -539,6 +546,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
             old_values, clip_range_vf = buffer.rows(buffer.values, minibatch), self.clip_range_vf(progress)
             values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
         value_loss = torch.nn.functional.mse_loss(values, buffer.rows(buffer.returns, minibatch))
+        if self.popart:
+            value_loss = value_loss / self.returns_spread.scale**2
 
         entropy_loss = -entropy.mean()
         loss = policy_loss + self.vf_coef * value_loss
@@ -581,6 +590,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if isinstance(self.action_space, spaces.Box) and not self.policy.state_dependent_std:
             log_std = self.policy.clamp_log_std(self.policy.log_std.detach())
             metrics["train/std"] = float(log_std.exp().mean())
+        if self.popart:
+            metrics["train/popart_scale"] = self.returns_spread.scale
         metrics["train/clip_range"] = self.clip_range(self._current_progress_remaining)
         metrics["train/ent_coef"] = self.entropy_schedule(self._current_progress_remaining)
         for name, value in metrics.items():

@@ -37,6 +37,7 @@ SETTINGS = (
     "gamma",
     "gae_lambda",
     "normalize_advantage",
+    "popart",
     "vf_coef",
     "max_grad_norm",
     "target_kl",
@@ -65,6 +66,9 @@ SCHEDULES = {
 
 FORMER_DEFAULTS: dict[str, Any] = {"cell": "nbrc", "critic": "shared", "net_arch": []}
 """Arguments of the policy whose defaults have changed: what they are in an archive that does not say them."""
+
+LATER_SETTINGS = {"use_sde": False, "sde_sample_freq": 0, "popart": False}
+"""Settings that archives of earlier versions do not have, and what they did without."""
 
 FUNCTION = "function"
 
@@ -229,13 +233,18 @@ def _former_defaults(policy: Any) -> dict[str, Any]:
 
 def _settings(about: Mapping[str, Any], path: str, policy: Any) -> tuple[dict[str, Any], set[str]]:
     """Return the constructor's arguments from a file, and the names of the schedules that were functions."""
-    found = {"use_sde": False, "sde_sample_freq": 0, **about["settings"]}  # which earlier versions do not have
+    found = {
+        "use_sde": False,
+        "sde_sample_freq": 0,
+        "popart": False,
+        **about["settings"],
+    }  # which earlier versions do not have
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
         warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):
         odd = sorted(found.keys() ^ set(SETTINGS))[0]
         raise ValueError(f"its setting {odd!r} is {'unknown here' if odd in found else 'missing'}")
-    for name in ("normalize_advantage", "refresh_states", "use_sde"):
+    for name in ("normalize_advantage", "popart", "refresh_states", "use_sde"):
         if not isinstance(found[name], bool):
             raise ValueError(f"{name} must be true or false, got {found[name]!r}")
     if not isinstance(found["policy_kwargs"], dict):
@@ -244,7 +253,7 @@ def _settings(about: Mapping[str, Any], path: str, policy: Any) -> tuple[dict[st
     check_int("verbose", found["verbose"], 0, 2)
     if found["seed"] is not None:
         check_int("seed", found["seed"], 0, 2**32 - 1)
-    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # as above
+    found_schedules = {"certified_coef": 0.0, **about["schedules"]}  # likewise
     schedules = {name: found_schedules[name] for name in SCHEDULES}
     lost = {name for name, plain in schedules.items() if plain == FUNCTION}
     kept = {name: _schedule(name, plain) for name, plain in schedules.items() if name not in lost}

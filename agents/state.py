@@ -96,6 +96,8 @@ def capture_counters(model: RecurrentPPO) -> TrainingState:
     """Return the part of the state that outlives the environment: counters, minibatches, VecNormalize's statistics."""
     generator = model.minibatch_generator.bit_generator.state
     values = {"updates": model._n_updates, "minibatch_generator": generator}
+    if model.popart:
+        values["popart"] = model.returns_spread.get_state()
     return TrainingState(model.num_timesteps, values, capture_normalization(model))
 
 
@@ -144,6 +146,8 @@ def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
     model.num_timesteps = state.steps
     model._n_updates = int(state.values["updates"])
     model.minibatch_generator.bit_generator.state = state.values["minibatch_generator"]
+    if model.popart and "popart" in state.values:  # else it begins anew
+        model.returns_spread.set_state(state.values["popart"])
     statistics = _below(state.arrays, PREFIX[:-1])
     normalize = model.get_vec_normalize_env()
     here = {} if normalize is None else _moments(normalize)

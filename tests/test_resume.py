@@ -72,6 +72,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "refreshed states": {"algorithm": {"refresh_states": True, "bptt_length": 3}},
     "burn-in": {"algorithm": {"burn_in": 2, "bptt_length": 4}, "policy": {"cell": "lstm", "critic": "separate"}},
     "schedules": {"algorithm": {"learning_rate": (1e-2, 0.0), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.0)}},
+    "PopArt": {"algorithm": {"popart": True}},
     "certified loss": {"algorithm": {"certified_coef": (1.0, 2.0)}},
     "gSDE": {
         "env": {"id": "bistable_rl/CopyFirstContinuous-v0", "kwargs": {"length": 5}},
