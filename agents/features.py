@@ -20,6 +20,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from torch import Tensor, nn
 
+from bistable_rl.agents.embeddings import sum_of_embeddings
 from bistable_rl.agents.impala import ImpalaCNN
 from bistable_rl.agents.spaces import ONLY, spaces_of
 from bistable_rl.agents.vec_envs import BatchedVecEnv
@@ -269,10 +270,10 @@ class SymbolicView(nn.Module):
 
     def forward(self, view: Tensor) -> Tensor:
         """Embed a batch of views."""
-        categories = view.long() if self.channels_last else view.long().movedim(1, -1)
-        # a cell's three categories share one vector: (B, V, V, 8)
-        cells = torch.stack([embed(categories[..., i]) for i, embed in enumerate(self.embeddings)]).sum(0)
-        return torch.relu(self.linear(cells.flatten(1)))
+        categories = (view.movedim(-1, 0) if self.channels_last else view.movedim(1, 0)).long()
+        # a cell's three categories share one vector: (B · V · V, 8)
+        cells = sum_of_embeddings(categories.flatten(1), self.embeddings)
+        return torch.relu(self.linear(cells.reshape(len(view), -1)))
 
 
 class Image(nn.Module):
