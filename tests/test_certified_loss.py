@@ -31,7 +31,7 @@ def copy_first(n: int = 8, **kwargs: Any) -> BatchedVecEnv:
 
 
 def agent(env: Any, certified_coef: Any = 1.0, policy: dict[str, Any] | None = None, **arguments: Any) -> RecurrentPPO:
-    ppo = {"n_steps": 12, "batch_size": 48, "n_epochs": 4, "ent_coef": 0.0, "max_grad_norm": 0.5}
+    ppo = {"n_steps": 12, "batch_size": 48, "n_epochs": 4, "ent_coef": 0.0, "max_grad_norm": 0.5, "popart": False}
     arguments = {**ppo, "seed": 0, "device": "cpu", **arguments}
     kwargs = {"cell": "brc", "hidden_size": 8, "critic": "shared", "net_arch": [], **(policy or {})}
     return RecurrentPPO("RecurrentPolicy", env, certified_coef=certified_coef, policy_kwargs=kwargs, **arguments)

@@ -120,7 +120,7 @@ def test_rewards_of_any_size_teach_the_same(critic: str) -> None:
     for (name, one), other in zip(small.policy.named_parameters(), large.policy.parameters(), strict=True):
         size = 1024 if name.startswith("value_net") else 1
         torch.testing.assert_close(size * one, other, rtol=1e-4, atol=1e-5 * size, msg=name)
-    without = trained(1024.0, policy={"critic": critic}).policy
+    without = trained(1024.0, popart=False, policy={"critic": critic}).policy
     assert not torch.allclose(without.memory.layers[0].weight_ih, large.policy.memory.layers[0].weight_ih, atol=1e-3)
 
 

@@ -69,7 +69,7 @@ def same_rollout(action_space: spaces.Space[Any], use_sde: bool = False, **polic
     theirs: Any = sb3_contrib.RecurrentPPO(
         MlpRecurrentPolicy, noise(NUMBERS, action_space, n), policy_kwargs=kwargs, **shared
     )
-    ours = agent(noise(NUMBERS, action_space, n), policy=kwargs, learning_rate=3e-4, **shared)
+    ours = agent(noise(NUMBERS, action_space, n), policy=kwargs, learning_rate=3e-4, popart=False, **shared)
     ours.policy.load_state_dict(theirs.policy.state_dict())
     _, callback = theirs._setup_learn(10_000, None)
     theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, T)

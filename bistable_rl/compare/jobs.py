@@ -22,7 +22,7 @@ IRRELEVANT = ("name", "device", "checkpoint")
 RENAMED: dict[str, str] = {}
 """Keys that were renamed after rows had been committed: the old name, by which they are hashed, of each new one."""
 
-FORMER_DEFAULTS: dict[str, Any] = {"policy.net_arch": [], "algorithm.ent_coef": 0.0}
+FORMER_DEFAULTS: dict[str, Any] = {"policy.net_arch": [], "algorithm.ent_coef": 0.0, "algorithm.popart": False}
 """Keys that were off by default when rows had been committed, and are not now: what they were."""
 
 

@@ -148,10 +148,10 @@ class AlgorithmConfig(Section):
     clip_range_vf: PositiveSchedule | None = setting(None, "Clipping of the value's change (null: none).")
     ent_coef: NonNegativeSchedule = setting(0.01, "Weight of the entropy bonus.")
     vf_coef: NonNegative = setting(0.5, "Weight of the value loss.")
-    max_grad_norm: Positive = setting(5.0, "Norm to which the gradient is clipped.")
+    max_grad_norm: Positive = setting(0.5, "Norm to which the gradient is clipped.")
     normalize_advantage: bool = setting(True, "Standardise the advantages of each minibatch of more than one step.")
     popart: bool = setting(
-        False, "PopArt (van Hasselt et al. 2016): the critic learns values in units of the spread of the returns."
+        True, "PopArt (van Hasselt et al. 2016): the critic learns values in units of the spread of the returns."
     )
     target_kl: Positive | None = setting(None, "End an update early beyond 1.5 times this divergence (null: never).")
     bptt_length: PositiveInt | None = setting(
