@@ -13,6 +13,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from bistable_rl.agents.env_masks import EnvMasks, takes_masks
 from bistable_rl.agents.look_ahead import LookAhead, Predicts
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.cells.base import fixed_weights
@@ -70,7 +71,7 @@ def evaluate(
     with the weights that it has at the start, see `fixed_weights`.
 
     Args:
-        agent: Has SB3's recurrent `predict`.
+        agent: Has SB3's recurrent `predict`, to which action masks are given where it has an argument for them.
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one; gSDE's noise is drawn once for each copy.
@@ -80,7 +81,8 @@ def evaluate(
             an environment of ours if that is longer.
 
     Raises:
-        RunFailedError: If an episode does not end, or an info reports an invalid success or error.
+        RunFailedError: If an episode does not end, an info reports an invalid success or error, or an action mask does
+            not fit.
         NonFiniteError: If a reward or an observation is NaN or infinite.
     """
     network = _network(agent)
@@ -107,17 +109,19 @@ def _play(
     ended: list[tuple[Any, ...]] = []  # the step and the copy of each episode's end, and what `Evaluation` holds of it
     total, length, clock = np.zeros(n), np.zeros(n, dtype=int), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
-    ahead = LookAhead(agent, env, deterministic)
 
     def when(copy: int) -> str:
         return f"in step {length[copy]} of an episode"
 
     obs: Any = env.reset()
+    masks = EnvMasks(env if takes_masks(agent) else None)
+    ahead = LookAhead(agent, env, deterministic, masks)
     check_finite(obs, "observation", when)
     state, dones = None, np.ones(n, dtype=bool)
     while (played < share).any() and not stop():
         passed, actions, state = ahead.act(obs, state, dones, played < share)
         obs, rewards, dones, infos = env.step(actions)
+        masks.see(dones, infos)
         total += rewards
         length += passed + 1
         clock += passed + 1
