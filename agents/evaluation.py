@@ -16,6 +16,7 @@ from torch import nn
 from bistable_rl.agents.env_masks import EnvMasks, takes_masks
 from bistable_rl.agents.look_ahead import LookAhead, Predicts
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import attribute_of
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -232,10 +233,7 @@ def never_ends(longest: int) -> RunFailedError:
 
 def declared_horizon(env: VecEnv) -> int | None:
     """Return the largest number of steps of an episode, if the environment declares it as a whole number."""
-    try:
-        horizon = env.get_attr("horizon")[0]
-    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
-        return None
+    horizon = attribute_of(env, "horizon")
     whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
     return int(horizon) if whole and horizon > 0 else None
 
@@ -245,7 +243,7 @@ def reward_threshold(env: VecEnv) -> float | None:
     for where in ("reward_threshold", "spec.reward_threshold"):
         try:
             declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
-        except (Exception, SystemExit):  # as above
+        except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
             continue
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
             return float(declared)

@@ -112,13 +112,22 @@ def as_vec_env(env: AnyEnv) -> GymEnv:
 
 def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
     """Return the space of an environment's observations before they were flattened, None where they were not."""
+    space = attribute_of(env, "nested_space")
     try:
-        space = env.get_attr("nested_space")[0]
-        if is_nested(space) and flat_space(space) == env.observation_space:
-            return space
-    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
+        return space if is_nested(space) and flat_space(space) == env.observation_space else None
+    except ValueError:  # an attribute of somebody else's
         return None
-    return None
+
+
+def attribute_of(env: VecEnv, name: str) -> Any:
+    """Return an attribute of an environment's first copy, None where it has none or fails to tell.
+
+    It is asked for only where it exists: a process of SubprocVecEnv that lacks it would end.
+    """
+    try:
+        return env.get_attr(name)[0] if env.has_attr(name) else None
+    except (Exception, SystemExit):  # somebody else's property, or VecEnv, may raise anything
+        return None
 
 
 class BatchedVecEnv(VecEnv):

@@ -73,6 +73,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "burn-in": {"algorithm": {"burn_in": 2, "bptt_length": 4}, "policy": {"cell": "lstm", "critic": "separate"}},
     "schedules": {"algorithm": {"learning_rate": (1e-2, 0.0), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.0)}},
     "certified loss": {"algorithm": {"certified_coef": (1.0, 2.0)}},
+    "action masks": {"env": {"id": "bistable_rl/TMazeMasked-v0", "kwargs": {"length": 3}}},
     "gSDE": {
         "env": {"id": "bistable_rl/CopyFirstContinuous-v0", "kwargs": {"length": 5}},
         "algorithm": {"use_sde": True, "sde_sample_freq": 3},
