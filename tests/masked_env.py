@@ -1,4 +1,4 @@
-"""An environment whose allowed actions change at every step, which refuses any other, and copies of it of every kind."""
+"""An environment whose allowed actions change at every step, which refuses others; and copies of it of every kind."""
 
 from typing import Any
 
