@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
 from bistable_rl.agents.action_masks import MASKS, Masks, as_gymnasium, checked
 from bistable_rl.agents.vec_envs import BatchedVecEnv
@@ -69,11 +68,11 @@ class EnvMasks:
                 )
 
     @property
-    def given(self) -> dict[str, Masks]:
+    def given(self) -> dict[str, Any]:
         """The masks as the argument of an agent's `predict`; nothing where there are none."""
         return {} if self.now is None else {MASKS: self.now}
 
-    def tensors(self, device: torch.device) -> dict[str, Tensor]:
+    def tensors(self, device: torch.device) -> dict[str, Any]:
         """Return the masks as the argument of a policy's `step`; nothing where there are none."""
         return {} if self.now is None else {MASKS: torch.from_numpy(self.now).to(device)}
 

@@ -357,7 +357,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     # --- acting --------------------------------------------------------------------------------------------
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: Any,
         state: tuple[np.ndarray, ...] | None = None,

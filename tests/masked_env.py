@@ -99,7 +99,7 @@ def copies_of(how: str, make: type[Rules], kind: str = "discrete") -> Any:
     if how == "single":
         return make(kind)
     if how == "ActionMasker":
-        return ActionMasker(make(kind), lambda env: env.unwrapped.mask)  # type: ignore[attr-defined]
+        return ActionMasker(make(kind), lambda env: env.unwrapped.mask)
     if how == "dummy":
         return DummyVecEnv(copies)
     if how == "normalize":

@@ -69,17 +69,18 @@ def make_model(env: Any, **arguments: Any) -> RecurrentPPO:
 def test_probabilities_entropies_gradients_and_modes_are_maskable_ppos(kind: str, scale: float) -> None:
     torch.manual_seed(0)
     n, space, masks = 200, SPACES[kind], draw_masks(kind, 200)
-    ours, theirs = make_distribution(space), make_masked_proba_distribution(space)  # type: ignore[arg-type]
+    ours, theirs = make_distribution(space), make_masked_proba_distribution(space)
     width = 3 if kind == "multi-binary" else sum(SIZES[kind])
     start = scale * torch.randn(n, width, dtype=torch.double)
     found = []
+    distribution: Any
     for distribution in (ours, theirs):
         logits = start.clone().requires_grad_()
         # theirs has two logits for a bit; one of them, relative to the other, is ours
         read = torch.stack([0 * logits, logits], -1).flatten(1) if width == 3 and distribution is theirs else logits
         distribution.proba_distribution(read)
         if distribution is theirs:
-            theirs.apply_masking(masks.numpy())
+            distribution.apply_masking(masks.numpy())
         else:
             assert masked(ours, masks) is ours
         mode = distribution.mode().reshape(n, -1).double()
@@ -257,7 +258,8 @@ def test_what_the_policy_would_do_but_may_not_is_in_no_loss() -> None:
     """The gradient of a forbidden action's own weights is zero, and is not without the mask."""
     env = make_vec_env(EnvConfig(id=MASKED, kwargs={"length": 4}, num_envs=4), 4, seed=0)
     policy = make_model(env).policy
-    obs, _ = policy.obs_to_tensor(env.reset())
+    first: Any = env.reset()
+    obs, _ = policy.obs_to_tensor(first)
     gradients = []
     for masks in (torch.tensor([True, False, False, False]).expand(4, 4), None):
         _, log_probs, entropy = policy.evaluate_packed(
@@ -305,7 +307,7 @@ class Wrong(Info):
         self.steps += 1
         observation, reward, *_ = super().step(action)
         self._draw()
-        info = {"action_mask": self.mask}
+        info: dict[str, Any] = {"action_mask": self.mask}
         if self.steps > 1:
             info = {} if self.what == "missing" else {"action_mask": np.zeros(3 if self.what == "short" else 4)}
         return observation, reward, False, False, info
@@ -365,12 +367,12 @@ def test_predict_takes_masks_of_one_observation_and_of_a_batch(kind: str, determ
         assert allowed(kind, masks, torch.from_numpy(actions)).all()
         again, _ = model.predict(obs, state, deterministic=deterministic, action_masks=masks.numpy().astype(np.int8))
         assert allowed(kind, masks, torch.from_numpy(again)).all()
-    one, _ = model.predict(obs[0], episode_start=True, deterministic=deterministic, action_masks=masks[0].numpy())
+    one, _ = model.predict(obs[0], episode_start=np.ones(1), deterministic=deterministic, action_masks=masks[0].numpy())
     assert allowed(kind, masks[:1], torch.from_numpy(np.asarray(one))).all()
     with pytest.raises(ValueError, match="there are 2 action masks for 5 copies"):
         model.predict(obs, episode_start=np.ones(5), action_masks=masks[:2].numpy())
     with pytest.raises(ValueError, match=f"has 1 entries, but .* needs {size}"):
-        model.predict(obs[0], episode_start=True, action_masks=np.ones(1))
+        model.predict(obs[0], episode_start=np.ones(1), action_masks=np.ones(1))
 
 
 # --- our environment, and what is around it ------------------------------------------------------------------
@@ -403,13 +405,13 @@ def test_sb3_contribs_functions_find_the_masks(wrappers: list[dict[str, Any]]) -
     env = make_vec_env(EnvConfig(id=MASKED, kwargs={"length": 4}, wrappers=wrappers), 3, seed=0)
     assert isinstance(env.unwrapped, BatchedVecEnv)
     env.reset()
-    assert is_masking_supported(env)  # type: ignore[arg-type]
-    assert get_action_masks(env).tolist() == [[True, False, False, False]] * 3  # type: ignore[arg-type]
+    assert is_masking_supported(env)
+    assert get_action_masks(env).tolist() == [[True, False, False, False]] * 3
     assert env.env_method("action_masks", indices=[1])[0].tolist() == [True, False, False, False]
     plain = make_vec_env(EnvConfig(id="bistable_rl/TMaze-v0"), 3, seed=0)
-    assert not is_masking_supported(plain)  # type: ignore[arg-type]
+    assert not is_masking_supported(plain)
     with pytest.raises(AttributeError, match="action_masks"):
-        get_action_masks(plain)  # type: ignore[arg-type]
+        get_action_masks(plain)
 
 
 class Steps:
@@ -433,7 +435,7 @@ def test_looking_ahead_takes_the_masked_steps_one_by_one(bias: float) -> None:
     policy = make_model(env, n_steps=100).policy
     with torch.no_grad():
         policy.action_net.weight *= 300
-        policy.action_net.bias += torch.tensor([bias, 0, 0, 0])
+        policy.action_net.bias[0] += bias
     results = []
     for agent in (policy, Steps(policy)):
         env.seed(5)
@@ -445,7 +447,7 @@ def test_looking_ahead_takes_the_masked_steps_one_by_one(bias: float) -> None:
 
 def test_an_agent_without_the_argument_is_evaluated_as_before() -> None:
     class Right:
-        def predict(self, observation: Any, state: Any, episode_start: Any, deterministic: bool) -> Any:
+        def predict(self, observation: Any, state: Any = 0, episode_start: Any = 0, deterministic: bool = True) -> Any:
             return np.zeros(len(observation), np.int64), None
 
     env = make_vec_env(EnvConfig(id=MASKED, kwargs={"length": 2}), 2, seed=0)
