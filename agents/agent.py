@@ -43,6 +43,7 @@ class Agent:
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, Any]:
         """Return actions, and the memory to give back at the next call.
 
@@ -54,8 +55,10 @@ class Agent:
             state: The memory that the last call returned; None starts with an empty one.
             episode_start: (n,) true where an episode has just begun, which empties that memory.
             deterministic: Take the most likely action instead of sampling one.
+            action_masks: (A,) or (n, A), true where an action is allowed, as the environment's `action_masks()` or
+                `info["action_mask"]` gives them; None allows all.
         """
-        return self.policy.predict(observation, state, episode_start, deterministic)
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def predict_ahead(
         self,
@@ -64,9 +67,13 @@ class Agent:
         episode_start: np.ndarray,
         steps: np.ndarray,
         deterministic: bool = True,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return the discrete actions (T, n) and the memory that as many calls of `predict` would; see `remember`."""
-        return self.policy.predict_ahead(observations, state, episode_start, steps, deterministic)
+        """Return the discrete actions (T, n) and the memory that as many calls of `predict` would; see `remember`.
+
+        `action_masks` are (T, n, A) where there are any.
+        """
+        return self.policy.predict_ahead(observations, state, episode_start, steps, deterministic, action_masks)
 
     def remember(self, observations: np.ndarray, state: Any, episode_start: np.ndarray, steps: np.ndarray) -> Any:
         """Return the memory after the first `steps` (n,) of T steps of observations, as calls of `predict` would.

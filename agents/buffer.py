@@ -41,6 +41,7 @@ class RolloutBuffer:
     Attributes:
         obs: (C + T, n, ...), one tensor or one per key.
         actions: (T, n, ...).
+        action_masks: (T, n, A) of bool, where the actions were taken under masks; else None.
         rewards: (T, n).
         episode_starts: (C + T, n) whether an episode starts with that step.
         dones: (T, n) whether the episode ended with that step.
@@ -92,6 +93,7 @@ class RolloutBuffer:
         else:
             self.obs = empty(observation_space)
         self.actions = empty(action_space)[C:]
+        self.action_masks: Tensor | None = None
         self.rewards = torch.zeros(T, n, device=device)
         self.episode_starts = np.zeros((C + T, n), np.bool_)
         self.dones = np.zeros((T, n), np.bool_)
@@ -117,9 +119,19 @@ class RolloutBuffer:
         """The number of steps so far."""
         return self._t
 
-    def begin(self, state: Tensor) -> None:
-        """Start a new rollout, with the state before its first step (K, n, S)."""
+    def begin(self, state: Tensor, num_choices: int = 0) -> None:
+        """Start a new rollout, with the state before its first step (K, n, S).
+
+        Args:
+            state: That state.
+            num_choices: A, the entries of an action mask; 0 for a rollout without masks.
+        """
         T, C = self.n_steps, self.context
+        if num_choices == 0:
+            self.action_masks = None
+        elif self.action_masks is None:
+            check_memory(f"the action masks of a rollout of {T} steps", T * self.n_envs * num_choices, state.device)
+            self.action_masks = torch.ones(T, self.n_envs, num_choices, dtype=torch.bool, device=state.device)
         if self._t == T:
             for part in obs_parts(self.obs):
                 part[:C] = part[T:].clone()
@@ -138,8 +150,9 @@ class RolloutBuffer:
         actions: Tensor,
         rewards: np.ndarray,
         dones: np.ndarray,
+        action_masks: Tensor | None = None,
     ) -> None:
-        """Append a step: the observations, the state before it (K, n, S), the actions, rewards and ends."""
+        """Append a step: the observations, the state before it (K, n, S), actions, rewards, ends, and masks if any."""
         now = self.context + self._t
         if isinstance(self.obs, dict):
             assert isinstance(obs, dict)
@@ -152,6 +165,9 @@ class RolloutBuffer:
         if now in self._carried or now in self.anchors.values():
             self.states[now] = state
         self.actions[self._t] = actions
+        if self.action_masks is not None:
+            assert action_masks is not None
+            self.action_masks[self._t] = action_masks
         self.rewards[self._t] = torch.from_numpy(rewards)
         self.dones[self._t] = dones
         self._t += 1

@@ -6,16 +6,16 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.agent import make_policy
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.training import without_gate_options
 from bistable_rl.agents.vec_envs import make_vec_env
-from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.errors import RunFailedError, UserError, one_sentence
 from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Experiment
 
@@ -67,8 +67,13 @@ def _reported(env: VecEnv) -> set[str]:
     infos: list[dict[str, Any]] = [{}]
     try:
         env.reset()
+        masks = EnvMasks(env)
         space.seed(0)
-        _, _, [over], infos = env.step(np.stack([space.sample()]))
+        _, _, dones, infos = env.step(masks.sample(space))
+        masks.see(dones, infos)
+        over = dones[0]
+    except RunFailedError as error:  # of its action masks
+        raise UserError(str(error)) from None
     except Exception as error:  # an environment may raise anything
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     metrics = {"mean_reward", "mean_ep_length"}
@@ -77,7 +82,9 @@ def _reported(env: VecEnv) -> set[str]:
         for _ in range(EPISODE_STEPS):
             if over or time.monotonic() > end:
                 break
-            _, _, [over], infos = env.step(np.stack([space.sample()]))
+            _, _, dones, infos = env.step(masks.sample(space))
+            masks.see(dones, infos)
+            over = dones[0]
     except Exception:  # the run will meet it too, and report it better
         over = False
     reported = infos[0]

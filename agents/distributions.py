@@ -7,12 +7,16 @@ import math
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
     CategoricalDistribution,
     DiagGaussianDistribution,
     Distribution,
+    MultiCategoricalDistribution,
     make_proba_distribution,
 )
 from torch import Tensor
+from torch.distributions import Bernoulli
+from torch.distributions import Categorical as TorchCategorical
 
 from bistable_rl.errors import UserError
 
@@ -30,6 +34,36 @@ def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Dist
         return DiagGaussian(math.prod(action_space.shape))
     options = {"full_std": True, "squash_output": False, "use_expln": False, "learn_features": False}
     return make_proba_distribution(action_space, use_sde, options if use_sde else None)
+
+
+def masked(distribution: Distribution, masks: Tensor | None) -> Distribution:
+    """Forbid actions: they are neither drawn nor the mode, and the others keep the ratios of their probabilities.
+
+    Entropies and log-probabilities stay finite, and no gradient reaches what made the probability of a forbidden one.
+
+    Args:
+        distribution: One of `make_distribution`, of discrete actions, with its parameters; it is changed.
+        masks: (B, A) of bool, true where an action is allowed, as `bistable_rl.agents.action_masks` describes them;
+            None forbids nothing.
+    """
+    if masks is None:
+        return distribution
+    if isinstance(distribution, Categorical):
+        distribution.log_probs = torch.log_softmax(_forbid(distribution.log_probs, masks), -1)
+    elif isinstance(distribution, MultiCategoricalDistribution):
+        parts = zip(distribution.distribution, masks.split([int(n) for n in distribution.action_dims], -1), strict=True)
+        distribution.distribution = [TorchCategorical(logits=_forbid(one.logits, mask)) for one, mask in parts]
+    else:
+        assert isinstance(distribution, BernoulliDistribution)
+        zero, one = masks.reshape(len(masks), -1, 2).unbind(-1)
+        logits = -_forbid(-_forbid(distribution.distribution.logits, one), zero)
+        distribution.distribution = Bernoulli(logits=logits)
+    return distribution
+
+
+def _forbid(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return logits that are as low as they can be where the mask is false; -inf would make NaN of an entropy."""
+    return torch.where(mask, logits, torch.finfo(logits.dtype).min)
 
 
 def check_sde(use_sde: bool, action_space: spaces.Space) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from bistable_rl.agents.env_masks import EnvMasks, takes_masks
 from bistable_rl.agents.look_ahead import LookAhead, Predicts
 from bistable_rl.agents.policy import RecurrentPolicy
+from bistable_rl.agents.vec_envs import attribute_of
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -70,7 +72,7 @@ def evaluate(
     with the weights that it has at the start, see `fixed_weights`.
 
     Args:
-        agent: Has SB3's recurrent `predict`.
+        agent: Has SB3's recurrent `predict`, to which action masks are given where it has an argument for them.
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one; gSDE's noise is drawn once for each copy.
@@ -80,7 +82,8 @@ def evaluate(
             an environment of ours if that is longer.
 
     Raises:
-        RunFailedError: If an episode does not end, or an info reports an invalid success or error.
+        RunFailedError: If an episode does not end, an info reports an invalid success or error, or an action mask does
+            not fit.
         NonFiniteError: If a reward or an observation is NaN or infinite.
     """
     network = _network(agent)
@@ -107,17 +110,19 @@ def _play(
     ended: list[tuple[Any, ...]] = []  # the step and the copy of each episode's end, and what `Evaluation` holds of it
     total, length, clock = np.zeros(n), np.zeros(n, dtype=int), np.zeros(n, dtype=int)
     threshold = reward_threshold(env)
-    ahead = LookAhead(agent, env, deterministic)
 
     def when(copy: int) -> str:
         return f"in step {length[copy]} of an episode"
 
     obs: Any = env.reset()
+    masks = EnvMasks(env if takes_masks(agent) else None)
+    ahead = LookAhead(agent, env, deterministic, masks)
     check_finite(obs, "observation", when)
     state, dones = None, np.ones(n, dtype=bool)
     while (played < share).any() and not stop():
         passed, actions, state = ahead.act(obs, state, dones, played < share)
         obs, rewards, dones, infos = env.step(actions)
+        masks.see(dones, infos)
         total += rewards
         length += passed + 1
         clock += passed + 1
@@ -228,10 +233,7 @@ def never_ends(longest: int) -> RunFailedError:
 
 def declared_horizon(env: VecEnv) -> int | None:
     """Return the largest number of steps of an episode, if the environment declares it as a whole number."""
-    try:
-        horizon = env.get_attr("horizon")[0]
-    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
-        return None
+    horizon = attribute_of(env, "horizon")
     whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
     return int(horizon) if whole and horizon > 0 else None
 
@@ -241,7 +243,7 @@ def reward_threshold(env: VecEnv) -> float | None:
     for where in ("reward_threshold", "spec.reward_threshold"):
         try:
             declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
-        except (Exception, SystemExit):  # as above
+        except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
             continue
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
             return float(declared)

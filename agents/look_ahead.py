@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 
 AHEAD = 1 << 15
@@ -16,7 +17,8 @@ AHEAD = 1 << 15
 class Predicts(Protocol):
     """Anything with SB3's recurrent `predict`.
 
-    An agent that has `predict_ahead` and `remember` too, as `RecurrentPolicy` does, passes many steps at once.
+    An agent that has `predict_ahead` and `remember` too, as `RecurrentPolicy` does, passes many steps at once. One
+    whose `predict` has an argument `action_masks` is given those of the environment.
     """
 
     def predict(
@@ -39,12 +41,14 @@ class LookAhead:
         agent: Has SB3's recurrent `predict`.
         env: The copies. Each one goes on by itself: after a scan they are at different steps.
         deterministic: Take the most likely actions instead of sampling them.
+        masks: The masks of the environment's actions.
     """
 
-    def __init__(self, agent: Predicts, env: VecEnv, deterministic: bool) -> None:
+    def __init__(self, agent: Predicts, env: VecEnv, deterministic: bool, masks: EnvMasks) -> None:
         self.agent: Any = agent
         self.env: Any = env
         self.deterministic = deterministic
+        self.masks = masks
         able = isinstance(env, BatchedVecEnv) and hasattr(agent, "remember")
         self.distracted = env.distracted if able else None  # type: ignore[attr-defined]
         self.most = self.limit = max(1, AHEAD // env.num_envs)
@@ -63,13 +67,14 @@ class LookAhead:
         """
         passed = np.zeros(len(starts), np.int64)
         if self.distracted is None:
-            return (passed, *self.agent.predict(obs, state, starts, self.deterministic))
+            return (passed, *self.agent.predict(obs, state, starts, self.deterministic, **self.masks.given))
         steps = np.minimum(self.distracted.steps_ahead, self.most)
         strays, wanted = np.zeros(len(starts), np.bool_), passed
         if steps.any():
             passed, strays, wanted, state = self._pass(steps, state, starts)
             obs, starts = self.env.go_on(passed), np.zeros_like(starts)
-        actions, state = self.agent.predict(obs, state, starts, self.deterministic)
+            self.masks.see(starts, ())
+        actions, state = self.agent.predict(obs, state, starts, self.deterministic, **self.masks.given)
         meanwhile = self.distracted.MEANWHILE
         if meanwhile is not None:
             actions = np.where(strays, wanted, actions)
@@ -88,7 +93,8 @@ class LookAhead:
         if meanwhile is None:
             nothing = np.zeros(n, np.bool_)
             return steps, nothing, nothing, self.agent.remember(seen, state, starts, steps)
-        actions, after = self.agent.predict_ahead(seen, state, starts, steps, self.deterministic)
+        given = {} if self.masks.now is None else {"action_masks": self.distracted.masks_ahead(T)}
+        actions, after = self.agent.predict_ahead(seen, state, starts, steps, self.deterministic, **given)
         straying = (actions != meanwhile) & (np.arange(T)[:, None] < steps)
         strays, first = straying.any(0), straying.argmax(0)
         if strays.any():

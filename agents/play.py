@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.attack_file import Found, read_found
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
@@ -110,6 +111,7 @@ def _watch(
     returns: list[float] = []
     longest = longest_episode(env, longest)
     obs: Any = env.reset()
+    masks = EnvMasks(env)
     state, dones, total, steps = None, np.ones(1, np.bool_), 0.0, 0
 
     def when(_: int) -> str:
@@ -120,8 +122,9 @@ def _watch(
         if save:
             frames.append(env.render())  # type: ignore[arg-type]
         seen = observation_text(env.get_attr("unwrapped")[0], _first(obs))
-        actions, state = agent.predict(obs, state, dones)
+        actions, state = agent.predict(obs, state, dones, **masks.given)
         obs, rewards, dones, infos = env.step(actions)
+        masks.see(dones, infos)
         steps += 1
         check_finite(rewards, "reward", when)
         total += float(rewards[0])
@@ -165,15 +168,17 @@ class Episodes:
     cut: int = 0
 
 
-def record(
-    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
-) -> Episodes:
+Choose = Callable[[Any, np.ndarray, EnvMasks], np.ndarray]
+"""Returns the actions for observations, the episode starts (n,), and the masks of the actions."""
+
+
+def record(env: VecEnv, policy: RecurrentPolicy, choose: Choose, longest: int) -> Episodes:
     """Play one episode in every copy of an environment, and record the features of every step.
 
     Args:
         env: The copies, seeded; is reset first.
         policy: Gives the features, with the weights that it has at the start.
-        choose: Takes the observations and the episode starts (n,), and returns the actions.
+        choose: Chooses the actions.
         longest: Steps after which an episode is cut.
 
     Raises:
@@ -184,11 +189,10 @@ def record(
         return _record(env, policy, choose, longest)
 
 
-def _record(
-    env: VecEnv, policy: RecurrentPolicy, choose: Callable[[Any, np.ndarray], np.ndarray], longest: int
-) -> Episodes:
+def _record(env: VecEnv, policy: RecurrentPolicy, choose: Choose, longest: int) -> Episodes:
     n = env.num_envs
     obs: Any = env.reset()
+    masks = EnvMasks(env)
     dones = np.ones(n, np.bool_)
     lengths = np.zeros(n, np.int64)
     running = np.ones(n, np.bool_)
@@ -199,7 +203,8 @@ def _record(
         found = policy.extract_features(policy.obs_to_tensor(obs)[0])
         features.append(torch.where(torch.from_numpy(running).to(found.device).unsqueeze(1), found, 0.0))
         lengths[running] += 1
-        obs, _, dones, infos = env.step(choose(obs, dones))
+        obs, _, dones, infos = env.step(choose(obs, dones, masks))
+        masks.see(dones, infos)
         for i in np.flatnonzero(dones & running):
             successes[i] = success_of(infos[i])
         running &= ~dones
@@ -207,7 +212,7 @@ def _record(
     return Episodes(torch.stack(features), torch.from_numpy(lengths), known, int(running.sum()))
 
 
-def random_actions(env: VecEnv, seed: int) -> Callable[[Any, np.ndarray], np.ndarray]:
+def random_actions(env: VecEnv, seed: int) -> Choose:
     """Return a `choose` for `record` that acts at random."""
     env.action_space.seed(seed)
-    return lambda obs, dones: np.stack([env.action_space.sample() for _ in dones])
+    return lambda obs, dones, masks: masks.sample(env.action_space)

@@ -22,8 +22,9 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from bistable_rl.agents.action_masks import checked
 from bistable_rl.agents.arguments import from_arguments, with_arguments_of
-from bistable_rl.agents.distributions import DiagGaussian, make_distribution
+from bistable_rl.agents.distributions import DiagGaussian, make_distribution, masked
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
 from bistable_rl.agents.heads import both_heads
@@ -246,11 +247,17 @@ class RecurrentPolicy(BasePolicy):
         starts = torch.from_numpy(episode_starts).to(state.device).reshape(1, -1, 1)
         return torch.where(starts, self.initial_state(1), state)
 
-    def step(self, obs: PyTorchObs, state: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the actions (n, ...) for one observation of each copy, and the next state (K, n, S)."""
+    def step(
+        self, obs: PyTorchObs, state: Tensor, deterministic: bool = False, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the actions (n, ...) for one observation of each copy, and the next state (K, n, S).
+
+        The actions are among those that the masks (n, A) allow, where there are any.
+        """
         features = self.extract_features(obs)
         output, _, state = self._advance(features.unsqueeze(0), state)
-        actions = self._distribution(self.actor_mlp(output[0])).get_actions(deterministic)
+        distribution = masked(self._distribution(self.actor_mlp(output[0])), action_masks)
+        actions = distribution.get_actions(deterministic)
         return actions.reshape(-1, *(self.action_space.shape or ())), state
 
     def advance(self, obs: PyTorchObs, state: Tensor, resets: Tensor) -> Tensor:
@@ -266,7 +273,12 @@ class RecurrentPolicy(BasePolicy):
         return self._values(features, output[0])
 
     def evaluate_packed(
-        self, obs: PyTorchObs, actions: Tensor, state: Tensor, batch_sizes: Tensor
+        self,
+        obs: PyTorchObs,
+        actions: Tensor,
+        state: Tensor,
+        batch_sizes: Tensor,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of packed sequences, in one call per layer.
 
@@ -275,10 +287,11 @@ class RecurrentPolicy(BasePolicy):
             actions: (N, ...).
             state: (K, B, S) before the first step of each sequence.
             batch_sizes: (T,) as in a `PackedSequence`.
+            action_masks: (N, A) true where an action was allowed; None where all were.
         """
         features = self.extract_features(obs)
         actor_output, critic_output, _ = self._advance(PackedSequence(features, batch_sizes), state)
-        return self._evaluate(features, actor_output.data, critic_output.data, actions)
+        return self._evaluate(features, actor_output.data, critic_output.data, actions, action_masks)
 
     def extract_features(self, obs: PyTorchObs, features_extractor: nn.Module | None = None) -> Tensor:
         """Return the features (n, F) of observations."""
@@ -311,7 +324,12 @@ class RecurrentPolicy(BasePolicy):
         return actor_output, critic_output, torch.cat([actor_state, critic_state])
 
     def _evaluate(
-        self, features: Tensor, actor_output: Tensor, critic_output: Tensor, actions: Tensor
+        self,
+        features: Tensor,
+        actor_output: Tensor,
+        critic_output: Tensor,
+        actions: Tensor,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,)."""
         if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
@@ -323,6 +341,7 @@ class RecurrentPolicy(BasePolicy):
         else:
             distribution = self._distribution(self.actor_mlp(actor_output))
             values = self._values(features, critic_output)
+        distribution = masked(distribution, action_masks)
         entropy = distribution.entropy()
         assert entropy is not None
         return values, distribution.log_prob(actions), entropy
@@ -373,6 +392,7 @@ class RecurrentPolicy(BasePolicy):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Return actions and the next state; without a state, every copy starts an episode.
 
@@ -380,6 +400,9 @@ class RecurrentPolicy(BasePolicy):
 
         Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
         otherwise the agent has no memory. A second call without a state warns, unless `episode_start` is true.
+
+        `action_masks`, one for each observation as in MaskablePPO, are true where an action is allowed: (A,) for one
+        observation, (n, A) for a batch; see `bistable_rl.agents.action_masks`. Without them all actions are.
         """
         first = state is None and not (episode_start is not None and np.all(episode_start))
         if first and self._predicted_first:
@@ -401,7 +424,11 @@ class RecurrentPolicy(BasePolicy):
                 raise ValueError(f"the state is of {memory.shape[1]} copies and the observation of {n}")
             if episode_start is not None:
                 memory = self.restart(memory, np.asarray(episode_start, np.bool_))
-        actions, memory = self.step(obs, memory, deterministic)
+        given = {}  # a subclass may have a `step` without masks
+        if action_masks is not None:
+            masks = torch.from_numpy(checked(action_masks, self.action_space, n))
+            given["action_masks"] = masks.to(memory.device)
+        actions, memory = self.step(obs, memory, deterministic, **given)
         taken = actions.cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
@@ -423,10 +450,11 @@ class RecurrentPolicy(BasePolicy):
         episode_start: np.ndarray,
         steps: np.ndarray,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Return the discrete actions of `predict` at the first `steps` (n,) of T steps, 0 later, and the state then.
 
-        Arguments are those of `remember`.
+        Arguments are those of `remember`, and masks (T, n, A) where there are any.
 
         Returns:
             The actions (T, n), and the state.
@@ -434,7 +462,11 @@ class RecurrentPolicy(BasePolicy):
         output, memory, i = self._scan(observations, state, episode_start, steps)
         actions = torch.zeros(observations.shape[:2], dtype=torch.int64)
         if output is not None:
-            taken = self._distribution(self.actor_mlp(output.data)).get_actions(deterministic)
+            distribution = self._distribution(self.actor_mlp(output.data))
+            if action_masks is not None:
+                masks = pack_padded_sequence(torch.from_numpy(action_masks[:, i]), torch.from_numpy(steps[i])).data
+                distribution = masked(distribution, masks.to(output.data.device))
+            taken = distribution.get_actions(deterministic)
             seen, _ = pad_packed_sequence(output._replace(data=taken), total_length=len(actions))
             actions[:, i] = seen.cpu()
         return actions.numpy(), memory

@@ -33,6 +33,7 @@ from bistable_rl.agents.arguments import PPOArguments, from_arguments, with_argu
 from bistable_rl.agents.buffer import RolloutBuffer
 from bistable_rl.agents.certified_loss import CertifiedLoss, make_certified_loss
 from bistable_rl.agents.distributions import check_sde
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import declared_horizon, success_of
 from bistable_rl.agents.features import as_shown
 from bistable_rl.agents.flat_gradient import Gradient
@@ -170,6 +171,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.burn_in = given.burn_in
         self.refresh_states = given.refresh_states
         self._warned_of_terminal_observation = False
+        self._masks: EnvMasks | None = None  # of the last observations, once training has begun
         if given._init_setup_model:
             self._setup_model()
 
@@ -224,10 +226,21 @@ class RecurrentPPO(OnPolicyAlgorithm):
             assert self.env is not None
             self.certified_loss = make_certified_loss(self.env, self.policy)
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
         self._make_certified_loss()  # of an environment that `set_env` gave
         self.started_at = time.monotonic()
-        return super()._setup_learn(*args, **kwargs)
+        is_reset = reset_num_timesteps or self._last_obs is None  # in the next line
+        made = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if is_reset or self._masks is None or self._masks.env is not self.env:
+            self._masks = EnvMasks(self.env)
+        return made
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the current logs; a clock that is set while training changes neither seconds nor fps."""
@@ -346,6 +359,20 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """
         import_sb3(self, Path(path))
 
+    # --- acting --------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Return actions and the next state; see `RecurrentPolicy.predict`."""
+        given = {} if action_masks is None else {"action_masks": action_masks}
+        return self.policy.predict(observation, state, episode_start, deterministic, **given)
+
     # --- collecting ----------------------------------------------------------------------------------------
 
     @property
@@ -396,8 +423,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """
         obs: Any = self._last_obs
         episode_starts, state = self._last_episode_starts, self._last_state
+        masks = self._masks
         assert episode_starts is not None
-        self.rollout.begin(state)
+        assert masks is not None
+        self.rollout.begin(state, 0 if masks.now is None else masks.now.shape[1])
         small = threads.is_small(self.policy, env.num_envs)
         truncated: list[Truncated] = []
         for n_steps in range(n_rollout_steps):
@@ -405,8 +434,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 self.policy.reset_noise(env.num_envs)
             obs_tensor = obs_as_tensor(obs, self.device)
             before = self.policy.restart(state, episode_starts)
+            action_masks, given = masks.now, masks.tensors(self.device)
             with threads.one_if(small):
-                action_tensor, state = self.policy.step(obs_tensor, before)
+                action_tensor, state = self.policy.step(obs_tensor, before, **given)
             actions = clipped_actions = action_tensor.cpu().numpy()
             if isinstance(self.action_space, spaces.Box):
                 clipped_actions = np.clip(actions, self.action_space.low, self.action_space.high)
@@ -425,8 +455,9 @@ class RecurrentPPO(OnPolicyAlgorithm):
                 if len(copies):
                     last_obs = [infos[i]["terminal_observation"] for i in copies]
                     truncated.append((n_steps, copies, last_obs, state[:, torch.from_numpy(copies)]))
-            self.rollout.add(obs_tensor, episode_starts, before, action_tensor, rewards, dones)
+            self.rollout.add(obs_tensor, episode_starts, before, action_tensor, rewards, dones, **given)
             obs, episode_starts = new_obs, dones
+            masks.see(dones, infos)
         self.rollout.end(state)
         self._last_obs, self._last_episode_starts, self._last_state = obs, episode_starts, state
         return truncated
@@ -434,7 +465,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _evaluate_step(self, variables: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Return values (n, 1) and log-probabilities (n,) of the step whose local variables are given."""
         obs, actions, before = (variables[name] for name in ("obs_tensor", "action_tensor", "before"))
-        values, log_probs, _ = self.policy.evaluate_packed(obs, actions, before, torch.tensor([len(actions)]))
+        given = variables["given"]
+        values, log_probs, _ = self.policy.evaluate_packed(obs, actions, before, torch.tensor([len(actions)]), **given)
         return values.unsqueeze(1), log_probs
 
     def _truncated(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
@@ -566,12 +598,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     def _evaluate(self, minibatch: Minibatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,) of a minibatch, with the current weights."""
-        buffer = self.rollout
+        buffer, masks = self.rollout, self.rollout.action_masks
         return self.policy.evaluate_packed(
             buffer.obs_rows(minibatch),
             buffer.rows(buffer.actions, minibatch),
             stored_states.start_states(self.policy, buffer, minibatch),
             torch.from_numpy(minibatch.batch_sizes),
+            **({} if masks is None else {"action_masks": buffer.rows(masks, minibatch)}),
         )
 
     def _refresh(self) -> None:

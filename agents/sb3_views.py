@@ -23,6 +23,7 @@ class RolloutArrays:
     Attributes:
         observations: (T, n, ...), (T, n, 1) for one discrete number, a dictionary by key where the space is a Dict.
         actions: (T, n, ...), (T, n, 1) for one discrete action.
+        action_masks: (T, n, A) of 0 and 1, as MaskablePPO's; None where the environment offers no masks.
         rewards: (T, n); what a time limit's bootstrapping adds is not in them.
         episode_starts: (T, n) of 0 and 1.
         values: (T, n), once the rollout is complete.
@@ -49,6 +50,12 @@ class RolloutArrays:
     def actions(self) -> np.ndarray:
         """The actions, before they are clipped."""
         return _array(self._rollout.actions).reshape(self.buffer_size, self.n_envs, -1)
+
+    @property
+    def action_masks(self) -> np.ndarray | None:
+        """The action masks."""
+        masks = self._rollout.action_masks
+        return None if masks is None else _array(masks).astype(np.float32)
 
     @property
     def rewards(self) -> np.ndarray:

@@ -22,6 +22,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from bistable_rl.agents.action_masks import checked
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.normalization import PREFIX, read_moments
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 from bistable_rl.runs import checkpoint
@@ -85,6 +87,8 @@ def capture(model: RecurrentPPO) -> TrainingState:
     else:
         arrays["observation"] = np.asarray(model._last_obs)
     arrays["episode_starts"] = np.asarray(model._last_episode_starts)
+    if model._masks is not None and model._masks.now is not None:
+        arrays["action_masks"] = model._masks.now
     arrays["memory"] = model._last_state.detach().cpu().numpy()
     env = _resumable(model)
     if env is not None:
@@ -136,6 +140,9 @@ def restore(model: RecurrentPPO, state: TrainingState) -> None:
         if starts.shape != (model.n_envs,):
             raise ValueError(f"episode_starts must have shape {(model.n_envs,)}, not {starts.shape}")
         model._last_episode_starts = starts
+        model._masks = EnvMasks(model.get_env())
+        if model._masks.now is not None and "action_masks" in arrays:
+            model._masks.now = checked(arrays["action_masks"], model.action_space, model.n_envs)
         model._last_state = _like(model._last_state, arrays["memory"])
         model.rollout.set_state(_below(arrays, "rollout"))
     _set_generators(model, _below(arrays, "generator"))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.named import plain
 from bistable_rl.agents.normalization import normalized
@@ -222,6 +222,8 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         _try(env)
     except UserError:
         raise
+    except RunFailedError as error:  # of its action masks
+        raise UserError(str(error)) from None
     except MemoryError:
         raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
     except Exception as error:
@@ -236,8 +238,10 @@ def _try(env: VecEnv) -> None:
     if statistics is not None:
         statistics.training = False
     env.reset()
+    masks = EnvMasks(env)
     env.action_space.seed(0)
-    env.step(np.stack([env.action_space.sample() for _ in range(env.num_envs)]))
+    _, _, dones, infos = env.step(masks.sample(env.action_space))
+    masks.see(dones, infos)
     if statistics is not None:
         statistics.training = True
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from bistable_rl.agents.action_masks import MASKS
 from bistable_rl.agents.normalization import check_normalizable
 from bistable_rl.agents.spaces import check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
@@ -111,13 +112,22 @@ def as_vec_env(env: AnyEnv) -> GymEnv:
 
 def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
     """Return the space of an environment's observations before they were flattened, None where they were not."""
+    space = attribute_of(env, "nested_space")
     try:
-        space = env.get_attr("nested_space")[0]
-        if is_nested(space) and flat_space(space) == env.observation_space:
-            return space
-    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
+        return space if is_nested(space) and flat_space(space) == env.observation_space else None
+    except ValueError:  # an attribute of somebody else's
         return None
-    return None
+
+
+def attribute_of(env: VecEnv, name: str) -> Any:
+    """Return an attribute of an environment's first copy, None where it has none or fails to tell.
+
+    It is asked for only where it exists: a process of SubprocVecEnv that lacks it would end.
+    """
+    try:
+        return env.get_attr(name)[0] if env.has_attr(name) else None
+    except (Exception, SystemExit):  # somebody else's property, or VecEnv, may raise anything
+        return None
 
 
 class BatchedVecEnv(VecEnv):
@@ -126,6 +136,9 @@ class BatchedVecEnv(VecEnv):
     Infos are those that SB3 expects after `Monitor`: where an episode ends, `episode` (return `r`, length `l`, seconds
     since the start `t`), `terminal_observation` and `TimeLimit.truncated` are added to the environment's own keys, such
     as `is_success`. `env_is_wrapped(Monitor)` is therefore true.
+
+    Action masks come from its method `action_masks()`, one for each copy, or from that of its copies where they are
+    gymnasium's SyncVectorEnv or AsyncVectorEnv.
 
     Args:
         env: The vector environment, in autoreset mode SAME_STEP; nested observations are flattened.
@@ -150,6 +163,7 @@ class BatchedVecEnv(VecEnv):
         self._returns = np.zeros(env.num_envs)
         self._lengths = np.zeros(env.num_envs, np.int64)
         self._started = time.time()
+        self._offers_masks = hasattr(_owner(env, MASKS), MASKS) or _copies_have(env, MASKS)
         space = copy.copy(env.single_observation_space)
         if isinstance(space, gymnasium.spaces.Dict):
             space.spaces = dict(space.spaces)  # VecNormalize replaces what it normalises, in the space it is given
@@ -220,12 +234,18 @@ class BatchedVecEnv(VecEnv):
         pictures: Any = self.env.render()
         return list(pictures or [None] * self.num_envs)
 
+    def action_masks(self) -> Any:
+        """Return the masks of the actions that are allowed now, one for each copy."""
+        owner = _owner(self.env, MASKS)
+        return owner.action_masks() if hasattr(owner, MASKS) else owner.call(MASKS)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Return whether the environment, or one that is wrapped, has an attribute."""
+        return self._offers_masks if attr_name == MASKS else super().has_attr(attr_name)
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute once per copy, all of which share it; it may be of the environment that is wrapped."""
-        env: Any = self.env
-        while isinstance(env, VectorWrapper) and not hasattr(env, attr_name):
-            env = env.env
-        return [getattr(env, attr_name)] * len(list(self._get_indices(indices)))
+        return [getattr(_owner(self.env, attr_name), attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute, which all copies share."""
@@ -235,7 +255,10 @@ class BatchedVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method once for all copies; a tuple of one result per copy is distributed, anything else shared."""
+        """Call a method once for all copies; masks and a tuple of one result per copy are distributed, else shared."""
+        if method_name == MASKS and self._offers_masks:
+            masks = self.action_masks()
+            return [masks[copy] for copy in self._get_indices(indices)]
         self._check_all(indices, f"call {method_name}")
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
         if isinstance(result, tuple) and len(result) == self.num_envs:
@@ -261,6 +284,19 @@ class BatchedVecEnv(VecEnv):
     def _check_all(self, indices: VecEnvIndices, what: str) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
             raise ValueError(f"cannot {what} for some copies only: they are one object")
+
+
+def _owner(env: VectorEnv[Any, Any, Any], name: str) -> Any:
+    """Return the first of a vector environment and those it wraps that has an attribute, else the innermost."""
+    while isinstance(env, VectorWrapper) and not hasattr(env, name):
+        env = env.env
+    return env
+
+
+def _copies_have(env: VectorEnv[Any, Any, Any], name: str) -> bool:
+    """Return whether gymnasium's list of single environments has an attribute in each of them."""
+    copies = env.unwrapped
+    return isinstance(copies, SyncVectorEnv | AsyncVectorEnv) and all(copies.call("has_wrapper_attr", name))
 
 
 def _of_copy(infos: dict[str, Any], copy: int) -> dict[str, Any]:

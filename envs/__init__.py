@@ -25,6 +25,7 @@ from bistable_rl.envs.repeat_previous import RepeatPreviousEnv
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.t_maze import TMazeEnv
 from bistable_rl.envs.t_maze_fixed_horizon import FixedHorizonTMazeEnv
+from bistable_rl.envs.t_maze_masked import MaskedTMazeEnv
 
 __all__ = ["ENVIRONMENTS", "Entry", "FlattenNested", "make_batched_env", "make_env"]
 
@@ -57,6 +58,7 @@ ENVIRONMENTS: dict[str, Entry] = {
     "bistable_rl/Denoising-v0": Entry(DenoisingEnv, reward_threshold=0.92),
     "bistable_rl/DenoisingDiscrete-v0": Entry(DenoisingDiscreteEnv, reward_threshold=0.825),
     "bistable_rl/TMaze-v0": Entry(TMazeEnv, reward_threshold=3.795),
+    "bistable_rl/TMazeMasked-v0": Entry(MaskedTMazeEnv, reward_threshold=3.795),
     "bistable_rl/TMazePassive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 0}),
     "bistable_rl/TMazeActive-v0": Entry(FixedHorizonTMazeEnv, reward_threshold=0.95, kwargs={"oracle": 1}),
     "bistable_rl/MemoryLength-v0": Entry(MemoryChainEnv, reward_threshold=0.9, kwargs={"num_bits": 1}),

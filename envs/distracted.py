@@ -71,6 +71,10 @@ class DistractedEnv(BatchedEnv):
         observations = self._observe_at(np.tile(self.copies, steps), t.ravel(), index.ravel())
         return observations.reshape(steps, self.num_envs, -1)
 
+    def masks_ahead(self, steps: int) -> npt.NDArray[np.bool_]:
+        """Return the action masks at the observations of `look_ahead`, (steps, n, A), of a task that has masks."""
+        raise NotImplementedError
+
     def go_on(self, steps: npt.NDArray[np.int64]) -> None:
         """Do `MEANWHILE` for a number of steps in each copy, (n,), at most `steps_ahead`."""
         if self.stream is not None:

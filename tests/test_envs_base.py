@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "bistable_rl/Denoising-v0": {"length": 11, "window": 7},
     "bistable_rl/DenoisingDiscrete-v0": {"length": 10, "window": 5, "num_symbols": 2},
     "bistable_rl/TMaze-v0": {"length": 2, "stochasticity": 0.3, "previous_action_reward": True},
+    "bistable_rl/TMazeMasked-v0": {"length": 2, "stochasticity": 0.3, "previous_action_reward": True},
     "bistable_rl/TMazePassive-v0": {"length": 3},
     "bistable_rl/TMazeActive-v0": {"length": 3},
     "bistable_rl/MemoryLength-v0": {"length": 2},

@@ -409,7 +409,7 @@ def test_episodes_of_one_step_are_not_taken_for_a_forgotten_memory() -> None:
     agent, env = model(copies()), copies(length=1)
     for _ in range(3):
         evaluate(agent.policy, env, 2)
-        agent.predict(env.reset(), None, np.ones(2, bool))  # type: ignore[arg-type]
+        agent.predict(env.reset(), None, np.ones(2, bool))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "schedules": {"algorithm": {"learning_rate": (1e-2, 0.0), "ent_coef": (0.1, 0.0), "clip_range": (0.2, 0.0)}},
     "PopArt": {"algorithm": {"popart": True}},
     "certified loss": {"algorithm": {"certified_coef": (1.0, 2.0)}},
+    "action masks": {"env": {"id": "bistable_rl/TMazeMasked-v0", "kwargs": {"length": 3}}},
     "gSDE": {
         "env": {"id": "bistable_rl/CopyFirstContinuous-v0", "kwargs": {"length": 5}},
         "algorithm": {"use_sde": True, "sde_sample_freq": 3},

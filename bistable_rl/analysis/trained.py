@@ -6,7 +6,7 @@ Agents and supervised networks look alike here: layers, their input sequences, a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from bistable_rl.agents.agent import Agent, load
+from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.play import record
+from bistable_rl.agents.play import Choose, record
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
@@ -137,12 +138,12 @@ def _agent(run: Run, experiment: Experiment, episodes: int) -> TrainedNetwork:
     )
 
 
-def _acting(agent: Agent) -> Callable[[Any, np.ndarray], np.ndarray]:
+def _acting(agent: Agent) -> Choose:
     state: Any = None
 
-    def choose(observation: Any, starts: np.ndarray) -> np.ndarray:
+    def choose(observation: Any, starts: np.ndarray, masks: EnvMasks) -> np.ndarray:
         nonlocal state
-        actions, state = agent.predict(observation, state, starts)
+        actions, state = agent.predict(observation, state, starts, **masks.given)
         return actions
 
     return choose
@@ -159,11 +160,11 @@ def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray]
         frames: list[np.ndarray] = []
         act = _acting(agent)
 
-        def choose(observation: Any, starts: np.ndarray) -> np.ndarray:
+        def choose(observation: Any, starts: np.ndarray, masks: EnvMasks) -> np.ndarray:
             frame = env.render()
             assert frame is not None
             frames.append(frame)
-            return act(observation, starts)
+            return act(observation, starts, masks)
 
         with playing():
             record(env, agent.policy, choose, LONGEST)
