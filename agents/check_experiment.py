@@ -53,7 +53,11 @@ class ExperimentCheck:
             env = make_vec_env(config, 1, seed=0)
             try:
                 self._seen[key] = env, _reported(env)
-                Horizons(config, horizons, episodes=1, seed=0, streams=streams).close()
+                at_horizons = Horizons(config, horizons, episodes=1, seed=0, streams=streams)
+                try:
+                    at_horizons.check_spaces(env)
+                finally:
+                    at_horizons.close()
             finally:
                 env.close()
         env, metrics = self._seen[key]

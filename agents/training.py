@@ -124,7 +124,15 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
         env = normalized(env, experiment)
         model = _make_model(as_saved, env, device)
-        horizons = Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed, evaluation.streams)
+        horizons = Horizons(
+            experiment.env,
+            evaluation.horizons,
+            evaluation.episodes,
+            seed,
+            evaluation.streams,
+            evaluation.max_episode_steps,
+        )
+        horizons.check_spaces(eval_env)
         return _Parts(model, env, eval_env, horizons)
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None

@@ -113,6 +113,20 @@ def make_batched_env(
     return _build(env_id, spec.entry_point, kwargs, make, [])
 
 
+def default_of(spec: EnvSpec, argument: str) -> Any:
+    """Return the default of an argument of an environment, or of gymnasium's `max_episode_steps`; None if unknown."""
+    if argument == "max_episode_steps":
+        return spec.max_episode_steps
+    if argument in spec.kwargs:
+        return spec.kwargs[argument]
+    try:
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        default = inspect.signature(creator).parameters[argument].default  # type: ignore[arg-type]
+    except Exception:  # there is no such argument, or it is somebody else's creator that cannot be loaded or inspected
+        return None
+    return None if default is inspect.Parameter.empty else default
+
+
 def _import(module: str, env_id: str, load: Callable[[str], object]) -> None:
     try:
         load(module)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument, points
+from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument, is_ours, points
 from bistable_rl.errors import UserError
 from bistable_rl.figure_style import cell_colour, drawing
 from bistable_rl.runs.files import named, write_json
@@ -31,6 +31,7 @@ def evaluate_horizons(
     episodes: int,
     overrides: Sequence[str] = (),
     best: bool = False,
+    max_episode_steps: int | None = None,
     json: Path | None = None,
     figure: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -43,6 +44,8 @@ def evaluate_horizons(
         episodes: Episodes at each horizon and stream with the most likely actions, and as many with sampled ones.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
         best: Take the best checkpoint instead of the last one.
+        max_episode_steps: Steps in which an episode must end, in an environment that is not ours; None for those of the
+            run's config.
         json: A file for all numbers.
         figure: A PNG file for the success, or else the score or the return, against the horizon, or at each horizon
             by the kind of stream.
@@ -61,8 +64,13 @@ def evaluate_horizons(
     for option, values, argument in (("--horizons", horizons, name), ("--streams", streams, "distractors")):
         if values and any(token.partition("=")[0] == f"--env.kwargs.{argument}" for token in overrides):
             raise UserError(f"command line: {option} sets env.kwargs.{argument} already; give one of the two.")
+    if max_episode_steps is not None and is_ours(experiment.env):
+        option = "--horizons" if horizons else "--streams"
+        raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
+    longest = max_episode_steps or experiment.evaluation.max_episode_steps
     agent = load(run, best=best)
-    played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION), streams)
+    seed = derived_seed(experiment.seed, FINAL_EVALUATION)
+    played = Horizons(experiment.env, horizons, episodes, seed, streams, longest)
     for env in played.envs.values():
         agent.check_spaces(env)
     columns = len({point.horizon for point in asked}) if streams else 1
@@ -78,7 +86,8 @@ def evaluate_horizons(
             draw_streams(axes[0], rows, experiment.policy.cell, name, trained)
         elif axes is not None:
             draw(axes[0, 0], rows, experiment.policy.cell, name, trained)
-    print(f"{run}, trained for {agent.steps:,} steps at {name} {trained}")
+    at = "" if trained is None else f" at {name} {trained}"
+    print(f"{run}, trained for {agent.steps:,} steps{at}")
     print_table(rows, name)
     if json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
@@ -150,8 +159,9 @@ def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, tr
             label=label,
             alpha=0.55 if way else 1.0,
         )
-    longest = np.max(trained)
-    axes.axvline(longest, color="black", linewidth=0.8, linestyle=":", label=f"trained at {longest}")
+    if trained is not None:
+        longest = np.max(trained)
+        axes.axvline(longest, color="black", linewidth=0.8, linestyle=":", label=f"trained at {longest}")
     axes.set(xscale="log", xlabel=f"{argument} of the environment", ylabel=name.replace("_", " "), title=cell)
     if name == "success":
         axes.set_ylim(-0.02, 1.02)

@@ -53,7 +53,12 @@ def _parser() -> Parser:
         type=count,
         help="steps in which an episode must end (default: evaluation.max_episode_steps of the run)",
     )
-    parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment")
+    parser.add_argument(
+        "--horizons",
+        metavar="N,N,...",
+        type=_counts,
+        help="horizons of the environment; of one that is not ours, --env.horizon_kwarg names the argument",
+    )
     parser.add_argument(
         "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every one but mixture"
     )
@@ -85,9 +90,6 @@ def _against_adversary(args: argparse.Namespace, overrides: Sequence[str]) -> No
 
 def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluate at the horizons, with the streams, or both."""
-    if args.max_episode_steps is not None:
-        option = "--horizons" if args.horizons is not None else "--streams"
-        raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
     from bistable_rl.analysis.horizons import evaluate_horizons
 
     evaluate_horizons(
@@ -97,6 +99,7 @@ def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         episodes=args.episodes or EPISODES,
         overrides=overrides,
         best=args.best,
+        max_episode_steps=args.max_episode_steps,
         json=args.json,
         figure=args.figure,
     )

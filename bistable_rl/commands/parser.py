@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         for key in keys(overrides):
             if key.split(".")[0] != "--env" or key == "--env.num_envs":
                 options = [name for name in self._option_string_actions if name not in ("-h", "--help")]
-                choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers"]
+                choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers", "--env.horizon_kwarg"]
                 raise UserError("command line: " + unknown("option", key, choices))
         return args, overrides
 

@@ -55,6 +55,10 @@ class EnvConfig(Section):
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
     wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
+    horizon_kwarg: str | None = setting(
+        None,
+        "The keyword of kwargs that sets its horizon, e.g. `length`, for evaluation.horizons (null: that of ours).",
+    )
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     def check(self, prefix: str = "") -> None:
