@@ -20,7 +20,7 @@ from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.named import plain
+from bistable_rl.agents.named import with_names
 from bistable_rl.agents.normalization import normalized
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
@@ -56,9 +56,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: t
         UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
         RunFailedError: If a NaN, or an error of the environment, stopped the training.
     """
-    with policy_errors():
-        policy = replace(experiment.policy, **plain(vars(experiment.policy)))  # a run folder holds names, no classes
-    experiment = without_gate_options(replace(experiment, policy=policy))
+    experiment = without_gate_options(with_names(experiment))
     parts = _make_parts(experiment)
     with Run.create(experiment, out, overwrite=overwrite) as run:
         _train(run, experiment, parts, stop)

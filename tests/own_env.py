@@ -36,5 +36,17 @@ class Recall(gymnasium.Env[Any, Any]):
         return self._see(0), float(over and right), over, False, {"is_success": right} if over else {}
 
 
+class Shift(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Adds a number to every observation, and a dimension that holds it."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], by: float = 1.0) -> None:
+        super().__init__(env)
+        self.by = by
+        self.observation_space = Box(-9, 9, (2,), np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        return np.array([observation[0] + self.by, self.by], np.float32)
+
+
 gymnasium.register("Recall-v0", "own_env:Recall")
 gymnasium.register("Recall5-v0", "own_env:Recall", kwargs={"delay": 5})

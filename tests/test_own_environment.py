@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from own_env import Shift
 
+from bistable_rl.agents.agent import load
 from bistable_rl.agents.check_experiment import ExperimentCheck
 from bistable_rl.agents.horizons import Horizons, horizon_argument
 from bistable_rl.agents.training import train
 from bistable_rl.cli import main
 from bistable_rl.compare.jobs import hashed_keys
+from bistable_rl.envs import make_env
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import shipped_configs
 from bistable_rl.runs.run import Run
@@ -138,6 +141,64 @@ def test_horizons_with_other_spaces_are_refused_before_a_training(own: Path, tmp
             refuse()
     assert not (tmp_path / "runs").exists()
     assert ExperimentCheck()(replace(experiment, env=replace(experiment.env, kwargs={}))) >= {"success_rate"}
+
+
+# --- wrappers ----------------------------------------------------------------------------------------------
+
+
+def test_wrappers_of_ones_own_and_of_libraries_are_applied_from_the_inside_out() -> None:
+    shift = {"name": "own_env:Shift", "kwargs": {"by": 3}}
+    stack = {"name": "gymnasium.wrappers:FrameStackObservation", "kwargs": {"stack_size": 2}}
+    env = make_env("own_env:Recall-v0", wrappers=[shift, stack])
+    seen, _ = env.reset(seed=0)
+    assert seen.shape == (2, 2)
+    assert seen[1].tolist() in ([4, 3], [2, 3])
+    other_way = make_env("own_env:Recall-v0", wrappers=[stack, {"name": Shift}])
+    assert other_way.observation_space.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "expected"),
+    [
+        ({"name": "own_env:Shfit"}, "wrapper own_env:Shfit: there is no Shfit in own_env"),
+        (
+            {"name": "own_env:Recall"},
+            "wrapper must be a subclass of gymnasium.core.Wrapper, got <class 'own_env.Recall",
+        ),
+        ({"name": "subprocess:Popen", "kwargs": {"args": ["touch", "x"]}}, "wrapper must be a subclass of gymnasium"),
+        ({"name": "no_such_module:Wrap"}, "needs the package 'no_such_module', which is neither installed nor in"),
+        ({"name": "own_env:Shift", "kwargs": {"bye": 3}}, "unknown argument of wrapper 'own_env:Shift' 'bye'"),
+        ({"name": "own_env:Shift", "kwargs": {"env": 3}}, "cannot be built with env=3"),
+        ({"name": "gymnasium.wrappers:RescaleAction"}, "wrapper 'gymnasium.wrappers:RescaleAction' cannot be built"),
+    ],
+)
+def test_what_is_no_wrapper_is_one_sentence(wrapper: dict[str, Any], expected: str, own: Path, tmp_path: Path) -> None:
+    experiment = load_config(Experiment, own)
+    experiment.env.wrappers = [wrapper]
+    with pytest.raises(UserError) as caught:
+        train(experiment, tmp_path / "runs")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_keeps_the_name_of_a_wrapper_and_is_loaded_with_it(own: Path, tmp_path: Path) -> None:
+    experiment = load_config(Experiment, own)
+    experiment.env.wrappers = [{"name": Shift, "kwargs": {"by": 2}}]
+    run = train(experiment, tmp_path / "runs")
+    assert Run.open(run).experiment().env.wrappers == [{"name": "own_env:Shift", "kwargs": {"by": 2}}]
+    assert load(run).policy.observation_space.shape == (2,)
+    assert main(["evaluate", str(run), "--episodes", "2", "--horizons", "4"]) == 0
+
+
+def test_a_class_in_a_function_cannot_be_kept(own: Path, tmp_path: Path) -> None:
+    class Local(Shift):
+        pass
+
+    experiment = load_config(Experiment, own)
+    experiment.env.wrappers = [{"name": Local}]
+    with pytest.raises(UserError, match=r"^env: wrapper: Local is defined in a function"):
+        train(experiment, tmp_path / "runs")
 
 
 NEW = {"env.horizon_kwarg"}

@@ -53,7 +53,9 @@ class EnvConfig(Section):
 
     id: str = field(metadata=meaning("Ours (see `bistable-rl list envs`) or any id that gymnasium knows."))
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
-    wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
+    wrappers: list[dict[str, Any]] = setting(
+        list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`; one of your own is named `package:Name`."
+    )
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
     horizon_kwarg: str | None = setting(
         None,
