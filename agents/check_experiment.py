@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
+from bistable_rl.agents.loggers import check_loggers
+from bistable_rl.agents.named import make_callbacks
 from bistable_rl.agents.training import without_gate_options
 from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import UserError, one_sentence
@@ -46,6 +48,8 @@ class ExperimentCheck:
         """
         device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
         experiment = without_gate_options(experiment)
+        check_loggers(experiment)
+        make_callbacks(experiment)
         config = replace(experiment.env, num_envs=1)
         horizons, streams = experiment.evaluation.horizons, experiment.evaluation.streams
         key = repr((config, horizons, streams))

@@ -1,4 +1,4 @@
-"""The classes that a policy is given by name (`bistable_rl.runs.named`), and those of torch that have a short one.
+"""The classes that a policy and a training are given by name (`bistable_rl.runs.named`), and torch's short names.
 
 A class itself, as in SB3, is taken too. It is saved by its name, never by pickle.
 """
@@ -10,10 +10,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
-from bistable_rl.errors import user_errors
+from bistable_rl.errors import UserError, one_sentence, user_errors
 from bistable_rl.runs import named
+from bistable_rl.runs.keys import named_part
+from bistable_rl.runs.named import built
 from bistable_rl.runs.schema import Experiment
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -67,15 +70,35 @@ def with_names(experiment: Experiment) -> Experiment:
     """
     with user_errors("policy", ValueError):
         policy = replace(experiment.policy, **plain(vars(experiment.policy)))
-    with user_errors("env", ValueError):
-        env = replace(experiment.env, wrappers=[_with_name("wrapper", one) for one in experiment.env.wrappers])
-    return replace(experiment, policy=policy, env=env)
+    env = replace(experiment.env, wrappers=[_with_name("env.wrappers", one) for one in experiment.env.wrappers])
+    parts = {kind: [_with_name(kind, one) for one in getattr(experiment, kind)] for kind in ("callbacks", "loggers")}
+    return replace(experiment, policy=policy, env=env, **parts)
 
 
-def _with_name(argument: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return `{name: ..., kwargs: {...}}` with the name of a class."""
-    kind = given["name"]
-    return {**given, "name": named.name_of(argument, kind)} if isinstance(kind, type) else given
+def make_callbacks(experiment: Experiment) -> list[BaseCallback]:
+    """Build the callbacks that an experiment names.
+
+    Raises:
+        UserError: If one is unknown, missing or refused, or cannot be built.
+    """
+    made = []
+    with user_errors("callbacks", ValueError):
+        for name, kwargs in map(named_part, experiment.callbacks):
+            kind = named.resolve("callback", name, {}, BaseCallback)
+            with built("callback", kind, kwargs):
+                made.append(kind(**kwargs))
+    return made
+
+
+def _with_name(key: str, given: Any) -> Any:
+    """Return a name, or `{name: ..., kwargs: {...}}`, with the name of a class in place of the class."""
+    kind, kwargs = named_part(given)
+    if not isinstance(kind, type):
+        return given
+    try:
+        return {"name": named.name_of(key, kind), "kwargs": kwargs}
+    except ValueError as error:
+        raise UserError(one_sentence(error)) from None
 
 
 def _name_of(argument: str, kind: type) -> str:

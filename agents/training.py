@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -20,7 +21,8 @@ from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.named import with_names
+from bistable_rl.agents.loggers import check_loggers
+from bistable_rl.agents.named import make_callbacks, with_names
 from bistable_rl.agents.normalization import normalized
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
@@ -104,6 +106,7 @@ class _Parts:
     env: VecEnv
     eval_env: VecEnv
     horizons: Horizons
+    callbacks: list[BaseCallback]
 
     def close(self) -> None:
         """Close the environments; warn of one that fails at it."""
@@ -115,6 +118,8 @@ class _Parts:
 def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
     """Make the algorithm, for a new run or from a checkpoint."""
     device = training_device(experiment.device)
+    check_loggers(experiment)
+    callbacks = make_callbacks(experiment)
     try:
         env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
         seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
@@ -131,7 +136,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
             evaluation.max_episode_steps,
         )
         horizons.check_spaces(eval_env)
-        return _Parts(model, env, eval_env, horizons)
+        return _Parts(model, env, eval_env, horizons, callbacks)
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
 
@@ -173,11 +178,13 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
                 with stopper.holding(callback.say_stopping):
                     run.write_config(experiment)
                     run.checkpoints.forget_best(callback.steps)
-                    model.logger.output_formats += open_outputs(run, experiment, callback.steps)
+                    for output in open_outputs(run, experiment, callback.steps):
+                        model.logger.output_formats.append(output)
                 warmup = run.warmed_up(experiment.warmup, lambda: _warm_up(experiment, model.policy), stopper.event)
                 with stopper.holding(callback.say_stopping):
                     steps = experiment.total_steps - model.num_timesteps
-                    model.learn(steps, callback, log_interval=None, reset_num_timesteps=not callback.is_resumed)
+                    together: list[BaseCallback] = [callback, *parts.callbacks]
+                    model.learn(steps, together, log_interval=None, reset_num_timesteps=not callback.is_resumed)
             finally:
                 with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which has failed the run before
                     callback.close()

@@ -1,10 +1,13 @@
 """An environment, wrappers, a callback and a logger of a user's own, as a config names them: `own_env:Recall-v0`."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter
 
 
 class Recall(gymnasium.Env[Any, Any]):
@@ -46,6 +49,37 @@ class Shift(gymnasium.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Any) -> Any:
         return np.array([observation[0] + self.by, self.by], np.float32)
+
+
+class Count(BaseCallback):
+    """Logs its calls, and ends the training after some of them."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        super().__init__()
+        self.most = most
+
+    def _on_step(self) -> bool:
+        self.logger.record("own/calls", self.n_calls)
+        self.logger.record("own/text", "a, b")
+        return self.n_calls < self.most
+
+
+class Fails(BaseCallback):
+    def _on_step(self) -> bool:
+        raise ZeroDivisionError("as it is written")
+
+
+class Lines(KVWriter):
+    """Writes the steps of every row to a file of the run folder."""
+
+    def __init__(self, folder: str, name: str = "lines.txt") -> None:
+        self.file = (Path(folder) / name).open("a")
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        print(step, key_values["own/calls"], file=self.file)
+
+    def close(self) -> None:
+        self.file.close()
 
 
 gymnasium.register("Recall-v0", "own_env:Recall")

@@ -1,22 +1,27 @@
 """What a user's own environment is given: horizons, wrappers, callbacks and loggers by name."""
 
+import csv
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
-from own_env import Shift
+from own_env import Count, Lines, Shift
 
 from bistable_rl.agents.agent import load
 from bistable_rl.agents.check_experiment import ExperimentCheck
 from bistable_rl.agents.horizons import Horizons, horizon_argument
-from bistable_rl.agents.training import train
+from bistable_rl.agents.training import resume, train
 from bistable_rl.cli import main
 from bistable_rl.compare.jobs import hashed_keys
 from bistable_rl.envs import make_env
-from bistable_rl.errors import UserError
+from bistable_rl.errors import RunFailedError, UserError
 from bistable_rl.runs.config import shipped_configs
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import EnvConfig, Experiment, load_config
@@ -197,11 +202,192 @@ def test_a_class_in_a_function_cannot_be_kept(own: Path, tmp_path: Path) -> None
 
     experiment = load_config(Experiment, own)
     experiment.env.wrappers = [{"name": Local}]
-    with pytest.raises(UserError, match=r"^env: wrapper: Local is defined in a function"):
+    with pytest.raises(UserError, match=r"^env.wrappers: Local is defined in a function"):
         train(experiment, tmp_path / "runs")
 
 
-NEW = {"env.horizon_kwarg"}
+# --- callbacks and loggers ---------------------------------------------------------------------------------
+
+LOGGED = {
+    "evaluation": {"every": 160, "episodes": 2},
+    "checkpoint": {"every": 80, "keep": 2},
+    "callbacks": ["own_env:Count"],
+    "loggers": ["csv", "json", {"name": "own_env:Lines", "kwargs": {"name": "mine.txt"}}],
+}
+
+
+def configured(path: Path, **changes: Any) -> Experiment:
+    path.write_text(yaml.safe_dump(OWN | changes))
+    return load_config(Experiment, path)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps_of(run: Path) -> list[list[int]]:
+    """Return the steps in progress.csv, progress.json and mine.txt."""
+    rows, lines = table(run / "progress.csv"), (run / "progress.json").read_text().splitlines()
+    return [
+        [int(row["time/total_timesteps"]) for row in rows],
+        [json.loads(line)["time/total_timesteps"] for line in lines],
+        [int(line.split()[0]) for line in (run / "mine.txt").read_text().splitlines()],
+    ]
+
+
+def test_callbacks_log_and_every_logger_writes_what_is_logged(own: Path, tmp_path: Path) -> None:
+    run = train(configured(own, **LOGGED), tmp_path / "runs")
+    assert steps_of(run) == [[80, 160]] * 3
+    rows = table(run / "progress.csv")
+    assert [row["own/calls"] for row in rows] == ["20", "40"]
+    assert rows[1]["own/text"] == "a, b"
+    assert [bool(row["eval/mean_reward"]) for row in rows] == [False, True]
+    assert "own/calls" not in Run(run).metrics.last()
+    resume(run, total_steps=320)
+    assert steps_of(run)[:2] == [[80, 160, 240, 320]] * 2
+    assert [row["own/calls"] for row in table(run / "progress.csv")][2:] == ["20", "40"]  # a callback begins anew
+
+
+def test_a_resumed_run_writes_no_row_twice(own: Path, tmp_path: Path) -> None:
+    run = train(configured(own, **LOGGED | {"checkpoint": {"every": 10**6, "keep": 1}}), tmp_path / "runs")
+    for folder in Run(run).checkpoints.all():
+        shutil.rmtree(folder)  # as if it had been killed before the first
+    (run / "result.json").unlink()
+    with (run / "progress.json").open("a") as file:
+        file.write('{"time/total_ti')
+    resume(run)
+    assert steps_of(run)[:2] == [[80, 160]] * 2
+
+
+@pytest.mark.parametrize(("calls", "steps"), [(30, 80), (20, 0), (5, 0), (40, 80)])
+def test_a_callback_that_ends_the_training_leaves_a_finished_run_of_the_last_update(
+    calls: int, steps: int, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = LOGGED | {"callbacks": [{"name": "own_env:Count", "kwargs": {"most": calls}}], "loggers": []}
+    run = Run(train(configured(own, **changes), tmp_path / "runs"))
+    result = run.result
+    assert result is not None
+    assert (result["status"], result["steps"]) == ("finished", steps)
+    assert (result["evaluation"] is not None) == (steps > 0)
+    assert run.checkpoints.latest().name == f"{steps:012d}"
+    assert f"a callback has ended the training after {4 * calls} steps" in capsys.readouterr().err
+    trained = load(run).policy.state_dict()
+    whole = train(configured(own, total_steps=max(steps, 1), evaluation=LOGGED["evaluation"]), tmp_path / "whole")
+    if steps:
+        assert all(torch.equal(value, trained[name]) for name, value in load(whole).policy.state_dict().items())
+    resume(run)  # goes on, until the callback ends it again
+    again = run.result
+    assert again is not None
+    assert again["steps"] == (160 if steps and calls > 20 else steps)
+
+
+def test_callbacks_of_sb3_are_named_as_ones_own(own: Path, tmp_path: Path) -> None:
+    name = "stable_baselines3.common.callbacks:StopTrainingOnMaxEpisodes"
+    run = train(configured(own, callbacks=[{"name": name, "kwargs": {"max_episodes": 1}}]), tmp_path / "runs")
+    assert (Run(run).result or {})["steps"] == 0
+
+
+def test_a_callback_that_fails_fails_the_run(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailedError, match="stopped after 0 steps; ZeroDivisionError: as it is written"):
+        train(configured(own, callbacks=["own_env:Fails"]), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"callbacks": ["own_env:Shift"]}, "callbacks: callback must be a subclass of stable_baselines3"),
+        ({"callbacks": ["Count"]}, "callbacks: callback: unknown name 'Count'"),
+        ({"callbacks": ["own_env:Count", {"name": "own_env:Count", "kwargs": {"mots": 3}}]}, "Count cannot be built"),
+        ({"callbacks": ["own_env:Cuont"]}, "callback own_env:Cuont: there is no Cuont in own_env"),
+        ({"callbacks": [{"nam": "a"}]}, "callbacks must be a list of names, or of {name: ..., kwargs: {...}}"),
+        ({"callbacks": "own_env:Count"}, "callbacks must be a list of names, or of {name: ..., kwargs: {...}}"),
+        ({"loggers": [{"name": "csv", "kwargs": {"file": "x"}}]}, "loggers: csv takes no arguments, got file"),
+        ({"loggers": ["wadb"]}, "loggers: logger: unknown name 'wadb'; did you mean 'wandb'?"),
+        ({"loggers": ["own_env:Count"]}, "loggers: logger must be a subclass of stable_baselines3"),
+        ({"loggers": ["wandb"]}, "loggers: wandb is not installed; install it with pip install 'bistable-rl[wandb]'."),
+    ],
+)
+def test_what_is_no_callback_and_no_logger_is_one_sentence_before_a_training(
+    changes: dict[str, Any],
+    expected: str,
+    own: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    own.write_text(yaml.safe_dump(OWN | changes))
+    assert main(["train", str(own), "--out", str(tmp_path / "runs")]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    if "name: ..." not in expected:
+        with pytest.raises(UserError) as caught:
+            ExperimentCheck()(load_config(Experiment, own))
+        assert expected in str(caught.value)
+
+
+class StubRun:
+    """A run of W&B's."""
+
+    def __init__(self) -> None:
+        self.id, self.rows, self.finished = "abc", [], False  # type: ignore[var-annotated]
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        self.rows.append((step, row))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_wandb_gets_every_row_and_a_resumed_run_goes_on_under_its_id(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[dict[str, Any], StubRun]] = []
+
+    def init(**arguments: Any) -> StubRun:
+        begun.append((arguments, StubRun()))
+        return begun[-1][1]
+
+    stub = ModuleType("wandb")
+    stub.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    loggers = [{"name": "wandb", "kwargs": {"project": "memory", "tags": ["x"]}}]
+    run = train(configured(own, **LOGGED | {"loggers": loggers}), tmp_path / "runs")
+    resume(run, total_steps=240)
+    (first, logged), (second, later) = begun
+    assert (first["project"], first["tags"], first["name"]) == ("memory", ["x"], "own/gru-seed0")
+    assert (first["id"], second["id"], first["resume"]) == (None, "abc", "allow")
+    assert first["config"]["policy"]["cell"] == "gru"
+    assert [step for step, _ in logged.rows] == [80, 160]
+    assert [step for step, _ in later.rows] == [160, 240]  # the row of a checkpoint is made again
+    assert logged.rows[1][1]["own/calls"] == 40
+    assert "eval/mean_reward" in logged.rows[1][1]
+    assert logged.finished
+    assert later.finished
+    json.dumps(logged.rows)  # plain numbers and texts
+
+    def refuse(**_: Any) -> None:
+        raise RuntimeError("api_key not configured")
+
+    stub.init = refuse  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="loggers: wandb cannot begin: RuntimeError: api_key not configured"):
+        train(configured(own, loggers=["wandb"]), tmp_path / "refused")
+
+
+def test_classes_are_kept_by_name(own: Path, tmp_path: Path) -> None:
+    experiment = configured(own, evaluation=LOGGED["evaluation"])
+    experiment.callbacks = [Count, {"name": Count, "kwargs": {"most": 50}}]
+    experiment.loggers = [Lines]
+    held = Run.open(train(experiment, tmp_path / "runs")).experiment()
+    name = "own_env:Count"
+    assert held.callbacks == [{"name": name, "kwargs": {}}, {"name": name, "kwargs": {"most": 50}}]
+    assert held.loggers == [{"name": "own_env:Lines", "kwargs": {}}]
+
+
+NEW = {"env.horizon_kwarg", "callbacks", "loggers"}
 
 
 def test_the_new_keys_are_hashed_only_where_they_are_set(own: Path) -> None:
@@ -209,3 +395,4 @@ def test_the_new_keys_are_hashed_only_where_they_are_set(own: Path) -> None:
         if name.startswith("rl/"):
             assert not NEW & hashed_keys(load_config(Experiment, path)).keys()
     assert NEW & hashed_keys(load_config(Experiment, own)).keys() == {"env.horizon_kwarg"}
+    assert NEW & hashed_keys(configured(own, **LOGGED)).keys() == {"env.horizon_kwarg", "callbacks"}

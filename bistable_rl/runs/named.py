@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from bistable_rl.errors import one_sentence, unknown
+from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs import user_modules
 
 T = TypeVar("T")
@@ -84,3 +85,24 @@ def name_of(argument: str, kind: type) -> str:
             "be defined at the top of a module"
         )
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+@contextmanager
+def built(argument: str, kind: type, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn any error of somebody else's constructor in the block into a ValueError that names it.
+
+    Args:
+        argument: The argument that named the class.
+        kind: The class.
+        kwargs: Its arguments.
+
+    Raises:
+        ValueError: If the constructor raises an error.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {one_sentence(error)}"
+        raise ValueError(f"{argument} {kind.__name__} cannot be built with {dict(kwargs)}: {why}") from error

@@ -19,6 +19,7 @@ from bistable_rl.runs.keys import (
     Finite,
     Fraction,
     Interval,
+    NamedPart,
     NameOrClass,
     NonNegative,
     NonNegativeInt,
@@ -236,6 +237,12 @@ class Experiment(Section):
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     seed: Seed = setting(0, SEED)
     device: Device = setting("auto", DEVICE)
+    callbacks: list[NamedPart] = setting(
+        list, "Callbacks of Stable-Baselines3's kind, each `package:Name` or `{name: ..., kwargs: {...}}`."
+    )
+    loggers: list[NamedPart] = setting(
+        list, "Loggers beside metrics.csv and TensorBoard: `csv`, `json`, `wandb` or `package:Name`, as callbacks are."
+    )
 
     COMMAND: ClassVar[str] = "train"
 
