@@ -132,6 +132,7 @@ class RunCallback(BaseCallback):
         horizons: The further horizons and kinds of streams to evaluate at.
         start: The checkpoint that the run resumes from, or None.
         stop: Stops the training once it is set.
+        progress_bar: Whether to show the progress.
 
     Raises:
         KeyError, TypeError, ValueError: If that checkpoint is broken.
@@ -145,6 +146,7 @@ class RunCallback(BaseCallback):
         horizons: Horizons,
         start: TrainingState | None,
         stop: threading.Event,
+        progress_bar: bool = True,
     ) -> None:
         super().__init__()
         self.experiment = experiment
@@ -166,7 +168,7 @@ class RunCallback(BaseCallback):
         self._snapshot = start
         self._within_rollout = False
         self._saved_at = None if start is None else start.steps
-        self._progress = Progress(experiment.total_steps, str(run), start=self._saved_at or 0)
+        self._progress = Progress(experiment.total_steps, str(run), start=self._saved_at or 0, shown=progress_bar)
 
     @property
     def seconds(self) -> float:

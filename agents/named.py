@@ -66,8 +66,11 @@ def with_names(experiment: Experiment) -> Experiment:
     """Return an experiment with names in place of classes, as a run folder holds it.
 
     Raises:
-        UserError: If a class has no name by which it could be found again.
+        UserError: If a class has no name by which it could be found again, or a schedule is a function.
     """
+    for key, value in vars(experiment.algorithm).items():
+        if callable(value):
+            raise UserError(f"algorithm.{key}: a run folder holds a number or [first, last], and no function.")
     with user_errors("policy", ValueError):
         policy = replace(experiment.policy, **plain(vars(experiment.policy)))
     env = replace(experiment.env, wrappers=[_with_name("env.wrappers", one) for one in experiment.env.wrappers])

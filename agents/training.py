@@ -45,7 +45,14 @@ WARM_UP_STEPS = 1000
 """The steps after which an episode of the warm-up is cut."""
 
 
-def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: threading.Event | None = None) -> Path:
+def train(
+    experiment: Experiment,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    stop: threading.Event | None = None,
+    progress_bar: bool = True,
+) -> Path:
     """Train in a new run folder and return it; `result.json` in it says how the run ended.
 
     Args:
@@ -53,6 +60,7 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: t
         out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
         overwrite: Replace a run that is there already, instead of numbering the new one.
         stop: Set by another thread, it stops the training as Ctrl-C does: at the next step, with a checkpoint.
+        progress_bar: Whether to show the progress on stderr.
 
     Raises:
         UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
@@ -61,12 +69,16 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: t
     experiment = without_gate_options(with_names(experiment))
     parts = _make_parts(experiment)
     with Run.create(experiment, out, overwrite=overwrite) as run:
-        _train(run, experiment, parts, stop)
+        _train(run, experiment, parts, stop, progress_bar)
     return run.folder
 
 
 def resume(
-    run: Run | str | os.PathLike[str], *, total_steps: int | None = None, stop: threading.Event | None = None
+    run: Run | str | os.PathLike[str],
+    *,
+    total_steps: int | None = None,
+    stop: threading.Event | None = None,
+    progress_bar: bool = True,
 ) -> None:
     """Resume a run from its latest checkpoint, or from the beginning if there is none.
 
@@ -77,6 +89,7 @@ def resume(
         run: The run or its folder; a `config.yaml` in it is enough.
         total_steps: Environment steps to train for, in place of those of the experiment.
         stop: As of `train`.
+        progress_bar: As of `train`.
 
     Raises:
         UserError: If something in the folder is wrong, another process trains in it, or the disk is full.
@@ -90,7 +103,7 @@ def resume(
         if not run.finished(experiment.total_steps):  # another process may have finished it meanwhile
             experiment = without_gate_options(experiment)
             saved = run.checkpoints.all()
-            _train(run, experiment, _make_parts(experiment, saved[-1] if saved else None), stop)
+            _train(run, experiment, _make_parts(experiment, saved[-1] if saved else None), stop, progress_bar)
 
 
 def _experiment(run: Run, total_steps: int | None) -> Experiment:
@@ -158,7 +171,7 @@ def _environment_errors(experiment: Experiment) -> Iterator[None]:
         raise RunFailedError(f"the environment {experiment.env.id} raised {error!r}") from error
 
 
-def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event | None) -> None:
+def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event | None, progress_bar: bool) -> None:
     """Train from the latest checkpoint of a run, if there is one, and write result.json."""
     model, stopper = parts.model, Stopper(stop)
     warmup: list[dict[str, Any]] | None = None
@@ -167,7 +180,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
         return {**callback.report(), "peak_memory_mb": round(peak_memory_mb(model.device), 1), "warmup": warmup}
 
     with contextlib.closing(parts):
-        callback = _load(run, experiment, parts, stopper.event)
+        callback = _load(run, experiment, parts, stopper.event, progress_bar)
         run.metrics.cut("time/total_timesteps", callback.steps - 1)
         machine = hardware(model.device, model.policy.memory.layers)
         with (
@@ -191,7 +204,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
                     model.logger.close()
 
 
-def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event) -> RunCallback:
+def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event, progress_bar: bool) -> RunCallback:
     """Bring the model to the latest checkpoint, if there is one, and return the callback that goes on from there.
 
     Raises:
@@ -201,7 +214,7 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     model.set_logger(Logger(str(run), []))
     start = training_state.load(saved[-1], model) if saved else None
     try:
-        callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop)
+        callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop, progress_bar)
         if start is not None:
             parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
             restore(model, start)

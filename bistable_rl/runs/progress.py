@@ -24,16 +24,18 @@ class Progress:
         title: The name of the training, printed once at the start.
         start: Steps that were done before, in a resumed training.
         unit: The name of steps, such as "updates".
+        shown: Whether anything is shown at all.
     """
 
     EVERY = 10.0  # seconds between two lines without a terminal
 
-    def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps") -> None:
+    def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps", shown: bool = True) -> None:
         self.total = total
+        self.shown = shown
         self.unit = unit
         self.began = self.last = time.monotonic()
         self.start = self.steps = start
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        on_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if on_terminal else None
         self.say(title)
 
@@ -45,7 +47,7 @@ class Progress:
             facts: Returns further values to show, by name; called only when something is shown.
         """
         now = time.monotonic()
-        if now - self.last < (0.5 if self.bar is not None else self.EVERY):
+        if not self.shown or now - self.last < (0.5 if self.bar is not None else self.EVERY):
             return
         self.last = now
         if self.bar is not None:
@@ -64,7 +66,7 @@ class Progress:
         with contextlib.suppress(OSError):  # the terminal is gone
             if self.bar is not None:
                 self.bar.write(line, file=sys.stderr)
-            elif sys.stderr is not None:
+            elif self.shown and sys.stderr is not None:
                 print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:

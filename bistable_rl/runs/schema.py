@@ -7,13 +7,12 @@ Imports no torch. The constructors of `RecurrentPPO` and `RecurrentPolicy` take 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from bistable_rl.errors import UserError, shown
-from bistable_rl.runs.config import NAME_BYTES, build, read_yaml
+from bistable_rl.runs.config import NAME_BYTES, Overrides, build, read_yaml
 from bistable_rl.runs.keys import (
     Device,
     Finite,
@@ -371,8 +370,8 @@ COMPARE = "compare"
 T = TypeVar("T", Experiment, Benchmark)
 
 
-def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Read a training from a YAML file, with command-line overrides such as `--seed`, `1`.
+def load_config(kind: type[T], path: Path, overrides: Overrides = ()) -> T:
+    """Read a training from a YAML file, with overrides such as `--seed`, `1`.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
