@@ -253,8 +253,9 @@ def _figures(played: Evaluation, env: Any) -> dict[str, Any]:
     samples["return"] = played.returns
     if played.successes is not None:
         samples["success"] = played.successes.astype(float)
-    if isinstance(env, SingleEnv | BatchedEnv):
-        samples["normalized_score"] = env.normalized_score(played.returns)
+    if isinstance(env, SingleEnv | BatchedEnv):  # somebody else's attribute of that name may be anything
+        scores: Any = env.normalized_score
+        samples["normalized_score"] = scores(played.returns)
     figures: dict[str, Any] = {"episodes": len(played.returns), "length": float(played.lengths.mean())}
     for name, values in samples.items():
         figures[name] = None if values is None else float(values.mean())

@@ -74,8 +74,9 @@ def with_names(experiment: Experiment) -> Experiment:
     with user_errors("policy", ValueError):
         policy = replace(experiment.policy, **plain(vars(experiment.policy)))
     env = replace(experiment.env, wrappers=[_with_name("env.wrappers", one) for one in experiment.env.wrappers])
-    parts = {kind: [_with_name(kind, one) for one in getattr(experiment, kind)] for kind in ("callbacks", "loggers")}
-    return replace(experiment, policy=policy, env=env, **parts)
+    callbacks = [_with_name("callbacks", one) for one in experiment.callbacks]
+    loggers = [_with_name("loggers", one) for one in experiment.loggers]
+    return replace(experiment, policy=policy, env=env, callbacks=callbacks, loggers=loggers)
 
 
 def make_callbacks(experiment: Experiment) -> list[BaseCallback]:
@@ -87,7 +88,7 @@ def make_callbacks(experiment: Experiment) -> list[BaseCallback]:
     made = []
     with user_errors("callbacks", ValueError):
         for name, kwargs in map(named_part, experiment.callbacks):
-            kind = named.resolve("callback", name, {}, BaseCallback)
+            kind: type[BaseCallback] = named.resolve("callback", name, {}, BaseCallback)  # type: ignore[type-abstract]
             with built("callback", kind, kwargs):
                 made.append(kind(**kwargs))
     return made

@@ -33,7 +33,8 @@ def test_every_form_of_an_experiment_gives_the_commands_run(
     weights = bistable_rl.load(expected).policy.state_dict()
     capsys.readouterr()
     data = read_yaml(config)
-    for i, form in enumerate((config, str(config), data, experiment)):
+    forms: list[Any] = [config, str(config), data, experiment]
+    for i, form in enumerate(forms):
         run = bistable_rl.train(form, CHANGES, out=tmp_path / str(i))
         assert isinstance(run, bistable_rl.Run)
         assert run.folder == tmp_path / str(i) / "small" / "gru-seed3"
@@ -49,7 +50,7 @@ def test_every_form_of_an_experiment_gives_the_commands_run(
 
 def test_a_name_of_a_shipped_config_and_overwrite_are_the_commands(tmp_path: Path) -> None:
     small = {"env.num_envs": 2, "algorithm.n_steps": 16, "algorithm.batch_size": 16, "total_steps": 32}
-    small |= {"evaluation.episodes": 1, "evaluation.horizons": []}  # type: ignore[dict-item]
+    small |= {"evaluation.episodes": 1, "evaluation.horizons": []}
     runs = [
         bistable_rl.train("rl/t_maze", small, out=tmp_path, overwrite=overwrite).folder.name
         for overwrite in (False, False, True)

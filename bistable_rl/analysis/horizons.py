@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bistable_rl.agents.evaluate_run import evaluate_run_at
 from bistable_rl.agents.horizons import FIGURES, points
-from bistable_rl.figure_style import cell_colour, drawing
+from bistable_rl.figure_style import cell_colour, cell_names, drawing, horizon_ticks
 from bistable_rl.runs.files import named, write_json
 from bistable_rl.runs.run import Run
 
@@ -44,8 +44,8 @@ def evaluate_horizons(
         max_episode_steps: Steps in which an episode must end, in an environment that is not ours; None for those of the
             run's config.
         json: A file for all numbers.
-        figure: A PNG file for the success, or else the score or the return, against the horizon, or at each horizon
-            by the kind of stream.
+        figure: A PNG, PDF or SVG file for the success, or else the score or the return, against the horizon, or at each
+            horizon by the kind of stream.
 
     Returns:
         The rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
@@ -149,7 +149,8 @@ def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, tr
     if trained is not None:
         longest = np.max(trained)
         axes.axvline(longest, color="black", linewidth=0.8, linestyle=":", label=f"trained at {longest}")
-    axes.set(xscale="log", xlabel=f"{argument} of the environment", ylabel=name.replace("_", " "), title=cell)
+    horizon_ticks(axes, horizons)
+    axes.set(xlabel=f"{argument} of the environment", ylabel=name.replace("_", " "), title=cell_names(cell))
     if name == "success":
         axes.set_ylim(-0.02, 1.02)
     axes.legend()
@@ -174,7 +175,7 @@ def draw_streams(
         axes.set(title=f"{argument} {horizon:,}", xlim=(-0.5, len(at) - 0.5))
         if name == "success":
             axes.set_ylim(-0.02, 1.02)
-    first = f"{cell} trained at {np.max(trained):,}, {all_axes[0].get_title(loc='left')}"
+    first = f"{cell_names(cell)} trained at {np.max(trained):,}, {all_axes[0].get_title(loc='left')}"
     all_axes[0].set(title=first, ylabel=name.replace("_", " "))
     all_axes[-1].legend()
 

@@ -65,6 +65,9 @@ class Run:
         self._is_checked = False
         self._read: tuple[tuple[int, int] | None, dict[str, Any]] | None = None
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     def __str__(self) -> str:
         return str(self.folder)
 
