@@ -169,6 +169,14 @@ def test_a_training_that_fails_raises(tmp_path: Path) -> None:
         bistable_rl.train(form, {"algorithm.n_steps": 20, "algorithm.batch_size": 40}, out=tmp_path)
 
 
+def test_a_run_and_an_agent_say_what_they_are(trained: Path) -> None:
+    agent = bistable_rl.load(trained)
+    assert repr(agent) == "<Agent of bistable_rl/CopyFirst-v0: nbrc, 8 units, trained for 400 steps>"
+    agent.experiment.policy.num_layers = 2
+    assert ": nbrc, 2 x 8 units, " in repr(agent)
+    assert repr(bistable_rl.Run("runs/a")) == "Run('runs/a')"
+
+
 def readme(kind: str) -> str:
     section = (Path(__file__).parents[1] / "README.md").read_text().partition("In Python the same experiment")[2]
     found = re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)

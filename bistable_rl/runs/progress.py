@@ -16,8 +16,21 @@ def say_measuring(what: str, number: int, total: int) -> None:
     print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
 
 
+def in_notebook() -> bool:
+    """Whether this code runs in a Jupyter notebook, which draws a line over the last one as a terminal does."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+NOTEBOOK_WIDTH = 100
+"""Characters of a bar in a notebook, whose width is unknown."""
+
+
 class Progress:
-    """A bar on a terminal, a line every few seconds elsewhere; a terminal that is gone stops no training.
+    """A bar on a terminal and in a notebook, a line every few seconds elsewhere.
+
+    A bar of text stays in a saved notebook, where one of widgets does not. A terminal that is gone stops no training.
 
     Args:
         total: Steps at the end of the training.
@@ -35,8 +48,10 @@ class Progress:
         self.unit = unit
         self.began = self.last = time.monotonic()
         self.start = self.steps = start
-        on_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if on_terminal else None
+        notebook = in_notebook()
+        drawn = shown and (notebook or (sys.stderr is not None and sys.stderr.isatty()))
+        width = NOTEBOOK_WIDTH if notebook else None
+        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True, ncols=width) if drawn else None
         self.say(title)
 
     def update(self, steps: int, facts: Callable[[], dict[str, str]]) -> None:
