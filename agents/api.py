@@ -133,6 +133,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Play episodes with the agent of a run, as `bistable-rl evaluate RUN_DIR` does.
 
+    Its `--figure` has no counterpart here; that of `--adversary` is `bistable_rl.agents.adversary.attack`.
+
     Args:
         run: The run or its folder, finished or stopped.
         overrides: Keys of its environment to change, such as `{"env.kwargs.length": 100}`.
