@@ -37,6 +37,11 @@ class Agent:
         self.experiment = experiment
         self.steps = steps
 
+    def __repr__(self) -> str:
+        policy = self.experiment.policy
+        size = f"{policy.num_layers} x {policy.hidden_size}" if policy.num_layers > 1 else str(policy.hidden_size)
+        return f"<Agent of {self.experiment.env.id}: {policy.cell}, {size} units, trained for {self.steps:,} steps>"
+
     def predict(
         self,
         observation: Any,

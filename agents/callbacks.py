@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bistable_rl.agents.evaluation import Evaluation, check_finite, evaluate
 from bistable_rl.agents.horizons import FIGURES, Horizons, Point, points
+from bistable_rl.agents.loggers import open_loggers
 from bistable_rl.agents.normalization import reading_unnormalized
 from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.state import TrainingState, capture, capture_normalization
@@ -86,8 +88,8 @@ class _TensorBoard(TensorBoardOutputFormat):
         self._is_closed = False
 
 
-def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWriter]:
-    """Return the outputs of SB3's logger: metrics.csv and TensorBoard, with the config as TensorBoard's text.
+def open_outputs(run: Run, experiment: Experiment, first_step: int) -> Iterator[KVWriter]:
+    """Open the outputs of SB3's logger: metrics.csv, TensorBoard with the config as text, and the experiment's loggers.
 
     Args:
         run: The run; its metrics from `first_step` on have been cut.
@@ -96,6 +98,7 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
 
     Raises:
         OSError: If the disk is full.
+        UserError: If a logger cannot be built.
     """
     tensorboard = _TensorBoard(run.folder, first_step or None)
     tensorboard.writer.add_text("config", "```yaml\n" + to_yaml(experiment) + "```", first_step)
@@ -104,7 +107,9 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> list[KVWr
     asked = points(experiment.env, evaluation.horizons, evaluation.streams)
     more = CERTIFIED_COLUMNS if experiment.algorithm.certified_coef != 0 else ()
     columns = [*COLUMNS, *more, *(tag for point in asked for tag in point_tags(point))]
-    return [_CSV(run.metrics.writer(columns)), tensorboard]
+    yield _CSV(run.metrics.writer(columns))
+    yield tensorboard
+    yield from open_loggers(run, experiment, first_step)
 
 
 def point_tags(point: Point) -> list[str]:
@@ -117,7 +122,8 @@ class RunCallback(BaseCallback):
 
     Everything happens between two updates, when weights and counters belong together. A checkpoint is written before
     the evaluation and the row of its update, so a run that resumes from it makes both again. A training that is stopped
-    ends at the next environment step and leaves a checkpoint of the last update.
+    ends at the next environment step and leaves a checkpoint of the last update. Where a callback of the user's ends it
+    within a rollout, the weights, which are still those of the last update, are evaluated as at any end.
 
     Args:
         experiment: The experiment.
@@ -126,6 +132,7 @@ class RunCallback(BaseCallback):
         horizons: The further horizons and kinds of streams to evaluate at.
         start: The checkpoint that the run resumes from, or None.
         stop: Stops the training once it is set.
+        progress_bar: Whether to show the progress.
 
     Raises:
         KeyError, TypeError, ValueError: If that checkpoint is broken.
@@ -139,6 +146,7 @@ class RunCallback(BaseCallback):
         horizons: Horizons,
         start: TrainingState | None,
         stop: threading.Event,
+        progress_bar: bool = True,
     ) -> None:
         super().__init__()
         self.experiment = experiment
@@ -158,8 +166,9 @@ class RunCallback(BaseCallback):
             raise ValueError(f"seconds must be a number of seconds, not {self._seconds_before}")
         self._started = time.monotonic()
         self._snapshot = start
+        self._within_rollout = False
         self._saved_at = None if start is None else start.steps
-        self._progress = Progress(experiment.total_steps, str(run), start=self._saved_at or 0)
+        self._progress = Progress(experiment.total_steps, str(run), start=self._saved_at or 0, shown=progress_bar)
 
     @property
     def seconds(self) -> float:
@@ -178,6 +187,10 @@ class RunCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._between_updates()
+        self._within_rollout = True
+
+    def _on_rollout_end(self) -> None:
+        self._within_rollout = False
 
     def _on_step(self) -> bool:
         check_finite(self.locals["new_obs"], "observation", lambda _: f"after {self.num_timesteps} steps")
@@ -193,6 +206,8 @@ class RunCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         if not self.stop.is_set():
+            if self._within_rollout:
+                self._progress.say(f"a callback has ended the training after {self.num_timesteps:,} steps")
             self._between_updates(last=True)
         elif self._saved_at != self.steps:
             self._save()  # stopped within a rollout: these are the weights of the last update
@@ -217,7 +232,8 @@ class RunCallback(BaseCallback):
 
     def _between_updates(self, last: bool = False) -> None:
         assert isinstance(self.model, RecurrentPPO)
-        self._snapshot = capture(self.model)
+        if self._snapshot is None or not self._within_rollout:
+            self._snapshot = capture(self.model)
         self._snapshot.values.update(evaluated_at=self._evaluated_at, best=self._best, seconds=self.seconds)
         due = last or self._saved_at is None or self.steps - self._saved_at >= self.experiment.checkpoint.every
         if due and self._saved_at != self.steps:

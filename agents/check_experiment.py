@@ -13,6 +13,8 @@ from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
+from bistable_rl.agents.loggers import check_loggers
+from bistable_rl.agents.named import make_callbacks
 from bistable_rl.agents.training import without_gate_options
 from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import RunFailedError, UserError, one_sentence
@@ -46,6 +48,8 @@ class ExperimentCheck:
         """
         device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
         experiment = without_gate_options(experiment)
+        check_loggers(experiment)
+        make_callbacks(experiment)
         config = replace(experiment.env, num_envs=1)
         horizons, streams = experiment.evaluation.horizons, experiment.evaluation.streams
         key = repr((config, horizons, streams))
@@ -53,7 +57,11 @@ class ExperimentCheck:
             env = make_vec_env(config, 1, seed=0)
             try:
                 self._seen[key] = env, _reported(env)
-                Horizons(config, horizons, episodes=1, seed=0, streams=streams).close()
+                at_horizons = Horizons(config, horizons, episodes=1, seed=0, streams=streams)
+                try:
+                    at_horizons.check_spaces(env)
+                finally:
+                    at_horizons.close()
             finally:
                 env.close()
         env, metrics = self._seen[key]

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.evaluation import Evaluation, Predicts, evaluate
 from bistable_rl.agents.vec_envs import close, make_evaluation_env
 from bistable_rl.compare.statistics import percentile_interval
 from bistable_rl.envs import ENVIRONMENTS
+from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.distracted import DistractedEnv
-from bistable_rl.envs.registry import find_spec
+from bistable_rl.envs.registry import default_of, find_spec
+from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.streams import KINDS
 from bistable_rl.errors import UserError, one_sentence, unknown
 from bistable_rl.runs.schema import EnvConfig
@@ -72,22 +75,48 @@ class Horizons:
         episodes: Episodes at each point with deterministic actions, and as many with sampled ones.
         seed: Seeds the episodes and the sampled actions, so that every evaluation has the same.
         streams: Kinds of streams, of `bistable_rl.envs.streams.KINDS`; none leaves that of the environment.
+        max_episode_steps: Steps within which an episode must end, as of `bistable_rl.agents.evaluation.evaluate`; those
+            of ours end by themselves.
 
     Raises:
         UserError: If `points` raises it, or the environment refuses one of the values.
     """
 
     def __init__(
-        self, env: EnvConfig, horizons: Sequence[int], episodes: int, seed: int, streams: Sequence[str] = ()
+        self,
+        env: EnvConfig,
+        horizons: Sequence[int],
+        episodes: int,
+        seed: int,
+        streams: Sequence[str] = (),
+        max_episode_steps: int | None = None,
     ) -> None:
         self.episodes = episodes
         self.seed = seed
         self.envs: dict[Point, VecEnv] = {}
-        for point in points(env, horizons, streams):
-            changes: dict[str, Any] = {horizon_argument(env)[0]: point.horizon}
+        asked = points(env, horizons, streams)
+        self._name = horizon_argument(env)[0] if asked else ""
+        self._longest = None if asked and is_ours(env) else max_episode_steps
+        for point in asked:
+            changes: dict[str, Any] = {self._name: point.horizon}
             changes |= {"distractors": point.stream} if point.stream else {}
             at = replace(env, kwargs={**env.kwargs, **changes})
             self.envs[point] = make_evaluation_env(at, episodes, seed)
+
+    def check_spaces(self, env: VecEnv) -> None:
+        """Check that the copies at every point have the spaces of an environment.
+
+        Raises:
+            UserError: If some have others.
+        """
+        for point, at in self.envs.items():
+            for kind in ("observation_space", "action_space"):
+                here, there = getattr(env, kind), getattr(at, kind)
+                if here != there:
+                    raise UserError(
+                        f"horizons: at {self._name} {point.horizon} the {kind.replace('_', ' ')} is {there}, in "
+                        f"training {here}; one network cannot serve both."
+                    )
 
     def evaluate(self, agent: Predicts, stop: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
         """Play at every point.
@@ -113,7 +142,14 @@ class Horizons:
                 env.seed(self.seed)
                 with torch.random.fork_rng():  # an evaluation must not change the training
                     torch.manual_seed(self.seed)
-                    played = evaluate(agent, env, self.episodes, deterministic=deterministic, stop=stop)
+                    played = evaluate(
+                        agent,
+                        env,
+                        self.episodes,
+                        deterministic=deterministic,
+                        stop=stop,
+                        max_episode_steps=self._longest,
+                    )
                 if stop():
                     return
                 ways.append(_figures(played, env.get_attr("unwrapped")[0]))
@@ -129,17 +165,38 @@ class Horizons:
 def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
     """Return the name of the argument that sets an environment's horizon, and its value.
 
+    Returns:
+        The name, which `env.horizon_kwarg` gives for an environment that is not ours, and a number or several, None if
+        the environment has a default that is unknown or no number.
+
     Raises:
-        UserError: If there is none.
+        UserError: If there is no such argument, or it is another one.
     """
-    env_id = _known_id(env)
-    if env_id not in ENVIRONMENTS:
+    spec = _known(env)
+    name = env.horizon_kwarg
+    if spec.id in ENVIRONMENTS:
+        ours = ENVIRONMENTS[spec.id].horizon
+        if name not in (None, ours):
+            raise UserError(f"env.horizon_kwarg: the horizon of {spec.id} is set by {ours}, not by {name}.")
+        return ours, _value(env, spec.id, ours)
+    if name is None:
         raise UserError(
-            f"horizons: {env_id} has no argument that sets its horizon; the environments that have one are "
-            f"{', '.join(ENVIRONMENTS)}."
+            f"horizons: {spec.id} has no argument that sets its horizon; the environments that have one are ours. For "
+            "another, env.horizon_kwarg names it: length, say, or gymnasium's max_episode_steps."
         )
-    name = ENVIRONMENTS[env_id].horizon
-    return name, _value(env, env_id, name)
+    value = env.kwargs[name] if name in env.kwargs else default_of(spec, name)
+    numbers = value if isinstance(value, list | tuple) else [value]
+    known = numbers and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    return name, value if known else None
+
+
+def is_ours(env: EnvConfig) -> bool:
+    """Whether an environment is one of this package.
+
+    Raises:
+        UserError: If there is no such environment.
+    """
+    return _known(env).id in ENVIRONMENTS
 
 
 def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
@@ -151,7 +208,7 @@ def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
     for kind in streams:
         if kind not in KINDS:
             raise UserError("streams: " + unknown("kind of stream", kind, KINDS))
-    env_id = _known_id(env)
+    env_id = _known(env).id
     able = [name for name, entry in ENVIRONMENTS.items() if issubclass(entry.batched, DistractedEnv)]
     if env_id not in able:
         raise UserError(
@@ -164,9 +221,9 @@ def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
         )
 
 
-def _known_id(env: EnvConfig) -> str:
+def _known(env: EnvConfig) -> EnvSpec:
     try:
-        return find_spec(env.id).id
+        return find_spec(env.id)
     except ValueError as error:
         raise UserError(f"env: {one_sentence(error)}") from None
 
@@ -196,8 +253,9 @@ def _figures(played: Evaluation, env: Any) -> dict[str, Any]:
     samples["return"] = played.returns
     if played.successes is not None:
         samples["success"] = played.successes.astype(float)
-    if hasattr(env, "normalized_score"):
-        samples["normalized_score"] = env.normalized_score(played.returns)
+    if isinstance(env, SingleEnv | BatchedEnv):  # somebody else's attribute of that name may be anything
+        scores: Any = env.normalized_score
+        samples["normalized_score"] = scores(played.returns)
     figures: dict[str, Any] = {"episodes": len(played.returns), "length": float(played.lengths.mean())}
     for name, values in samples.items():
         figures[name] = None if values is None else float(values.mean())

@@ -1,23 +1,23 @@
-"""Classes that a policy is given by name: a short one of ours, or `package:Name`, imported as an environment's package.
-
-    resolve("activation_fn", "relu", ACTIVATIONS, nn.Module) -> torch.nn.ReLU
-    resolve("features_extractor_class", "my_net:Net", EXTRACTORS, BaseFeaturesExtractor) -> the class Net of my_net.py
+"""The classes that a policy and a training are given by name (`bistable_rl.runs.named`), and torch's short names.
 
 A class itself, as in SB3, is taken too. It is saved by its name, never by pickle.
 """
 
 from __future__ import annotations
 
-import operator
-import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
-from bistable_rl.errors import one_sentence, unknown
-from bistable_rl.runs import user_modules
+from bistable_rl.errors import UserError, one_sentence, user_errors
+from bistable_rl.runs import named
+from bistable_rl.runs.keys import named_part
+from bistable_rl.runs.named import built
+from bistable_rl.runs.schema import Experiment
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -42,48 +42,12 @@ T = TypeVar("T")
 
 
 def resolve(argument: str, given: str | type, known: Mapping[str, type], base: type[T]) -> type[T]:
-    """Return the class of a name, or a class itself.
-
-    Args:
-        argument: The argument, for the errors.
-        given: A key of `known`, `package:Name` or a class.
-        known: Classes by their short names.
-        base: What the class must extend.
+    """Return the class of a policy's argument, as `bistable_rl.runs.named.resolve` does.
 
     Raises:
-        ValueError: If there is no such class, its package is missing, refused or fails, or it extends another class.
+        ValueError: If that function raises it.
     """
-    found: Any = known.get(given) if isinstance(given, str) else given
-    if found is None:
-        assert isinstance(given, str)
-        module, _, name = given.partition(":")
-        if not name:
-            raise ValueError(f"{argument}: {unknown('name', given, known)} One of your own is named package:Name.")
-        found = _imported(argument, module, name)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{argument} must be a subclass of {base.__module__}.{base.__name__}, got {found!r}")
-    return found
-
-
-def _imported(argument: str, module: str, name: str) -> Any:
-    here = f"{argument} {module}:{name}"
-    if module == "__main__":
-        where, hint = sys.modules["__main__"], ", the script that runs; give policy_kwargs with the class itself"
-    else:
-        hint = ""
-        try:
-            user_modules.load(module)
-        except user_modules.RefusedError as error:
-            raise ValueError(f"{here} needs the package {module!r}, {error}") from None
-        except (Exception, SystemExit) as error:  # another author's module can raise anything
-            raise ValueError(
-                f"{here} needs the package {module!r}, which fails: {type(error).__name__}: {one_sentence(error)}"
-            ) from error
-        where = sys.modules[module]
-    try:
-        return operator.attrgetter(name)(where)
-    except AttributeError:
-        raise ValueError(f"{here}: there is no {name} in {module}{hint}") from None
+    return named.resolve(argument, given, known, base, of_script="give policy_kwargs with the class itself")
 
 
 def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,13 +62,51 @@ def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_names(experiment: Experiment) -> Experiment:
+    """Return an experiment with names in place of classes, as a run folder holds it.
+
+    Raises:
+        UserError: If a class has no name by which it could be found again, or a schedule is a function.
+    """
+    for key, value in vars(experiment.algorithm).items():
+        if callable(value):
+            raise UserError(f"algorithm.{key}: a run folder holds a number or [first, last], and no function.")
+    with user_errors("policy", ValueError):
+        policy = replace(experiment.policy, **plain(vars(experiment.policy)))
+    env = replace(experiment.env, wrappers=[_with_name("env.wrappers", one) for one in experiment.env.wrappers])
+    callbacks = [_with_name("callbacks", one) for one in experiment.callbacks]
+    loggers = [_with_name("loggers", one) for one in experiment.loggers]
+    return replace(experiment, policy=policy, env=env, callbacks=callbacks, loggers=loggers)
+
+
+def make_callbacks(experiment: Experiment) -> list[BaseCallback]:
+    """Build the callbacks that an experiment names.
+
+    Raises:
+        UserError: If one is unknown, missing or refused, or cannot be built.
+    """
+    made = []
+    with user_errors("callbacks", ValueError):
+        for name, kwargs in map(named_part, experiment.callbacks):
+            kind: type[BaseCallback] = named.resolve("callback", name, {}, BaseCallback)  # type: ignore[type-abstract]
+            with built("callback", kind, kwargs):
+                made.append(kind(**kwargs))
+    return made
+
+
+def _with_name(key: str, given: Any) -> Any:
+    """Return a name, or `{name: ..., kwargs: {...}}`, with the name of a class in place of the class."""
+    kind, kwargs = named_part(given)
+    if not isinstance(kind, type):
+        return given
+    try:
+        return {"name": named.name_of(key, kind), "kwargs": kwargs}
+    except ValueError as error:
+        raise UserError(one_sentence(error)) from None
+
+
 def _name_of(argument: str, kind: type) -> str:
     for short, known in (*ACTIVATIONS.items(), *OPTIMIZERS.items()):
         if kind is known:
             return short
-    if "<locals>" in kind.__qualname__:
-        raise ValueError(
-            f"{argument}: {kind.__name__} is defined in a function, where no name finds it again; to be saved it must "
-            "be defined at the top of a module"
-        )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return named.name_of(argument, kind)

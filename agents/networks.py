@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import nn
 
 from bistable_rl.agents.features import READERS, Features
 from bistable_rl.agents.named import ACTIVATIONS, OPTIMIZERS, resolve
-from bistable_rl.errors import UserError, one_sentence, unknown
+from bistable_rl.errors import unknown
+from bistable_rl.runs.named import built
 from bistable_rl.runs.schema import PolicyConfig
 
 # SB3's epsilon for PPO; fused is the fastest on CPU and GPU.
@@ -61,24 +61,3 @@ def make_optimizer(config: PolicyConfig, parameters: Iterable[nn.Parameter], rat
     with built("optimizer_class", kind, kwargs):
         made: torch.optim.Optimizer = kind(parameters, lr=rate, **kwargs)
     return made
-
-
-@contextmanager
-def built(argument: str, kind: type, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Turn any error of somebody else's constructor in the block into a ValueError that names it.
-
-    Args:
-        argument: The argument that named the class.
-        kind: The class.
-        kwargs: Its arguments.
-
-    Raises:
-        ValueError: If the constructor raises an error.
-    """
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        why = f"{type(error).__name__}: {one_sentence(error)}"
-        raise ValueError(f"{argument} {kind.__name__} cannot be built with {kwargs}: {why}") from error

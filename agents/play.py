@@ -22,9 +22,9 @@ from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.envs import ENVIRONMENTS
-from bistable_rl.envs.play import observation_text
+from bistable_rl.envs.play import caption, observation_text
 from bistable_rl.envs.registry import find_spec
-from bistable_rl.envs.render import save_gif
+from bistable_rl.envs.render import film_frame, find_ffmpeg, save_film
 from bistable_rl.errors import UserError
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import EnvConfig
@@ -50,7 +50,7 @@ def watch(
         overrides: Changes to its configuration, such as `--env.kwargs.length`, `500`.
         episodes: The number of episodes.
         seed: Seed of the environment; by default one on which the run did not train.
-        save: A GIF to write.
+        save: A GIF or MP4 to write.
         sequence: A file of `evaluate --adversary --json`; its distractors are shown, in an episode of their length.
         cue: The number of the cue in that file; by default the first that was killed.
         delay: Seconds between two steps.
@@ -72,6 +72,8 @@ def watch(
         config = _for_sequence(config, found)
         seed = found.seed
     if save:
+        if save.suffix.lower() == ".mp4":
+            find_ffmpeg()
         config = replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
     env = make_vec_env(config, 1, derived_seed(experiment.seed, WATCHING) if seed is None else seed)
     try:
@@ -119,12 +121,15 @@ def _watch(
 
     while len(returns) < episodes:
         check_finite(obs, "observation", when)
-        if save:
-            frames.append(env.render())  # type: ignore[arg-type]
-        seen = observation_text(env.get_attr("unwrapped")[0], _first(obs))
+        unwrapped = env.get_attr("unwrapped")[0]
+        seen = observation_text(unwrapped, _first(obs))
+        told, picture = (caption(unwrapped, steps, seen), env.render()) if save else ("", None)
         actions, state = agent.predict(obs, state, dones, **masks.given)
         obs, rewards, dones, infos = env.step(actions)
         masks.see(dones, infos)
+        if picture is not None:
+            rewarded = f"  reward: {rewards[0]:g}" if rewards[0] else ""
+            frames.append(film_frame(picture, f"{told}  action: {actions[0]}{rewarded}"))
         steps += 1
         check_finite(rewards, "reward", when)
         total += float(rewards[0])
@@ -139,7 +144,7 @@ def _watch(
             raise never_ends(longest)
         time.sleep(delay)
     if save:
-        save_gif(frames, save, max(delay, 0.05))
+        save_film(frames, save, max(delay, 0.05))
     return returns
 
 

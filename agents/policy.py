@@ -28,7 +28,7 @@ from bistable_rl.agents.distributions import DiagGaussian, make_distribution, ma
 from bistable_rl.agents.features import Features
 from bistable_rl.agents.footprint import check_policy_memory
 from bistable_rl.agents.heads import both_heads
-from bistable_rl.agents.networks import built, extractor_of, layers, make_optimizer
+from bistable_rl.agents.networks import extractor_of, layers, make_optimizer
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.obs import map_obs
 from bistable_rl.agents.spaces import ONLY, spaces_of
@@ -36,6 +36,7 @@ from bistable_rl.envs.nested import copies_of, flat_batch, flat_observation, is_
 from bistable_rl.envs.wrappers import Categories
 from bistable_rl.errors import unknown
 from bistable_rl.rnn import RNN, make_rnn
+from bistable_rl.runs.named import built
 from bistable_rl.runs.schema import PolicyConfig
 
 POLICY_PARTS = {

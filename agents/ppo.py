@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
@@ -42,6 +42,7 @@ from bistable_rl.agents.non_finite import check_reward_scale, check_rollout, non
 from bistable_rl.agents.obs import stack_obs
 from bistable_rl.agents.policy import RecurrentPolicy, check_policy_kwargs
 from bistable_rl.agents.popart import PopArt
+from bistable_rl.agents.progress_bar import NotebookBar
 from bistable_rl.agents.sb3_views import RolloutArrays, StepLocals, lend
 from bistable_rl.agents.sequences import Minibatch
 from bistable_rl.agents.spaces import check_spaces
@@ -52,6 +53,7 @@ from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import NonFiniteError
 from bistable_rl.kernels import memory
 from bistable_rl.runs.devices import check_torch_device, chosen_backend, warn_of_missing_kernels
+from bistable_rl.runs.progress import in_notebook
 
 # Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
 EVALUATED_STEPS = 4096
@@ -264,6 +266,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
         save_load.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
         return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        made = super()._init_callback(callback, progress_bar)
+        if progress_bar and in_notebook():
+            assert isinstance(made, CallbackList)
+            made.callbacks[-1] = NotebookBar()  # in place of SB3's
+            made.callbacks[-1].init_callback(self)
+        return made
 
     # --- on the disk ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -20,7 +21,8 @@ from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_ki
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.horizons import Horizons
-from bistable_rl.agents.named import plain
+from bistable_rl.agents.loggers import check_loggers
+from bistable_rl.agents.named import make_callbacks, with_names
 from bistable_rl.agents.normalization import normalized
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
@@ -43,7 +45,14 @@ WARM_UP_STEPS = 1000
 """The steps after which an episode of the warm-up is cut."""
 
 
-def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: threading.Event | None = None) -> Path:
+def train(
+    experiment: Experiment,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    stop: threading.Event | None = None,
+    progress_bar: bool = True,
+) -> Path:
     """Train in a new run folder and return it; `result.json` in it says how the run ended.
 
     Args:
@@ -51,22 +60,25 @@ def train(experiment: Experiment, out: Path, *, overwrite: bool = False, stop: t
         out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
         overwrite: Replace a run that is there already, instead of numbering the new one.
         stop: Set by another thread, it stops the training as Ctrl-C does: at the next step, with a checkpoint.
+        progress_bar: Whether to show the progress on stderr.
 
     Raises:
         UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
         RunFailedError: If a NaN, or an error of the environment, stopped the training.
     """
-    with policy_errors():
-        policy = replace(experiment.policy, **plain(vars(experiment.policy)))  # a run folder holds names, no classes
-    experiment = without_gate_options(replace(experiment, policy=policy))
+    experiment = without_gate_options(with_names(experiment))
     parts = _make_parts(experiment)
     with Run.create(experiment, out, overwrite=overwrite) as run:
-        _train(run, experiment, parts, stop)
+        _train(run, experiment, parts, stop, progress_bar)
     return run.folder
 
 
 def resume(
-    run: Run | str | os.PathLike[str], *, total_steps: int | None = None, stop: threading.Event | None = None
+    run: Run | str | os.PathLike[str],
+    *,
+    total_steps: int | None = None,
+    stop: threading.Event | None = None,
+    progress_bar: bool = True,
 ) -> None:
     """Resume a run from its latest checkpoint, or from the beginning if there is none.
 
@@ -77,6 +89,7 @@ def resume(
         run: The run or its folder; a `config.yaml` in it is enough.
         total_steps: Environment steps to train for, in place of those of the experiment.
         stop: As of `train`.
+        progress_bar: As of `train`.
 
     Raises:
         UserError: If something in the folder is wrong, another process trains in it, or the disk is full.
@@ -90,7 +103,7 @@ def resume(
         if not run.finished(experiment.total_steps):  # another process may have finished it meanwhile
             experiment = without_gate_options(experiment)
             saved = run.checkpoints.all()
-            _train(run, experiment, _make_parts(experiment, saved[-1] if saved else None), stop)
+            _train(run, experiment, _make_parts(experiment, saved[-1] if saved else None), stop, progress_bar)
 
 
 def _experiment(run: Run, total_steps: int | None) -> Experiment:
@@ -106,6 +119,7 @@ class _Parts:
     env: VecEnv
     eval_env: VecEnv
     horizons: Horizons
+    callbacks: list[BaseCallback]
 
     def close(self) -> None:
         """Close the environments; warn of one that fails at it."""
@@ -117,6 +131,8 @@ class _Parts:
 def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
     """Make the algorithm, for a new run or from a checkpoint."""
     device = training_device(experiment.device)
+    check_loggers(experiment)
+    callbacks = make_callbacks(experiment)
     try:
         env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
         seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
@@ -124,8 +140,16 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
         env = normalized(env, experiment)
         model = _make_model(as_saved, env, device)
-        horizons = Horizons(experiment.env, evaluation.horizons, evaluation.episodes, seed, evaluation.streams)
-        return _Parts(model, env, eval_env, horizons)
+        horizons = Horizons(
+            experiment.env,
+            evaluation.horizons,
+            evaluation.episodes,
+            seed,
+            evaluation.streams,
+            evaluation.max_episode_steps,
+        )
+        horizons.check_spaces(eval_env)
+        return _Parts(model, env, eval_env, horizons, callbacks)
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
 
@@ -147,7 +171,7 @@ def _environment_errors(experiment: Experiment) -> Iterator[None]:
         raise RunFailedError(f"the environment {experiment.env.id} raised {error!r}") from error
 
 
-def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event | None) -> None:
+def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event | None, progress_bar: bool) -> None:
     """Train from the latest checkpoint of a run, if there is one, and write result.json."""
     model, stopper = parts.model, Stopper(stop)
     warmup: list[dict[str, Any]] | None = None
@@ -156,7 +180,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
         return {**callback.report(), "peak_memory_mb": round(peak_memory_mb(model.device), 1), "warmup": warmup}
 
     with contextlib.closing(parts):
-        callback = _load(run, experiment, parts, stopper.event)
+        callback = _load(run, experiment, parts, stopper.event, progress_bar)
         run.metrics.cut("time/total_timesteps", callback.steps - 1)
         machine = hardware(model.device, model.policy.memory.layers)
         with (
@@ -167,18 +191,20 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
                 with stopper.holding(callback.say_stopping):
                     run.write_config(experiment)
                     run.checkpoints.forget_best(callback.steps)
-                    model.logger.output_formats += open_outputs(run, experiment, callback.steps)
+                    for output in open_outputs(run, experiment, callback.steps):
+                        model.logger.output_formats.append(output)
                 warmup = run.warmed_up(experiment.warmup, lambda: _warm_up(experiment, model.policy), stopper.event)
                 with stopper.holding(callback.say_stopping):
                     steps = experiment.total_steps - model.num_timesteps
-                    model.learn(steps, callback, log_interval=None, reset_num_timesteps=not callback.is_resumed)
+                    together: list[BaseCallback] = [callback, *parts.callbacks]
+                    model.learn(steps, together, log_interval=None, reset_num_timesteps=not callback.is_resumed)
             finally:
                 with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which has failed the run before
                     callback.close()
                     model.logger.close()
 
 
-def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event) -> RunCallback:
+def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event, progress_bar: bool) -> RunCallback:
     """Bring the model to the latest checkpoint, if there is one, and return the callback that goes on from there.
 
     Raises:
@@ -188,7 +214,7 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     model.set_logger(Logger(str(run), []))
     start = training_state.load(saved[-1], model) if saved else None
     try:
-        callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop)
+        callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop, progress_bar)
         if start is not None:
             parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
             restore(model, start)

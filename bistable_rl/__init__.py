@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
+    from bistable_rl.agents.api import evaluate, resume, train
     from bistable_rl.cells import CELLS
     from bistable_rl.cells.base import fixed_weights
     from bistable_rl.dynamics.attractors import attractors
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
         from_torch,
         make_rnn,
     )
+    from bistable_rl.runs.run import Run
+    from bistable_rl.runs.schema import Experiment
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
+    "bistable_rl.agents.api": ("evaluate", "resume", "train"),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.cells.base": ("fixed_weights",),
     "bistable_rl.dynamics.attractors": ("attractors",),
@@ -45,6 +49,8 @@ _HOMES = {
         *("BRC", "NBRC", "GRU", "LSTM", "GORU", "LMU", "PlasticGRU", "PBRC", "HalfPBRC"),
         *("RNN", "make_rnn", "from_torch"),
     ),
+    "bistable_rl.runs.run": ("Run",),
+    "bistable_rl.runs.schema": ("Experiment",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -59,17 +65,22 @@ __all__ = [
     "PBRC",
     "RNN",
     "Agent",
+    "Experiment",
     "HalfPBRC",
     "PlasticGRU",
+    "Run",
     "attractors",
     "bifurcation",
+    "evaluate",
     "fixed_weights",
     "from_torch",
     "gate_trace",
     "load",
     "make_rnn",
+    "resume",
     "survival",
     "time_constants",
+    "train",
     "use_backend",
     "warm_up",
 ]

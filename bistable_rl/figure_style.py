@@ -7,11 +7,14 @@ and on TensorBoard's dark page. matplotlib, the extra `plot`, is imported on fir
 from __future__ import annotations
 
 import io
+import itertools
+import re
 import textwrap
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +45,19 @@ FURTHER_COLOURS = ("#000000", "#DDCC77", "#661100", "#B22222")
 OTHER_COLOUR = "#555555"
 """Colour of anything that is not a cell."""
 
+CELL_NAMES = {
+    "nbrc": "nBRC",
+    "brc": "BRC",
+    "gru": "GRU",
+    "lstm": "LSTM",
+    "goru": "GORU",
+    "lmu": "LMU",
+    "plastic_gru": "plastic GRU",
+    "pbrc": "PBRC",
+    "half_pbrc": "half-plastic PBRC",
+}
+"""The papers' names; any other cell has none but its own."""
+
 DEFAULTS: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -62,12 +78,48 @@ DEFAULTS: Any = {
 }
 DPI = 150
 NAME_WIDTH = 60
+FORMATS = ("png", "pdf", "svg")
+PAPER: Any = {
+    "pdf.fonttype": 42,  # TrueType: many a publisher refuses Type 3
+    "svg.hashsalt": "bistable-rl",  # the same figure is the same file
+}
+DATES: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+@dataclass
+class _Output:
+    formats: tuple[str, ...] = ()
+    dpi: int = DPI
+
+
+_output = _Output()
 
 
 def cell_colour(cell: str) -> str:
     """Return the colour of a cell; a cell without one in `CELL_COLOURS` gets a further one, always the same."""
     further = FURTHER_COLOURS[zlib.crc32(cell.encode()) % len(FURTHER_COLOURS)]
     return CELL_COLOURS.get(cell, further)
+
+
+def cell_names(text: str) -> str:
+    """Return a text with the papers' names of the cells: "nBRC with help" of "nbrc with help"."""
+    return re.sub(r"\w+", lambda word: CELL_NAMES.get(word[0], word[0]), text)
+
+
+@contextmanager
+def writing(formats: Sequence[str] = (), dpi: int | None = None) -> Iterator[None]:
+    """Write every figure of the block in further formats, too, beside its file.
+
+    Args:
+        formats: Some of `FORMATS`.
+        dpi: Dots per inch of pictures; None for 150.
+    """
+    before = _output.formats, _output.dpi
+    _output.formats, _output.dpi = tuple(formats), dpi or DPI
+    try:
+        yield
+    finally:
+        _output.formats, _output.dpi = before
 
 
 def check_installed() -> None:
@@ -91,14 +143,15 @@ def drawing(
     size: tuple[float, float] = (6.4, 3.6),
     **subplots: Any,
 ) -> Iterator[tuple[Figure, np.ndarray]]:
-    """Yield a new figure and its axes, and write it as a PNG when the block ends without an error.
+    """Yield a new figure and its axes, and write it when the block ends without an error.
 
         with drawing(path) as (figure, [[axes]]):
             axes.plot(steps, success, color=cell_colour("nbrc"))
             axes.set(xlabel="environment steps", ylabel="success rate")
 
     Args:
-        path: The file, written completely or not at all.
+        path: The file, a PNG unless its name ends in .pdf or .svg; written completely or not at all. Those of `writing`
+            appear beside it.
         rows: Rows of axes.
         columns: Columns of axes.
         size: Width and height in inches.
@@ -114,22 +167,30 @@ def drawing(
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(DEFAULTS), warnings.catch_warnings():  # no pyplot, no display, nothing to close
+    named = path.suffix.lower().removeprefix(".")
+    first = named if named in FORMATS else "png"
+    files = {first: path} | {kind: path.with_suffix(f".{kind}") for kind in _output.formats if kind != first}
+    pictures = {}
+    with matplotlib.rc_context(DEFAULTS | PAPER), warnings.catch_warnings():  # no pyplot, no display, nothing to close
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name becomes a box
         figure = Figure(figsize=size, layout="constrained")
         axes: np.ndarray = figure.subplots(rows, columns, squeeze=False, **subplots)
         yield figure, axes
-        picture = io.BytesIO()
-        figure.savefig(picture, dpi=DPI, format="png", metadata={"Software": None})
-    write_bytes(path, picture.getvalue())
+        for kind in files:
+            picture = io.BytesIO()
+            figure.savefig(picture, dpi=_output.dpi, format=kind, metadata=DATES[kind])
+            pictures[kind] = picture.getvalue()
+    for kind, file in files.items():
+        write_bytes(file, pictures[kind])
 
 
-def plain(text: str) -> str:
-    """Return a user's name so that matplotlib draws it literally, in lines of at most `NAME_WIDTH` characters.
+def plain(text: str, width: int = NAME_WIDTH) -> str:
+    """Return a user's name so that matplotlib draws it literally, in lines of at most `width` characters.
 
-    A dollar sign starts no formula. A legend omits names that begin with an underscore, so a space precedes it.
+    A dollar sign starts no formula. A legend omits names that begin with an underscore, so a space precedes it. Cells
+    have the papers' names.
     """
-    lines = textwrap.wrap(text, NAME_WIDTH) or [""]
+    lines = textwrap.wrap(cell_names(text), width) or [""]
     return (" " * text.startswith("_") + "\n".join(lines)).replace("$", "\\$")
 
 
@@ -138,3 +199,18 @@ def mark_steps(axes: Axes) -> None:
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def horizon_ticks(axes: Axes, horizons: Collection[int]) -> None:
+    """Give a logarithmic x axis its ticks at some horizons; close labels stand aslant, and closer ones are left out."""
+    ticks = sorted(horizons)
+    axes.set_xscale("log")
+    places = np.log10(ticks) / max(np.log10(ticks[-1] / ticks[0]), 1e-9)  # in widths of the axis
+    shown = [0]
+    for i in range(1, len(ticks)):
+        if places[i] - places[shown[-1]] > 0.045:
+            shown.append(i)
+    aslant = any(places[j] - places[i] < 0.12 for i, j in itertools.pairwise(shown))
+    labels = [f"{horizon:,}" if i in shown else "" for i, horizon in enumerate(ticks)]
+    axes.set_xticks(ticks, labels, rotation=40 if aslant else 0)
+    axes.minorticks_off()

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.info import is_success
 from bistable_rl.envs.registry import make_env
-from bistable_rl.envs.render import save_gif
+from bistable_rl.envs.render import film_frame, find_ffmpeg, save_film
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.wrappers import minigrid_view
 
@@ -36,6 +36,19 @@ def observation_text(env: Any, observation: Any) -> str:
         rows = OBJECTS[np.minimum(observation["image"][..., 0], len(OBJECTS) - 1)].T
         return "\n".join("".join(row) for row in rows)
     return str(observation)
+
+
+def caption(env: Any, step: int, seen: str) -> str:
+    """Return the line below a picture in a film: the step, what is seen and, in ours, what is to be remembered.
+
+    Args:
+        env: As of `observation_text`.
+        step: The number of the step in its episode.
+        seen: What `observation_text` returned; several lines are a picture, which is shown already.
+    """
+    batch = env.batch if isinstance(env, SingleEnv) else env
+    memory = f"  to remember: {batch.memory_text(0)}" if isinstance(batch, BatchedEnv) else ""
+    return f"step {step}" + ("" if "\n" in seen else f"  seen: {seen}") + memory
 
 
 def parse_action(space: gymnasium.Space[Any], text: str) -> npt.NDArray[Any]:
@@ -79,7 +92,7 @@ def play(
         wrappers: Its wrappers, as in `make_env`.
         episodes: The number of episodes; `q` or the end of the input stops earlier.
         seed: The seed of the first episode.
-        save: The GIF to write, if any.
+        save: The GIF or MP4 to write, if any.
         ask: Shows a prompt and returns a line of input.
         show: Shows a text.
 
@@ -88,9 +101,11 @@ def play(
 
     Raises:
         ValueError: If the environment cannot be built, has actions that cannot be typed, or has no pictures to save.
-        UserError: If the GIF cannot be written.
+        UserError: If the film cannot be written.
     """
     mode = {"render_mode": "rgb_array"} if save else {}
+    if save and save.suffix.lower() == ".mp4":
+        find_ffmpeg()
     env = make_env(env_id, kwargs={**(kwargs or {}), **mode}, wrappers=wrappers)
     if not isinstance(env.action_space, Discrete | Box):
         raise ValueError(f"{env_id} cannot be played by typing: its actions are {env.action_space}")
@@ -108,7 +123,7 @@ def play(
     finally:
         env.close()
         if save and frames:
-            save_gif(frames, save, 0.5)
+            save_film(frames, save, 0.5)
     return returns
 
 
@@ -123,9 +138,10 @@ def _episode(
     observation, info = env.reset(seed=seed)
     total, steps, over = 0.0, 0, False
     while not over:
+        seen = observation_text(env.unwrapped, observation)
         if frames is not None:
-            frames.append(env.render())  # type: ignore[arg-type]
-        show(observation_text(env.unwrapped, observation))
+            frames.append(film_frame(env.render(), caption(env.unwrapped, steps, seen)))  # type: ignore[arg-type]
+        show(seen)
         action = None
         while action is None:
             try:
@@ -143,7 +159,7 @@ def _episode(
         if reward:
             show(f"reward {float(reward):g}")
     if frames is not None:
-        frames.append(env.render())  # type: ignore[arg-type]
+        frames.append(film_frame(env.render(), f"step {steps}  return {total:g}"))  # type: ignore[arg-type]
     show(f"return {total:g} in {steps} steps" + _verdict(env.unwrapped, info))
     return total
 

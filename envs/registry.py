@@ -16,6 +16,7 @@ from bistable_rl.envs.nested import FlattenNested, is_nested
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
 from bistable_rl.errors import unknown
 from bistable_rl.runs import user_modules
+from bistable_rl.runs.named import resolve
 
 Built = TypeVar("Built")
 
@@ -62,7 +63,8 @@ def make_env(
         env_id: A registered id, or "package:id". Texts in its observations (MiniGrid's mission) are left out, and
             nested ones are flattened (see `bistable_rl.envs.nested`).
         kwargs: Its arguments, and gymnasium's `max_episode_steps`.
-        wrappers: The wrappers from the inside out, each `{"name": a key of WRAPPERS, "kwargs": its arguments}`.
+        wrappers: The wrappers from the inside out, each `{"name": ..., "kwargs": its arguments}`. A name is a key of
+            WRAPPERS, or "package:Name" of any gymnasium.Wrapper; the class itself is taken too.
 
     Raises:
         ValueError: If a name is unknown or an argument is refused.
@@ -76,9 +78,16 @@ def make_env(
     for wrapper in wrappers:
         if not isinstance(wrapper, Mapping) or not {"name"} <= set(wrapper) <= {"name", "kwargs"}:
             raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {wrapper!r}")
-        name = check_choice("wrapper", wrapper["name"], WRAPPERS)
-        env = _build(f"wrapper {name!r}", WRAPPERS[name], wrapper.get("kwargs"), partial(WRAPPERS[name], env), [])
+        kind = _wrapper(wrapper["name"])
+        name = wrapper["name"] if isinstance(wrapper["name"], str) else kind.__name__
+        env = _build(f"wrapper {name!r}", kind, wrapper.get("kwargs"), partial(kind, env), [])
     return env
+
+
+def _wrapper(name: Any) -> type[gymnasium.Wrapper[Any, Any, Any, Any]]:
+    if isinstance(name, type) or (isinstance(name, str) and ":" in name):
+        return resolve("wrapper", name, {}, gymnasium.Wrapper)
+    return WRAPPERS[check_choice("wrapper", name, WRAPPERS)]
 
 
 def make_batched_env(
@@ -111,6 +120,20 @@ def make_batched_env(
         autoreset_mode=autoreset_mode,
     )
     return _build(env_id, spec.entry_point, kwargs, make, [])
+
+
+def default_of(spec: EnvSpec, argument: str) -> Any:
+    """Return the default of an argument of an environment, or of gymnasium's `max_episode_steps`; None if unknown."""
+    if argument == "max_episode_steps":
+        return spec.max_episode_steps
+    if argument in spec.kwargs:
+        return spec.kwargs[argument]
+    try:
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        default = inspect.signature(creator).parameters[argument].default  # type: ignore[arg-type]
+    except Exception:  # there is no such argument, or it is somebody else's creator that cannot be loaded or inspected
+        return None
+    return None if default is inspect.Parameter.empty else default
 
 
 def _import(module: str, env_id: str, load: Callable[[str], object]) -> None:

@@ -157,10 +157,10 @@ def test_fig_3_is_drawn_from_the_finished_runs_of_table_1(
     [axes] = drawn(figure.draw, "bistable_rl.figure_style.drawing", tmp_path / "x.png", monkeypatch)
     assert axes.get_title(loc="left") == "T=300"
     means = {line.get_label(): line.get_data() for line in axes.lines if not line.get_label().startswith("_")}
-    assert means.keys() == {"brc", "gru"}
-    assert means["brc"][0].tolist() == [50, 100]
-    assert means["brc"][1] == pytest.approx([1.1, 0.25])
-    assert means["gru"][1] == pytest.approx([1.1, 1.05])
+    assert means.keys() == {"BRC", "GRU"}
+    assert means["BRC"][0].tolist() == [50, 100]
+    assert means["BRC"][1] == pytest.approx([1.1, 0.25])
+    assert means["GRU"][1] == pytest.approx([1.1, 1.05])
 
     assert main(["figures", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 0
     assert (tmp_path / "out" / "fig3-quick.png").stat().st_size > 1000
@@ -184,3 +184,20 @@ def test_a_run_without_its_curve_is_one_sentence(
     assert "curves.csv has no train_loss of T=50 gru, seed 0" in message
     assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_every_figure_in_the_formats_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bistable_rl.analysis.paper_figures.FIGURES", {"fig1b": FIGURES["fig1b"]})
+    out = tmp_path / "figures"
+    options = ["--out", str(out), "--runs", str(tmp_path / "none"), "--format", "pdf,svg", "--dpi", "60"]
+    monkeypatch.setattr("bistable_rl.analysis.paper_figures.fig_3", lambda trained: {})
+    assert main(["figures", *options]) == 0
+    assert {path.name for path in out.iterdir()} == {"fig1b.png", "fig1b.pdf", "fig1b.svg", "figures.md"}
+    for given, expected in (
+        (["--format", "eps"], "'eps' is not pdf, svg or both"),
+        (["--dpi", "x"], "'x' is not an in"),
+    ):
+        assert main(["figures", *given]) == 2
+        assert expected in capsys.readouterr().err

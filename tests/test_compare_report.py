@@ -2,14 +2,18 @@
 
 import csv
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bistable_rl.compare import figures
 from bistable_rl.compare.comparison import Comparison, MetricConfig
 from bistable_rl.compare.document import Block, Heading, Image, Paragraph, Table, html, markdown
+from bistable_rl.compare.groups import panels
 from bistable_rl.compare.ledger import Row
 from bistable_rl.compare.report import write_report
 from bistable_rl.errors import UserError
@@ -208,6 +212,42 @@ def test_any_name_of_a_variant_is_reported(name: str, tmp_path: Path) -> None:
     assert all(len(line) == 5 for line in table)
     assert "<b>" not in text
     assert "<b>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words", ["", " with a slow gate that starts at the time scale of the task, and twice the training"]
+)
+@pytest.mark.parametrize("lengths", [[None], [20, 50, 100]])
+def test_long_names_of_variants_do_not_overlap_and_leave_room_for_the_values(
+    words: str, lengths: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        row(cell + words, cell, seed, 0.1, length)
+        for length in lengths
+        for cell in ("nbrc", "gru")
+        for seed in range(4)
+    ]
+    checked = []
+
+    @contextmanager
+    def measured(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with drawing(*args, **kwargs) as (figure, axes):
+            yield figure, axes
+            figure.draw_without_rendering()
+            for i, one in enumerate(axes[0]):
+                labels = [label for label in one.get_yticklabels() if label.get_text()]
+                boxes = [label.get_window_extent() for label in labels]
+                assert [label.get_text().split()[0] for label in labels] == ["nBRC", "GRU"] * (i == 0)
+                assert min(box.x0 for box in boxes or [one.bbox]) >= 0
+                assert all(box.x1 <= one.get_window_extent().x0 for box in boxes)
+                assert not (boxes and boxes[0].overlaps(boxes[1]))
+                assert one.get_window_extent().width > 0.5 * figure.bbox.width / len(axes[0])
+                checked.append(i)
+
+    monkeypatch.setattr(figures, "drawing", measured)
+    found = panels(rows, MetricConfig())
+    figures.draw_final(tmp_path / "final.png", found, MetricConfig())
+    assert len(checked) == len(lengths)
 
 
 def test_a_legend_names_a_series_that_begins_with_an_underscore(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_film_is_saved(tmp_path: Path) -> None:
     play("bistable_rl/RepeatPrevious-v0", kwargs=kwargs, save=file, ask=typed(*"000000"), show=lambda text: None)
     with Image.open(file) as film:
         assert film.n_frames > 1
-        assert film.size == (4 * 16, 4 * 16)
+        assert film.size == (4 * 16 * 8, 4 * 16 * 8 + 48)
 
 
 def test_minigrids_image_is_drawn() -> None:
@@ -113,7 +113,7 @@ def test_a_trained_agent_is_watched(trained: Path, tmp_path: Path) -> None:
     assert shown[4].startswith(("0  ANSWER NOW  action: ", "1  ANSWER NOW  action: "))
     assert shown[5].startswith(f"return {returns[0]:g} in 5 steps, ")
     with Image.open(file) as film:
-        assert film.size == (4 * 16, 2 * 16)
+        assert film.size == (4 * 16 * 8, 2 * 16 * 8 + 48)
 
 
 def test_a_trained_agent_is_watched_in_a_longer_episode(trained: Path) -> None:

@@ -5,8 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bistable_rl.cells import CELLS
 from bistable_rl.errors import UserError
-from bistable_rl.figure_style import CELL_COLOURS, FURTHER_COLOURS, cell_colour, drawing
+from bistable_rl.figure_style import (
+    CELL_COLOURS,
+    CELL_NAMES,
+    FURTHER_COLOURS,
+    cell_colour,
+    cell_names,
+    drawing,
+    horizon_ticks,
+    plain,
+    writing,
+)
 
 # Machado, Oliveira and Fernandes 2009, Table 1: linear RGB as seen without one kind of cones.
 SIGHT = {
@@ -65,6 +76,59 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
         with drawing(tmp_path / name, size=(2, 2)) as (_, [[axes]]):
             axes.plot([0, 1], [0, 1])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+HEADS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+
+
+def test_figures_are_written_in_further_formats_beside_the_png(tmp_path: Path) -> None:
+    from PIL import Image
+
+    with writing(["png", "pdf", "svg"], dpi=50), drawing(tmp_path / "a.b.png", size=(4, 2)) as (_, [[axes]]):
+        axes.set_title("nBRC")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.pdf", "a.b.png", "a.b.svg"]
+    for kind, head in HEADS.items():
+        assert (tmp_path / f"a.b.{kind}").read_bytes().startswith(head)
+    with Image.open(tmp_path / "a.b.png") as image:
+        assert image.size == (200, 100)
+    assert b"/Type0" in (tmp_path / "a.b.pdf").read_bytes()  # TrueType fonts, no Type 3
+    with drawing(tmp_path / "later.png"):
+        pass
+    assert not (tmp_path / "later.pdf").exists()
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_name_of_a_file_says_its_format_and_the_same_figure_is_the_same_file(kind: str, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.{kind}" for name in "ab"]
+    for file in files:
+        with drawing(file, size=(2, 2)) as (_, [[axes]]):
+            axes.plot([0, 1], [0, 1], label="a line")
+            axes.legend()
+    assert files[0].read_bytes().startswith(HEADS[kind])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_cells_have_the_papers_names() -> None:
+    assert cell_names("nbrc with help") == "nBRC with help"
+    assert cell_names("gru, lstm; half_pbrc (mixed)") == "GRU, LSTM; half-plastic PBRC (mixed)"
+    assert cell_names("my_nbrc") == "my_nbrc"
+    assert plain("brc 1.2M") == "BRC 1.2M"
+    assert CELL_NAMES.keys() <= CELLS.keys()
+
+
+def ticks(horizons: list[int], tmp_path: Path) -> dict[float, str]:
+    with drawing(tmp_path / "ticks.png") as (_, [[axes]]):
+        axes.plot(horizons, horizons)
+        horizon_ticks(axes, horizons)
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        return dict(zip(axes.get_xticks(), labels, strict=True))
+
+
+def test_horizons_are_the_ticks_and_labels_do_not_overlap(tmp_path: Path) -> None:
+    assert ticks([500, 50, 5000], tmp_path) == {50: "50", 500: "500", 5000: "5,000"}
+    assert ticks([50, 52, 5000], tmp_path) == {50: "50", 52: "", 5000: "5,000"}
+    assert ticks([7], tmp_path) == {7: "7"}
 
 
 def test_a_missing_matplotlib_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

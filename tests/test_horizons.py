@@ -165,7 +165,9 @@ def test_the_command_writes_a_table_a_json_file_and_a_figure(
         (["--horizons", "5", "--env.id", "CartPole-v1", "--env.kwargs", "{}"], "CartPole-v1 has no argument that sets"),
         (["--horizons", "5", "--env.kwargs.num_symbols", "3"], "the agent was trained on"),
         (["--horizons", "5", "--figure", "no/such/folder.png"], "there is no folder"),
-        (["--horizons", "5", "--figure", "horizons.svg"], "its name must end in .png, not horizons.svg"),
+        (["--horizons", "5", "--figure", "horizons.jpg"], "its name must end in .png, .pdf or .svg, not horizons.jpg"),
+        (["--horizons", "5", "--dpi", "300"], "evaluate: --dpi is for --figure."),
+        (["--horizons", "5", "--figure", "x.png", "--dpi", "9"], "'9' is not an integer from 10 to 1200"),
         (["--figure", "x.png"], "--figure draws what --horizons asks for"),
     ],
 )

@@ -19,7 +19,7 @@ from bistable_rl.envs import ENVIRONMENTS, make_batched_env
 from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.errors import UserError, user_errors
-from bistable_rl.figure_style import cell_colour, drawing
+from bistable_rl.figure_style import cell_colour, cell_names, drawing
 from bistable_rl.runs.files import named, write_json
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import EnvConfig
@@ -46,7 +46,7 @@ def evaluate_adversary(
         overrides: Changes to its environment, such as `--env.kwargs.length`, `2`.
         best: Take the best checkpoint instead of the last one.
         json: A file for the sequences, for `bistable-rl play --sequence`.
-        figure: A PNG file for the number of cues that survive against the number of steps.
+        figure: A PNG, PDF or SVG file for the number of cues that survive against the number of steps.
 
     Raises:
         UserError: If there is no run, its environment declares no phases, is wrapped or shows no distractors, its
@@ -122,6 +122,6 @@ def _draw(axes: Any, found: Attack, cell: str) -> None:
         alive = [len(kills), *(len(kills) - 1 - k for k in range(len(ends))), len(kills) - len(ends)]
         style = {"linestyle": ":"} if name else {"color": cell_colour(cell), "linewidth": 2}
         axes.step(steps, alive, where="post", label=name or "all", **style)
-    axes.set(xscale="log", xlabel="steps of distraction", ylabel="cues that survive", title=cell)
+    axes.set(xscale="log", xlabel="steps of distraction", ylabel="cues that survive", title=cell_names(cell))
     axes.set_ylim(-0.2, len(found.worst) + 0.2)
     axes.legend()

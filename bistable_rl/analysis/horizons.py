@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
@@ -13,14 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from bistable_rl.agents.agent import Agent, load
-from bistable_rl.agents.evaluation import playing
-from bistable_rl.agents.horizons import FIGURES, Horizons, horizon_argument, points
-from bistable_rl.errors import UserError
-from bistable_rl.figure_style import cell_colour, drawing
+from bistable_rl.agents.evaluate_run import evaluate_run_at
+from bistable_rl.agents.horizons import FIGURES, points
+from bistable_rl.figure_style import cell_colour, cell_names, drawing, horizon_ticks
 from bistable_rl.runs.files import named, write_json
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.seeds import FINAL_EVALUATION, derived_seed
 
 
 def evaluate_horizons(
@@ -31,6 +28,7 @@ def evaluate_horizons(
     episodes: int,
     overrides: Sequence[str] = (),
     best: bool = False,
+    max_episode_steps: int | None = None,
     json: Path | None = None,
     figure: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -43,9 +41,11 @@ def evaluate_horizons(
         episodes: Episodes at each horizon and stream with the most likely actions, and as many with sampled ones.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
         best: Take the best checkpoint instead of the last one.
+        max_episode_steps: Steps in which an episode must end, in an environment that is not ours; None for those of the
+            run's config.
         json: A file for all numbers.
-        figure: A PNG file for the success, or else the score or the return, against the horizon, or at each horizon
-            by the kind of stream.
+        figure: A PNG, PDF or SVG file for the success, or else the score or the return, against the horizon, or at each
+            horizon by the kind of stream.
 
     Returns:
         The rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
@@ -56,41 +56,37 @@ def evaluate_horizons(
     """
     run = Run.open(run)
     experiment = run.experiment(overrides)
-    asked = points(experiment.env, horizons, streams)
-    name, trained = horizon_argument(experiment.env)
-    for option, values, argument in (("--horizons", horizons, name), ("--streams", streams, "distractors")):
-        if values and any(token.partition("=")[0] == f"--env.kwargs.{argument}" for token in overrides):
-            raise UserError(f"command line: {option} sets env.kwargs.{argument} already; give one of the two.")
-    agent = load(run, best=best)
-    played = Horizons(experiment.env, horizons, episodes, derived_seed(experiment.seed, FINAL_EVALUATION), streams)
-    for env in played.envs.values():
-        agent.check_spaces(env)
-    columns = len({point.horizon for point in asked}) if streams else 1
+    cell = experiment.policy.cell
+    columns = len({point.horizon for point in points(experiment.env, horizons, streams)}) if streams else 1
     size = (max(6.4, 0.6 + 3.2 * columns), 3.6)
     picture = drawing(named(figure), 1, columns, size=size, sharey=True) if figure else nullcontext((None, None))
     with picture as (_, axes):
-        with playing():
-            try:
-                rows = _play(played, agent)
-            finally:
-                played.close()
+        result = evaluate_run_at(
+            run,
+            overrides,
+            horizons=horizons,
+            streams=streams,
+            episodes=episodes,
+            best=best,
+            max_episode_steps=max_episode_steps,
+            watch=_watched,
+        )
+        rows, name, trained = result["horizons"], result["argument"], result["trained"]
         if axes is not None and streams:
-            draw_streams(axes[0], rows, experiment.policy.cell, name, trained)
+            draw_streams(axes[0], rows, cell, name, trained)
         elif axes is not None:
-            draw(axes[0, 0], rows, experiment.policy.cell, name, trained)
-    print(f"{run}, trained for {agent.steps:,} steps at {name} {trained}")
+            draw(axes[0, 0], rows, cell, name, trained)
+    at = "" if trained is None else f" at {name} {trained}"
+    print(f"{run}, trained for {result['steps']:,} steps{at}")
     print_table(rows, name)
     if json is not None:
-        env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}
-        about = {"run": str(run), "steps": agent.steps, "env": env_config, "argument": name, "trained": trained}
-        write_json(named(json), {**about, "horizons": rows})
+        write_json(named(json), result)
     return rows
 
 
-def _play(played: Horizons, agent: Agent) -> list[dict[str, Any]]:
-    """Evaluate with a progress bar if there is a terminal."""
-    rows = played.rows(agent)
-    return list(tqdm(rows, total=len(played.envs), unit=" evaluation", disable=None, leave=False))
+def _watched(rows: Iterator[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:
+    """Show a progress bar if there is a terminal."""
+    return tqdm(rows, total=total, unit=" evaluation", disable=None, leave=False)
 
 
 def print_table(rows: Sequence[dict[str, Any]], argument: str) -> None:
@@ -150,9 +146,11 @@ def draw(axes: Any, rows: Sequence[dict[str, Any]], cell: str, argument: str, tr
             label=label,
             alpha=0.55 if way else 1.0,
         )
-    longest = np.max(trained)
-    axes.axvline(longest, color="black", linewidth=0.8, linestyle=":", label=f"trained at {longest}")
-    axes.set(xscale="log", xlabel=f"{argument} of the environment", ylabel=name.replace("_", " "), title=cell)
+    if trained is not None:
+        longest = np.max(trained)
+        axes.axvline(longest, color="black", linewidth=0.8, linestyle=":", label=f"trained at {longest}")
+    horizon_ticks(axes, horizons)
+    axes.set(xlabel=f"{argument} of the environment", ylabel=name.replace("_", " "), title=cell_names(cell))
     if name == "success":
         axes.set_ylim(-0.02, 1.02)
     axes.legend()
@@ -177,7 +175,7 @@ def draw_streams(
         axes.set(title=f"{argument} {horizon:,}", xlim=(-0.5, len(at) - 0.5))
         if name == "success":
             axes.set_ylim(-0.02, 1.02)
-    first = f"{cell} trained at {np.max(trained):,}, {all_axes[0].get_title(loc='left')}"
+    first = f"{cell_names(cell)} trained at {np.max(trained):,}, {all_axes[0].get_title(loc='left')}"
     all_axes[0].set(title=first, ylabel=name.replace("_", " "))
     all_axes[-1].legend()
 

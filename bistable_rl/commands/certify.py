@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
+from bistable_rl.commands.figure_options import add_figure_options, check_figure
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, count, path
 
 
 def certify(argv: Sequence[str]) -> int:
@@ -24,14 +25,17 @@ def certify(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the certificate to this file")
     parser.add_argument(
-        "--figure", metavar="FILE", type=path, help="draw the units' feedback gains and inputs to this PNG"
+        "--figure", metavar="FILE", type=path, help="draw the units' feedback gains and inputs to this PNG, PDF or SVG"
     )
+    add_figure_options(parser, formats=False)
     args, overrides = parser.parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
-    check_suffix("certify: --figure", args.figure, ".png")
+    check_figure("certify: --figure", args.figure, args.dpi)
 
     from bistable_rl.certify.certify_run import certify_run
+    from bistable_rl.figure_style import writing
 
-    certify_run(args.run, overrides, best=args.best, steps=args.steps, json=args.json, figure=args.figure)
+    with writing(dpi=args.dpi):
+        certify_run(args.run, overrides, best=args.best, steps=args.steps, json=args.json, figure=args.figure)
     return 0

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from bistable_rl.commands.figure_options import add_figure_options
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, REUSE_COMMITTED, Parser, count, path
 from bistable_rl.errors import UserError
 from bistable_rl.runs import user_modules
@@ -32,6 +33,7 @@ def compare(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
     parser.add_argument("--dry-run", action="store_true", help="list the runs to do and estimate the time")
+    add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
     if args.address is not None and args.launcher != "ray":
         raise UserError("compare: --address is for a Ray cluster; add --launcher ray.")
@@ -43,6 +45,7 @@ def compare(argv: Sequence[str]) -> int:
     from bistable_rl.compare.command import compare
     from bistable_rl.compare.launchers.local import LocalLauncher
     from bistable_rl.compare.launchers.ray import RayLauncher
+    from bistable_rl.figure_style import writing
 
     user_modules.search(comparison.folders(config))
     ray = args.launcher == "ray"
@@ -54,5 +57,6 @@ def compare(argv: Sequence[str]) -> int:
     launcher = RayLauncher(args.workers, args.address) if ray else LocalLauncher(args.workers)
     command = shlex.join(["bistable-rl", "compare", *argv])
     reuse, dry_run = args.reuse_committed, args.dry_run
-    compare(config, args.out, launcher, check, reuse_committed=reuse, dry_run=dry_run, command=command)
+    with writing(args.format, args.dpi):
+        compare(config, args.out, launcher, check, reuse_committed=reuse, dry_run=dry_run, command=command)
     return 0

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path
+from bistable_rl.commands.figure_options import add_figure_options, check_figure
+from bistable_rl.commands.parser import MOST, OWN_ENVIRONMENT, Parser, check_parent, count, path
 from bistable_rl.errors import UserError
 from bistable_rl.runs.files import named, write_json
 
@@ -18,7 +19,7 @@ def evaluate(argv: Sequence[str]) -> int:
     args, overrides = _parser().parse_env(argv)
     check_parent(args.json)
     check_parent(args.figure)
-    check_suffix("evaluate: --figure", args.figure, ".png")
+    check_figure("evaluate: --figure", args.figure, args.dpi)
     if args.steps is not None and not args.adversary:
         raise UserError("evaluate: --steps is for --adversary.")
     if args.adversary:
@@ -53,7 +54,12 @@ def _parser() -> Parser:
         type=count,
         help="steps in which an episode must end (default: evaluation.max_episode_steps of the run)",
     )
-    parser.add_argument("--horizons", metavar="N,N,...", type=_counts, help="horizons of the environment")
+    parser.add_argument(
+        "--horizons",
+        metavar="N,N,...",
+        type=_counts,
+        help="horizons of the environment; of one that is not ours, --env.horizon_kwarg names the argument",
+    )
     parser.add_argument(
         "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every one but mixture"
     )
@@ -61,8 +67,12 @@ def _parser() -> Parser:
     parser.add_argument("--steps", metavar="N", type=count, help="with --adversary: most distractors (default: 10000)")
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
     parser.add_argument(
-        "--figure", metavar="FILE", type=path, help="with --horizons, --streams or --adversary: draw it to this PNG"
+        "--figure",
+        metavar="FILE",
+        type=path,
+        help="with --horizons, --streams or --adversary: draw it to this PNG, PDF or SVG",
     )
+    add_figure_options(parser, formats=False)
     return parser
 
 
@@ -72,34 +82,36 @@ def _against_adversary(args: argparse.Namespace, overrides: Sequence[str]) -> No
     if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
         raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
     from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
+    from bistable_rl.figure_style import writing
 
-    evaluate_adversary(
-        args.run,
-        steps=args.steps or STEPS,
-        overrides=overrides,
-        best=args.best,
-        json=args.json,
-        figure=args.figure,
-    )
+    with writing(dpi=args.dpi):
+        evaluate_adversary(
+            args.run,
+            steps=args.steps or STEPS,
+            overrides=overrides,
+            best=args.best,
+            json=args.json,
+            figure=args.figure,
+        )
 
 
 def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Evaluate at the horizons, with the streams, or both."""
-    if args.max_episode_steps is not None:
-        option = "--horizons" if args.horizons is not None else "--streams"
-        raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
     from bistable_rl.analysis.horizons import evaluate_horizons
+    from bistable_rl.figure_style import writing
 
-    evaluate_horizons(
-        args.run,
-        args.horizons or [],
-        streams=args.streams or [],
-        episodes=args.episodes or EPISODES,
-        overrides=overrides,
-        best=args.best,
-        json=args.json,
-        figure=args.figure,
-    )
+    with writing(dpi=args.dpi):
+        evaluate_horizons(
+            args.run,
+            args.horizons or [],
+            streams=args.streams or [],
+            episodes=args.episodes or EPISODES,
+            overrides=overrides,
+            best=args.best,
+            max_episode_steps=args.max_episode_steps,
+            json=args.json,
+            figure=args.figure,
+        )
 
 
 def _on_episodes(args: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bistable_rl.commands.figure_options import add_figure_options
 from bistable_rl.commands.parser import Parser, path
 
 
@@ -19,9 +20,13 @@ def figures(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--runs", metavar="DIR", type=path, default=Path("runs"), help="folder of those runs (default: runs)"
     )
+    add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
 
     from bistable_rl.analysis.paper_figures import draw_figures
+    from bistable_rl.figure_style import writing
 
-    print("\n".join(draw_figures(args.out, args.runs)))
+    with writing(args.format, args.dpi):
+        lines = draw_figures(args.out, args.runs)
+    print("\n".join(lines))
     return 0

@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
         for key in keys(overrides):
             if key.split(".")[0] != "--env" or key == "--env.num_envs":
                 options = [name for name in self._option_string_actions if name not in ("-h", "--help")]
-                choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers"]
+                choices = [*options, "--env.id", "--env.kwargs", "--env.wrappers", "--env.horizon_kwarg"]
                 raise UserError("command line: " + unknown("option", key, choices))
         return args, overrides
 
@@ -121,13 +121,6 @@ def seed(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} is not an integer from 0 to 4294967295")
     return int(text)
-
-
-def check_suffix(option: str, file: Path | None, suffix: str) -> None:
-    """Refuse a file name with another suffix than that of the written format."""
-    if file is not None and file.suffix.lower() != suffix:
-        kind = suffix.removeprefix(".").upper()
-        raise UserError(f"{option} writes a {kind}, so its name must end in {suffix}, not {file.name}.")
 
 
 def check_parent(file: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, check_suffix, count, path, seed
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, check_parent, count, path, seed
 from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.config import build
 from bistable_rl.runs.schema import Experiment
@@ -22,7 +22,7 @@ def play(argv: Sequence[str]) -> int:
     parser.add_argument("--run", metavar="RUN_DIR", type=path, help="watch the agent of this run instead of playing")
     parser.add_argument("--episodes", metavar="N", type=count, default=1, help="number of episodes (default: 1)")
     parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: random)")
-    parser.add_argument("--save", metavar="FILE", type=path, help="write the pictures to this GIF")
+    parser.add_argument("--save", metavar="FILE", type=path, help="write the pictures to this GIF or MP4")
     parser.add_argument(
         "--sequence", metavar="FILE", type=path, help="with --run: show what `evaluate --adversary --json FILE` found"
     )
@@ -39,7 +39,10 @@ def play(argv: Sequence[str]) -> int:
     if args.cue is not None and args.sequence is None:
         raise UserError("play: --cue chooses a cue of --sequence FILE.")
     check_parent(args.save)
-    check_suffix("play: --save", args.save, ".gif")
+    if args.save is not None and args.save.suffix.lower() not in (".gif", ".mp4"):
+        raise UserError(
+            f"play: --save writes a GIF, so its name must end in .gif, or in .mp4 for an MP4, not {args.save.name}."
+        )
     try:
         if args.run is not None:
             from bistable_rl.agents.play import watch

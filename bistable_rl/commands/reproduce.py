@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from bistable_rl.commands.figure_options import add_figure_options
 from bistable_rl.commands.parser import REUSE_COMMITTED, Parser, count, path, seed
 from bistable_rl.errors import UserError
 
@@ -44,6 +45,7 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
     parser.add_argument("--estimate", action="store_true", help="estimate the time here from a few updates of each")
     parser.add_argument("--data-dir", metavar="DIR", type=path, help="the folder of MNIST (default: BISTABLE_RL_DATA)")
+    add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
     try:
         seeds = [seed(text) for text in args.seeds.split(",")]
@@ -53,18 +55,20 @@ def reproduce(argv: Sequence[str]) -> int:
         os.environ["BISTABLE_RL_DATA"] = str(args.data_dir)
 
     from bistable_rl.benchmarks.reproduce.reproduce import reproduce
+    from bistable_rl.figure_style import writing
 
-    reproduce(
-        args.table,
-        args.preset,
-        args.out,
-        settings=[] if args.settings is None else args.settings.split(","),
-        cells=[] if args.cells is None else list(dict.fromkeys(args.cells.split(","))),
-        seeds=list(dict.fromkeys(seeds)),
-        protocol=args.protocol,
-        workers=args.workers,
-        reuse_committed=args.reuse_committed,
-        estimate=args.estimate,
-        command=shlex.join(["bistable-rl", "reproduce", *argv]),
-    )
+    with writing(args.format, args.dpi):
+        reproduce(
+            args.table,
+            args.preset,
+            args.out,
+            settings=[] if args.settings is None else args.settings.split(","),
+            cells=[] if args.cells is None else list(dict.fromkeys(args.cells.split(","))),
+            seeds=list(dict.fromkeys(seeds)),
+            protocol=args.protocol,
+            workers=args.workers,
+            reuse_committed=args.reuse_committed,
+            estimate=args.estimate,
+            command=shlex.join(["bistable-rl", "reproduce", *argv]),
+        )
     return 0

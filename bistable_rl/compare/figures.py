@@ -13,7 +13,7 @@ import numpy as np
 from bistable_rl.compare import statistics
 from bistable_rl.compare.comparison import MetricConfig
 from bistable_rl.compare.groups import Group, Panel, stream_names
-from bistable_rl.figure_style import cell_colour, drawing, mark_steps, plain
+from bistable_rl.figure_style import cell_colour, drawing, horizon_ticks, mark_steps, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,8 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 """Line styles and markers of the first, second, ... group of the same cell, which share its colour."""
 WIDTH, HEIGHT = 6.4, 3.6
+FINAL_WIDTH = 28
+"""Characters of a line of a variant's name beside the final values; a longer name has several."""
 METRIC_LABELS = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
 
@@ -73,9 +75,12 @@ def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> Non
     Raises:
         UserError: If matplotlib is not installed, or the file cannot be written.
     """
-    rows = max(len(panel.groups) for panel in panels)
-    with _panels(path, panels, height=0.9 + 0.36 * rows, sharex="row") as (_, all_axes):
-        for axes, panel in zip(all_axes, panels, strict=True):
+    names = [[plain(group.name, FINAL_WIDTH) for group in panel.groups] for panel in panels]
+    lines = max((name.count("\n") + 1 for of_panel in names for name in of_panel), default=1)
+    once = all(of_panel == names[0] for of_panel in names)
+    height = 0.9 + max(0.36, 0.2 * lines) * max(map(len, names))
+    with _panels(path, panels, height=height, sharex="row") as (_, all_axes):
+        for axes, panel, of_panel in zip(all_axes, panels, names, strict=True):
             for y, (group, _, marker) in enumerate(_styled(panel)):
                 colour, values = cell_colour(group.cell), group.final()
                 found = statistics.interquartile_mean_with_interval(values)
@@ -83,7 +88,8 @@ def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> Non
                 axes.plot([found.value] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2.5)
                 axes.plot(values, np.full(len(values), y), marker, color=colour, markersize=5, alpha=0.8)
             axes.set(xlabel=plain(metric_name(metric)), ylim=(len(panel.groups) - 0.4, -0.6))
-            axes.set_yticks(range(len(panel.groups)), [plain(group.name) for group in panel.groups])
+            shown = [] if once and axes is not all_axes[0] else of_panel
+            axes.set_yticks(range(len(of_panel)), shown or [""] * len(of_panel))
 
 
 def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
@@ -102,9 +108,8 @@ def draw_horizons(path: Path, panels: Sequence[Panel], metric: str) -> None:
                 middle = statistics.interquartile_mean(values, axis=0)
                 axes.plot(horizons, values.T, color=colour, linestyle=dash, linewidth=0.7, alpha=0.45)
                 axes.plot(horizons, middle, marker, color=colour, linestyle=dash, label=_counted(group), markersize=5)
-            axes.set(xlabel="horizon", xscale="log")
-            axes.set_xticks(sorted(shown), [f"{horizon:,}" for horizon in sorted(shown)])
-            axes.minorticks_off()
+            axes.set(xlabel="horizon")
+            horizon_ticks(axes, shown)
         all_axes[0].set_ylabel(f"{metric} after training")
         _legend(figure, all_axes)
 

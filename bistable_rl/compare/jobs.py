@@ -16,7 +16,7 @@ from bistable_rl.runs.keys import default_of
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
-IRRELEVANT = ("name", "device", "checkpoint")
+IRRELEVANT = ("name", "device", "checkpoint", "loggers")
 """Top-level keys that change no number of a run."""
 
 RENAMED: dict[str, str] = {}
@@ -65,7 +65,7 @@ def hashed_keys(config: Experiment | Benchmark) -> dict[str, Any]:
     The hash must not change when the package does, or finished runs would be unknown. So a renamed key has its old name
     (`RENAMED`), and a key is left out when its value is its default and that is off (null, false, 0 or empty): a new
     option that is off by default changes no hash. Where such a default has changed, its old value is left out as before
-    (`FORMER_DEFAULTS`). Name, device and checkpoints are left out too.
+    (`FORMER_DEFAULTS`). Name, device, checkpoints and loggers are left out too.
     """
     keys = {key: value for key, value in _keys(config).items() if key.split(".")[0] not in IRRELEVANT}
     return {RENAMED.get(key, key): value for key, value in keys.items()}

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,26 +147,34 @@ def find_config(name: str) -> Path:
 S = TypeVar("S", bound=Section)
 
 
-def build(kind: type[S], data: dict[str, Any], source: str, overrides: Sequence[str] = (), *, prefix: str = "") -> S:
-    """Make a dataclass from plain data and command-line overrides.
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes of keys: the command line's `--key value` and `--key=value` tokens, or values by keys such as policy.cell."""
+
+
+def build(kind: type[S], data: dict[str, Any], source: str, overrides: Overrides = (), *, prefix: str = "") -> S:
+    """Make a dataclass from plain data and overrides.
 
     Args:
         kind: The dataclass.
         data: Its keys; the overrides are written into it.
         source: Where the data is from, for the errors.
-        overrides: `--key value` and `--key=value` tokens; of two for the same key, the last one holds.
+        overrides: Changes of the keys; of two for the same key, the last one holds.
         prefix: What precedes each key in the file, for the errors, such as `task.kwargs.`.
 
     Raises:
         UserError: If something is wrong; one sentence names the source and the first wrong key.
     """
-    tokens = iter(overrides)
+    by_key = isinstance(overrides, Mapping)
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else ():
+        set_key(kind, data, key, value, "overrides")
+    tokens = iter(() if by_key else overrides)
     for token in tokens:
         if not token.startswith("--"):
             raise UserError(f"command line: {token!r} belongs to no option; options look like --policy.cell gru.")
         option, equals, text = token.partition("=")
         set_key(kind, data, option, text if equals else next(tokens, None), "command line")
-    with user_errors(f"{source} with the command line" if overrides else source, ValueError):
+    changed = f"{source} with the {'overrides' if by_key else 'command line'}" if overrides else source
+    with user_errors(changed, ValueError):
         section: S = _section(data, kind, prefix, source)
     return section
 

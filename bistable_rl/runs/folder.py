@@ -36,8 +36,12 @@ CHECKPOINTS = "checkpoints"
 WARMUP = "warmup.json"
 JOB = "job.json"
 LOG = "log.txt"
+PROGRESS_CSV, PROGRESS_JSON, WANDB = "progress.csv", "progress.json", "wandb.json"
 ANALYSIS = "analysis"
-OWN_NAMES = {CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS}
+OWN_NAMES = {
+    *(CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS),
+    *(PROGRESS_CSV, PROGRESS_JSON, WANDB),
+}
 """What a run folder holds beside TensorBoard's files."""
 
 _opened: set[Path] = set()

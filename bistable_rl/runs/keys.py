@@ -75,6 +75,27 @@ NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
 NameOrClass = str | type
 """A name; in Python a class too."""
 
+FORM = "{name: ..., kwargs: {...}}"
+
+
+def is_named(value: Any) -> bool:
+    """Whether a value is a name, a class, or a mapping of the form `FORM`."""
+    if not isinstance(value, dict):
+        return True
+    well_formed = {"name"} <= value.keys() <= {"name", "kwargs"} and isinstance(value["name"], str | type)
+    return well_formed and isinstance(value.get("kwargs", {}), dict)
+
+
+NamedPart = Annotated[
+    str | type | dict[str, Any], Range(f"a name or {FORM}", is_named, f"names, or of {FORM} where there are arguments")
+]
+
+
+def named_part(given: str | type | dict[str, Any]) -> tuple[str | type, dict[str, Any]]:
+    """Return the name, or in Python the class, and the arguments of a `NamedPart`."""
+    return (given["name"], given.get("kwargs", {})) if isinstance(given, dict) else (given, {})
+
+
 _NOUNS: dict[Any, str] = {bool: "true or false", str: "text", type(None): "null"}
 
 

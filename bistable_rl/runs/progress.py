@@ -16,25 +16,42 @@ def say_measuring(what: str, number: int, total: int) -> None:
     print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
 
 
+def in_notebook() -> bool:
+    """Whether this code runs in a Jupyter notebook, which draws a line over the last one as a terminal does."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+NOTEBOOK_WIDTH = 100
+"""Characters of a bar in a notebook, whose width is unknown."""
+
+
 class Progress:
-    """A bar on a terminal, a line every few seconds elsewhere; a terminal that is gone stops no training.
+    """A bar on a terminal and in a notebook, a line every few seconds elsewhere.
+
+    A bar of text stays in a saved notebook, where one of widgets does not. A terminal that is gone stops no training.
 
     Args:
         total: Steps at the end of the training.
         title: The name of the training, printed once at the start.
         start: Steps that were done before, in a resumed training.
         unit: The name of steps, such as "updates".
+        shown: Whether anything is shown at all.
     """
 
     EVERY = 10.0  # seconds between two lines without a terminal
 
-    def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps") -> None:
+    def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps", shown: bool = True) -> None:
         self.total = total
+        self.shown = shown
         self.unit = unit
         self.began = self.last = time.monotonic()
         self.start = self.steps = start
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True) if on_terminal else None
+        notebook = in_notebook()
+        drawn = shown and (notebook or (sys.stderr is not None and sys.stderr.isatty()))
+        width = NOTEBOOK_WIDTH if notebook else None
+        self.bar = tqdm(total=total, initial=start, unit=f" {unit}", unit_scale=True, ncols=width) if drawn else None
         self.say(title)
 
     def update(self, steps: int, facts: Callable[[], dict[str, str]]) -> None:
@@ -45,7 +62,7 @@ class Progress:
             facts: Returns further values to show, by name; called only when something is shown.
         """
         now = time.monotonic()
-        if now - self.last < (0.5 if self.bar is not None else self.EVERY):
+        if not self.shown or now - self.last < (0.5 if self.bar is not None else self.EVERY):
             return
         self.last = now
         if self.bar is not None:
@@ -64,7 +81,7 @@ class Progress:
         with contextlib.suppress(OSError):  # the terminal is gone
             if self.bar is not None:
                 self.bar.write(line, file=sys.stderr)
-            elif sys.stderr is not None:
+            elif self.shown and sys.stderr is not None:
                 print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:

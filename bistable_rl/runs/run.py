@@ -6,14 +6,14 @@ import contextlib
 import copy
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
 from bistable_rl.errors import UserError
 from bistable_rl.runs.checkpoints import Checkpoints
-from bistable_rl.runs.config import build, read_yaml, to_yaml
+from bistable_rl.runs.config import Overrides, build, read_yaml, to_yaml
 from bistable_rl.runs.environment import collect_environment
 from bistable_rl.runs.files import (
     inside,
@@ -64,6 +64,9 @@ class Run:
         self.metrics = Metrics(self.folder, METRICS)
         self._is_checked = False
         self._read: tuple[tuple[int, int] | None, dict[str, Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -134,7 +137,7 @@ class Run:
         path, data = self._config()
         return build(kind_of(data, str(path)), data, str(path))
 
-    def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
+    def experiment(self, overrides: Overrides = ()) -> Experiment:
         """Return the configuration of an agent's run, with overrides such as `--env.kwargs.length`, `500`.
 
         Raises:
@@ -154,7 +157,7 @@ class Run:
         """Write config.yaml, every key spelled out."""
         write_text(self.folder / CONFIG, to_yaml(config))
 
-    def _as(self, kind: type[Training], overrides: Sequence[str] = ()) -> Training:
+    def _as(self, kind: type[Training], overrides: Overrides = ()) -> Training:
         path, data = self._config()
         check_command(data, path, kind.COMMAND)
         return build(kind, data, str(path), overrides)

@@ -7,18 +7,18 @@ Imports no torch. The constructors of `RecurrentPPO` and `RecurrentPolicy` take 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from bistable_rl.errors import UserError, shown
-from bistable_rl.runs.config import NAME_BYTES, build, read_yaml
+from bistable_rl.runs.config import NAME_BYTES, Overrides, build, read_yaml
 from bistable_rl.runs.keys import (
     Device,
     Finite,
     Fraction,
     Interval,
+    NamedPart,
     NameOrClass,
     NonNegative,
     NonNegativeInt,
@@ -53,8 +53,14 @@ class EnvConfig(Section):
 
     id: str = field(metadata=meaning("Ours (see `bistable-rl list envs`) or any id that gymnasium knows."))
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
-    wrappers: list[dict[str, Any]] = setting(list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`.")
+    wrappers: list[dict[str, Any]] = setting(
+        list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`; one of your own is named `package:Name`."
+    )
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
+    horizon_kwarg: str | None = setting(
+        None,
+        "The keyword of kwargs that sets its horizon, e.g. `length`, for evaluation.horizons (null: that of ours).",
+    )
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     def check(self, prefix: str = "") -> None:
@@ -233,6 +239,12 @@ class Experiment(Section):
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     seed: Seed = setting(0, SEED)
     device: Device = setting("auto", DEVICE)
+    callbacks: list[NamedPart] = setting(
+        list, "Callbacks of Stable-Baselines3's kind, each `package:Name` or `{name: ..., kwargs: {...}}`."
+    )
+    loggers: list[NamedPart] = setting(
+        list, "Loggers beside metrics.csv and TensorBoard: `csv`, `json`, `wandb` or `package:Name`, as callbacks are."
+    )
 
     COMMAND: ClassVar[str] = "train"
 
@@ -361,8 +373,8 @@ COMPARE = "compare"
 T = TypeVar("T", Experiment, Benchmark)
 
 
-def load_config(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Read a training from a YAML file, with command-line overrides such as `--seed`, `1`.
+def load_config(kind: type[T], path: Path, overrides: Overrides = ()) -> T:
+    """Read a training from a YAML file, with overrides such as `--seed`, `1`.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.

@@ -34,22 +34,23 @@ def finished_rows(preset: str, out: Path) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw the error during training: mean and range over seeds, one panel per setting.
+    """Draw the error during training: mean and range over seeds, one panel per setting with a scale of its own.
 
     Raises:
         UserError: If a run has no curve, matplotlib is not installed, or the file cannot be written.
     """
     settings = _settings(rows)
     size = (1.2 + 2.8 * len(settings), 3.4)
-    with figure_style.drawing(path, 1, len(settings), size=size, sharey=True) as (figure, [panels]):
+    with figure_style.drawing(path, 1, len(settings), size=size) as (figure, [panels]):
         for axes, (setting, cells) in zip(panels, settings.items(), strict=True):
             for i, (cell, group) in enumerate(cells.items()):
                 steps, losses = _curves(group)
-                dash = DASHES[i % 2]
-                axes.plot(steps, losses.mean(0), color=figure_style.cell_colour(cell), linestyle=dash, label=cell)
+                style = {"color": figure_style.cell_colour(cell), "linestyle": DASHES[i % 2]}
+                axes.plot(steps, losses.mean(0), **style, label=figure_style.cell_names(cell))
                 axes.fill_between(steps, losses.min(0), losses.max(0), color=figure_style.cell_colour(cell), alpha=0.2)
             axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
-            axes.set(title=setting, xlabel="updates", ylim=(0, 1.3))
+            axes.set(title=setting, xlabel="updates", yscale="log")
+            figure_style.mark_steps(axes)
         panels[0].set_ylabel("mean squared error in training")
         entries = {label: handle for a in panels for handle, label in zip(*a.get_legend_handles_labels(), strict=True)}
         figure.legend(entries.values(), entries.keys(), ncols=len(entries), loc="outside lower center")

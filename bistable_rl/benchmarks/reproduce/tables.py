@@ -216,7 +216,7 @@ def draw(found: Sequence[Entry], path: Path) -> None:
                     axes.errorbar(
                         x + 0.3, entry.published, entry.published_std, fmt="D", color="black", mfc="white", ms=4
                     )
-            axes.set_xticks(range(len(shown)), [entry.cell for entry in shown], rotation=30)
+            axes.set_xticks(range(len(shown)), [figure_style.cell_names(entry.cell) for entry in shown], rotation=30)
             axes.set(title=setting, xlim=(-0.6, len(shown) - 0.2))
         panels[0].set_ylabel(f"{metric} on the test set" if metric != "iterations" else "updates until loss < 0.01")
         panels[-1].plot([], [], "D", color="black", mfc="white", ms=4, label="published")

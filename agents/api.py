@@ -1,0 +1,170 @@
+"""`bistable_rl.train`, `resume` and `evaluate`: the commands of these names in Python.
+
+    run = bistable_rl.train("rl/t_maze", {"policy.cell": "gru", "seed": 1})
+    print(run.result["evaluation"]["success_rate"])
+    agent = bistable_rl.load(run)
+
+They print nothing but the file of a package that is imported and what a cell cannot use, on stderr.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bistable_rl.agents import training
+from bistable_rl.agents.evaluate_run import evaluate_run, evaluate_run_at
+from bistable_rl.errors import UserError
+from bistable_rl.runs import user_modules
+from bistable_rl.runs.config import build, find_config
+from bistable_rl.runs.run import Run
+from bistable_rl.runs.schema import Experiment, load_config
+
+Source = str | os.PathLike[str] | Mapping[str, Any] | Experiment
+"""An experiment: the name of a shipped config, a YAML file, what such a file holds, or an `Experiment`."""
+
+
+def read_experiment(experiment: Source, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Return an experiment from a name, a file or plain data; one that is given is not changed.
+
+    Args:
+        experiment: As of `train`.
+        overrides: As of `train`.
+
+    Raises:
+        UserError: If there is no such config, or a key is unknown, missing or wrong.
+    """
+    changes = overrides or {}
+    if isinstance(experiment, Experiment | Mapping):
+        user_modules.search([])
+        whole = dataclasses.asdict(experiment) if isinstance(experiment, Experiment) else dict(experiment)
+        return build(Experiment, copy.deepcopy(whole), "experiment", changes)
+    path = find_config(os.fspath(experiment))
+    user_modules.search([path.parent])
+    return load_config(Experiment, path, changes)
+
+
+def train(
+    experiment: Source,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | os.PathLike[str] = "runs",
+    overwrite: bool = False,
+    progress_bar: bool = False,
+    stop: threading.Event | None = None,
+) -> Run:
+    """Train an agent into a new run folder, as `bistable-rl train CONFIG --KEY VALUE` does.
+
+    Args:
+        experiment: The name of a shipped config (`"rl/t_maze"`), a YAML file, a mapping of what such a file holds, or
+            an `Experiment`. Where a key takes `package:Name`, Python takes the class too; the run keeps its name.
+        overrides: Keys to change, by their full names, such as `{"policy.cell": "gru", "env.kwargs.length": 100}`.
+        out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
+        overwrite: Replace a run that is there already, instead of numbering the new one.
+        progress_bar: Show the progress and the evaluations on stderr.
+        stop: Set by another thread, it ends the training at the next step, with a checkpoint; the status is then
+            "interrupted".
+
+    Returns:
+        The run: `run.folder`, `run.result` (what result.json holds), `run.metrics.rows()`; `bistable_rl.load(run)` is
+        its agent.
+
+    Raises:
+        UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
+        RunFailedError: If a NaN, or an error of the environment or a callback, ended the training.
+        KeyboardInterrupt: If Ctrl-C or another signal stopped it, after its checkpoint; `resume` goes on.
+    """
+    read = read_experiment(experiment, overrides)
+    return _ended(training.train(read, Path(out), overwrite=overwrite, stop=stop, progress_bar=progress_bar))
+
+
+def resume(
+    run: Run | str | os.PathLike[str],
+    *,
+    total_steps: int | None = None,
+    progress_bar: bool = False,
+    stop: threading.Event | None = None,
+) -> Run:
+    """Resume a run from its last checkpoint, as `bistable-rl train --resume RUN_DIR` does; leave a finished one alone.
+
+    Args:
+        run: The run or its folder.
+        total_steps: Environment steps to train for, in place of those of its config.
+        progress_bar: As of `train`.
+        stop: As of `train`.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: If something in the folder is wrong, another process trains in it, or the disk is full.
+        RunFailedError: As of `train`.
+        KeyboardInterrupt: As of `train`.
+    """
+    opened = Run.open(run)
+    opened.experiment({} if total_steps is None else {"total_steps": total_steps})  # refuses a wrong number
+    training.resume(opened, total_steps=total_steps, stop=stop, progress_bar=progress_bar)
+    return _ended(opened)
+
+
+def _ended(run: Run | Path) -> Run:
+    """Return the run of a training that has ended, unless a signal ended it."""
+    ended = Run.open(run)
+    result = ended.result
+    if result is not None and result["status"] == "interrupted" and result["signal"] is not None:
+        raise KeyboardInterrupt
+    return ended
+
+
+def evaluate(
+    run: Run | str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    episodes: int = 100,
+    best: bool = False,
+    max_episode_steps: int | None = None,
+    horizons: Sequence[int] = (),
+    streams: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Play episodes with the agent of a run, as `bistable-rl evaluate RUN_DIR` does.
+
+    Its `--figure` has no counterpart here; that of `--adversary` is `bistable_rl.agents.adversary.attack`.
+
+    Args:
+        run: The run or its folder, finished or stopped.
+        overrides: Keys of its environment to change, such as `{"env.kwargs.length": 100}`.
+        episodes: The number of episodes; with horizons or streams at each of them, and as many with sampled actions.
+        best: Load the checkpoint with the best evaluation instead of the last one.
+        max_episode_steps: Steps in which an episode must end; None for those of the run's config.
+        horizons: Values of the argument that sets the environment's horizon.
+        streams: Kinds of streams of distractors.
+
+    Returns:
+        What `--json` writes: `run`, `steps` (of the training) and `env`; and `success_rate`, `return_mean`,
+        `return_std`, `length_mean` and `episodes`. With horizons or streams `argument`, `trained`, and in `horizons` a
+        row for each.
+
+    Raises:
+        UserError: If there is no run, an override is wrong, or the environment does not fit the agent.
+        RunFailedError: If the environment fails while it is played.
+    """
+    changes = overrides or {}
+    for key in changes:
+        if key.split(".")[0] != "env" or key == "env.num_envs":
+            raise UserError(f"overrides: {key} is no key of the environment to evaluate in, such as env.kwargs.length.")
+    if not horizons and not streams:
+        return evaluate_run(run, changes, best=best, episodes=episodes, max_episode_steps=max_episode_steps)
+    return evaluate_run_at(
+        run,
+        changes,
+        horizons=horizons,
+        streams=streams,
+        episodes=episodes,
+        best=best,
+        max_episode_steps=max_episode_steps,
+    )
