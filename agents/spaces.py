@@ -1,5 +1,6 @@
 """Spaces: which ones the policies support, and their form as plain JSON values."""
 
+import math
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,10 @@ from bistable_rl.envs.wrappers import Categories, is_text
 
 ONLY = "observation"
 """The key of an observation that is no Dict."""
+
+
+LARGEST = 10**8
+"""No saved Box has more numbers: its bounds alone would fill the memory."""
 
 
 def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
@@ -90,6 +95,8 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     kind = data["space"]
     if kind == "Box":
         dtype = np.dtype(data["dtype"])
+        if math.prod(data["shape"]) > LARGEST:
+            raise ValueError(f"a Box of {data['shape']} is too large for an observation")
         low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
         return (Categories if data.get("categories") is True else spaces.Box)(low, high, dtype=dtype.type)
     if kind == "Discrete":
@@ -99,7 +106,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
-        return spaces.Dict({key: from_json(part) for key, part in data["spaces"].items()})
+        return spaces.Dict([(key, from_json(part)) for key, part in data["spaces"].items()])  # a dict would be sorted
     if kind == "Tuple":
         return spaces.Tuple([from_json(part) for part in data["spaces"]])
     raise ValueError(f"there is no space {kind!r}")

@@ -3,6 +3,7 @@
     OUT/<name>/<cell>-seed<k>/
         config.yaml         the experiment or benchmark, every key spelled out
         environment.json    versions, commit, hardware, kernel backend
+        spaces.json         observations and actions (agents)
         metrics.csv         one row per update
         events.out.tfevents.*   TensorBoard
         checkpoints/<steps>/    weights (safetensors) and counters (JSON)
@@ -30,6 +31,7 @@ from bistable_rl.runs.lock import LOCK, Lock, LockedError, take
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
+SPACES = "spaces.json"
 METRICS = "metrics.csv"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -37,7 +39,7 @@ WARMUP = "warmup.json"
 JOB = "job.json"
 LOG = "log.txt"
 ANALYSIS = "analysis"
-OWN_NAMES = {CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS}
+OWN_NAMES = {CONFIG, ENVIRONMENT, SPACES, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS}
 """What a run folder holds beside TensorBoard's files."""
 
 _opened: set[Path] = set()
