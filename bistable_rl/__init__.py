@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
+    from bistable_rl.agents.export import export
     from bistable_rl.cells import CELLS
     from bistable_rl.cells.base import fixed_weights
     from bistable_rl.dynamics.attractors import attractors
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
+    "bistable_rl.agents.export": ("export",),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.cells.base": ("fixed_weights",),
     "bistable_rl.dynamics.attractors": ("attractors",),
@@ -63,6 +65,7 @@ __all__ = [
     "PlasticGRU",
     "attractors",
     "bifurcation",
+    "export",
     "fixed_weights",
     "from_torch",
     "gate_trace",
