@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_map
 
 from bistable_rl.agents.agent import Agent, load
-from bistable_rl.agents.export_check import observations, worst_difference
+from bistable_rl.agents.export_check import Compared, compare, observations
 from bistable_rl.agents.export_formats import FORMATS, check_installed, named, quiet
 from bistable_rl.agents.exported_step import ExportedStep
 from bistable_rl.agents.spaces import to_json
@@ -40,13 +40,13 @@ class Exported:
         path: The file.
         size: Its bytes.
         about: What it says of itself: version, cell, spaces, inputs, outputs, initial state.
-        difference: The largest difference from `predict` that was seen.
+        compared: How it compares with `predict`.
     """
 
     path: Path
     size: int
     about: dict[str, Any]
-    difference: float
+    compared: Compared
 
 
 def export(
@@ -88,9 +88,9 @@ def export(
                 f"{type(agent.policy.features_extractor).__name__} is not made of torch's operations alone, without "
                 f"choices by values ({type(error).__name__}: {one_sentence(error)[:300]})."
             ) from error
-        difference = worst_difference(agent, step, opened)
+        compared = compare(agent, step, opened)
     write_bytes(target, data)
-    return Exported(target, len(data), about, difference)
+    return Exported(target, len(data), about, compared)
 
 
 def exported_step(agent: Agent) -> ExportedStep:

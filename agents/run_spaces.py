@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from bistable_rl.agents.features import as_shown
-from bistable_rl.agents.spaces import check_spaces, from_json, spaces_of, to_json
+from bistable_rl.agents.spaces import becomes, check_spaces, from_json, to_json
 from bistable_rl.agents.vec_envs import nested_space_of
 from bistable_rl.envs.nested import flat_space, is_nested
 from bistable_rl.errors import UserError, one_sentence
@@ -59,26 +59,9 @@ def read_spaces(run: Run) -> Spaces | None:
     try:
         found = Spaces(**{name: from_json(data[name]) for name in Spaces._fields})
         check_spaces(found.observation, found.action)
-        _check_given(found)
+        if not becomes(flat_space(found.given), found.observation):
+            raise ValueError(f"observations of {found.given} do not become {found.observation}")
     except Exception as error:  # gymnasium's spaces raise errors of any type for what they do not take
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{run.folder / SPACES} is broken: {kind}{one_sentence(error)}") from None
     return found
-
-
-def _check_given(found: Spaces) -> None:
-    """Check that given observations become those that the policy reads.
-
-    Raises:
-        ValueError: If they do not.
-    """
-    flat, read = spaces_of(flat_space(found.given)), spaces_of(found.observation)
-    if flat.keys() != read.keys() or any(not _becomes(part, read[key]) for key, part in flat.items()):
-        raise ValueError(f"observations of {found.given} do not become {found.observation}")
-
-
-def _becomes(given: Any, read: Any) -> bool:
-    if given == read:
-        return True
-    shapes = given.shape, read.shape
-    return given.dtype == read.dtype and len(read.shape or ()) == 3 and shapes[0] == (*shapes[1][1:], shapes[1][0])

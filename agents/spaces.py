@@ -23,6 +23,20 @@ def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {ONLY: space}
 
 
+def becomes(given: spaces.Space, read: spaces.Space) -> bool:
+    """Return whether flat observations are what a policy reads, as they are or with the channels of images first."""
+    before, after = spaces_of(given), spaces_of(read)
+    return before.keys() == after.keys() and all(_part_becomes(before[key], after[key]) for key in after)
+
+
+def _part_becomes(given: Any, read: Any) -> bool:
+    if given == read:
+        return True
+    if given.dtype != read.dtype or len(given.shape or ()) != 3:
+        return False
+    return bool(read.shape == (given.shape[2], *given.shape[:2]))
+
+
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
     """Check that the policies can read an environment's observations and give it actions.
 

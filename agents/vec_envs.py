@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from bistable_rl.agents.normalization import check_normalizable
-from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.agents.spaces import becomes, check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.nested import FlattenNested, FlattenNestedVector, flat_space, is_nested
@@ -113,7 +113,7 @@ def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
     """Return the space of an environment's observations before they were flattened, None where they were not."""
     try:
         space = env.get_attr("nested_space")[0]
-        if is_nested(space) and flat_space(space) == env.observation_space:
+        if is_nested(space) and becomes(flat_space(space), env.observation_space):
             return space
     except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
         return None

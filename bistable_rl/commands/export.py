@@ -39,7 +39,12 @@ def export(argv: Sequence[str]) -> int:
     for kind in ("inputs", "outputs"):
         print(f"{kind}:")
         print("\n".join(f"  {_shown(value)}" for value in about[kind]))
-    print(f"the same as predict over 200 steps with resets, to {written.difference:.1g}, at any number n of copies")
+    print(f"the same as predict over 200 steps with resets, to {written.compared.difference:.1g}")
+    if written.compared.parted is not None:
+        print(
+            f"rounding grows in this network: on its own, the file parted from predict "
+            f"after {written.compared.parted} steps"
+        )
     if args.json is not None:
         write_json(named(args.json), about)
     return 0
@@ -47,4 +52,5 @@ def export(argv: Sequence[str]) -> int:
 
 def _shown(value: Mapping[str, Any]) -> str:
     """Return an input or output as one line: `observation  float32 (n, 4)`."""
-    return f"{value['name']:<14} {value['dtype']} ({', '.join(map(str, value['shape']))})"
+    shape = ", ".join(map(str, value["shape"])) + "," * (len(value["shape"]) == 1)
+    return f"{value['name']:<14} {value['dtype']} ({shape})"
