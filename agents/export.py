@@ -23,7 +23,7 @@ from bistable_rl.agents.export_formats import FORMATS, check_installed, named, q
 from bistable_rl.agents.exported_step import ExportedStep
 from bistable_rl.agents.spaces import to_json
 from bistable_rl.checks import check_choice
-from bistable_rl.errors import UserError, one_sentence, user_errors
+from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs.files import inside, write_bytes
 from bistable_rl.runs.files import named as followed
 from bistable_rl.runs.run import Run
@@ -86,9 +86,9 @@ def export(
             raise UserError(
                 f"{run} cannot be exported: its {agent.policy.memory.cell} layers, its activation or its "
                 f"{type(agent.policy.features_extractor).__name__} is not made of torch's operations alone, without "
-                f"choices by values ({type(error).__name__}: {one_sentence(error)[:300]})."
+                f"choices by values ({type(error).__name__}: {_first_line(error)})."
             ) from error
-        compared = compare(agent, step, opened)
+    compared = compare(agent, step, opened)
     write_bytes(target, data)
     return Exported(target, len(data), about, compared)
 
@@ -150,3 +150,8 @@ def _described(name: str, value: Tensor) -> dict[str, Any]:
     shape: list[int | str] = list(value.shape)
     shape[1 if name in ("state", "next_state") else 0] = "n"
     return {"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape}
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error of torch, whose others are for those who work on it."""
+    return str(error).strip().partition("\n")[0][:200]
