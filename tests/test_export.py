@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import shutil
@@ -37,6 +38,7 @@ from bistable_rl.agents.spaces import spaces_of
 from bistable_rl.agents.vec_envs import as_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
+from bistable_rl.commands import export as commands
 from bistable_rl.envs.wrappers import Categories
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import AlgorithmConfig, EnvConfig, Experiment, PolicyConfig
@@ -61,6 +63,7 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "deep": DEEP,
     "last first": LAST_FIRST,
 }
+KINDS: dict[str, Any] = {"categories": {"observation_kinds": {"observation": "categories"}}}
 ACTIONS: dict[str, spaces.Space[Any]] = {
     "discrete": spaces.Discrete(4),
     "multi-discrete": spaces.MultiDiscrete([2, 3, 4]),
@@ -80,7 +83,7 @@ def made(
 ) -> Agent:
     """Return an untrained agent whose actions depend on what it sees."""
     torch.manual_seed(0)
-    env = DummyVecEnv([lambda: as_vec_env(Noise(observation, action))])  # type: ignore[list-item]
+    env = DummyVecEnv([lambda: as_vec_env(Noise(observation, action))])  # type: ignore[list-item, return-value]
     found = spaces_of_env(BaseAlgorithm._wrap_env(env, verbose=0, monitor_wrapper=True))
     algorithm = AlgorithmConfig(use_sde=use_sde)
     experiment = Experiment("made", EnvConfig("none"), PolicyConfig(**{"hidden_size": 8, **policy}), algorithm)
@@ -138,11 +141,18 @@ def test_a_file_of_every_cell_does_what_predict_does(cell: str, kind: str) -> No
     assert is_same(agent, lambda step: opened(agent, step, kind))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("seen", "taken"), list(zip(OBSERVATIONS, itertools.cycle(ACTIONS), strict=False)))
+def test_a_file_of_every_space_does_what_predict_does(seen: str, taken: str, kind: str) -> None:
+    agent = made(OBSERVATIONS[seen], ACTIONS[taken], **KINDS.get(seen, {}))
+    assert is_same(agent, lambda step: opened(agent, step, kind))
+
+
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_observations_are_given_as_the_environment_gives_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_check, "STEPS", 20)
-    kinds = {"observation_kinds": {"observation": "categories"}} if name == "categories" else {}
-    agent = made(OBSERVATIONS[name], **kinds)
+    agent = made(OBSERVATIONS[name], **KINDS.get(name, {}))
     assert agent.observation_space == OBSERVATIONS[name]
     assert is_same(agent, eager)
 
@@ -241,7 +251,7 @@ def test_rounding_that_a_network_amplifies_is_told_and_is_no_error() -> None:
     agent = made(cell="gru", hidden_size=64)
     with torch.no_grad():
         for cell in agent.policy.memory.layers:
-            cell.weight_hh.mul_(10)
+            cell.get_parameter("weight_hh").mul_(10)
     step = exported_step(agent)
     run = eager(step)
 
@@ -340,6 +350,10 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
+def test_the_help_lists_the_formats_that_there_are() -> None:
+    assert tuple(FORMATS) == commands.FORMATS
+
+
 def test_what_is_wrong_is_one_sentence(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +364,9 @@ def test_what_is_wrong_is_one_sentence(
     assert "is not a run folder" in fails([str(tmp_path)], capsys)
     assert "holds no checkpoint yet" in fails([str(unfinished)], capsys)
     assert "invalid choice: 'tflite'" in fails([str(trained), "--format", "tflite"], capsys)
+    (unfinished / "agent.pt2").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(trained / "checkpoints", unfinished / "checkpoints")
+    assert "is a link; remove it" in fails([str(unfinished), "--format", "pt2"], capsys)
     assert "must end in .pt2, not a.onnx" in fails([str(trained), "--format", "pt2", "--out", "a.onnx"], capsys)
     assert "there is no folder /nowhere" in fails([str(trained), "--out", "/nowhere/a.onnx"], capsys)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -104,4 +104,5 @@ def test_normalised_observations_have_the_spaces_of_the_environment(config: Path
     found = read_spaces(Run(run))
     assert found is not None
     assert found.observation == found.given == bistable_rl.load(run).observation_space
+    assert isinstance(found.observation, spaces.Box)
     assert found.observation.high.max() == 1  # VecNormalize's are bounded by 10
