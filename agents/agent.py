@@ -8,19 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from bistable_rl.agents.features import READERS, as_shown, saved_kinds
+from bistable_rl.agents.features import READERS, saved_kinds
 from bistable_rl.agents.normalization import load_normalization
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.vec_envs import close, make_vec_env, nested_space_of
+from bistable_rl.agents.run_spaces import Spaces, read_spaces, spaces_of_env
+from bistable_rl.agents.vec_envs import close, make_vec_env
 from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import checkpoint
 from bistable_rl.runs.devices import chosen_backend, resolve_device
 from bistable_rl.runs.run import Run
-from bistable_rl.runs.schema import Experiment, PolicyConfig
+from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 
 
 class Agent:
@@ -30,12 +32,16 @@ class Agent:
         policy: The network, a torch module; it reads observations as the environment gives them.
         experiment: The configuration it was trained with.
         steps: Environment steps it was trained for.
+        observation_space: The space of the observations as the environment gives them.
     """
 
-    def __init__(self, policy: RecurrentPolicy, experiment: Experiment, steps: int) -> None:
+    def __init__(
+        self, policy: RecurrentPolicy, experiment: Experiment, steps: int, observation_space: gymnasium.Space
+    ) -> None:
         self.policy = policy
         self.experiment = experiment
         self.steps = steps
+        self.observation_space = observation_space
 
     def __repr__(self) -> str:
         policy = self.experiment.policy
@@ -104,7 +110,7 @@ class Agent:
 
 
 def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:
-    """Load the agent of a run folder; nothing in the folder is executed.
+    """Load the agent of a run folder, without its environment; nothing in the folder is executed.
 
     Args:
         run: The run or its folder, finished or stopped.
@@ -117,12 +123,9 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
     run = Run.open(run)
     experiment = run.experiment()
     chosen = run.checkpoints.best() if best else run.checkpoints.latest()
-    env = make_vec_env(experiment.env, 1, seed=0)
-    try:
-        policy = make_policy(with_saved_kinds(experiment, chosen, env), env, resolve_device(device))
-        policy.nested_space = nested_space_of(env)
-    finally:
-        close(env)
+    spaces = read_spaces(run) or _spaces_by_building(experiment.env)
+    policy = make_policy(with_saved_kinds(experiment, chosen, spaces.observation), spaces, resolve_device(device))
+    policy.nested_space = spaces.nested
     state = checkpoint.load_weights(chosen, policy)
     if experiment.env.normalize.obs:
         arrays, space = checkpoint.load_arrays(chosen), policy.observation_space
@@ -130,10 +133,19 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
     policy.set_training_mode(False)
     if policy.use_sde:
         policy.reset_noise()  # with the deviations that were loaded
-    return Agent(policy, experiment, state["steps"])
+    return Agent(policy, experiment, state["steps"], spaces.given)
 
 
-def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experiment:
+def _spaces_by_building(config: EnvConfig) -> Spaces:
+    """Return the spaces of a run whose folder does not hold them."""
+    env = make_vec_env(config, 1, seed=0)
+    try:
+        return spaces_of_env(env)
+    finally:
+        close(env)
+
+
+def with_saved_kinds(experiment: Experiment, saved: Path, space: gymnasium.Space) -> Experiment:
     """Return an experiment whose policy reads observations as a saved one does, unless the experiment says how.
 
     Raises:
@@ -141,21 +153,20 @@ def with_saved_kinds(experiment: Experiment, saved: Path, env: VecEnv) -> Experi
     """
     if experiment.policy.features_extractor_class not in (None, *READERS):
         return experiment  # a class of the user's own reads them
-    kinds = saved_kinds(checkpoint.weight_names(saved), env.observation_space) | experiment.policy.observation_kinds
+    kinds = saved_kinds(checkpoint.weight_names(saved), space) | experiment.policy.observation_kinds
     return replace(experiment, policy=replace(experiment.policy, observation_kinds=kinds))
 
 
-def make_policy(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPolicy:
+def make_policy(experiment: Experiment, spaces: Spaces, device: torch.device) -> RecurrentPolicy:
     """Build the untrained network of an experiment for the spaces of its environment.
 
     Raises:
         UserError: If the policy section does not fit, or `BISTABLE_RL_BACKEND` names a backend that cannot serve it.
     """
     with policy_errors():
-        space = as_shown(env.observation_space, env)
         arguments = policy_kwargs(experiment.policy)
         use_sde = experiment.algorithm.use_sde
-        policy = RecurrentPolicy(space, env.action_space, _no_rate, use_sde, **arguments).to(device)
+        policy = RecurrentPolicy(spaces.observation, spaces.action, _no_rate, use_sde, **arguments).to(device)
         chosen_backend(policy.memory.layers, device.type)
         return policy
 

@@ -15,6 +15,7 @@ from bistable_rl.agents.evaluation import reward_threshold
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.loggers import check_loggers
 from bistable_rl.agents.named import make_callbacks
+from bistable_rl.agents.run_spaces import Spaces, spaces_of_env
 from bistable_rl.agents.training import without_gate_options
 from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.errors import RunFailedError, UserError, one_sentence
@@ -34,7 +35,7 @@ class ExperimentCheck:
 
     def __init__(self, *, devices: bool = True) -> None:
         self._devices = devices
-        self._seen: dict[str, tuple[VecEnv, set[str]]] = {}
+        self._seen: dict[str, tuple[Spaces, set[str]]] = {}
 
     def __call__(self, experiment: Experiment) -> set[str]:
         """Build one copy of its environment, at each horizon and stream too, and its network.
@@ -56,7 +57,7 @@ class ExperimentCheck:
         if key not in self._seen:
             env = make_vec_env(config, 1, seed=0)
             try:
-                self._seen[key] = env, _reported(env)
+                self._seen[key] = spaces_of_env(env), _reported(env)
                 at_horizons = Horizons(config, horizons, episodes=1, seed=0, streams=streams)
                 try:
                     at_horizons.check_spaces(env)
@@ -64,8 +65,8 @@ class ExperimentCheck:
                     at_horizons.close()
             finally:
                 env.close()
-        env, metrics = self._seen[key]
-        make_policy(experiment, env, device)  # uses the spaces only
+        spaces, metrics = self._seen[key]
+        make_policy(experiment, spaces, device)
         return metrics
 
 

@@ -17,7 +17,7 @@ from bistable_rl.agents.archive import File
 from bistable_rl.agents.features import READERS, as_shown, saved_kinds, unsaid, with_categories
 from bistable_rl.agents.named import plain
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.spaces import from_json, to_json
+from bistable_rl.agents.spaces import becomes, from_json, to_json
 from bistable_rl.agents.vec_envs import AnyEnv
 from bistable_rl.checks import check_int, check_number, check_positive
 from bistable_rl.envs.nested import flat_space
@@ -143,7 +143,7 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
         n_envs = check_int("n_envs", about["n_envs"], 1)
         nested = about.get("nested_space")  # which earlier versions do not have
         nested = None if nested is None else from_json(nested)
-        if nested is not None and flat_space(nested) != saved["observation_space"]:
+        if nested is not None and not becomes(flat_space(nested), saved["observation_space"]):
             raise ValueError(f"its observations cannot be those of {nested}")
         saved_policy = cls.policy_aliases.get(about["policy"])
         if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):

@@ -1,5 +1,6 @@
 """Spaces: which ones the policies support, and their form as plain JSON values."""
 
+import math
 from typing import Any
 
 import gymnasium
@@ -13,9 +14,27 @@ ONLY = "observation"
 """The key of an observation that is no Dict."""
 
 
+LARGEST = 10**8
+"""No saved Box has more numbers: its bounds alone would fill the memory."""
+
+
 def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
     """Return the spaces of a Dict by key, or the only one under the key "observation"."""
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {ONLY: space}
+
+
+def becomes(given: spaces.Space, read: spaces.Space) -> bool:
+    """Return whether flat observations are what a policy reads, as they are or with the channels of images first."""
+    before, after = spaces_of(given), spaces_of(read)
+    return before.keys() == after.keys() and all(_part_becomes(before[key], after[key]) for key in after)
+
+
+def _part_becomes(given: Any, read: Any) -> bool:
+    if given == read:
+        return True
+    if given.dtype != read.dtype or len(given.shape or ()) != 3:
+        return False
+    return bool(read.shape == (given.shape[2], *given.shape[:2]))
 
 
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
@@ -90,6 +109,8 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     kind = data["space"]
     if kind == "Box":
         dtype = np.dtype(data["dtype"])
+        if math.prod(data["shape"]) > LARGEST:
+            raise ValueError(f"a Box of {data['shape']} is too large for an observation")
         low, high = (np.full(data["shape"], np.array(data[name], object).astype(dtype)) for name in ("low", "high"))
         return (Categories if data.get("categories") is True else spaces.Box)(low, high, dtype=dtype.type)
     if kind == "Discrete":
@@ -99,7 +120,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":
-        return spaces.Dict({key: from_json(part) for key, part in data["spaces"].items()})
+        return spaces.Dict([(key, from_json(part)) for key, part in data["spaces"].items()])  # a dict would be sorted
     if kind == "Tuple":
         return spaces.Tuple([from_json(part) for part in data["spaces"]])
     raise ValueError(f"there is no space {kind!r}")

@@ -27,6 +27,7 @@ from bistable_rl.agents.normalization import normalized
 from bistable_rl.agents.play import random_actions, record
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.ppo import RecurrentPPO
+from bistable_rl.agents.run_spaces import spaces_of_env, write_spaces
 from bistable_rl.agents.state import restore
 from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
 from bistable_rl.cells import cell_options
@@ -137,7 +138,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         env = make_vec_env(experiment.env, experiment.env.num_envs, derived_seed(experiment.seed, TRAINING))
         seed, evaluation = derived_seed(experiment.seed, EVALUATION), experiment.evaluation
         eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
-        as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env)
+        as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env.observation_space)
         env = normalized(env, experiment)
         model = _make_model(as_saved, env, device)
         horizons = Horizons(
@@ -190,6 +191,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
             try:
                 with stopper.holding(callback.say_stopping):
                     run.write_config(experiment)
+                    write_spaces(run, spaces_of_env(parts.eval_env))
                     run.checkpoints.forget_best(callback.steps)
                     for output in open_outputs(run, experiment, callback.steps):
                         model.logger.output_formats.append(output)

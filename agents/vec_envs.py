@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from bistable_rl.agents.action_masks import MASKS
 from bistable_rl.agents.normalization import check_normalizable
-from bistable_rl.agents.spaces import check_spaces
+from bistable_rl.agents.spaces import becomes, check_spaces
 from bistable_rl.envs import ENVIRONMENTS, make_batched_env, make_env
 from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.nested import FlattenNested, FlattenNestedVector, flat_space, is_nested
@@ -114,7 +114,7 @@ def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
     """Return the space of an environment's observations before they were flattened, None where they were not."""
     space = attribute_of(env, "nested_space")
     try:
-        return space if is_nested(space) and flat_space(space) == env.observation_space else None
+        return space if is_nested(space) and becomes(flat_space(space), env.observation_space) else None
     except ValueError:  # an attribute of somebody else's
         return None
 

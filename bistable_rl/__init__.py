@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bistable_rl.agents.agent import Agent, load
     from bistable_rl.agents.api import evaluate, resume, train
+    from bistable_rl.agents.export import export
     from bistable_rl.cells import CELLS
     from bistable_rl.cells.base import fixed_weights
     from bistable_rl.dynamics.attractors import attractors
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "bistable_rl.agents.agent": ("Agent", "load"),
     "bistable_rl.agents.api": ("evaluate", "resume", "train"),
+    "bistable_rl.agents.export": ("export",),
     "bistable_rl.cells": ("CELLS",),
     "bistable_rl.cells.base": ("fixed_weights",),
     "bistable_rl.dynamics.attractors": ("attractors",),
@@ -72,6 +74,7 @@ __all__ = [
     "attractors",
     "bifurcation",
     "evaluate",
+    "export",
     "fixed_weights",
     "from_torch",
     "gate_trace",

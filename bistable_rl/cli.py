@@ -18,6 +18,7 @@ try:  # Ctrl-C during an import is answered too
     from bistable_rl.commands.data import data
     from bistable_rl.commands.doctor import doctor
     from bistable_rl.commands.evaluate import evaluate
+    from bistable_rl.commands.export import export
     from bistable_rl.commands.figures import figures
     from bistable_rl.commands.list import list_names
     from bistable_rl.commands.parser import HelpShown
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "evaluate": evaluate,
     "certify": certify,
+    "export": export,
     "play": play,
     "analyze": analyze,
     "figures": figures,

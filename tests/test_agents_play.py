@@ -3,6 +3,7 @@ import torch
 
 from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.play import random_actions, record
+from bistable_rl.agents.run_spaces import spaces_of_env
 from bistable_rl.agents.vec_envs import make_vec_env
 from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 
@@ -10,7 +11,9 @@ from bistable_rl.runs.schema import EnvConfig, Experiment, PolicyConfig
 def test_episodes_are_what_the_memory_is_given_and_end_where_they_end() -> None:
     env_config = EnvConfig("bistable_rl/CopyFirst-v0", {"length": (3, 6), "num_symbols": 2})
     env = make_vec_env(env_config, 20, 0)
-    policy = make_policy(Experiment("x", env_config, PolicyConfig(hidden_size=4)), env, torch.device("cpu"))
+    policy = make_policy(
+        Experiment("x", env_config, PolicyConfig(hidden_size=4)), spaces_of_env(env), torch.device("cpu")
+    )
     episodes = record(env, policy, random_actions(env, 0), 100)
     lengths = episodes.lengths.numpy()
     assert set(lengths) == {3, 4, 5, 6}
@@ -27,7 +30,9 @@ def test_episodes_are_what_the_memory_is_given_and_end_where_they_end() -> None:
 def test_a_long_episode_is_cut() -> None:
     env_config = EnvConfig("bistable_rl/TMaze-v0", {"length": 50})
     env = make_vec_env(env_config, 3, 0)
-    policy = make_policy(Experiment("x", env_config, PolicyConfig(hidden_size=4)), env, torch.device("cpu"))
+    policy = make_policy(
+        Experiment("x", env_config, PolicyConfig(hidden_size=4)), spaces_of_env(env), torch.device("cpu")
+    )
     episodes = record(env, policy, random_actions(env, 0), 7)
     assert episodes.lengths.tolist() == [7, 7, 7]
     assert episodes.successes is None

@@ -180,3 +180,18 @@ def test_our_vector_environments_and_gymnasiums_are_taken_as_they_are() -> None:
     model = agent(theirs, n_steps=32).learn(192)
     assert model.ep_info_buffer
     assert model.n_envs == 3
+
+
+def test_a_picture_in_nested_observations_is_taken_with_its_channels_last(tmp_path: Path) -> None:
+    space = spaces.Dict({"image": spaces.Box(0, 255, (40, 36, 3), np.uint8), "rest": TUPLE})
+    model = agent(make(space)())
+    assert model.observation_space["image"].shape == (3, 40, 36)  # type: ignore[index]
+    model.save(tmp_path / "agent.zip")
+    space.seed(0)
+    seen = space.sample()
+    before, after = (
+        one.predict(seen, deterministic=True)[1] for one in (model, RecurrentPPO.load(tmp_path / "agent.zip"))
+    )
+    assert before is not None
+    assert after is not None
+    np.testing.assert_array_equal(before[0], after[0])

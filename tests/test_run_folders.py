@@ -103,6 +103,7 @@ LINKS = {
         for name in (
             "config.yaml",
             "environment.json",
+            "spaces.json",
             "metrics.csv",
             "result.json",
             "warmup.json",

@@ -13,15 +13,16 @@ from bistable_rl.runs.files import named, write_json
 
 
 def speed(argv: Sequence[str]) -> int:
-    """Measure the speed of the cells, the benchmarks, the environments or recurrent PPO."""
+    """Measure the speed of the cells, the benchmarks, the environments, recurrent PPO or exported agents."""
     parser = Parser(
         "speed",
         "Measure here, as medians of interleaved timings: the cells against torch.nn.GRU and torch.nn.LSTM,\n"
         "the supervised benchmarks against the same network on torch.nn.GRU, the environments against SB3's\n"
-        "DummyVecEnv, or recurrent PPO against sb3-contrib's. For ppo, % of peak is the share of the time that the\n"
-        "products of matrices would take at the rate of a float32 product of 1024 x 1024 on this core.",
+        "DummyVecEnv, recurrent PPO against sb3-contrib's, or exported agents against `predict`. For ppo, % of peak\n"
+        "is the share of the time that the products of matrices would take at the rate of a float32 product of\n"
+        "1024 x 1024 on this core.",
     )
-    parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo"))
+    parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo", "export"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
     parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells (default: those of the README)")
     parser.add_argument(
@@ -46,6 +47,10 @@ def speed(argv: Sequence[str]) -> int:
             from bistable_rl.speed.envs import speed_envs
 
             measured = speed_envs(args.ids)
+        elif args.what == "export":
+            from bistable_rl.speed.export import speed_export
+
+            measured = speed_export()
         elif args.profile:
             from bistable_rl.speed.profile_ppo import profile_ppo
 

@@ -3,6 +3,7 @@
     OUT/<name>/<cell>-seed<k>/
         config.yaml         the experiment or benchmark, every key spelled out
         environment.json    versions, commit, hardware, kernel backend
+        spaces.json         observations and actions (agents)
         metrics.csv         one row per update
         events.out.tfevents.*   TensorBoard
         checkpoints/<steps>/    weights (safetensors) and counters (JSON)
@@ -30,6 +31,7 @@ from bistable_rl.runs.lock import LOCK, Lock, LockedError, take
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
+SPACES = "spaces.json"
 METRICS = "metrics.csv"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -39,7 +41,7 @@ LOG = "log.txt"
 PROGRESS_CSV, PROGRESS_JSON, WANDB = "progress.csv", "progress.json", "wandb.json"
 ANALYSIS = "analysis"
 OWN_NAMES = {
-    *(CONFIG, ENVIRONMENT, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS),
+    *(CONFIG, ENVIRONMENT, SPACES, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS),
     *(PROGRESS_CSV, PROGRESS_JSON, WANDB),
 }
 """What a run folder holds beside TensorBoard's files."""

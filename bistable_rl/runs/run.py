@@ -33,6 +33,7 @@ from bistable_rl.runs.folder import (
     LOG,
     METRICS,
     RESULT,
+    SPACES,
     WARMUP,
     check_run_folder,
     lock_run,
@@ -185,6 +186,20 @@ class Run:
     def write_environment(self, hardware: Mapping[str, Any]) -> None:
         """Write environment.json: versions, commit, machine, and the caller's device, threads and backend."""
         write_json(self.folder / ENVIRONMENT, {**collect_environment(), **hardware})
+
+    @property
+    def spaces(self) -> dict[str, Any]:
+        """What spaces.json holds: the spaces of the observations and actions, see `agents.run_spaces`.
+
+        Raises:
+            FileNotFoundError: If there is none: the run is a benchmark, not yet begun, or an earlier version's.
+            UserError: If it is broken.
+        """
+        return read_json(inside(self.folder, SPACES))
+
+    def write_spaces(self, spaces: Mapping[str, Any]) -> None:
+        """Write spaces.json."""
+        write_json(self.folder / SPACES, spaces)
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from sb3_contrib import RecurrentPPO as TheirPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -21,7 +19,7 @@ from bistable_rl.runs.progress import say_measuring
 from bistable_rl.speed import floor
 from bistable_rl.speed.recall import Recall
 from bistable_rl.speed.table import print_table
-from bistable_rl.speed.timing import median_seconds
+from bistable_rl.speed.timing import median_seconds, one_thread
 
 N_STEPS, HIDDEN_SIZE = 128, 128
 CELLS = ("nbrc", "brc", "gru", "lstm")
@@ -131,7 +129,7 @@ def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 5) 
     """
     algorithms = {name: make_algorithm(name, setting) for name in (STOCK, ONE_CALL, *cells)}
     runs = {name: iteration(algorithm, setting) for name, algorithm in algorithms.items()}
-    with _one_thread():
+    with one_thread():
         seconds = median_seconds({**runs, PRODUCT: floor.product()}, rounds=rounds)
     peak = floor.PRODUCT_OPERATIONS / seconds[PRODUCT]
     speeds = []
@@ -182,13 +180,3 @@ def speed_ppo(*, settings: Sequence[Setting] = SETTINGS, rounds: int = 5) -> lis
         rows,
     )
     return speeds
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,0 +1,67 @@
+"""The spaces of a run, kept in its folder as spaces.json: an agent is loaded without its environment."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from bistable_rl.agents.features import as_shown
+from bistable_rl.agents.spaces import becomes, check_spaces, from_json, to_json
+from bistable_rl.agents.vec_envs import nested_space_of
+from bistable_rl.envs.nested import flat_space, is_nested
+from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.folder import SPACES
+from bistable_rl.runs.run import Run
+
+
+class Spaces(NamedTuple):
+    """The spaces of an environment.
+
+    Attributes:
+        observation: The observations as the policy reads them: flat, images with their channels first.
+        action: The actions.
+        given: The observations as the environment gives them: perhaps nested, images perhaps with their channels last.
+    """
+
+    observation: spaces.Space
+    action: spaces.Space
+    given: spaces.Space
+
+    @property
+    def nested(self) -> spaces.Space | None:
+        """The given space if it is nested, else None."""
+        return self.given if is_nested(self.given) else None
+
+
+def spaces_of_env(env: VecEnv) -> Spaces:
+    """Return the spaces of an environment; that of its observations declares what they mean."""
+    given = nested_space_of(env) or env.unwrapped.observation_space
+    return Spaces(as_shown(env.observation_space, env), env.action_space, given)
+
+
+def write_spaces(run: Run, found: Spaces) -> None:
+    """Write spaces.json."""
+    run.write_spaces({name: to_json(space) for name, space in found._asdict().items()})
+
+
+def read_spaces(run: Run) -> Spaces | None:
+    """Return the spaces of a run, None where an earlier version, which kept none, has written it.
+
+    Raises:
+        UserError: If spaces.json is broken.
+    """
+    try:
+        data = run.spaces
+    except FileNotFoundError:
+        return None
+    try:
+        found = Spaces(**{name: from_json(data[name]) for name in Spaces._fields})
+        check_spaces(found.observation, found.action)
+        if not becomes(flat_space(found.given), found.observation):
+            raise ValueError(f"observations of {found.given} do not become {found.observation}")
+    except Exception as error:  # gymnasium's spaces raise errors of any type for what they do not take
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"{run.folder / SPACES} is broken: {kind}{one_sentence(error)}") from None
+    return found
