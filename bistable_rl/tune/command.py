@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bistable_rl.runs.files import make_folder
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.tune.objective import Objective
 from bistable_rl.tune.report import BEST, PAGE, finished, summary, write_report, write_trials
-from bistable_rl.tune.storage import Storage, counted
+from bistable_rl.tune.storage import Storage, counted, turn
 from bistable_rl.tune.trials import SECONDS, WHY, Tuner
 from bistable_rl.tune.tuning import Plan, check_plan, read
 
@@ -63,8 +64,10 @@ def tune(
         _estimate(plan, None, total, launcher)
         return
     if storage is None:
-        make_folder(folder)
-    kept = Storage(storage or f"sqlite:///{database}")
+        with turn(make_folder(folder)):  # two processes would make the same tables
+            kept = Storage(f"sqlite:///{database}")
+    else:
+        kept = Storage(storage)
     study = kept.study(plan, len(plan.tuning.seeds) * objective.evaluations, create=not dry_run)
     if dry_run:
         _estimate(plan, study, total, launcher)
@@ -72,8 +75,9 @@ def tune(
     assert study is not None
     make_folder(folder)
     Tuner(plan, objective, study, kept, folder, launcher, total, lambda: write_trials(folder, plan, study)).carry_out()
+    words = [word.replace(storage or kept.shown, kept.shown) for word in command]
     with kept.errors(RunFailedError):
-        _finish(folder, plan, study, " ".join(command).replace(storage or kept.shown, kept.shown))
+        _finish(folder, plan, study, shlex.join(words))
 
 
 def _finish(folder: Path, plan: Plan, study: optuna.Study, command: str) -> None:

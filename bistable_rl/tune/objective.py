@@ -28,9 +28,11 @@ class Objective:
         self._columns = columns
         self._worst = min if plan.tuning.objective.better == "higher" else max
         config = plan.config({})
-        agent = isinstance(config, Experiment)
-        self._clock, self._every = ("time/total_timesteps", config.evaluation.every) if agent else ("time/epochs", 1)
-        self.evaluations = max(1, (config.total_steps if agent else config.training.epochs) // self._every)
+        if isinstance(config, Experiment):
+            self._clock, self._every, total = "time/total_timesteps", config.evaluation.every, config.total_steps
+        else:
+            self._clock, self._every, total = "time/epochs", 1, config.training.epochs
+        self.evaluations = max(1, total // self._every)
 
     def values(self, job: Job, *, whole: bool) -> list[tuple[int, float]]:
         """Return the evaluations of a run, as numbers from 1 on and values.

@@ -154,7 +154,7 @@ def _draw_history(path: Path, plan: Plan, study: optuna.Study) -> None:
         for trials, marker, what in ((done, "o", ""), (pruned, "x", "pruned, at its last evaluation")):
             by_cell: dict[str, list[tuple[int, float]]] = {}
             for trial in trials:
-                value = trial.value if not what else trial.intermediate_values[trial.last_step]
+                value = trial.intermediate_values[max(trial.intermediate_values)] if what else trial.values[0]
                 by_cell.setdefault(_cell(trial), []).append((trial.number, value))
             for cell, points in by_cell.items():
                 colour = cell_colour(cell) if cell else OTHER_COLOUR

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,7 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from bistable_rl.compare.jobs import hashed_keys
+from bistable_rl.compare.launchers import POLL_SECONDS
 from bistable_rl.errors import UserError, one_sentence, shown
+from bistable_rl.runs.lock import LockedError, take
 from bistable_rl.tune.sampling import make_pruner, make_sampler
 from bistable_rl.tune.tuning import Plan
 
@@ -127,6 +131,21 @@ class Storage:
     def _trial_id(self, study: optuna.Study, number: int) -> int:
         study_id = self.database.get_study_id_from_name(study.study_name)
         return self.database.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Hold the lock of a study's folder, so that two processes do not do the same at once."""
+    while True:
+        try:
+            lock = take(folder)
+            break
+        except LockedError:
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -28,7 +28,7 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.stopping import raising
 from bistable_rl.tune.objective import Objective
 from bistable_rl.tune.space import draw
-from bistable_rl.tune.storage import BEAT_SECONDS, TRIES, Storage, counted
+from bistable_rl.tune.storage import BEAT_SECONDS, TRIES, Storage, counted, turn
 from bistable_rl.tune.tuning import Plan
 
 WHY, SECONDS, VALUES = "why", "seconds", "values"
@@ -52,21 +52,6 @@ class _Trial:
     def job(self) -> Job:
         """The run of the seed that is trained."""
         return self.jobs[len(self.values)]
-
-
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold the lock of a study's folder, so that two processes neither begin nor continue the same trial."""
-    while True:
-        try:
-            lock = take(folder)
-            break
-        except LockedError:
-            time.sleep(POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Tuner:
@@ -152,7 +137,7 @@ class Tuner:
 
     def _begin(self) -> None:
         """Continue the trials of killed processes, and begin new ones, as many as there are slots."""
-        with _turn(self.folder):
+        with turn(self.folder):
             self.waiting.extend(self._killed())
             while len(self.running) < self.launcher.slots:
                 one = self.waiting.popleft() if self.waiting else self._new()
