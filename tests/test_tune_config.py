@@ -82,11 +82,19 @@ CELLS = {"policy.cell": ["nbrc", "gru"]}
         ({"space": {}}, r": space must hold a key"),
         (
             {"space": {"policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": "nbrc"}}, **CELLS}},
-            r"start.when names policy.cell, which is no key above it that has choices",
+            r"start.when must name keys above it that have choices, and some of these, not policy.cell",
         ),
         (
             {"space": {**CELLS, "policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": "brc"}}}},
             r"start.when asks for policy.cell \"brc\", which is none of its choices",
+        ),
+        (
+            {"space": {**CELLS, "policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": []}}}},
+            r"start.when must name keys above it",
+        ),
+        (
+            space("policy.cell_kwargs.t_max", {"low": 1, "high": float("inf")}),
+            r"t_max must be a list of choices, or a range",
         ),
         ({"changes": {"policy.cell": "gru"}}, r": changes.policy.cell is varied by space; leave it out"),
         ({"changes": {"seed": 1}}, r": changes.seed is set by the study's own name and seeds"),

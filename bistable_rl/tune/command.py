@@ -14,11 +14,11 @@ from bistable_rl.compare.check import Check
 from bistable_rl.compare.estimate import duration, train_briefly
 from bistable_rl.compare.launchers import Launcher
 from bistable_rl.errors import RunFailedError
-from bistable_rl.runs.files import make_folder
+from bistable_rl.runs.files import inside, make_folder
 from bistable_rl.runs.progress import say_measuring
 from bistable_rl.tune.objective import Objective
 from bistable_rl.tune.report import BEST, PAGE, finished, summary, write_report, write_trials
-from bistable_rl.tune.storage import Storage, counted, turn
+from bistable_rl.tune.storage import Storage, counted, sqlite_url, turn
 from bistable_rl.tune.trials import SECONDS, WHY, Tuner
 from bistable_rl.tune.tuning import Plan, check_plan, read
 
@@ -65,7 +65,7 @@ def tune(
         return
     if storage is None:
         with turn(make_folder(folder)):  # two processes would make the same tables
-            kept = Storage(f"sqlite:///{database}")
+            kept = Storage(sqlite_url(inside(folder, DATABASE)))
     else:
         kept = Storage(storage)
     study = kept.study(plan, len(plan.tuning.seeds) * objective.evaluations, create=not dry_run)

@@ -149,8 +149,11 @@ def _conditions(domain: Domain, key: str, above: Mapping[str, Dimension], where:
     for other, allowed in domain.when.items():
         known = list(above[other].values.values()) if other in above else []
         conditions[other] = allowed if isinstance(allowed, list) and allowed not in known else [allowed]
-        if not known:
-            raise UserError(f"{where}: {key}.when names {other}, which is no key above it that has choices.")
+        if not known or not conditions[other]:
+            raise UserError(
+                f"{where}: {key}.when must name keys above it that have choices, and some of these, "
+                f"not {other} {shown(allowed)}."
+            )
         for value in conditions[other]:
             if value not in known:
                 raise UserError(f"{where}: {key}.when asks for {other} {shown(value)}, which is none of its choices.")
@@ -172,4 +175,4 @@ def _leaves(hint: Any) -> Iterator[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63  # no NaN either

@@ -60,7 +60,7 @@ class Storage:
         options = (
             {"connect_args": {"timeout": 60}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
         )
-        with self.errors(UserError), warnings.catch_warnings():
+        with self.errors(UserError, RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.database = RDBStorage(
                 url,
@@ -71,11 +71,11 @@ class Storage:
             )
 
     @contextlib.contextmanager
-    def errors(self, kind: type[Exception]) -> Iterator[None]:
-        """Turn errors of the database in the block into one sentence, without the password."""
+    def errors(self, kind: type[Exception], *more: type[Exception]) -> Iterator[None]:
+        """Turn errors of the database in the block, and of further types, into one sentence without the password."""
         try:
             yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, *more) as error:
             text = one_sentence(getattr(error, "orig", None) or error.__cause__ or error)
             for secret in self._secrets:
                 text = text.replace(secret, "***")
@@ -105,6 +105,8 @@ class Storage:
                 load_if_exists=True,
             )
             ours = _identity(plan)
+            if CONFIG not in study.user_attrs and study.get_trials(deepcopy=False):
+                raise UserError(f"the study {tuning.name} of {self.shown} was not made by bistable-rl; change name.")
             if CONFIG not in study.user_attrs:
                 study.set_user_attr(CONFIG, json.dumps(ours))
             theirs = json.loads(study.user_attrs[CONFIG])
@@ -131,6 +133,12 @@ class Storage:
     def _trial_id(self, study: optuna.Study, number: int) -> int:
         study_id = self.database.get_study_id_from_name(study.study_name)
         return self.database.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of an SQLite file, where Optuna takes braces for a placeholder."""
+    url = sqlalchemy.URL.create("sqlite", database=str(file)).render_as_string()
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 @contextlib.contextmanager
