@@ -70,9 +70,9 @@ def in_process(*arguments: str | Path) -> "subprocess.Popen[bytes]":
 
 
 def test_a_study_finds_the_best_cell_and_reports_every_trial(write: Write, tmp_path: Path) -> None:
-    folder = study(write(pruner={"name": "none"}), tmp_path / "runs")
+    folder = study(write(pruner={"name": "none"}, trials=10), tmp_path / "runs")
     found = rows(folder)
-    assert [row["trial"] for row in found] == list("012345")
+    assert [row["trial"] for row in found] == list("0123456789")
     assert {row["status"] for row in found} == {"finished"}
     assert [float(row["success_rate"]) for row in found] == [
         fake_run.success(row["policy.cell"], 0, fake_run.STEPS) for row in found
@@ -85,11 +85,11 @@ def test_a_study_finds_the_best_cell_and_reports_every_trial(write: Write, tmp_p
     )
     assert (folder / "best.yaml").read_text().startswith("# Trial ")
     report = (folder / "report.md").read_text()
-    assert "6 trials: 6 finished" in report
+    assert "10 trials: 10 finished" in report
     assert "Written by `bistable-rl tune small.yaml`" in report
     for name in ("report.html", "history.png", "importance.png"):
         assert (folder / name).stat().st_size > 1000
-    assert starts(folder) == {f"trial_00{i}/seed0": 1 for i in range(6)}
+    assert starts(folder) == {f"trial_00{i}/seed0": 1 for i in range(10)}
 
 
 def test_a_trial_below_the_median_at_the_same_step_is_stopped_there(write: Write, tmp_path: Path) -> None:

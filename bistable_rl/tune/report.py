@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -25,11 +25,12 @@ from bistable_rl.tune.tuning import Plan
 
 TRIALS, BEST, REPORT, PAGE = "trials.csv", "best.yaml", "report.md", "report.html"
 HISTORY, IMPORTANCE = "history.png", "importance.png"
-MIN_TRIALS = 4
-"""Fewer finished trials say nothing of the importance of a key."""
+MIN_TRIALS, TOP = 10, 5
+"""Fewer finished trials, or fewer best ones among them, say nothing of the importance of a key (Optuna's advice)."""
 IMPORTANCES = (
-    "How much a key decides whether a trial is among the best tenth (PED-ANOVA, Watanabe et al. 2023), as a share of "
-    "all keys, from the finished trials. With few trials such shares are rough."
+    "How much a key decides whether a finished trial is among the best tenth, at least five, as a share of all keys "
+    "(PED-ANOVA, Watanabe et al. 2023). With few trials such shares are rough: a key may get the share of another that "
+    "varied with it by chance."
 )
 
 
@@ -61,7 +62,7 @@ def write_trials(folder: Path, plan: Plan, study: optuna.Study) -> None:
             f"seed{seed}": value
             for seed, value in zip(plan.tuning.seeds, trial.user_attrs.get(VALUES, ()), strict=False)
         }
-        | {key: trial.params.get(key) for key in keys}
+        | {key: _text(trial, key) for key in keys}
         | {"why": trial.user_attrs.get(WHY)}
         for trial in counted(study.get_trials(deepcopy=False))
     ]
@@ -83,7 +84,8 @@ def write_report(folder: Path, plan: Plan, study: optuna.Study, command: str) ->
     _draw_history(folder / HISTORY, plan, study)
     importances = {}
     if len(finished(study)) >= MIN_TRIALS:
-        importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        best = max(0.1, TOP / len(finished(study)))
+        importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
         _draw_importances(folder / IMPORTANCE, importances)
     blocks = list(_blocks(folder, plan, study, importances))
     write_text(folder / REPORT, document.markdown(blocks, command))
@@ -108,8 +110,7 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, importances: Mapping[
         "value."
     )
     yield Heading(f"Best: trial {best.number}, {tuning.objective.name} {best.value:.6g}")
-    values = draw(plan.space, FixedTrial(best.params))
-    yield Table(("key", "value"), [(key, str(short(value))) for key, value in values.items()])
+    yield Table(("key", "value"), [(one.key, _text(best, one.key)) for one in plan.space if one.key in best.params])
     yield Heading("History")
     yield Image(folder / HISTORY, f"{tuning.objective.name} of every trial")
     if importances:
@@ -122,7 +123,12 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, importances: Mapping[
     yield Table(
         ("trial", "status", tuning.objective.name, *(key.split(".")[-1] for key in keys)),
         [
-            [str(trial.number), status(trial), _text(trial.value), *(_text(trial.params.get(key)) for key in keys)]
+            [
+                str(trial.number),
+                status(trial),
+                "" if trial.value is None else str(short(trial.value)),
+                *(_text(trial, key) for key in keys),
+            ]
             for trial in trials
         ],
     )
@@ -132,8 +138,10 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, importances: Mapping[
         yield Table(("trial", "reason"), failed)
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(short(value))
+def _text(trial: FrozenTrial, key: str) -> str:
+    """Return the value of a key, "" where the trial did not vary it."""
+    value = trial.params.get(key, "")
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(short(value))
 
 
 def _rank(study: optuna.Study, trial: FrozenTrial) -> tuple[bool, float, int]:
@@ -151,18 +159,22 @@ def _draw_history(path: Path, plan: Plan, study: optuna.Study) -> None:
         best = np.maximum if study.direction == optuna.study.StudyDirection.MAXIMIZE else np.minimum
         so_far = best.accumulate([trial.values[0] for trial in done])
         axes.step([t.number for t in done], so_far, color="black", linewidth=1.2, where="post", label="best so far")
-        for trials, marker, what in ((done, "o", ""), (pruned, "x", "pruned, at its last evaluation")):
-            by_cell: dict[str, list[tuple[int, float]]] = {}
-            for trial in trials:
-                value = trial.intermediate_values[max(trial.intermediate_values)] if what else trial.values[0]
-                by_cell.setdefault(_cell(trial), []).append((trial.number, value))
-            for cell, points in by_cell.items():
-                colour = cell_colour(cell) if cell else OTHER_COLOUR
-                label = ", ".join(filter(None, (plain(cell) if cell else "", what or ("" if cell else "finished"))))
-                axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, label=label)
+        for trial in done:
+            axes.plot(trial.number, trial.values[0], "o", color=_colour(trial), markersize=5)
+        for trial in pruned:
+            last = trial.intermediate_values[max(trial.intermediate_values)]
+            axes.plot(trial.number, last, "x", color=_colour(trial), markersize=5)
+        for cell, trial in {_cell(trial): trial for trial in (*done, *pruned)}.items():
+            axes.plot([], [], "o", color=_colour(trial), label=plain(cell or "finished"))
+        if pruned:
+            axes.plot([], [], "x", color=OTHER_COLOUR, label="pruned, at its last evaluation")
         axes.set(xlabel="trial", ylabel=plain(METRIC_LABELS.get(name, name.replace("_", " "))))
         axes.locator_params(axis="x", integer=True)
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def _colour(trial: FrozenTrial) -> str:
+    return cell_colour(_cell(trial)) if _cell(trial) else OTHER_COLOUR
 
 
 def _cell(trial: FrozenTrial) -> str:
