@@ -23,6 +23,7 @@ from tune_fake import study  # noqa: E402
 from bistable_rl.errors import RunFailedError, UserError  # noqa: E402
 from bistable_rl.runs.config import read_yaml  # noqa: E402
 from bistable_rl.tune import storage as storages  # noqa: E402
+from bistable_rl.tune.report import importances  # noqa: E402
 from bistable_rl.tune.storage import Storage, counted  # noqa: E402
 
 SPACE = {"policy.cell": ["nbrc", "gru", "lstm"], "policy.hidden_size": {"low": 4, "high": 64, "log": True}}
@@ -213,6 +214,24 @@ def test_a_study_goes_on_only_with_the_keys_it_began_with(
     with pytest.raises(UserError, match=sentence) as error:
         study(write(**changes), tmp_path / "runs")
     assert str(error.value).startswith(str(tmp_path / "small.yaml"))
+
+
+def test_the_importance_of_a_key_is_its_share_in_the_variance() -> None:
+    trials = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    for number in range(30):
+        trial = trials.ask()
+        size, cell = trial.suggest_int("size", 4, 64, log=True), trial.suggest_categorical("cell", ["nbrc", "gru"])
+        assert (number < 10) == (not importances(trials))
+        trials.tell(trial, {"nbrc": 1.0, "gru": 0.5}[cell] + 1e-4 * size)
+    shares = importances(trials)
+    assert list(shares) == ["cell", "size"]
+    assert shares["cell"] > 0.95
+    same = optuna.create_study()
+    for _ in range(10):
+        trial = same.ask()
+        trial.suggest_float("x", 0, 1)
+        same.tell(trial, 0.5)
+    assert importances(same) == {}
 
 
 # --- killed, and several processes ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from bistable_rl.compare import document
@@ -25,12 +25,11 @@ from bistable_rl.tune.tuning import Plan
 
 TRIALS, BEST, REPORT, PAGE = "trials.csv", "best.yaml", "report.md", "report.html"
 HISTORY, IMPORTANCE = "history.png", "importance.png"
-MIN_TRIALS, TOP = 10, 5
-"""Fewer finished trials, or fewer best ones among them, say nothing of the importance of a key (Optuna's advice)."""
+MIN_TRIALS = 10
+"""Fewer finished trials say nothing of the importance of a key."""
 IMPORTANCES = (
-    "How much a key decides whether a finished trial is among the best tenth, at least five, as a share of all keys "
-    "(PED-ANOVA, Watanabe et al. 2023). With few trials such shares are rough: a key may get the share of another that "
-    "varied with it by chance."
+    "The share of a key in the variance of the objective (functional ANOVA, Hutter et al. 2014), by a random forest on "
+    "the finished trials. Keys that some of them do not vary are left out."
 )
 
 
@@ -82,12 +81,10 @@ def write_report(folder: Path, plan: Plan, study: optuna.Study, command: str) ->
         UserError: If matplotlib is not installed, or a file cannot be written.
     """
     _draw_history(folder / HISTORY, plan, study)
-    importances = {}
-    if len(finished(study)) >= MIN_TRIALS:
-        best = max(0.1, TOP / len(finished(study)))
-        importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=best))
-        _draw_importances(folder / IMPORTANCE, importances)
-    blocks = list(_blocks(folder, plan, study, importances))
+    shares = importances(study)
+    if shares:
+        _draw_importances(folder / IMPORTANCE, shares)
+    blocks = list(_blocks(folder, plan, study, shares))
     write_text(folder / REPORT, document.markdown(blocks, command))
     write_text(folder / PAGE, document.html(blocks, command))
     return folder / REPORT
@@ -99,7 +96,17 @@ def summary(study: optuna.Study) -> str:
     return f"{len(states)} trials: " + ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))
 
 
-def _blocks(folder: Path, plan: Plan, study: optuna.Study, importances: Mapping[str, float]) -> Iterator[Block]:
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Return the share of each key that every finished trial varies; nothing where there is too little to tell."""
+    if len(finished(study)) < MIN_TRIALS:
+        return {}
+    try:
+        return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    except RuntimeError:  # all trials have the same value
+        return {}
+
+
+def _blocks(folder: Path, plan: Plan, study: optuna.Study, shares: Mapping[str, float]) -> Iterator[Block]:
     tuning, best = plan.tuning, study.best_trial
     seeds = ", ".join(map(str, tuning.seeds))
     yield Heading(tuning.name)
@@ -113,7 +120,7 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, importances: Mapping[
     yield Table(("key", "value"), [(one.key, _text(best, one.key)) for one in plan.space if one.key in best.params])
     yield Heading("History")
     yield Image(folder / HISTORY, f"{tuning.objective.name} of every trial")
-    if importances:
+    if shares:
         yield Heading("Importance of the keys")
         yield Paragraph(IMPORTANCES)
         yield Image(folder / IMPORTANCE, "Share of each key")
@@ -181,10 +188,10 @@ def _cell(trial: FrozenTrial) -> str:
     return str(trial.params.get("policy.cell", trial.params.get("network.cell", "")))
 
 
-def _draw_importances(path: Path, importances: Mapping[str, float]) -> None:
+def _draw_importances(path: Path, shares: Mapping[str, float]) -> None:
     """Draw the importance of each key as a bar, the greatest on top."""
-    ranked = sorted(importances.items(), key=lambda item: item[1])
+    ranked = sorted(shares.items(), key=lambda item: item[1])
     with drawing(path, size=(6.4, 1.0 + 0.3 * len(ranked))) as (_, [[axes]]):
         axes.barh([plain(key) for key, _ in ranked], [share for _, share in ranked], color=OTHER_COLOUR)
-        axes.set(xlabel="share of the importance")
+        axes.set(xlabel="share of the variance", xlim=(0, 1))
         axes.grid(visible=False, axis="y")

@@ -73,9 +73,15 @@ class Storage:
     @contextlib.contextmanager
     def errors(self, kind: type[Exception], *more: type[Exception]) -> Iterator[None]:
         """Turn errors of the database in the block, and of further types, into one sentence without the password."""
+        known: tuple[type[Exception], ...] = (
+            SQLAlchemyError,
+            optuna.exceptions.StorageInternalError,
+            ImportError,
+            *more,
+        )
         try:
             yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, *more) as error:
+        except known as error:
             text = one_sentence(getattr(error, "orig", None) or error.__cause__ or error)
             for secret in self._secrets:
                 text = text.replace(secret, "***")
