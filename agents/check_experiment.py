@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from bistable_rl.agents.agent import make_policy
 from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import reward_threshold
-from bistable_rl.agents.horizons import Horizons
+from bistable_rl.agents.horizons import FIGURES, Horizons, points
 from bistable_rl.agents.loggers import check_loggers
 from bistable_rl.agents.named import make_callbacks
 from bistable_rl.agents.run_spaces import Spaces, spaces_of_env
@@ -68,6 +69,28 @@ class ExperimentCheck:
         spaces, metrics = self._seen[key]
         make_policy(experiment, spaces, device)
         return metrics
+
+
+def metric_columns(experiment: Experiment, reported: Iterable[str]) -> dict[str, list[str]]:
+    """Return what a training can be judged by, as the columns of metrics.csv by name; of several the worst counts.
+
+    Args:
+        experiment: The experiment.
+        reported: The metrics of its evaluations.
+
+    Returns:
+        `success_rate` and the other metrics; with horizons and streams also `success@500`, `return@500/constant`, and
+        `success@500/worst`, over the kinds of streams.
+    """
+    evaluation = experiment.evaluation
+    found = {name: [f"eval/{name}"] for name in reported}
+    for point in points(experiment.env, evaluation.horizons, evaluation.streams):
+        for name in FIGURES:
+            column = f"{point.tag}/{name}"
+            found[f"{name}@{point.horizon}" + (f"/{point.stream}" if point.stream else "")] = [column]
+            if point.stream:
+                found.setdefault(f"{name}@{point.horizon}/worst", []).append(column)
+    return found
 
 
 def _reported(env: VecEnv) -> set[str]:

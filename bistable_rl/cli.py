@@ -27,6 +27,7 @@ try:  # Ctrl-C during an import is answered too
     from bistable_rl.commands.speed import speed
     from bistable_rl.commands.tensorboard import tensorboard
     from bistable_rl.commands.train import train
+    from bistable_rl.commands.tune import tune
     from bistable_rl.errors import DISK_FULL, RunFailedError, UserError, shown, unknown
     from bistable_rl.runs import stopping
 except KeyboardInterrupt:
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "benchmark": benchmark,
     "reproduce": reproduce,
     "compare": compare,
+    "tune": tune,
     "evaluate": evaluate,
     "certify": certify,
     "export": export,

@@ -278,7 +278,9 @@ def test_a_wrong_argument_is_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
-@pytest.mark.parametrize(("name", "kind"), [("train", "rl/"), ("benchmark", "supervised/"), ("compare", "compare/")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("train", "rl/"), ("benchmark", "supervised/"), ("compare", "compare/"), ("tune", "tune/")]
+)
 def test_help_lists_the_configs_that_the_command_takes(
     name: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

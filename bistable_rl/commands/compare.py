@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bistable_rl.commands.figure_options import add_figure_options
-from bistable_rl.commands.parser import OWN_ENVIRONMENT, REUSE_COMMITTED, Parser, count, path
-from bistable_rl.errors import UserError
+from bistable_rl.commands.launching import add_launcher, check_launcher, make_launcher
+from bistable_rl.commands.parser import OWN_ENVIRONMENT, REUSE_COMMITTED, Parser, path
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.schema import Benchmark, Experiment
@@ -26,35 +26,28 @@ def compare(argv: Sequence[str]) -> int:
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped comparison")
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
-    parser.add_argument("--workers", metavar="N", type=count, help="simultaneous runs (default: one per core)")
-    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="where to run (default: local)")
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="address of the Ray cluster (default: RAY_ADDRESS, or a new one here)"
-    )
+    add_launcher(parser)
     parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
     parser.add_argument("--dry-run", action="store_true", help="list the runs to do and estimate the time")
     add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
-    if args.address is not None and args.launcher != "ray":
-        raise UserError("compare: --address is for a Ray cluster; add --launcher ray.")
+    check_launcher("compare", args)
     config = find_config(args.config)
 
     from bistable_rl.agents.check_experiment import ExperimentCheck
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
     from bistable_rl.compare import comparison
     from bistable_rl.compare.command import compare
-    from bistable_rl.compare.launchers.local import LocalLauncher
-    from bistable_rl.compare.launchers.ray import RayLauncher
     from bistable_rl.figure_style import writing
 
     user_modules.search(comparison.folders(config))
-    ray = args.launcher == "ray"
-    of_agents, of_benchmarks = ExperimentCheck(devices=not ray), BenchmarkCheck(devices=not ray)
+    here = args.launcher == "local"
+    of_agents, of_benchmarks = ExperimentCheck(devices=here), BenchmarkCheck(devices=here)
 
     def check(training: Experiment | Benchmark) -> set[str]:
         return of_agents(training) if isinstance(training, Experiment) else of_benchmarks(training)
 
-    launcher = RayLauncher(args.workers, args.address) if ray else LocalLauncher(args.workers)
+    launcher = make_launcher(args)
     command = shlex.join(["bistable-rl", "compare", *argv])
     reuse, dry_run = args.reuse_committed, args.dry_run
     with writing(args.format, args.dpi):

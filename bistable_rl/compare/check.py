@@ -9,18 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence, unknown
 
-Check = Callable[[Any], Collection[str]]
+Metrics = TypeVar("Metrics", bound=Collection[str])
+Check = Callable[[Any], Metrics]
 """Returns the metrics that the evaluations of an experiment or benchmark report; raises UserError if it is wrong."""
 
 SILENT_SECONDS = 2.0
 
 
-def check_jobs(jobs: Sequence[Job], check: Check, source: str, *, metric: str | None = None) -> None:
+def check_jobs(jobs: Sequence[Job], check: Check[Collection[str]], source: str, *, metric: str | None = None) -> None:
     """Check every configuration of a grid once, whatever its seeds.
 
     Args:
@@ -39,13 +40,21 @@ def check_jobs(jobs: Sequence[Job], check: Check, source: str, *, metric: str | 
     for i, job in enumerate(distinct.values(), 1):
         if time.monotonic() - began > SILENT_SECONDS:
             print(f"checking {job.label} ({i} of {len(distinct)})", file=sys.stderr, flush=True)
-        try:
-            known = check(job.config)
-        except UserError as error:
-            raise UserError(f"{source}, {job.label}: {one_sentence(error)}") from None
-        except Exception as error:  # an environment of the user's may raise anything
-            kind = type(error).__name__
-            raise UserError(f"{source}, {job.label}: it cannot be built: {kind}: {one_sentence(error)}") from error
+        known = checked(job.config, check, f"{source}, {job.label}")
         if metric is not None and metric not in known:
             choices = unknown("metric", metric, known)
             raise UserError(f"{source}: metric.name: not reported by {job.label}: {choices}")
+
+
+def checked(config: Any, check: Check[Metrics], where: str) -> Metrics:
+    """Return the metrics that the evaluations of a configuration report.
+
+    Raises:
+        UserError: If it cannot be trained; the sentence starts with `where`.
+    """
+    try:
+        return check(config)
+    except UserError as error:
+        raise UserError(f"{where}: {one_sentence(error)}") from None
+    except Exception as error:  # an environment of the user's may raise anything
+        raise UserError(f"{where}: it cannot be built: {type(error).__name__}: {one_sentence(error)}") from error

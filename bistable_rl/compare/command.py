@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def compare(
     path: Path,
     out: Path,
     launcher: Launcher,
-    check: Check,
+    check: Check[Collection[str]],
     *,
     reuse_committed: bool = False,
     dry_run: bool = False,

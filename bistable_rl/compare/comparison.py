@@ -85,7 +85,7 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
     base = data.pop("base")
     comparison = build(Comparison, data, str(path))
-    kind, base, cell = _base(base, comparison.name, path)
+    kind, base, cell = read_base(base, comparison.name, path)
     jobs: list[Job] = []
     for keys, changes in _combinations(comparison):
         label = describe(keys)
@@ -140,8 +140,17 @@ def _folder_name(label: str, where: str) -> str:
     return name
 
 
-def _base(base: Any, name: str, path: Path) -> tuple[type[Experiment] | type[Benchmark], dict[str, Any], str]:
-    """Return the kind, the keys and the cell of the base."""
+def read_base(base: Any, name: str, path: Path) -> tuple[type[Experiment] | type[Benchmark], dict[str, Any], str]:
+    """Return the kind, the keys and the cell of the base.
+
+    Args:
+        base: A shipped config's name, a path, or an experiment.
+        name: The name of an experiment that has none.
+        path: The file that names the base, for the errors.
+
+    Raises:
+        UserError: If it is none of these, or something in it is wrong.
+    """
     if isinstance(base, str):
         source, prefix = str(find_config(base)), ""
         base = read_yaml(Path(source))

@@ -117,11 +117,11 @@ class _Grid:
                 if not self._record(job):
                     self.waiting.append(job)
         done = [row for row in map(self.book.row, self.jobs) if row is not None]
-        self.bar = _Bar(len(self.jobs), len(self.jobs) - len(self.waiting), of_committed(done))
+        self.bar = Bar(len(self.jobs), len(self.jobs) - len(self.waiting), of_committed(done))
         try:
             self._run()
         except BaseException:
-            self._stop()
+            stop([process for _, process in self.running], self.bar)
             raise
         finally:
             self.bar.close()
@@ -144,7 +144,7 @@ class _Grid:
 
     def _ended(self, job: Job, code: int) -> None:
         if not self._record(job):
-            self.failed.setdefault(job.name, _failure(job, code))
+            self.failed.setdefault(job.name, failure(job, code))
         self.bar.done(f"{job.name}: " + (f"failed: {self.failed[job.name]}" if job.name in self.failed else "finished"))
 
     def _record(self, job: Job) -> bool:
@@ -158,21 +158,22 @@ class _Grid:
             self.book.add(row)
         return row is not None
 
-    def _stop(self) -> None:
-        """Stop every run, each with a checkpoint; the next Ctrl-C stops them at once."""
-        self.bar.say(f"stopping {len(self.running)} runs; press Ctrl-C again to stop at once")
-        try:
-            for _, process in self.running:
-                process.interrupt()
-            while any(process.poll() is None for _, process in self.running):
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            for _, process in self.running:
-                process.kill()
+
+def stop(running: Sequence[Running], bar: Bar) -> None:
+    """Stop every run, each with a checkpoint; the next Ctrl-C stops them at once."""
+    bar.say(f"stopping {len(running)} runs; press Ctrl-C again to stop at once")
+    try:
+        for process in running:
+            process.interrupt()
+        while any(process.poll() is None for process in running):
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        for process in running:
+            process.kill()
 
 
-def _failure(job: Job, code: int) -> str:
-    """Return why a run failed: the last line of its log."""
+def failure(job: Job, code: int) -> str:
+    """Return why a run that ended with this exit code has not finished: the last line of its log."""
     if code < 0:
         return f"it was killed by signal {-code}; see {Run(job.folder).log}."
     if code in STOPPED:
@@ -193,15 +194,22 @@ def fraction_done(job: Job) -> float:
         return 0.0
 
 
-class _Bar:
-    """The progress of a grid: a bar on a terminal, elsewhere one line per finished run."""
+class Bar:
+    """The progress of a grid: a bar on a terminal, elsewhere one line per finished run.
 
-    def __init__(self, total: int, done: int, note: str) -> None:
-        self._bar = tqdm(total=total, initial=done, unit=" runs", disable=not sys.stderr.isatty())
+    Args:
+        total: All runs.
+        done: Those that are finished.
+        note: What follows that number.
+        unit: What they are called.
+    """
+
+    def __init__(self, total: int, done: int, note: str = "", unit: str = "runs") -> None:
+        self._bar = tqdm(total=total, initial=done, unit=f" {unit}", disable=not sys.stderr.isatty())
         self._done = done
         self._shown = time.monotonic()
         if done:
-            self.say(f"{done} of {total} runs are finished already{note}")
+            self.say(f"{done} of {total} {unit} are finished already{note}")
 
     def show(self, running: Sequence[Job]) -> None:
         """Show the progress of the running jobs."""

@@ -53,9 +53,9 @@ def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Any], f
                 say_measuring(label, list(left).index(label) + 1, len(left))
                 seconds = measure(job.config)
             total += seconds * left[label]
-            line += f", about {_duration(seconds)} each"
+            line += f", about {duration(seconds)} each"
         print(line, flush=True)
-    print(f"{left.total()} runs to do, about {_duration(total / slots)} with {slots} at once")
+    print(f"{left.total()} runs to do, about {duration(total / slots)} with {slots} at once")
 
 
 def _mean_seconds(rows: Sequence[Row]) -> float | None:
@@ -90,5 +90,6 @@ def _elapsed(job: Job) -> float:
         return 0.0
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a number of seconds as hours, minutes and seconds, for people."""
     return "an unknown time" if np.isnan(seconds) else str(timedelta(seconds=round(seconds)))

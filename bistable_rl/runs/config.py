@@ -185,10 +185,29 @@ def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str)
     Raises:
         UserError: If there is no such key, or its value is wrong.
     """
-    dashes, noun = ("--", "option") if key.startswith("--") else ("", "key")
-    path, hint, place = dashes, kind, data
+    hint, place = hint_of(kind, key, source), data
+    dashes = "--" if key.startswith("--") else ""
     *parents, last = key.removeprefix(dashes).split(".")
-    for part in [*parents, last]:
+    if dashes and value is None:
+        raise UserError(f"{source}: {key} needs a value.")
+    if dashes and getattr(hint, "__origin__", hint) is not str:
+        value = _parse(value, f"{source}: {key}")
+    for part in parents:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise UserError(f"{source}: {key} has {shown(place)} above it, which holds no keys.")
+    place[last] = _value(value, hint, key.removeprefix(dashes), source)
+
+
+def hint_of(kind: type, key: str, source: str) -> Any:
+    """Return the type of a key such as policy.cell, or option such as --policy.cell; `Any` for one of the cell's own.
+
+    Raises:
+        UserError: If there is no such key, or it is a section.
+    """
+    dashes, noun = ("--", "option") if key.startswith("--") else ("", "key")
+    path, hint = dashes, kind
+    for part in key.removeprefix(dashes).split("."):
         if dataclasses.is_dataclass(hint):
             if part not in keys_of(hint):
                 raise UserError(f"{source}: " + unknown(noun, key, [path + name for name in keys_of(hint)]))
@@ -200,15 +219,7 @@ def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str)
         path += f"{part}."
     if dataclasses.is_dataclass(hint):
         raise UserError(f"{source}: {key} is a section; set its keys: {', '.join(path + n for n in keys_of(hint))}.")
-    if dashes and value is None:
-        raise UserError(f"{source}: {key} needs a value.")
-    if dashes and getattr(hint, "__origin__", hint) is not str:
-        value = _parse(value, f"{source}: {key}")
-    for part in parents:
-        place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            raise UserError(f"{source}: {key} has {shown(place)} above it, which holds no keys.")
-    place[last] = _value(value, hint, key.removeprefix(dashes), source)
+    return hint
 
 
 def _section(data: dict[str, Any], kind: Any, prefix: str, source: str) -> Any:

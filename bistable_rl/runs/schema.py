@@ -368,7 +368,7 @@ def check_folder_name(what: str, name: str) -> None:
 CONFIG_KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
 """The kind of a config file, by the section that only it has."""
 
-COMPARE = "compare"
+COMPARE, TUNE = "compare", "tune"
 
 T = TypeVar("T", Experiment, Benchmark)
 
@@ -403,6 +403,7 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     Raises:
         UserError: If they are; the sentence names that command.
     """
-    owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data] + [COMPARE] * ("base" in data)
+    owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data]
+    owners += [TUNE if "space" in data else COMPARE] * ("base" in data)
     if len(owners) == 1 and owners[0] != command:
         raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")

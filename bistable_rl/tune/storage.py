@@ -1,0 +1,192 @@
+"""Where Optuna keeps a study: an SQLite file in its folder, or a database server that several machines share.
+
+The password in a server's URL is neither printed nor written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from bistable_rl.compare.jobs import hashed_keys
+from bistable_rl.compare.launchers import POLL_SECONDS
+from bistable_rl.errors import UserError, one_sentence, shown
+from bistable_rl.runs.lock import LockedError, take
+from bistable_rl.tune.sampling import make_pruner, make_sampler
+from bistable_rl.tune.tuning import Plan
+
+BEAT_SECONDS, GRACE_SECONDS = 60, 300
+"""How often a running trial is known to be alive, and after how long without that its machine counts as gone."""
+TRIES = 3
+"""How often a trial is begun again after its process or its machine was killed."""
+AGAIN, TRY, CONFIG = "again", "try", "config"
+"""What a study and its trials are marked with: the trial that this one repeats, which try it is; the study's keys."""
+
+
+class Storage:
+    """A storage by its URL.
+
+    Args:
+        url: SQLAlchemy's URL, such as postgresql://host/database.
+
+    Attributes:
+        shown: The URL without its password and options, for messages and files.
+
+    Raises:
+        UserError: If it is no such URL, its driver is not installed, or it cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sqlalchemy.engine.make_url(url)
+        except SQLAlchemyError:
+            form = "sqlite:///study.db or postgresql://user@host/database"
+            raise UserError(f"--storage: this is no URL of a database; it looks like {form}.") from None
+        self.shown = parsed.set(query={}).render_as_string(hide_password=True)
+        secrets = (str(parsed.password or ""), *(str(value) for value in parsed.query.values()), url)
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        options = (
+            {"connect_args": {"timeout": 60}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+        )
+        with self.errors(UserError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.database = RDBStorage(
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=BEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=_begin_again,
+            )
+
+    @contextlib.contextmanager
+    def errors(self, kind: type[Exception], *more: type[Exception]) -> Iterator[None]:
+        """Turn errors of the database in the block, and of further types, into one sentence without the password."""
+        known: tuple[type[Exception], ...] = (
+            SQLAlchemyError,
+            optuna.exceptions.StorageInternalError,
+            ImportError,
+            *more,
+        )
+        try:
+            yield
+        except known as error:
+            text = one_sentence(getattr(error, "orig", None) or error.__cause__ or error)
+            for secret in self._secrets:
+                text = text.replace(secret, "***")
+            raise kind(f"the storage {self.shown}: {text}") from None
+
+    def study(self, plan: Plan, evaluations: int, *, create: bool = True) -> optuna.Study | None:
+        """Return the study of a plan, a new one if there is none.
+
+        Args:
+            plan: The plan.
+            evaluations: How many a whole trial has.
+            create: Whether to make a new one; otherwise None is returned.
+
+        Raises:
+            UserError: If a study of that name searches another space, or has another base or objective.
+        """
+        tuning = plan.tuning
+        with self.errors(UserError):
+            if not create and tuning.name not in optuna.get_all_study_names(self.database):
+                return None
+            study = optuna.create_study(
+                storage=self.database,
+                study_name=tuning.name,
+                direction="maximize" if tuning.objective.better == "higher" else "minimize",
+                sampler=make_sampler(tuning.sampler),
+                pruner=make_pruner(tuning.pruner, evaluations),
+                load_if_exists=True,
+            )
+            ours = _identity(plan)
+            if CONFIG not in study.user_attrs and study.get_trials(deepcopy=False):
+                raise UserError(f"the study {tuning.name} of {self.shown} was not made by bistable-rl; change name.")
+            if CONFIG not in study.user_attrs:
+                study.set_user_attr(CONFIG, json.dumps(ours))
+            theirs = json.loads(study.user_attrs[CONFIG])
+        for key in {**theirs, **ours}:
+            if theirs.get(key) != ours.get(key):
+                raise UserError(
+                    f"{plan.path}: {key} is {shown(ours.get(key))} here and {shown(theirs.get(key))} in the study "
+                    f"{tuning.name} of {self.shown}, which goes on only as it began; change it back, or change name."
+                )
+        return study
+
+    def heartbeat(self, study: optuna.Study, numbers: Iterator[int]) -> None:
+        """Keep these trials alive, and begin those again that nobody has kept alive for long."""
+        for number in numbers:
+            self.database.record_heartbeat(self._trial_id(study, number))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)
+
+    def trial(self, study: optuna.Study, number: int) -> optuna.Trial:
+        """Return a running trial, to report to."""
+        return optuna.Trial(study, self._trial_id(study, number))
+
+    def _trial_id(self, study: optuna.Study, number: int) -> int:
+        study_id = self.database.get_study_id_from_name(study.study_name)
+        return self.database.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def sqlite_url(file: Path) -> str:
+    """Return the URL of an SQLite file, where Optuna takes braces for a placeholder."""
+    url = sqlalchemy.URL.create("sqlite", database=str(file)).render_as_string()
+    return url.replace("{", "{{").replace("}", "}}")
+
+
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Hold the lock of a study's folder, so that two processes do not do the same at once."""
+    while True:
+        try:
+            lock = take(folder)
+            break
+        except LockedError:
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials without those that were begun again under another number."""
+    repeated = {trial.user_attrs.get(AGAIN) for trial in trials}
+    return [trial for trial in trials if trial.number not in repeated]
+
+
+def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial whose machine is gone, with the same values."""
+    attempt = trial.user_attrs.get(TRY, 1) + 1
+    if attempt <= TRIES:
+        queued = optuna.create_trial(
+            state=TrialState.WAITING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={AGAIN: trial.number, TRY: attempt},
+        )
+        study.add_trial(queued)
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """Return the keys that two files of one study share, by their full names."""
+    tuning = plan.tuning
+    sections = {name: dataclasses.asdict(getattr(tuning, name)) for name in ("objective", "pruner", "sampler")}
+    keys = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    keys |= {"seeds": tuning.seeds} | {f"space.{key}": value for key, value in tuning.space.items()}
+    keys |= {f"base.{key}": value for key, value in hashed_keys(plan.config({})).items()}
+    identity: dict[str, Any] = json.loads(json.dumps(keys))
+    return identity
