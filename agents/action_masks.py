@@ -6,6 +6,7 @@ the other, MultiBinary two for each bit, for 0 and for 1.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def checked(masks: Any, space: spaces.Space, n: int) -> Masks:
         if array.dtype.kind not in "iuf" or not ((array == 0) | (array == 1)).all():
             raise ValueError(f"an action mask must hold true and false, or 1 and 0, not {array[0].tolist()}")
         array = array == 1
-    possible = np.logical_or.reduceat(array, np.cumsum([0, *sizes[:-1]]), axis=1)
+    possible = np.logical_or.reduceat(array, [0, *accumulate(sizes[:-1])], axis=1)
     if not possible.all():
         copy, action = np.argwhere(~possible)[0].tolist()
         what = "no action" if isinstance(space, spaces.Discrete) else f"no value of action {action}"
