@@ -49,7 +49,7 @@ def test_every_form_of_an_experiment_gives_the_commands_run(
 
 
 def test_a_name_of_a_shipped_config_and_overwrite_are_the_commands(tmp_path: Path) -> None:
-    small = {"env.num_envs": 2, "algorithm.n_steps": 16, "algorithm.batch_size": 16, "total_steps": 32}
+    small: dict[str, Any] = {"env.num_envs": 2, "algorithm.n_steps": 16, "algorithm.batch_size": 16, "total_steps": 32}
     small |= {"evaluation.episodes": 1, "evaluation.horizons": []}
     runs = [
         bistable_rl.train("rl/t_maze", small, out=tmp_path, overwrite=overwrite).folder.name
@@ -79,7 +79,7 @@ def test_evaluate_returns_what_the_command_writes(trained: Path, tmp_path: Path)
         (["--streams", "constant", "--best"], {}, {"streams": ["constant"], "best": True}),
     ):
         assert main(["evaluate", str(trained), "--episodes", "6", "--json", str(file), *tokens]) == 0
-        found = bistable_rl.evaluate(trained, changes, episodes=6, **asked)  # type: ignore[arg-type]
+        found = bistable_rl.evaluate(trained, changes, episodes=6, **asked)
         assert found == json.loads(file.read_text())
 
 

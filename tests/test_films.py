@@ -64,7 +64,7 @@ def film_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_film_of_copy_first_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert film_of(tmp_path / "game.gif", monkeypatch) == 0
     with Image.open(tmp_path / "game.gif") as film:
-        assert (film.size, film.n_frames) == ((480, 144), 5)  # type: ignore[attr-defined]
+        assert (film.size, film.n_frames) == ((480, 144), 5)
 
 
 def test_an_mp4_is_written_by_ffmpeg(ffmpeg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,13 +271,13 @@ def test_standard_output_gets_what_is_written_in_its_turn(name: str, to: str, tm
 
 
 def test_a_gif_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    from bistable_rl.envs.render import save_gif
+    from bistable_rl.envs.render import save_film
 
     frames = [np.zeros((4, 4, 3), np.uint8)] * 2
     with pytest.raises(UserError, match="No space left"):
-        save_gif(frames, Path("/dev/full"), 0.1)
+        save_film(frames, Path("/dev/full"), 0.1)
     (tmp_path / "link.gif").symlink_to("film.gif")
-    save_gif(frames, tmp_path / "link.gif", 0.1)
+    save_film(frames, tmp_path / "link.gif", 0.1)
     assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF")
     assert (tmp_path / "link.gif").is_symlink()
 
