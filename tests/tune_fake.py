@@ -25,4 +25,4 @@ def study(path: Path, out: Path, storage: str | None = None, workers: int = 1, *
 
 
 if __name__ == "__main__":
-    study(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    study(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if sys.argv[3:] else None)

@@ -92,7 +92,9 @@ class Tuner:
             RunFailedError: If the storage fails.
             UserError: If a run folder holds another experiment, or a file cannot be written.
         """
-        ended = [trial for trial in counted(self.study.get_trials(deepcopy=False)) if trial.state.is_finished()]
+        with self.storage.errors(RunFailedError):
+            trials = counted(self.study.get_trials(deepcopy=False))
+        ended = [trial for trial in trials if trial.state.is_finished()]
         self.bar = Bar(self.total, len(ended), unit="trials")
         with raising():
             try:
