@@ -131,14 +131,20 @@ def test_a_file_without_a_base_is_one_sentence(tmp_path: Path) -> None:
 
 
 COMPARISONS = [name for name in shipped_configs() if name.startswith("compare/")]
+OF_THE_DEFAULT = {
+    f"compare/{name}"
+    for name in (
+        *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
+        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m", "popgym_cartpole", "t_maze_passive"),
+        *("minigrid_s17", "minigrid_beyond", "minigrid_red_blue_doors"),
+    )
+}
 OTHER_VARIANTS = {
     f"compare/{name}"
     for name in (
         *("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50"),
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
-        *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "popgym", "popgym_15m"),
-        *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
-        *("mountain_car_no_velocity_zoo", "default_parts", "default_copy_first"),
+        *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "default_parts", "default_copy_first"),
     )
 }
 
@@ -151,7 +157,17 @@ def test_a_shipped_comparison_is_valid_and_says_what_it_is(name: str, tmp_path: 
     assert find_config(name).read_text().startswith("# "), "the first line tells `bistable-rl list configs` what it is"
 
 
-@pytest.mark.parametrize("name", sorted(set(COMPARISONS) - OTHER_VARIANTS))
+@pytest.mark.parametrize("name", sorted(OF_THE_DEFAULT))
+def test_the_default_is_compared_with_four_cells(name: str, tmp_path: Path) -> None:
+    comparison, jobs = read(find_config(name), tmp_path)
+    assert {job.label.split(",")[0] for job in jobs} == {"default", "nbrc", "brc", "gru", "lstm"}
+    assert len(comparison.seeds) >= 3
+    for job in jobs:
+        assert isinstance(job.config, Experiment)
+        assert job.config.cell == ("mixed" if job.label.startswith("default") else job.label.split(",")[0])
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPARISONS) - OTHER_VARIANTS - OF_THE_DEFAULT))
 def test_a_shipped_comparison_runs_four_cells_with_help_and_without(name: str, tmp_path: Path) -> None:
     comparison, jobs = read(find_config(name), tmp_path)
     labels = {f"{cell}{help}" for cell in ("nbrc", "brc", "gru", "lstm") for help in ("", " with help")}
