@@ -126,8 +126,7 @@ def seed(text: str) -> int:
 def check_suffix(option: str, file: Path | None, suffix: str) -> None:
     """Refuse a file name with another suffix than that of the written format."""
     if file is not None and file.suffix.lower() != suffix:
-        kind = suffix.removeprefix(".").upper()
-        raise UserError(f"{option} writes a {kind}, so its name must end in {suffix}, not {file.name}.")
+        raise UserError(f"{option}: the name must end in {suffix}, not {file.name}.")
 
 
 def check_parent(file: Path | None) -> None:
