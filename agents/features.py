@@ -273,7 +273,7 @@ class SymbolicView(nn.Module):
         categories = (view.movedim(-1, 0) if self.channels_last else view.movedim(1, 0)).long()
         # a cell's three categories share one vector: (B · V · V, 8)
         cells = sum_of_embeddings(categories.flatten(1), self.embeddings)
-        return torch.relu(self.linear(cells.reshape(len(view), -1)))
+        return torch.relu(self.linear(cells.reshape(view.shape[0], -1)))
 
 
 class Image(nn.Module):
