@@ -6,6 +6,7 @@ They get what SB3's logger holds after every update. metrics.csv and TensorBoard
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,11 +46,11 @@ class ProgressCSV(KVWriter):
             return list(csv.DictReader(file))
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        write_text(self._path, "")
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self._path, text.getvalue())
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append a row."""
@@ -59,7 +60,7 @@ class ProgressCSV(KVWriter):
             self._columns += new
             self._rewrite(self._rows())
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)
 
     def close(self) -> None:
         """Do nothing: the file is open only while it is written."""
