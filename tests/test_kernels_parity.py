@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 
 from bistable_rl import kernels
 from bistable_rl.cells import CELLS, Cell, cell_options
-from bistable_rl.kernels import cuda_graphs, dispatch
+from bistable_rl.kernels import cuda_graphs, dispatch, products
 
 GPU = "cuda" if torch.cuda.is_available() else "cpu"
 DEVICE = {"triton": GPU, "torch": GPU}
@@ -318,6 +318,59 @@ def test_a_graph_gives_the_bits_of_its_launches(kind: str, monkeypatch: pytest.M
     again = run(cell, inputs[0], None, resets, None, "triton")
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["outputs"], third["outputs"])
+
+
+def check_bfloat16(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Of all results, the error relative to the largest entry: what 8 bits leave, and not less."""
+    errors = [float((found[name] - value).abs().max() / value.abs().max()) for name, value in expected.items()]
+    assert 1e-4 < max(errors) < 0.01, dict(zip(expected, errors, strict=True))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("H", [16, WIDE])
+@pytest.mark.parametrize("kind", kernels.KERNELS)
+def test_autocast_rounds_operands_for_triton_and_nothing_for_the_others(
+    backend: str, kind: str, H: int, recompute: bool
+) -> None:
+    cell = make(kind, 3, H, torch.float32, learned=True, recompute=recompute)
+    keep_one_stable_state(cell)
+    x, resets, device = torch.randn(20, 5, 3), torch.rand(20, 5) < 0.1, DEVICE.get(backend, "cpu")
+    reference = run(cell.double(), x.double(), None, resets, None, "reference")
+    cell, x, resets = cell.to(device, torch.float32), x.to(device), resets.to(device)
+    with torch.autocast(device, torch.bfloat16):
+        found = run(cell, x, None, resets, None, backend)
+        assert cell.scan(x)[0].dtype == torch.float32
+    if backend == "triton":
+        check_bfloat16(found, reference)
+    else:
+        expected = run(cell, x, None, resets, None, backend)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind", kernels.KERNELS)
+def test_the_torch_scan_takes_matrices_of_bfloat16(kind: str, recompute: bool) -> None:
+    cell = make(kind, 3, 16, torch.float32)
+    keep_one_stable_state(cell)
+    x, generator = torch.randn(20, 5, 3), torch.Generator().manual_seed(1)
+    towards = torch.randn(20, 5, 16, generator=generator)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        weights, batch = cell.to(dtype).kernel_weights(), kernels.Batch(x.to(dtype), cell.initial_state(5))
+        leaves = [w.detach() for w in weights if w is not None]
+        given = kernels.Weights(*leaves)
+        if dtype == torch.float32:
+            given = products.rounded(kernels.KERNELS[kind], given)
+        leaves = [w.requires_grad_() for w in given if w is not None]
+        with kernels.use_backend("torch"):
+            outputs, _ = kernels.scan(kind, batch, given, recompute=recompute)
+            gradients = torch.autograd.grad((outputs * towards.to(dtype)).sum(), leaves)
+        assert outputs.dtype == dtype
+        assert [g.dtype for g in gradients] == [w.dtype for w in leaves]
+        results.append({str(i): t.detach().double() for i, t in enumerate((outputs, *gradients))})
+    check_bfloat16(results[1], results[0])
+    with pytest.raises(ValueError, match=r"weight_ih must be .* of torch.float32"), kernels.use_backend("cpu"):
+        kernels.scan(kind, batch, given)
 
 
 @pytest.mark.parametrize("kind", kernels.KERNELS)

@@ -197,11 +197,11 @@ class Cell(nn.Module):
         """
         self._recompute_weights()
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            # As nn.GRU does on the CPU: a recurrence in half precision would lose its memory.
-            dtype = self.weight_ih.dtype
+            # States keep the dtype of the weights, as nn.GRU's do on the CPU: in half precision they would lose memory.
+            dtype, bfloat16 = self.weight_ih.dtype, torch.get_autocast_dtype(x.device.type) == torch.bfloat16
             with torch.autocast(x.device.type, enabled=False):
                 x, state = x.to(dtype), None if state is None else state.to(dtype)
-                return self.scan(x, state, resets, batch_sizes)
+                return self.run(self._batch(x, state, resets, batch_sizes), bfloat16=bfloat16)
         return self.run(self._batch(x, state, resets, batch_sizes))
 
     def _batch(
@@ -240,10 +240,11 @@ class Cell(nn.Module):
             resets = resets != 0
         return kernels.Batch(x, state, resets, self.restored_state(), batch_sizes)
 
-    def run(self, batch: kernels.Batch) -> tuple[Tensor, Tensor]:
-        """Run the cell over a batch that `scan` has checked."""
+    def run(self, batch: kernels.Batch, *, bfloat16: bool = False) -> tuple[Tensor, Tensor]:
+        """Run the cell over a batch that `scan` has checked; `bfloat16` as in `kernels.scan`."""
         if self.kernel is not None:
-            return kernels.scan(self.kernel, batch, self.kernel_weights(), recompute=self.recompute)
+            weights = self.kernel_weights()
+            return kernels.scan(self.kernel, batch, weights, recompute=self.recompute, bfloat16=bfloat16)
         kernels.note(type(self).__name__, "reference")
         inputs = batch._replace(x=self.project(batch.x))
         return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)

@@ -146,12 +146,12 @@ class MixedCell(Cell):
         parts = zip(self.cells, projected.split(self._projected, -1), self.split(state), strict=True)
         return self.join([kind.step(p, s) for kind, p, s in parts])
 
-    def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def run(self, batch: Batch, *, bfloat16: bool = False) -> tuple[Tensor, Tensor]:
         """Run every kind over a checked batch, in one scan each."""
         states = self.split(batch.state)
         restored = [kind.restored_state() for kind in self.cells]
         ran = [
-            kind.run(batch._replace(state=state, initial=initial))
+            kind.run(batch._replace(state=state, initial=initial), bfloat16=bfloat16)
             for kind, state, initial in zip(self.cells, states, restored, strict=True)
         ]
         return torch.cat([outputs for outputs, _ in ran], -1), self.join([last for _, last in ran])

@@ -10,8 +10,14 @@ from bistable_rl.kernels.interface import Batch, Kernel, Results, Weights
 from bistable_rl.kernels.packed import check_batch_sizes
 
 
-def check_inputs(kernel: Kernel, batch: Batch, weights: Weights) -> list[int]:
+def check_inputs(kernel: Kernel, batch: Batch, weights: Weights, *, bfloat16: bool = False) -> list[int]:
     """Check every shape, dtype and device, for all backends.
+
+    Args:
+        kernel: The cell's row of `KERNELS`.
+        batch: The sequences.
+        weights: The cell's weights.
+        bfloat16: Whether the matrices may be of bfloat16 where x is of float32.
 
     Returns:
         How many sequences reach each step, (T,).
@@ -42,7 +48,8 @@ def check_inputs(kernel: Kernel, batch: Batch, weights: Weights) -> list[int]:
         raise ValueError(f"{kernel.name} has no bias_hh")
     for name, tensor, shape in zip(weights._fields, weights, kernel.weight_shapes(weights, I, H), strict=True):
         if tensor is not None:
-            _check(name, tensor, shape, x)
+            rounded = bfloat16 and tensor.dtype == torch.bfloat16 and _may_be_rounded(name, kernel, x)
+            _check(name, tensor, shape, x, tensor.dtype if rounded else None)
     _check("state", state, (B, S), x)
     if initial is not None:
         _check("initial", initial, (S,), x)
@@ -66,6 +73,11 @@ def check_results(kernel: Kernel, batch: Batch, H: int, results: Results, *, rec
         _check("grad_outputs", results.grad_outputs, (*steps, H), x)
     if results.grad_last is not None:
         _check("grad_last", results.grad_last, tuple(batch.state.shape), x)
+
+
+def _may_be_rounded(name: str, kernel: Kernel, x: Tensor) -> bool:
+    """Whether this weight is a matrix, which `Weights.rounded` may have rounded."""
+    return x.dtype == torch.float32 and (name == "weight_ih" or (name == "weight_hh" and kernel.matrices > 0))
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype | None = None) -> None:

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from bistable_rl.kernels.dispatch import choose, get_backend, note, warn_of_slow_layers
 from bistable_rl.kernels.interface import Batch, Gradients, Results, Weights
+from bistable_rl.kernels.products import rounded
 from bistable_rl.kernels.table import get_kernel
 from bistable_rl.kernels.torch_state import is_batched_gradient, is_traced, is_watched
 
 
-def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) -> tuple[Tensor, Tensor]:
+def scan(
+    cell: str, batch: Batch, weights: Weights, *, recompute: bool = False, bfloat16: bool = False
+) -> tuple[Tensor, Tensor]:
     """Run a whole sequence, with gradients where they are needed.
 
     Args:
@@ -24,6 +27,8 @@ def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) 
         batch: The sequences.
         weights: The cell's weights.
         recompute: Keep only the states for the backward pass.
+        bfloat16: Round float32 matrices, and what is multiplied by them, to bfloat16 where that is faster: on a GPU.
+            Sums, gates and states stay float32.
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and each sequence's last state (B, S).
@@ -39,6 +44,8 @@ def scan(cell: str, batch: Batch, weights: Weights, *, recompute: bool = False) 
     backend = choose(cell, x.device.type, x.dtype).backend
     if backend == "reference":  # outside an operator, so that torch follows each of its operations
         return _forward(backend, cell, batch, weights, False, recompute)[:2]
+    if bfloat16 and backend == "triton" and x.dtype == torch.float32:
+        weights = rounded(get_kernel(cell), weights)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*batch, *weights))
     if is_traced(x):
         return torch.ops.bistable_rl.scan(cell, *batch, *weights, save, recompute)[:2]
@@ -65,9 +72,13 @@ def _backward(
     # A backward pass may run under autocast, though `Cell.scan` does not.
     device = batch.x.device.type
     with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
-        return get_backend(backend).backward(
+        gradients = get_backend(backend).backward(
             get_kernel(cell), batch, weights, results, recompute=recompute, need_x=need_x
         )
+    if weights.weight_ih.dtype != batch.x.dtype:  # rounded
+        own = {name: getattr(gradients, name).to(getattr(weights, name)) for name in ("weight_ih", "weight_hh")}
+        gradients = gradients._replace(**own)
+    return gradients
 
 
 # The operators take the fields of `Batch`, `Weights` and `Results` one by one.

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bistable_rl.kernels.interface import Weights
+from bistable_rl.kernels.products import add_product, product
 
 
 def _bistable_step(gates: Tensor, h: Tensor, output: Tensor) -> Tensor:
@@ -39,15 +40,14 @@ def brc_step(gates: Tensor, h: Tensor, weights: Weights, output: Tensor, extra: 
 
 def nbrc_step(gates: Tensor, h: Tensor, weights: Weights, output: Tensor, extra: Tensor | None) -> Tensor:
     """One step of nBRC."""
-    gates[:, : 2 * h.shape[1]].addmm_(h, weights.weight_hh.T)
+    add_product(gates[:, : 2 * h.shape[1]], h, weights.weight_hh.T)
     return _bistable_step(gates, h, output)
 
 
 def gru_step(gates: Tensor, h: Tensor, weights: Weights, output: Tensor, extra: Tensor | None) -> Tensor:
     """One step of GRU; extra is W_n h + b."""
     assert extra is not None
-    H, w, b = h.shape[1], weights.weight_hh, weights.bias_hh
-    recurrent = h @ w.T if b is None else torch.addmm(b, h, w.T)
+    H, recurrent = h.shape[1], product(h, weights.weight_hh.T, weights.bias_hh)
     gates[:, : 2 * H].add_(recurrent[:, : 2 * H]).sigmoid_()
     extra.copy_(recurrent[:, 2 * H :])
     n = gates[:, 2 * H :].addcmul_(gates[:, :H], extra).tanh_()
@@ -58,7 +58,7 @@ def lstm_step(gates: Tensor, state: Tensor, weights: Weights, output: Tensor, ex
     """One step of LSTM; extra is c."""
     assert extra is not None
     H = state.shape[1] // 2
-    gates.addmm_(state[:, :H], weights.weight_hh.T)
+    add_product(gates, state[:, :H], weights.weight_hh.T)
     i, f, g, o = gates.chunk(4, 1)
     gates[:, : 2 * H].sigmoid_()
     g.tanh_()
@@ -109,15 +109,15 @@ def brc_step_back(factors: list[Tensor], grad: Tensor, grad_gates: Tensor, weigh
 def nbrc_step_back(factors: list[Tensor], grad: Tensor, grad_gates: Tensor, weight_hh: Tensor) -> Tensor:
     """One step of nBRC backwards."""
     torch.mul(factors[0], grad.unsqueeze(1), out=grad_gates)
-    return (factors[1] * grad).addmm_(grad_gates[:, :2].flatten(1), weight_hh)
+    return add_product(factors[1] * grad, grad_gates[:, :2].flatten(1), weight_hh)
 
 
 def gru_step_back(factors: list[Tensor], grad: Tensor, grad_gates: Tensor, weight_hh: Tensor) -> Tensor:
     """One step of GRU backwards."""
     torch.mul(factors[0], grad.unsqueeze(1), out=grad_gates)
     H = grad.shape[1]
-    before = (factors[1] * grad).addmm_(grad_gates[:, :2].flatten(1), weight_hh[: 2 * H])
-    return before.addmm_(grad_gates[:, 2] * factors[2], weight_hh[2 * H :])
+    before = add_product(factors[1] * grad, grad_gates[:, :2].flatten(1), weight_hh[: 2 * H])
+    return add_product(before, grad_gates[:, 2] * factors[2], weight_hh[2 * H :])
 
 
 def lstm_step_back(factors: list[Tensor], grad: Tensor, grad_gates: Tensor, weight_hh: Tensor) -> Tensor:
@@ -128,4 +128,4 @@ def lstm_step_back(factors: list[Tensor], grad: Tensor, grad_gates: Tensor, weig
     grad_c = torch.addcmul(grad[:, H:], grad_h, to_c)
     torch.mul(from_c, grad_c.unsqueeze(1), out=grad_gates[:, :3])
     torch.mul(to_o, grad_h, out=grad_gates[:, 3])
-    return torch.cat([grad_gates.flatten(1) @ weight_hh, grad_c * f], 1)
+    return torch.cat([product(grad_gates.flatten(1), weight_hh), grad_c * f], 1)

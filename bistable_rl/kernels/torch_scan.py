@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bistable_rl.kernels.checks import check_inputs, check_results
 from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
+from bistable_rl.kernels.products import product, write_product
 
 # A chunk's projections should stay in a core's second-level cache; on other devices fewer, larger operations win.
 _CHUNK_BYTES = {"cpu": 1 << 20}
@@ -59,7 +60,7 @@ def forward(
     kernel: Kernel, batch: Batch, weights: Weights, *, save: bool, recompute: bool, steps: Steps | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a whole sequence, see `Backend.forward`; `steps` runs a chunk's steps."""
-    sizes = check_inputs(kernel, batch, weights)
+    sizes = check_inputs(kernel, batch, weights, bfloat16=True)
     batch, weights = batch.contiguous(), weights.contiguous()
     x, last, _, initial, _ = batch
     H, rows = weights.weight_hh.shape[1], x.flatten(0, -2)
@@ -69,7 +70,7 @@ def forward(
     bias = _input_bias(kernel, weights)
     for chunk in _chunks(sizes, batch, kernel.gates * H):
         now = slice(chunk.start, chunk.end)
-        gates = _project(rows[now], weights.weight_ih, bias)
+        gates = product(rows[now], weights.weight_ih.T, bias)
         extra = None if kernel.extra is None else x.new_empty(len(gates), H)
         last = (steps or _steps)(kernel, chunk, weights, initial, gates, last, outputs[now], extra)
         if saved.shape[1] >= kernel.gates:
@@ -91,7 +92,7 @@ def backward(
     steps_back: StepsBack | None = None,
 ) -> Gradients:
     """Return the gradients of all inputs, see `Backend.backward`; `steps_back` runs a chunk's steps."""
-    sizes, H = check_inputs(kernel, batch, weights), weights.weight_hh.shape[1]
+    sizes, H = check_inputs(kernel, batch, weights, bfloat16=True), weights.weight_hh.shape[1]
     check_results(kernel, batch, H, results, recompute=recompute)
     batch, weights = batch.contiguous(), weights.contiguous()
     x, state, _, initial, _ = batch
@@ -105,7 +106,7 @@ def backward(
         carried.copy_(grad_last)
 
     grad_x = torch.empty_like(rows) if need_x else None
-    grad_weights = Weights(*(None if weight is None else torch.zeros_like(weight) for weight in weights))  # type: ignore[arg-type]
+    grad_weights = Weights(*(None if w is None else torch.zeros_like(w, dtype=x.dtype) for w in weights))  # type: ignore[arg-type]
     grad_initial = None if initial is None else torch.zeros_like(initial)
 
     for chunk in reversed(list(_chunks(sizes, batch, kernel.gates * H))):
@@ -126,7 +127,7 @@ def backward(
             grad_initial,
         )
         if grad_x is not None:
-            torch.mm(grad_gates.flatten(1), weight_ih, out=grad_x[now])
+            write_product(grad_x[now], grad_gates.flatten(1), weight_ih)
         _add_grad_weights(kernel, grad_weights, rows[now], before, gates, grad_gates)
 
     return Gradients(
@@ -264,10 +265,6 @@ def _input_bias(kernel: Kernel, weights: Weights) -> Tensor | None:
     return bias_ih
 
 
-def _project(rows: Tensor, weight_ih: Tensor, bias: Tensor | None) -> Tensor:
-    return rows @ weight_ih.T if bias is None else torch.addmm(bias, rows, weight_ih.T)
-
-
 def _saved_gates(kernel: Kernel, saved: Tensor, H: int) -> Tensor:
     """The gates (rows, G, H) among the saved values."""
     first = 1 if kernel.extra == 0 else 0
@@ -281,7 +278,7 @@ def _gates(
     n, H = len(rows), weights.weight_hh.shape[1]
     if saved.shape[1] >= kernel.gates:
         return _saved_gates(kernel, saved, H), None if kernel.extra is None else saved[:, kernel.extra, :H]
-    gates, output = _project(rows, weights.weight_ih, _input_bias(kernel, weights)), rows.new_empty(n, H)
+    gates, output = product(rows, weights.weight_ih.T, _input_bias(kernel, weights)), rows.new_empty(n, H)
     extra = None if kernel.extra is None else rows.new_empty(n, H)
     kernel.step(gates, before, weights, output, extra)
     return gates.view(n, kernel.gates, H), extra

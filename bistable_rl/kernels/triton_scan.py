@@ -18,6 +18,7 @@ from triton.backends.nvidia.compiler import CUDAOptions  # type: ignore[import-n
 
 from bistable_rl.kernels import torch_scan, triton_steps
 from bistable_rl.kernels.interface import Batch, Gradients, Kernel, Results, Weights
+from bistable_rl.kernels.products import is_wide
 from bistable_rl.kernels.torch_scan import Chunk, Values
 from bistable_rl.kernels.triton_cells import bistable_step, gru_step, lstm_step
 
@@ -26,7 +27,6 @@ from bistable_rl.kernels.triton_cells import bistable_step, gru_step, lstm_step
 _EXACT = ("bf16x6", 6) if "bf16x6" in CUDAOptions.allowed_dot_input_precisions else ("tf32x3", 8)
 _SEQUENCES = 16  # sequences of a program: the least that a tensor core takes
 _ELEMENTS = 128  # states of a program of BRC
-_WIDEST = 512  # bytes of a row of a recurrent matrix: 128 units in float32
 
 
 def forward(
@@ -55,7 +55,7 @@ def _steps(
     outputs: Tensor,
     extra: Tensor | None,
 ) -> Tensor:
-    if _too_wide(kernel, weights.weight_hh):
+    if is_wide(kernel, weights.weight_hh, gates.dtype):
         return triton_steps.steps(kernel, chunk, weights, initial, gates, state, outputs, extra)
     sizes, flags, (_, weight_hh, _, bias_hh) = chunk.sizes, chunk.flags, weights
     H, B, last = weight_hh.shape[1], len(state), torch.empty_like(state)
@@ -69,7 +69,7 @@ def _steps(
     padded, n = _padded(H), kernel.matrices
     _matrix_forward[(triton.cdiv(B, _SEQUENCES),)](
         *pointers, _or(bias_hh, state), _or(extra, state), len(sizes), B, H,
-        **common, **_product(n, padded, state), HAS_BIAS=bias_hh is not None, N=n, M=_SEQUENCES, HP=padded,
+        **common, **_product(n, padded, weight_hh), HAS_BIAS=bias_hh is not None, N=n, M=_SEQUENCES, HP=padded,
         num_warps=8, num_stages=1,
     )  # fmt: skip
     return last
@@ -85,7 +85,7 @@ def _steps_back(
     grad_gates: Tensor,
     grad_initial: Tensor | None,
 ) -> Tensor:
-    if _too_wide(kernel, weight_hh):
+    if is_wide(kernel, weight_hh, carried.dtype):
         return triton_steps.steps_back(
             kernel, chunk, weight_hh, values, grad_outputs, carried, grad_gates, grad_initial
         )
@@ -107,7 +107,7 @@ def _steps_back(
         padded, n, parts = _padded(H), kernel.matrices, _parts(kernel, factors)
         _matrix_backward[(triton.cdiv(B, _SEQUENCES),)](
             parts, weight_hh, *pointers, len(sizes), B, H, parts.shape[1],
-            **common, **_product(n, padded, carried), N=n, M=_SEQUENCES, HP=padded, num_warps=8, num_stages=1,
+            **common, **_product(n, padded, weight_hh), N=n, M=_SEQUENCES, HP=padded, num_warps=8, num_stages=1,
         )  # fmt: skip
     if kernel.states == 2:
         torch.mul(factors[0], rows[:, None, H:], out=grad_gates[:, :3])
@@ -117,11 +117,6 @@ def _steps_back(
     if grad_initial is not None:
         grad_initial += cut.sum(0)
     return before
-
-
-def _too_wide(kernel: Kernel, weight_hh: Tensor) -> bool:
-    """Whether a row of a recurrent matrix is too wide for a program to multiply by it."""
-    return kernel.matrices > 0 and weight_hh.shape[1] * weight_hh.element_size() > _WIDEST
 
 
 def _parts(kernel: Kernel, factors: list[Tensor]) -> Tensor:
@@ -155,18 +150,18 @@ def _padded(H: int) -> int:
     return max(16, triton.next_power_of_2(H))
 
 
-def _product(n: int, padded: int, like: Tensor) -> dict[str, Any]:
+def _product(n: int, padded: int, weight_hh: Tensor) -> dict[str, Any]:
     """The options of the product with the n recurrent matrices: its precision, and whether they stay on the chip."""
-    if like.device.type != "cuda":
-        return {"PRECISION": "ieee", "HOLD": True}
-    if like.dtype != torch.float32:
-        precision, bytes_each = "ieee", like.element_size()
+    if not weight_hh.is_cuda:
+        return {"PRECISION": "interpreted", "HOLD": True}
+    if weight_hh.dtype != torch.float32:
+        precision, bytes_each = "ieee", weight_hh.element_size()
     elif torch.get_float32_matmul_precision() == "highest":
         precision, bytes_each = _EXACT
     else:
         precision, bytes_each = "tf32", 4
     # The compiler adds 16 KB for the states of 16 sequences and 128 units.
-    device: Any = torch.cuda.get_device_properties(like.device)
+    device: Any = torch.cuda.get_device_properties(weight_hh.device)
     room = device.shared_memory_per_block_optin - 128 * padded
     return {"PRECISION": precision, "HOLD": n * padded * padded * bytes_each <= room}
 
@@ -239,6 +234,15 @@ def _matrix(weight, g, H, HP: tl.constexpr, TRANSPOSED: tl.constexpr):  # type: 
 
 
 @triton.jit
+def _dot(rows, matrix, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The product of rows with a matrix, which may be of bfloat16, in the dtype of the rows."""
+    rounded = rows.to(matrix.dtype)
+    if PRECISION == "interpreted":  # the interpreter takes the bits of bfloat16 for integers
+        return tl.dot(rounded.to(rows.dtype), matrix.to(rows.dtype), input_precision="ieee", out_dtype=rows.dtype)
+    return tl.dot(rounded, matrix, input_precision=PRECISION, out_dtype=rows.dtype)
+
+
+@triton.jit
 def _matrix_forward(  # type: ignore[no-untyped-def]
     gates, weight, state, flags, initial, outputs, last, sizes, offsets, bias, kept, T, B, H,
     HAS_FLAGS: tl.constexpr, HAS_INITIAL: tl.constexpr, DENSE: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -288,12 +292,12 @@ def _matrix_forward(  # type: ignore[no-untyped-def]
         if not HOLD:
             w_0 = _matrix(weight, 0, H, HP, True)
             w_1 = _matrix(weight, 1, H, HP, True)
-        u_0 += tl.dot(before, w_0, input_precision=PRECISION, out_dtype=h.dtype)
-        u_1 += tl.dot(before, w_1, input_precision=PRECISION, out_dtype=h.dtype)
+        u_0 += _dot(before, w_0, PRECISION)
+        u_1 += _dot(before, w_1, PRECISION)
         if N > 2:
             if not HOLD:
                 w_2 = _matrix(weight, 2, H, HP, True)
-            m = tl.dot(before, w_2, input_precision=PRECISION, out_dtype=h.dtype)
+            m = _dot(before, w_2, PRECISION)
         if N == 2:
             g_0, g_1, g_2, new = bistable_step(u_0, u_1, u_2, before)
         if N == 3:
@@ -307,7 +311,7 @@ def _matrix_forward(  # type: ignore[no-untyped-def]
             u_3 = tl.load(gate + 3 * H, mask=now, other=0)
             if not HOLD:
                 w_3 = _matrix(weight, 3, H, HP, True)
-            u_3 += tl.dot(before, w_3, input_precision=PRECISION, out_dtype=h.dtype)
+            u_3 += _dot(before, w_3, PRECISION)
             before_c = c
             if HAS_FLAGS:
                 before_c = tl.where(flag, start_c, c)
@@ -368,18 +372,18 @@ def _matrix_backward(  # type: ignore[no-untyped-def]
             w_1 = _matrix(weight, 1, H, HP, False)
         f_0 = tl.load(part, mask=now, other=0)
         f_1 = tl.load(part + H, mask=now, other=0)
-        passed = tl.dot(f_0 * source, w_0, input_precision=PRECISION, out_dtype=grad.dtype)
-        passed += tl.dot(f_1 * source, w_1, input_precision=PRECISION, out_dtype=grad.dtype)
+        passed = _dot(f_0 * source, w_0, PRECISION)
+        passed += _dot(f_1 * source, w_1, PRECISION)
         if N > 2:
             if not HOLD:
                 w_2 = _matrix(weight, 2, H, HP, False)
             f_2 = tl.load(part + 2 * H, mask=now, other=0)
-            passed += tl.dot(f_2 * source, w_2, input_precision=PRECISION, out_dtype=grad.dtype)
+            passed += _dot(f_2 * source, w_2, PRECISION)
         if N == 4:
             if not HOLD:
                 w_3 = _matrix(weight, 3, H, HP, False)
             f_3 = tl.load(part + 3 * H, mask=now, other=0)
-            passed += tl.dot(f_3 * grad, w_3, input_precision=PRECISION, out_dtype=grad.dtype)
+            passed += _dot(f_3 * grad, w_3, PRECISION)
             passed_c = source * tl.load(part + 5 * H, mask=now, other=0)
         else:
             passed += source * tl.load(part + N * H, mask=now, other=0)
