@@ -1,0 +1,72 @@
+"""The tables of the pages, from the committed results.
+
+A page holds, in comments, the call that prints each of its tables; `cog -r -I .site PAGE` writes them anew, and
+tests/test_pages.py fails where a page and the results differ.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cog
+
+RESULTS = Path(__file__).resolve().parent.parent / "bistable_rl" / "results"
+
+Show = Callable[[float], str]
+
+
+def whole(value: float) -> str:
+    """Show a return: 500, -218."""
+    return f"{value:.0f}"
+
+
+def tenth(value: float) -> str:
+    """Show a return to one digit: 92.9."""
+    return f"{value:.1f}"
+
+
+def share(value: float) -> str:
+    """Show a success rate: 1, .985."""
+    return f"{value:.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
+
+
+def read(folder: str, name: str = "runs") -> list[dict[str, Any]]:
+    """Return the rows of a committed result."""
+    with (RESULTS / folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def final(folder: str, label: str, column: str) -> list[float]:
+    """Return a column of the runs with this label, by seed."""
+    rows = [row for row in read(folder) if row["label"] == label]
+    return [float(row[f"final.{column}"]) for row in sorted(rows, key=lambda row: int(row["seed"]))]
+
+
+def best(folder: str, label: str, column: str) -> list[float]:
+    """Return the highest of a column over the evaluations of each run with this label, by seed."""
+    rows = [row for row in read(folder, "curves") if row["label"] == label]
+    runs = sorted({int(row["seed"]) for row in rows})
+    return [max(float(row[column]) for row in rows if int(row["seed"]) == seed) for seed in runs]
+
+
+def seeds(values: Iterable[float], show: Show = whole) -> str:
+    """Return all seeds of a cell; a dash where nothing was run."""
+    return " ".join(map(show, values)) or "–"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of Markdown between the page's marks."""
+    for row in (header, ["---"] * len(header), *rows):
+        cog.outl("| " + " | ".join(row) + " |" if row[0] != "---" else "|" + "|".join(row) + "|")
+
+
+def hardware(*folders: str) -> str:
+    """Return on what the runs of these folders were made, and when."""
+    rows = [row for folder in folders for row in read(folder)]
+    dates = sorted(row["date"][:10] for row in rows)
+    processors = sorted({row["hardware"].rsplit(",", 1)[0] for row in rows})
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return f"{'; '.join(processors)}; one thread a run; {when}"
