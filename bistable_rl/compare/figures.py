@@ -27,6 +27,9 @@ FINAL_WIDTH = 28
 """Characters of a line of a variant's name beside the final values; a longer name has several."""
 METRIC_LABELS = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
+TASKS_OWN = ("mean_reward", "mean_ep_length")
+"""Metrics whose size is the task's: each panel has a scale of its own."""
+
 
 def metric_name(metric: MetricConfig) -> str:
     """Return the name of a metric for people; it says so where lower is better."""
@@ -46,7 +49,11 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
     cells = list(dict.fromkeys(group.cell for panel in panels for group in panel.groups))
     ratios = [1.7] + [1.0] * len(cells)
     size = (max(WIDTH, 1.75 * sum(ratios)), 1.0 + 2.3 * len(panels))
-    shape = {"sharex": True, "sharey": True, "gridspec_kw": {"width_ratios": ratios}}
+    shape = {
+        "sharex": True,
+        "sharey": "row" if metric.name in TASKS_OWN else True,
+        "gridspec_kw": {"width_ratios": ratios},
+    }
     with drawing(path, len(panels), len(ratios), size=size, **shape) as (figure, all_axes):
         for row, panel in zip(all_axes, panels, strict=True):
             of_cell = dict(zip(cells, row[1:], strict=True))
@@ -79,7 +86,7 @@ def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> Non
     lines = max((name.count("\n") + 1 for of_panel in names for name in of_panel), default=1)
     once = all(of_panel == names[0] for of_panel in names)
     height = 0.9 + max(0.36, 0.2 * lines) * max(map(len, names))
-    with _panels(path, panels, height=height, sharex="row") as (_, all_axes):
+    with _panels(path, panels, height=height, sharex=metric.name not in TASKS_OWN) as (_, all_axes):
         for axes, panel, of_panel in zip(all_axes, panels, names, strict=True):
             for y, (group, _, marker) in enumerate(_styled(panel)):
                 colour, values = cell_colour(group.cell), group.final()
