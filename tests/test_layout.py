@@ -32,7 +32,10 @@ def test_the_top_level_is_what_it_is_meant_to_be() -> None:
     if not tracked:
         pytest.skip("not a clone")
     top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
-    assert top == {"LICENSE", "README.md", "agents", "bistable_rl", "configs", "envs", "pyproject.toml", "tests"}
+    assert top == {
+        *("agents", "bistable_rl", "configs", "envs", "tests"),
+        *("CITATION.cff", "LICENSE", "README.md", "pyproject.toml"),
+    }
 
 
 def test_the_package_list_is_the_disk(setuptools: dict[str, Any]) -> None:
