@@ -121,6 +121,7 @@ class _Parts:
     eval_env: VecEnv
     horizons: Horizons
     callbacks: list[BaseCallback]
+    masked: bool
 
     def close(self) -> None:
         """Close the environments; warn of one that fails at it."""
@@ -140,7 +141,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env.observation_space)
         env = normalized(env, experiment)
-        model = _make_model(as_saved, env, device)
+        model, masked = _make_model(as_saved, env, device)
         horizons = Horizons(
             experiment.env,
             evaluation.horizons,
@@ -150,7 +151,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
             evaluation.max_episode_steps,
         )
         horizons.check_spaces(eval_env)
-        return _Parts(model, env, eval_env, horizons, callbacks)
+        return _Parts(model, env, eval_env, horizons, callbacks, masked)
     except SystemExit as error:
         raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
 
@@ -191,7 +192,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
             try:
                 with stopper.holding(callback.say_stopping):
                     run.write_config(experiment)
-                    write_spaces(run, spaces_of_env(parts.eval_env))
+                    write_spaces(run, spaces_of_env(parts.eval_env, parts.masked))
                     run.checkpoints.forget_best(callback.steps)
                     for output in open_outputs(run, experiment, callback.steps):
                         model.logger.output_formats.append(output)
@@ -229,8 +230,8 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     return callback
 
 
-def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:
-    """Build the algorithm and try the environment for a step.
+def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> tuple[RecurrentPPO, bool]:
+    """Build the algorithm and try the environment for a step; return whether that says which actions are allowed.
 
     Raises:
         UserError: If the policy section, the environment or both together do not work.
@@ -247,7 +248,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         )
         with policy_errors():
             model._setup_model()
-        _try(env)
+        masked = _try(env)
     except UserError:
         raise
     except RunFailedError as error:  # of its action masks
@@ -257,11 +258,11 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     except Exception as error:
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it with the experiment's seed
-    return model
+    return model, masked
 
 
-def _try(env: VecEnv) -> None:
-    """Step the copies once; VecNormalize's statistics stay empty."""
+def _try(env: VecEnv) -> bool:
+    """Step the copies once, and return whether they have action masks; VecNormalize's statistics stay empty."""
     statistics = unwrap_vec_normalize(env)
     if statistics is not None:
         statistics.training = False
@@ -272,6 +273,7 @@ def _try(env: VecEnv) -> None:
     masks.see(dones, infos)
     if statistics is not None:
         statistics.training = True
+    return masks.now is not None
 
 
 def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, Any]]:
