@@ -36,6 +36,7 @@ from bistable_rl.agents.export import describe, export, exported_step, program_o
 from bistable_rl.agents.export_check import compare, masks_of, observations
 from bistable_rl.agents.export_formats import FORMATS, Format, Run, quiet
 from bistable_rl.agents.exported_step import ExportedStep
+from bistable_rl.agents.features import SymbolicView
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.run_spaces import spaces_of_env
 from bistable_rl.agents.spaces import spaces_of
@@ -44,6 +45,7 @@ from bistable_rl.agents.vec_envs import as_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.commands import export as commands
+from bistable_rl.envs import make_env
 from bistable_rl.envs.wrappers import Categories
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import AlgorithmConfig, EnvConfig, Experiment, PolicyConfig
@@ -111,7 +113,7 @@ def made(
     return Agent(network, experiment, 0, found.given, has_masks)
 
 
-def eager(step: ExportedStep) -> Run:
+def eager(step: nn.Module) -> Run:
     """Return a step as an opened file is run, without a file."""
 
     def run(*inputs: Any) -> list[np.ndarray]:
@@ -161,6 +163,14 @@ def test_observations_are_given_as_the_environment_gives_them(name: str, monkeyp
     agent = made(OBSERVATIONS[name], **KINDS.get(name, {}))
     assert agent.observation_space == OBSERVATIONS[name]
     assert is_same(agent, eager)
+
+
+def test_the_program_that_reads_minigrids_view_takes_any_number_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_check, "STEPS", 10)
+    agent = made(make_env("bistable_rl/MiniGridMemory-v0").observation_space)
+    assert any(isinstance(module, SymbolicView) for module in agent.policy.modules())
+    with quiet():
+        assert is_same(agent, lambda step: eager(program_of(step).module()))
 
 
 def test_observations_are_normalised_inside() -> None:
