@@ -20,6 +20,7 @@ from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.env_masks import EnvMasks
+from bistable_rl.agents.exits import exited
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.loggers import check_loggers
 from bistable_rl.agents.named import make_callbacks, with_names
@@ -153,22 +154,18 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         horizons.check_spaces(eval_env)
         return _Parts(model, env, eval_env, horizons, callbacks, masked)
     except SystemExit as error:
-        raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
-
-
-def _exited(experiment: Experiment, error: SystemExit) -> str:
-    return f"the environment {experiment.env.id} called sys.exit({'' if error.code is None else repr(error.code)})"
+        raise UserError(f"env: {exited(experiment, error)} when it was tried.") from None
 
 
 @contextlib.contextmanager
-def _environment_errors(experiment: Experiment) -> Iterator[None]:
-    """Turn errors that only an environment raises, such as SystemExit, into the error of a failed run."""
+def _errors_of_users(experiment: Experiment) -> Iterator[None]:
+    """Turn errors that only an environment or another part of the user's raises into the error of a failed run."""
     try:
         yield
     except (Exception, KeyboardInterrupt):
         raise
     except SystemExit as error:
-        raise RunFailedError(_exited(experiment, error)) from error
+        raise RunFailedError(exited(experiment, error)) from error
     except BaseException as error:
         raise RunFailedError(f"the environment {experiment.env.id} raised {error!r}") from error
 
@@ -187,7 +184,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
         machine = hardware(model.device, model.policy.memory.layers)
         with (
             recording(run, report, hardware=machine, stopper=stopper, unit="steps"),
-            _environment_errors(experiment),
+            _errors_of_users(experiment),
         ):
             try:
                 with stopper.holding(callback.say_stopping):

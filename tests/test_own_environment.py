@@ -296,6 +296,30 @@ def test_a_callback_that_fails_fails_the_run(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"callbacks": ["own_env:Exits"]}, r"the callback own_env:Exits called sys.exit\(4\)\."),
+        ({"loggers": ["own_env:ExitsLogger"]}, r"the logger own_env:ExitsLogger called sys.exit\(\)\."),
+        (
+            {"policy": {"features_extractor_class": "own_env:ExitsNetwork"}},
+            r"the network own_env:ExitsNetwork called sys.exit\('enough'\)\.",
+        ),
+        (
+            {"callbacks": [{"name": "own_env:Exits", "kwargs": {"when": "in the environment"}}]},
+            r"the environment own_env:Recall-v0 called sys.exit\(5\)\.",
+        ),
+    ],
+)
+def test_whoever_calls_sys_exit_is_named(changes: dict[str, Any], expected: str, own: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailedError, match=rf"stopped after \d+ steps; {expected}"):
+        train(configured(own, **changes), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"callbacks": [{"name": "own_env:Exits", "kwargs": {"when": "made"}}]},
+            "callbacks: callback Exits cannot be built with {'when': 'made'}: SystemExit: 4.",
+        ),
         ({"callbacks": ["own_env:Shift"]}, "callbacks: callback must be a subclass of stable_baselines3"),
         ({"callbacks": ["Count"]}, "callbacks: callback: unknown name 'Count'"),
         ({"callbacks": ["own_env:Count", {"name": "own_env:Count", "kwargs": {"mots": 3}}]}, "Count cannot be built"),
