@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from bistable_rl.agents.action_masks import MASKS
@@ -128,6 +128,15 @@ def attribute_of(env: VecEnv, name: str) -> Any:
         return env.get_attr(name)[0] if env.has_attr(name) else None
     except (Exception, SystemExit):  # somebody else's property, or VecEnv, may raise anything
         return None
+
+
+def first_copy(env: VecEnv) -> Any:
+    """Return the first copy without its wrappers; None where it lives in another process and would have to be pickled.
+
+    Raises:
+        Exception: Whatever somebody else's VecEnv raises.
+    """
+    return None if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("unwrapped")[0]
 
 
 class BatchedVecEnv(VecEnv):
