@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -511,6 +511,29 @@ class RecurrentPolicy(BasePolicy):
             output, _, after = self._advance(packed, memory[:, i])
             memory = memory.index_copy(1, torch.from_numpy(i).to(device), after)
         return output, (memory.cpu().numpy(),), i
+
+    def save(self, path: Any) -> None:
+        """Raise, and say how a policy is saved: SB3's policies write a pickle.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "a policy alone would be saved as a pickle, which is never opened here: save the algorithm, "
+            "model.save(path), and take RecurrentPPO.load(path).policy"
+        )
+
+    @classmethod
+    def load(cls, path: Any, device: Any = "auto") -> NoReturn:
+        """Raise, and say how a policy is loaded: SB3's policies open a pickle.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "a policy alone would be loaded from a pickle, which is never opened here: take "
+            "RecurrentPPO.load(path).policy of what model.save(path) wrote, or bistable_rl.load(run).policy of a run"
+        )
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         raise NotImplementedError("a recurrent policy acts by `step` or `predict`, which take a state")
