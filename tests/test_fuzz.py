@@ -77,7 +77,7 @@ name: study
 changes: {evaluation.every: 8}
 space:
   policy.cell: [nbrc, gru]
-  policy.cell_kwargs.c_bias: {choices: [0.0, chrono], when: {policy.cell: nbrc}}
+  policy.cell_kwargs.start: {choices: [paper, halves], when: {policy.cell: nbrc}}
   algorithm.learning_rate: {low: 0.0001, high: 0.01, log: true}
   policy.hidden_size: {low: 2, high: 8, step: 2}
 seeds: [0]

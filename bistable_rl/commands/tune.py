@@ -45,10 +45,10 @@ def tune(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents.check_experiment import ExperimentCheck, metric_columns
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
-    from bistable_rl.compare import comparison
+    from bistable_rl.compare.base import folders
     from bistable_rl.tune.command import tune
 
-    user_modules.search(comparison.folders(config))
+    user_modules.search(folders(config))
     here = args.launcher == "local"
     of_agents, of_benchmarks = ExperimentCheck(devices=here), BenchmarkCheck(devices=here)
 
