@@ -63,7 +63,8 @@ def read_spaces(run: Run) -> Spaces | None:
     except FileNotFoundError:
         return None
     try:
-        found = Spaces(*(from_json(data[name]) for name in SPACE_NAMES), data.get(MASKS) is True)
+        observation, action, given = (from_json(data[name]) for name in SPACE_NAMES)
+        found = Spaces(observation, action, given, data.get(MASKS) is True)
         check_spaces(found.observation, found.action)
         if found.masked:
             choices(found.action)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from bistable_rl.errors import UserError, shown
 from bistable_rl.runs.config import build, find_config, read_yaml
+from bistable_rl.runs.keys import Section
 from bistable_rl.runs.schema import Benchmark, Experiment, check_command, kind_of
 
 FIXED = ("name", "seed")
 """Keys of the base that a comparison or a study sets itself."""
 
 
-class Named(Protocol):
-    """What a file says beside its base: the keys of a comparison or a study."""
-
-    name: str
-
-
-Keys = TypeVar("Keys", bound=Named)
+Keys = TypeVar("Keys", bound=Section)
 Kind = type[Experiment] | type[Benchmark]
 
 
@@ -30,7 +25,7 @@ def read_with_base(path: Path, command: str, section: type[Keys]) -> tuple[Keys,
     Args:
         path: The file.
         command: The command that it is for.
-        section: What its keys are read as.
+        section: What its other keys are read as, `name` among them.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
@@ -41,7 +36,7 @@ def read_with_base(path: Path, command: str, section: type[Keys]) -> tuple[Keys,
         raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
     base = data.pop("base")
     keys = build(section, data, str(path))
-    return keys, *_read_base(base, keys.name, path)
+    return keys, *_read_base(base, data["name"], path)
 
 
 def folders(path: Path) -> list[Path]:
