@@ -65,12 +65,15 @@ def export(
         best: Export the weights with the best evaluation instead of the latest ones.
 
     Raises:
-        UserError: If there is no run or no checkpoint, the format or a package is missing, the network consists of
-            more than torch's operations, the file differs from `predict`, or it cannot be written.
+        UserError: If there is no run or no checkpoint, the format or a package is missing, the file is named as of
+            another format, the network consists of more than torch's operations, the file differs from `predict`, or
+            it cannot be written.
     """
     with user_errors("export", ValueError):
         kind = FORMATS[check_choice("format", format, FORMATS)]
     check_installed(format)
+    if path is not None and Path(path).suffix.lower() != f".{format}":
+        raise UserError(f"export: the name of the file must end in .{format}, not {Path(path).name}.")
     run = Run.open(run)
     agent = load(run, best=best)
     target = inside(run.folder, f"agent.{format}") if path is None else followed(Path(path))

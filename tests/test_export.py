@@ -478,6 +478,8 @@ def test_what_is_wrong_is_one_sentence(
     assert expected in fails([str(trained)], capsys)
     with pytest.raises(UserError, match="export: unknown format 'tflite'; the choices are onnx, pt2"):
         export(trained, format="tflite")
+    with pytest.raises(UserError, match=r"export: the name of the file must end in \.pt2, not a\.onnx\."):
+        export(trained, tmp_path / "a.onnx", format="pt2")
 
 
 def test_a_file_that_differs_is_not_written(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,7 @@ def _local() -> type:
         ({"activation_fn": "rleu"}, "unknown name 'rleu'; did you mean 'relu'"),
         ({"activation_fn": torch.relu}, "activation_fn must be text or None"),
         ({"optimizer_class": "adam", "optimizer_kwargs": {"epsilon": 1}}, "optimizer_class Adam cannot be built with"),
+        ({"optimizer_class": torch.optim.LBFGS}, "optimizer_class LBFGS cannot be used: its step needs a closure"),
         ({"optimizer_class": nn.ReLU}, r"must be a subclass of torch\.optim"),
     ],
 )
