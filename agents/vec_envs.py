@@ -4,6 +4,7 @@ import copy
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -63,6 +64,18 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)
     return vec_env
+
+
+def make_rendered_env(env: EnvConfig, seed: int) -> VecEnv:
+    """Make one copy that renders pictures; its `render_mode` is not "rgb_array" where the environment has none.
+
+    Raises:
+        UserError: If `make_vec_env` raises it.
+    """
+    try:
+        return make_vec_env(replace(env, kwargs={**env.kwargs, "render_mode": "rgb_array"}), 1, seed)
+    except UserError:  # it takes no render_mode; whatever else is wrong is said again
+        return make_vec_env(env, 1, seed)
 
 
 def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:

@@ -206,6 +206,16 @@ def test_a_class_in_a_function_cannot_be_kept(own: Path, tmp_path: Path) -> None
         train(experiment, tmp_path / "runs")
 
 
+def test_an_environment_without_pictures_is_analysed_and_is_not_filmed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", str(run), "--episodes", "2", "--out", str(tmp_path / "looked")]) == 0
+    assert not list((tmp_path / "looked").rglob("*.gif"))
+    capsys.readouterr()
+    assert main(["play", "--run", str(run), "--save", str(tmp_path / "film.gif")]) == 2
+    assert "Recall-v0 has no pictures to save" in capsys.readouterr().err
+
+
 # --- callbacks and loggers ---------------------------------------------------------------------------------
 
 LOGGED = {
@@ -258,6 +268,19 @@ def test_a_resumed_run_writes_no_row_twice(own: Path, tmp_path: Path) -> None:
         file.write('{"time/total_ti')
     resume(run)
     assert steps_of(run)[:2] == [[80, 160]] * 2
+
+
+def test_a_broken_progress_is_one_sentence_and_is_kept(own: Path, tmp_path: Path) -> None:
+    run = train(configured(own, **LOGGED), tmp_path / "runs")
+    (run / "progress.json").write_bytes(b"\xff\n" + (run / "progress.json").read_bytes())
+    resume(run, total_steps=240)
+    assert steps_of(run)[1] == [80, 160, 240]
+    (run / "progress.csv").write_bytes(b"\xff,a\n1,2\n")
+    with pytest.raises(
+        UserError, match=r"progress\.csv is broken: it has no column .*; move it away"
+    ):
+        resume(run, total_steps=320)
+    assert (run / "progress.csv").read_bytes() == b"\xff,a\n1,2\n"
 
 
 @pytest.mark.parametrize(("calls", "steps"), [(30, 80), (20, 0), (5, 0), (40, 80)])
@@ -397,6 +420,10 @@ def test_wandb_gets_every_row_and_a_resumed_run_goes_on_under_its_id(
         raise RuntimeError("api_key not configured")
 
     stub.init = refuse  # type: ignore[attr-defined]
+    kept = run / "wandb.json"
+    kept.write_text("{}")
+    with pytest.raises(UserError, match=r"wandb\.json is broken: it has no id; move it away"):
+        resume(run, total_steps=10**4)
     with pytest.raises(UserError, match="loggers: wandb cannot begin: RuntimeError: api_key not configured"):
         train(configured(own, loggers=["wandb"]), tmp_path / "refused")
 

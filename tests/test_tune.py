@@ -298,9 +298,7 @@ def test_a_run_that_is_killed_every_time_fails_its_trial(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake_run, "command", lambda job: ["sh", "-c", "kill -9 $$"])
-    with pytest.raises(
-        RunFailedError, match="of 1 trials: 1 failed; the first: it was stopped"
-    ):
+    with pytest.raises(RunFailedError, match="of 1 trials: 1 failed; the first: it was stopped"):
         study(write(trials=1), tmp_path / "runs")
     [row] = rows(tmp_path / "runs" / "tune" / "small")
     assert row["why"].startswith("it was stopped or killed 3 times; see ")
