@@ -290,7 +290,7 @@ def test_a_file_that_ignores_its_masks_is_found_out(action: str) -> None:
 
 
 @pytest.mark.parametrize("how", [Method, Info])
-def test_a_run_records_that_its_environment_has_masks(how: type, tmp_path: Path) -> None:
+def test_a_run_records_that_its_environment_has_masks(how: Any, tmp_path: Path) -> None:
     gymnasium.register("Masked-v0", entry_point=how, max_episode_steps=20)
     try:
         config = Experiment("masked", EnvConfig("Masked-v0", num_envs=2), total_steps=64)

@@ -641,7 +641,7 @@ class Unpicklable(Odd):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spec = gymnasium.envs.registration.EnvSpec("Unpicklable-v0", entry_point=lambda: Unpicklable())
+        self.spec = gymnasium.envs.registration.EnvSpec("Unpicklable-v0", entry_point=lambda: Unpicklable())  # type: ignore[arg-type]
 
     def __reduce__(self) -> Any:
         raise TypeError("holds what cannot be pickled")

@@ -276,9 +276,7 @@ def test_a_broken_progress_is_one_sentence_and_is_kept(own: Path, tmp_path: Path
     resume(run, total_steps=240)
     assert steps_of(run)[1] == [80, 160, 240]
     (run / "progress.csv").write_bytes(b"\xff,a\n1,2\n")
-    with pytest.raises(
-        UserError, match=r"progress\.csv is broken: it has no column .*; move it away"
-    ):
+    with pytest.raises(UserError, match=r"progress\.csv is broken: it has no column .*; move it away"):
         resume(run, total_steps=320)
     assert (run / "progress.csv").read_bytes() == b"\xff,a\n1,2\n"
 
