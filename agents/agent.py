@@ -33,15 +33,22 @@ class Agent:
         experiment: The configuration it was trained with.
         steps: Environment steps it was trained for.
         observation_space: The space of the observations as the environment gives them.
+        masked: Whether its environment says which actions are allowed.
     """
 
     def __init__(
-        self, policy: RecurrentPolicy, experiment: Experiment, steps: int, observation_space: gymnasium.Space
+        self,
+        policy: RecurrentPolicy,
+        experiment: Experiment,
+        steps: int,
+        observation_space: gymnasium.Space,
+        masked: bool = False,
     ) -> None:
         self.policy = policy
         self.experiment = experiment
         self.steps = steps
         self.observation_space = observation_space
+        self.masked = masked
 
     def __repr__(self) -> str:
         policy = self.experiment.policy
@@ -133,7 +140,7 @@ def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool =
     policy.set_training_mode(False)
     if policy.use_sde:
         policy.reset_noise()  # with the deviations that were loaded
-    return Agent(policy, experiment, state["steps"], spaces.given)
+    return Agent(policy, experiment, state["steps"], spaces.given, spaces.masked)
 
 
 def _spaces_by_building(config: EnvConfig) -> Spaces:

@@ -19,7 +19,8 @@ from typing import Any
 
 from bistable_rl.agents import training
 from bistable_rl.agents.evaluate_run import evaluate_run, evaluate_run_at
-from bistable_rl.errors import UserError
+from bistable_rl.checks import check_int
+from bistable_rl.errors import UserError, user_errors
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import build, find_config
 from bistable_rl.runs.run import Run
@@ -153,6 +154,10 @@ def evaluate(
         UserError: If there is no run, an override is wrong, or the environment does not fit the agent.
         RunFailedError: If the environment fails while it is played.
     """
+    with user_errors("evaluate", ValueError):
+        check_int("episodes", episodes, 1)
+        if max_episode_steps is not None:
+            check_int("max_episode_steps", max_episode_steps, 1)
     changes = overrides or {}
     for key in changes:
         if key.split(".")[0] != "env" or key == "env.num_envs":

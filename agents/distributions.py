@@ -49,21 +49,30 @@ def masked(distribution: Distribution, masks: Tensor | None) -> Distribution:
     if masks is None:
         return distribution
     if isinstance(distribution, Categorical):
-        distribution.log_probs = torch.log_softmax(_forbid(distribution.log_probs, masks), -1)
+        distribution.log_probs = torch.log_softmax(forbid(distribution.log_probs, masks), -1)
     elif isinstance(distribution, MultiCategoricalDistribution):
         parts = zip(distribution.distribution, masks.split([int(n) for n in distribution.action_dims], -1), strict=True)
-        distribution.distribution = [TorchCategorical(logits=_forbid(one.logits, mask)) for one, mask in parts]
+        distribution.distribution = [TorchCategorical(logits=forbid(one.logits, mask)) for one, mask in parts]
     else:
         assert isinstance(distribution, BernoulliDistribution)
-        zero, one = masks.reshape(len(masks), -1, 2).unbind(-1)
-        logits = -_forbid(-_forbid(distribution.distribution.logits, one), zero)
-        distribution.distribution = Bernoulli(logits=logits)
+        distribution.distribution = Bernoulli(logits=forbid_bits(distribution.distribution.logits, masks))
     return distribution
 
 
-def _forbid(logits: Tensor, mask: Tensor) -> Tensor:
+def forbid(logits: Tensor, mask: Tensor) -> Tensor:
     """Return logits that are as low as they can be where the mask is false; -inf would make NaN of an entropy."""
     return torch.where(mask, logits, torch.finfo(logits.dtype).min)
+
+
+def forbid_bits(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the logits (n, k) of k bits that are 1, as low or as high as they can be where the masks forbid 1 or 0.
+
+    Args:
+        logits: (n, k).
+        masks: (n, 2 k), two for each bit, for 0 and for 1.
+    """
+    zero, one = masks[:, ::2], masks[:, 1::2]
+    return -forbid(-forbid(logits, one), zero)
 
 
 def check_sde(use_sde: bool, action_space: spaces.Space) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from torch import nn
 from bistable_rl.agents.env_masks import EnvMasks, takes_masks
 from bistable_rl.agents.look_ahead import LookAhead, Predicts
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.vec_envs import attribute_of
+from bistable_rl.agents.vec_envs import attribute_of, first_copy
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.checks import check_int
 from bistable_rl.envs.base import BatchedEnv
@@ -216,7 +215,7 @@ def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
     if max_episode_steps is not None:
         return check_int("max_episode_steps", max_episode_steps, 1)
     try:
-        ours = isinstance(env.get_attr("unwrapped")[0], SingleEnv | BatchedEnv)  # whose declared horizon is right
+        ours = isinstance(first_copy(env), SingleEnv | BatchedEnv)  # whose declared horizon is right
     except Exception:  # any error: the copies may be anybody's
         ours = False
     return max(LONGEST_EPISODE, declared_horizon(env) or 0) if ours else LONGEST_EPISODE
@@ -239,12 +238,18 @@ def declared_horizon(env: VecEnv) -> int | None:
 
 
 def reward_threshold(env: VecEnv) -> float | None:
-    """Return the return that counts as solved, if the environment or its registration declares it as a number."""
-    for where in ("reward_threshold", "spec.reward_threshold"):
-        try:
-            declared = operator.attrgetter(where)(env.get_attr("unwrapped")[0])
-        except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
-            continue
+    """Return the return that counts as solved, if the environment or its registration declares it as a number.
+
+    The registration of a copy in another process is not asked for: it may hold what cannot be pickled.
+    """
+    for declared in (attribute_of(env, "reward_threshold"), _registered_threshold(env)):
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
             return float(declared)
     return None
+
+
+def _registered_threshold(env: VecEnv) -> Any:
+    try:
+        return first_copy(env).spec.reward_threshold
+    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
+        return None

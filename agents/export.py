@@ -65,12 +65,15 @@ def export(
         best: Export the weights with the best evaluation instead of the latest ones.
 
     Raises:
-        UserError: If there is no run or no checkpoint, the format or a package is missing, the network consists of
-            more than torch's operations, the file differs from `predict`, or it cannot be written.
+        UserError: If there is no run or no checkpoint, the format or a package is missing, the file is named as of
+            another format, the network consists of more than torch's operations, the file differs from `predict`, or
+            it cannot be written.
     """
     with user_errors("export", ValueError):
         kind = FORMATS[check_choice("format", format, FORMATS)]
     check_installed(format)
+    if path is not None and Path(path).suffix.lower() != f".{format}":
+        raise UserError(f"export: the name of the file must end in .{format}, not {Path(path).name}.")
     run = Run.open(run)
     agent = load(run, best=best)
     target = inside(run.folder, f"agent.{format}") if path is None else followed(Path(path))
@@ -95,7 +98,7 @@ def export(
 
 def exported_step(agent: Agent) -> ExportedStep:
     """Return the step of an agent, whose weights take no gradients any more."""
-    return ExportedStep(agent.policy, agent.observation_space).eval().requires_grad_(False)
+    return ExportedStep(agent.policy, agent.observation_space, agent.masked).eval().requires_grad_(False)
 
 
 def program_of(step: ExportedStep) -> ExportedProgram:
@@ -106,10 +109,12 @@ def program_of(step: ExportedStep) -> ExportedProgram:
         Exception: Whatever torch.export raises if it cannot follow a module.
     """
     n = Dim("n", min=1)
-    observation, state = example(step)
+    observation, state, *mask = example(step)
     dynamic = {"observation": tree_map(lambda _: {0: n}, observation), "state": {1: n}}
+    if mask:
+        dynamic["action_mask"] = {0: n}
     with torch.no_grad():
-        program = torch.export.export(step, (observation, state), dynamic_shapes=dynamic)
+        program = torch.export.export(step, (observation, state, *mask), dynamic_shapes=dynamic)
     for node in program.graph.nodes:
         space = getattr(node.target, "namespace", "aten") if node.op == "call_function" else "aten"
         if space not in OWN_OPERATORS:
@@ -120,17 +125,19 @@ def program_of(step: ExportedStep) -> ExportedProgram:
     return program
 
 
-def example(step: ExportedStep, n: int = 3) -> tuple[Any, Tensor]:
-    """Return an observation and the state of n copies."""
+def example(step: ExportedStep, n: int = 3) -> tuple[Any, ...]:
+    """Return an observation and the state of n copies, and their action masks where the environment has them."""
     seen = observations(step.space, n, np.random.default_rng(0), {})
-    return tree_map(torch.from_numpy, seen), step.initial_state.repeat(1, n, 1)
+    masks = () if step.mask_size is None else (torch.ones(n, step.mask_size, dtype=torch.bool),)
+    return tree_map(torch.from_numpy, seen), step.initial_state.repeat(1, n, 1), *masks
 
 
 def describe(agent: Agent, step: ExportedStep) -> dict[str, Any]:
     """Return what a file says of itself, as plain values."""
-    observation, state = example(step)
+    observation, *others = example(step)
+    inputs = {**named(observation), **dict(zip(["state", "action_mask"], others, strict=False))}
     with torch.no_grad():
-        outputs = dict(zip(["action", "next_state", *step.parameter_names], step(observation, state), strict=True))
+        outputs = dict(zip(["action", "next_state", *step.parameter_names], step(observation, *others), strict=True))
     return {
         "version": version("bistable-rl"),
         "name": agent.experiment.name,
@@ -139,7 +146,7 @@ def describe(agent: Agent, step: ExportedStep) -> dict[str, Any]:
         "cell": agent.policy.memory.cell,
         "observation_space": to_json(agent.observation_space),
         "action_space": to_json(agent.policy.action_space),
-        "inputs": [_described(name, value) for name, value in {**named(observation), "state": state}.items()],
+        "inputs": [_described(name, value) for name, value in inputs.items()],
         "outputs": [_described(name, value) for name, value in outputs.items()],
         "initial_state": step.initial_state.tolist(),
     }

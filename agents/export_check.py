@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from bistable_rl.agents.action_masks import Masks, choices
 from bistable_rl.agents.agent import Agent
 from bistable_rl.agents.export_formats import Run
 from bistable_rl.agents.exported_step import ExportedStep
@@ -60,12 +61,14 @@ def compare(agent: Agent, step: ExportedStep, run: Run) -> Compared:
         for t in range(STEPS):
             observation = observations(step.space, copies, rng, moments)
             starts = (rng.random(copies) < RESETS) | (t == 0)
+            masks = masks_of(agent.policy.action_space, copies, rng) if agent.masked else None
+            mask = () if masks is None else (masks,)
             same = state if remembered is None else remembered[0][: len(state)].copy()
-            action, remembered = agent.predict(observation, remembered, starts)
+            action, remembered = agent.predict(observation, remembered, starts, action_masks=masks)
             state[:, starts] = same[:, starts] = initial
-            off, after = _difference(agent, run(observation, state), action, remembered[0])
+            off, after = _difference(agent, run(observation, state, *mask), action, remembered[0])
             if not off <= TOLERANCE:
-                off, after = _difference(agent, run(observation, same), action, remembered[0])
+                off, after = _difference(agent, run(observation, same, *mask), action, remembered[0])
                 parted = t + 1 - begun if parted is None else min(parted, t + 1 - begun)
                 begun = t
             if not off <= TOLERANCE:
@@ -110,6 +113,14 @@ def observations(space: spaces.Space, n: int, rng: np.random.Generator, moments:
         return drawn
     near = np.clip(rng.normal(size=drawn.shape), space.low, space.high)
     return np.where(np.abs(drawn) > FAR, near, drawn).astype(drawn.dtype)
+
+
+def masks_of(space: spaces.Space, n: int, rng: np.random.Generator) -> Masks:
+    """Return n random action masks: half of the values are allowed, and one of each action at least."""
+    parts = [rng.random((n, size)) < 0.5 for size in choices(space)]
+    for part in parts:
+        part[np.arange(n), rng.integers(part.shape[1], size=n)] = True
+    return np.concatenate(parts, 1)
 
 
 def _moments(normalization: Normalization | None) -> dict[str, Moments]:

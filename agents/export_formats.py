@@ -17,8 +17,8 @@ from torch.export import ExportedProgram
 
 from bistable_rl.errors import UserError
 
-Run = Callable[[Any, np.ndarray], list[np.ndarray]]
-"""A step of an opened file: (observation, state) -> its outputs, in arrays."""
+Run = Callable[..., list[np.ndarray]]
+"""A step of an opened file: (observation, state), or (observation, state, action mask) -> its outputs, in arrays."""
 
 ABOUT = "about.json"
 """The name of the JSON in a pt2 file."""
@@ -99,7 +99,13 @@ def _open_onnx(data: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return lambda observation, state: session.run(None, {**named(observation), "state": state})
+
+    def run(observation: Any, *others: np.ndarray) -> list[np.ndarray]:
+        inputs = dict(zip(["state", "action_mask"], others, strict=False))
+        outputs: list[np.ndarray] = session.run(None, {**named(observation), **inputs})
+        return outputs
+
+    return run
 
 
 def _to_pt2(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
@@ -113,9 +119,9 @@ def _to_pt2(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
 def _open_pt2(data: bytes) -> Run:
     step = torch.export.load(io.BytesIO(data)).module()
 
-    def run(observation: Any, state: np.ndarray) -> list[np.ndarray]:
+    def run(observation: Any, *others: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad():
-            outputs: tuple[Tensor, ...] = step(_tensors(observation), torch.from_numpy(state))
+            outputs: tuple[Tensor, ...] = step(_tensors(observation), *map(torch.from_numpy, others))
         return [output.numpy() for output in outputs]
 
     return run

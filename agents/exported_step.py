@@ -1,6 +1,6 @@
 """One step of an agent in torch's own operations: what `export` writes to a file.
 
-    (observation, state) -> (action, next state, the parameters of the actions' distribution)
+    (observation, state[, action mask]) -> (action, next state, the parameters of the actions' distribution)
 
 The observation is read as the policy reads it, normalised first where the agent was trained so; the cells take their
 equation's step (`Cell.prepare`), not a kernel of this package; the critic is left out.
@@ -17,6 +17,8 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import StateDependentNoiseDistribution
 from torch import Tensor, nn
 
+from bistable_rl.agents.action_masks import choices
+from bistable_rl.agents.distributions import forbid, forbid_bits
 from bistable_rl.agents.policy import RecurrentPolicy
 from bistable_rl.agents.spaces import ONLY, spaces_of
 from bistable_rl.envs.nested import NESTED
@@ -31,26 +33,31 @@ class ExportedStep(nn.Module):
     Args:
         policy: The policy.
         space: The space of the observations as the environment gives them.
+        masked: Whether the environment says which actions are allowed.
 
     Attributes:
         initial_state: (L, 1, S), the state in which an episode begins, of the L layers that the actor reads.
+        mask_size: The entries A of an action mask, None where the environment has none.
 
-    Inputs: observation, state
+    Inputs: observation, state, action_mask
         - **observation**: n observations of `space`: a tensor (n, ...), or a dict or tuple of tensors.
         - **state**: (L, n, S).
+        - **action_mask**: (n, A) of bool, true where an action is allowed; only where the environment has masks.
 
     Outputs: action, next_state, and those of `parameter_names`
         - **action**: n actions, as the environment takes them: in the action space's shape and dtype, clipped to a Box.
         - **next_state**: (L, n, S).
-        - **logits**: (n, A) of discrete actions, (n, sum of A) of several, (n, k) of k binary ones.
+        - **logits**: (n, A) of discrete actions, (n, sum of A) of several, (n, k) of k binary ones; those of forbidden
+          actions are as low as they can be.
         - **mean**, **log_std**: (n, ...) of continuous actions, in the shape of the action.
     """
 
     initial_state: Tensor
 
-    def __init__(self, policy: RecurrentPolicy, space: spaces.Space) -> None:
+    def __init__(self, policy: RecurrentPolicy, space: spaces.Space, masked: bool = False) -> None:
         super().__init__()
         self.space = space
+        self.mask_size = sum(choices(policy.action_space)) if masked else None
         self.actor = copy.copy(policy)
         self.actor._modules = {name: module for name, module in policy._modules.items() if name not in CRITIC}
         layers = policy.memory.layers
@@ -64,14 +71,16 @@ class ExportedStep(nn.Module):
         """The names of the outputs after the action and the next state."""
         return ["mean", "log_std"] if isinstance(self.actor.action_space, spaces.Box) else ["logits"]
 
-    def forward(self, observation: Any, state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, observation: Any, state: Tensor, action_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Take a step."""
         output, states = self.actor.extract_features(self._read(observation)), []
         for cell, step, before in zip(self.actor.memory.layers, self._steps, state.unbind(0), strict=True):
             states.append(step(cell.project(output), before))
             output = states[-1][:, : cell.hidden_size]
         parameters = self._distribution(self.actor.actor_mlp(output))
-        # an action mask, a third input, would set the logits of the forbidden actions to -inf here
+        if action_mask is not None:
+            bits = isinstance(self.actor.action_space, spaces.MultiBinary)
+            parameters = [(forbid_bits if bits else forbid)(parameters[0], action_mask)]
         return self._most_likely(parameters), torch.stack(states), *parameters
 
     def _read(self, observation: Any) -> Any:

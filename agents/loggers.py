@@ -33,6 +33,9 @@ class ProgressCSV(KVWriter):
     Args:
         folder: The run folder.
         first_step: Rows from this step on, which are written again, are dropped.
+
+    Raises:
+        UserError: If there is a file that is none of these.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -42,8 +45,11 @@ class ProgressCSV(KVWriter):
         self._rewrite([row for row in rows if (row[STEPS] or "").isdecimal() and int(row[STEPS]) < first_step])
 
     def _rows(self) -> list[dict[str, str]]:
-        with self._path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = list(csv.DictReader(file))
+        if rows and STEPS not in rows[0]:
+            raise UserError(f"{self._path} is broken: it has no column {STEPS}; move it away, and a new one is begun.")
+        return rows
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
@@ -76,7 +82,7 @@ class ProgressJSON(JSONOutputFormat):
 
     def __init__(self, folder: Path, first_step: int) -> None:
         path = inside(folder, PROGRESS_JSON)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         write_text(path, "".join(line + "\n" for line in lines if _step_of(line) < first_step))
         self.file = path.open("a", encoding="utf-8")
 
@@ -109,7 +115,7 @@ class WandB(KVWriter):
             "name": f"{experiment.name}/{run.folder.name}",
             "config": to_dict(experiment),
             "dir": str(run.folder),
-            "id": read_json(kept)["id"] if kept.exists() else None,
+            "id": _id_of(kept) if kept.exists() else None,
             "resume": "allow",
         }
         try:
@@ -125,6 +131,13 @@ class WandB(KVWriter):
     def close(self) -> None:
         """Finish W&B's run."""
         self._run.finish()
+
+
+def _id_of(file: Path) -> str:
+    found = read_json(file).get("id")
+    if not isinstance(found, str):
+        raise UserError(f"{file} is broken: it has no id; move it away, and W&B begins a new run.")
+    return found
 
 
 def import_wandb() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,10 +55,13 @@ def make_optimizer(config: PolicyConfig, parameters: Iterable[nn.Parameter], rat
     """Return the optimizer of a policy's parameters.
 
     Raises:
-        ValueError: If there is no such optimizer, or it does not take its arguments.
+        ValueError: If there is no such optimizer, it does not take its arguments, or its step needs a closure.
     """
     kind: Any = resolve("optimizer_class", config.optimizer_class or "adam", OPTIMIZERS, torch.optim.Optimizer)
     kwargs = {**(ADAM if kind is torch.optim.Adam else {}), **config.optimizer_kwargs}
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(f"optimizer_class {kind.__name__} cannot be used: its step needs a closure")
     with built("optimizer_class", kind, kwargs):
         made: torch.optim.Optimizer = kind(parameters, lr=rate, **kwargs)
     return made

@@ -19,7 +19,7 @@ from bistable_rl.agents.attack_file import Found, read_found
 from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import check_finite, longest_episode, never_ends, playing, success_of
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.vec_envs import close, make_vec_env
+from bistable_rl.agents.vec_envs import close, make_rendered_env, make_vec_env
 from bistable_rl.cells.base import fixed_weights
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.play import caption, observation_text
@@ -71,11 +71,11 @@ def watch(
     if found is not None:
         config = _for_sequence(config, found)
         seed = found.seed
-    if save:
-        if save.suffix.lower() == ".mp4":
-            find_ffmpeg()
-        config = replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
-    env = make_vec_env(config, 1, derived_seed(experiment.seed, WATCHING) if seed is None else seed)
+    if save and save.suffix.lower() == ".mp4":
+        find_ffmpeg()
+    if seed is None:
+        seed = derived_seed(experiment.seed, WATCHING)
+    env = make_rendered_env(config, seed) if save else make_vec_env(config, 1, seed)
     try:
         agent.check_spaces(env)
         if found is not None:

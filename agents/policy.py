@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -219,6 +219,7 @@ class RecurrentPolicy(BasePolicy):
         self.critic_memory: RNN | None = None
         if config.critic == "separate":
             self.critic_memory = make()
+        self._state_size = (sum(len(memory.layers) for memory in self.memories), self.memory.state_size)
 
     @property
     def memories(self) -> list[RNN]:
@@ -420,11 +421,12 @@ class RecurrentPolicy(BasePolicy):
         if state is None:
             memory = self.initial_state(n)
         else:
-            memory = torch.from_numpy(state[0]).to(self.action_net.weight.device)  # self.device searches all modules
-            if memory.shape[1] != n:
-                raise ValueError(f"the state is of {memory.shape[1]} copies and the observation of {n}")
+            memory = self._given(state, n)
             if episode_start is not None:
-                memory = self.restart(memory, np.asarray(episode_start, np.bool_))
+                starts = np.asarray(episode_start, np.bool_)
+                if starts.size not in (1, n):
+                    raise ValueError(f"episode_start is of {starts.size} copies and the observation of {n}")
+                memory = self.restart(memory, starts)
         given = {}  # a subclass may have a `step` without masks
         if action_masks is not None:
             masks = torch.from_numpy(checked(action_masks, self.action_space, n))
@@ -434,6 +436,24 @@ class RecurrentPolicy(BasePolicy):
         if isinstance(self.action_space, spaces.Box):
             taken = np.clip(taken, self.action_space.low, self.action_space.high)
         return (taken if vectorized else taken.squeeze(axis=0)), (memory.cpu().numpy(),)
+
+    def _given(self, state: Any, n: int) -> Tensor:
+        """Return the memory (K, n, S) that a call of `predict` returned and the next one was given.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        (K, S), weight = self._state_size, self.action_net.weight  # self.device searches all modules
+        held = state[0] if isinstance(state, tuple | list) and len(state) == 1 else None
+        if not isinstance(held, np.ndarray) or held.ndim != 3 or (held.shape[0], held.shape[2]) != (K, S):
+            found = state if held is None else held
+            what = f"an array {found.shape}" if isinstance(found, np.ndarray) else f"a {type(state).__name__}"
+            raise ValueError(
+                f"the state must be what the last call of predict returned, a tuple of an array {(K, n, S)}, not {what}"
+            )
+        if held.shape[1] != n:
+            raise ValueError(f"the state is of {held.shape[1]} copies and the observation of {n}")
+        return torch.from_numpy(held).to(weight.device, weight.dtype)
 
     def _flat(self, observation: Any) -> Any:
         """Return one observation or a batch, flattened where the environment's are nested."""
@@ -511,6 +531,29 @@ class RecurrentPolicy(BasePolicy):
             output, _, after = self._advance(packed, memory[:, i])
             memory = memory.index_copy(1, torch.from_numpy(i).to(device), after)
         return output, (memory.cpu().numpy(),), i
+
+    def save(self, path: Any) -> None:
+        """Raise, and say how a policy is saved: SB3's policies write a pickle.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "a policy alone would be saved as a pickle, which is never opened here: save the algorithm, "
+            "model.save(path), and take RecurrentPPO.load(path).policy"
+        )
+
+    @classmethod
+    def load(cls, path: Any, device: Any = "auto") -> NoReturn:
+        """Raise, and say how a policy is loaded: SB3's policies open a pickle.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "a policy alone would be loaded from a pickle, which is never opened here: take "
+            "RecurrentPPO.load(path).policy of what model.save(path) wrote, or bistable_rl.load(run).policy of a run"
+        )
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         raise NotImplementedError("a recurrent policy acts by `step` or `predict`, which take a state")

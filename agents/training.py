@@ -20,6 +20,7 @@ from bistable_rl.agents import state as training_state
 from bistable_rl.agents.agent import policy_errors, policy_kwargs, with_saved_kinds
 from bistable_rl.agents.callbacks import RunCallback, open_outputs
 from bistable_rl.agents.env_masks import EnvMasks
+from bistable_rl.agents.exits import exited
 from bistable_rl.agents.horizons import Horizons
 from bistable_rl.agents.loggers import check_loggers
 from bistable_rl.agents.named import make_callbacks, with_names
@@ -121,6 +122,7 @@ class _Parts:
     eval_env: VecEnv
     horizons: Horizons
     callbacks: list[BaseCallback]
+    masked: bool
 
     def close(self) -> None:
         """Close the environments; warn of one that fails at it."""
@@ -140,7 +142,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
         eval_env = make_evaluation_env(experiment.env, evaluation.episodes, seed)
         as_saved = experiment if saved is None else with_saved_kinds(experiment, saved, env.observation_space)
         env = normalized(env, experiment)
-        model = _make_model(as_saved, env, device)
+        model, masked = _make_model(as_saved, env, device)
         horizons = Horizons(
             experiment.env,
             evaluation.horizons,
@@ -150,24 +152,20 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
             evaluation.max_episode_steps,
         )
         horizons.check_spaces(eval_env)
-        return _Parts(model, env, eval_env, horizons, callbacks)
+        return _Parts(model, env, eval_env, horizons, callbacks, masked)
     except SystemExit as error:
-        raise UserError(f"env: {_exited(experiment, error)} when it was tried.") from None
-
-
-def _exited(experiment: Experiment, error: SystemExit) -> str:
-    return f"the environment {experiment.env.id} called sys.exit({'' if error.code is None else repr(error.code)})"
+        raise UserError(f"env: {exited(experiment, error)} when it was tried.") from None
 
 
 @contextlib.contextmanager
-def _environment_errors(experiment: Experiment) -> Iterator[None]:
-    """Turn errors that only an environment raises, such as SystemExit, into the error of a failed run."""
+def _errors_of_users(experiment: Experiment) -> Iterator[None]:
+    """Turn errors that only an environment or another part of the user's raises into the error of a failed run."""
     try:
         yield
     except (Exception, KeyboardInterrupt):
         raise
     except SystemExit as error:
-        raise RunFailedError(_exited(experiment, error)) from error
+        raise RunFailedError(exited(experiment, error)) from error
     except BaseException as error:
         raise RunFailedError(f"the environment {experiment.env.id} raised {error!r}") from error
 
@@ -186,12 +184,12 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
         machine = hardware(model.device, model.policy.memory.layers)
         with (
             recording(run, report, hardware=machine, stopper=stopper, unit="steps"),
-            _environment_errors(experiment),
+            _errors_of_users(experiment),
         ):
             try:
                 with stopper.holding(callback.say_stopping):
                     run.write_config(experiment)
-                    write_spaces(run, spaces_of_env(parts.eval_env))
+                    write_spaces(run, spaces_of_env(parts.eval_env, parts.masked))
                     run.checkpoints.forget_best(callback.steps)
                     for output in open_outputs(run, experiment, callback.steps):
                         model.logger.output_formats.append(output)
@@ -229,8 +227,8 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     return callback
 
 
-def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> RecurrentPPO:
-    """Build the algorithm and try the environment for a step.
+def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> tuple[RecurrentPPO, bool]:
+    """Build the algorithm and try the environment for a step; return whether that says which actions are allowed.
 
     Raises:
         UserError: If the policy section, the environment or both together do not work.
@@ -247,7 +245,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
         )
         with policy_errors():
             model._setup_model()
-        _try(env)
+        masked = _try(env)
     except UserError:
         raise
     except RunFailedError as error:  # of its action masks
@@ -257,11 +255,11 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> Re
     except Exception as error:
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it with the experiment's seed
-    return model
+    return model, masked
 
 
-def _try(env: VecEnv) -> None:
-    """Step the copies once; VecNormalize's statistics stay empty."""
+def _try(env: VecEnv) -> bool:
+    """Step the copies once, and return whether they have action masks; VecNormalize's statistics stay empty."""
     statistics = unwrap_vec_normalize(env)
     if statistics is not None:
         statistics.training = False
@@ -272,6 +270,7 @@ def _try(env: VecEnv) -> None:
     masks.see(dones, infos)
     if statistics is not None:
         statistics.training = True
+    return masks.now is not None
 
 
 def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import copy
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from bistable_rl.agents.action_masks import MASKS
@@ -63,6 +64,18 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)
     return vec_env
+
+
+def make_rendered_env(env: EnvConfig, seed: int) -> VecEnv:
+    """Make one copy that renders pictures; its `render_mode` is not "rgb_array" where the environment has none.
+
+    Raises:
+        UserError: If `make_vec_env` raises it.
+    """
+    try:
+        return make_vec_env(replace(env, kwargs={**env.kwargs, "render_mode": "rgb_array"}), 1, seed)
+    except UserError:  # it takes no render_mode; whatever else is wrong is said again
+        return make_vec_env(env, 1, seed)
 
 
 def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
@@ -128,6 +141,15 @@ def attribute_of(env: VecEnv, name: str) -> Any:
         return env.get_attr(name)[0] if env.has_attr(name) else None
     except (Exception, SystemExit):  # somebody else's property, or VecEnv, may raise anything
         return None
+
+
+def first_copy(env: VecEnv) -> Any:
+    """Return the first copy without its wrappers; None where it lives in another process and would have to be pickled.
+
+    Raises:
+        Exception: Whatever somebody else's VecEnv raises.
+    """
+    return None if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("unwrapped")[0]
 
 
 class BatchedVecEnv(VecEnv):

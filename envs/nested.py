@@ -158,7 +158,9 @@ def _parts(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
     if not isinstance(space, NESTED):
         yield space
         return
-    for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+    for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
+        if isinstance(space, spaces.Dict) and not isinstance(key, str):
+            raise ValueError(f"its observation space has the key {key!r}; the keys of a Dict must be texts")
         yield from _parts(part)
 
 

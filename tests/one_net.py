@@ -51,3 +51,27 @@ class Double(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return twice the input."""
         return 2 * x
+
+
+class Squares(torch.optim.SGD):
+    """Keeps the product of each gradient with itself, in another shape and type of numbers than the parameter's."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make a step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                flat = parameter.grad.flatten()
+                self.state[parameter]["squares"] = torch.outer(flat, flat)
+                self.state[parameter]["calls"] = self.state[parameter].get("calls", 0) + 1
+        super().step(closure)
+
+
+class Lists(torch.optim.SGD):
+    """Keeps what is neither a tensor nor a number."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make a step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["past"] = [parameter.grad]
+        super().step(closure)

@@ -1,5 +1,6 @@
 """An environment, wrappers, a callback and a logger of a user's own, as a config names them: `own_env:Recall-v0`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 
 class Recall(gymnasium.Env[Any, Any]):
@@ -34,6 +36,8 @@ class Recall(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.t += 1
+        if self.endless == "exit":
+            sys.exit(5)
         over = self.t == self.delay and not self.endless
         right = int(action) == self.cue
         return self._see(0), float(over and right), over, False, {"is_success": right} if over else {}
@@ -67,6 +71,46 @@ class Count(BaseCallback):
 class Fails(BaseCallback):
     def _on_step(self) -> bool:
         raise ZeroDivisionError("as it is written")
+
+
+class Exits(BaseCallback):
+    """Exits when it is made, when it is called, or within the environment that it steps."""
+
+    def __init__(self, when: str = "called") -> None:
+        super().__init__()
+        self.when = when
+        if when == "made":
+            sys.exit(4)
+
+    def _on_step(self) -> bool:
+        if self.when == "in the environment":
+            self.training_env.envs[0].unwrapped.endless = "exit"  # type: ignore[attr-defined]
+        else:
+            sys.exit(4)
+        return True
+
+
+class ExitsLogger(KVWriter):
+    def __init__(self, folder: str) -> None:
+        pass
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        sys.exit()
+
+    def close(self) -> None:
+        pass
+
+
+class ExitsNetwork(BaseFeaturesExtractor):
+    """Exits at its second call."""
+
+    def __init__(self, observation_space: Any) -> None:
+        super().__init__(observation_space, 1)
+        self.calls = 0
+
+    def forward(self, seen: Any) -> Any:
+        self.calls += 1
+        return seen if self.calls == 1 else sys.exit("enough")
 
 
 class Lines(KVWriter):

@@ -200,3 +200,34 @@ def test_the_readmes_callbacks_and_loggers_are_those_of_a_run(config: Path, tmp_
     assert run.result["status"] == "finished"
     assert run.result["steps"] == 1920  # the last update before 100 episodes of 5 steps in each of 4 copies
     assert {"progress.csv", "progress.json"} <= {path.name for path in run.folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"episodes": 0}, "evaluate: episodes must be an integer above 0, got 0"),
+        ({"episodes": 2.5}, "evaluate: episodes must be an integer above 0, got 2.5"),
+        ({"max_episode_steps": 0}, "evaluate: max_episode_steps must be an integer above 0, got 0"),
+    ],
+)
+def test_numbers_of_an_evaluation_are_checked(options: dict[str, Any], expected: str, trained: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(expected)):
+        bistable_rl.evaluate(trained, **options)
+
+
+def test_what_predict_is_given_is_what_it_returned(trained: Path) -> None:
+    agent = bistable_rl.load(trained)
+    seen = np.zeros((3, 4), np.float32)
+    _, state = agent.predict(seen)
+    assert agent.predict(seen, (state[0].astype(np.float64),))[1][0].dtype == np.float32
+    for wrong, expected in (
+        (state[0], "a tuple of an array (1, 3, 8), not an array (1, 3, 8)"),
+        ((state[0], state[0]), "not a tuple"),
+        ((None,), "not a tuple"),
+        ((state[0][:, :, :5],), "not an array (1, 3, 5)"),
+        ((state[0][:, :2],), "the state is of 2 copies and the observation of 3"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            agent.predict(seen, wrong)
+    with pytest.raises(ValueError, match="episode_start is of 2 copies and the observation of 3"):
+        agent.predict(seen, state, np.array([True, False]))

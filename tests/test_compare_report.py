@@ -125,6 +125,29 @@ def test_the_page_needs_no_other_file(made: Path) -> None:
         assert f"]({name})" in (made / "report.md").read_text()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_single_evaluation_is_drawn_as_a_mark(
+    together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+
+    @contextmanager
+    def kept(*args: Any, **options: Any) -> Iterator[Any]:
+        with drawing(*args, **options) as (figure, axes):
+            yield figure, axes
+            drawn.extend(axes.ravel())
+
+    monkeypatch.setattr(figures, "drawing", kept)
+    once = [replace(one, curve=one.curve[-1 - (i % 2) * (not together) :][:1]) for i, one in enumerate(ROWS)]
+    figures.draw_curves(tmp_path / "curves.png", panels(once, MetricConfig()), MetricConfig(), "steps")
+    first, nbrc, gru = drawn
+    assert [len(axes.lines) for axes in drawn] == [3, 6, 12]
+    visible = [line for axes in (nbrc, gru) for line in axes.lines if len(line.get_xdata())]
+    assert len(visible) == (18 if together else 15)
+    assert all(line.get_marker() not in ("", "None") for line in visible)
+    assert [len(line.get_xdata()) for line in first.lines] == [int(together)] * 3
+
+
 def test_runs_are_compared_with_those_that_were_asked_the_same(tmp_path: Path) -> None:
     rows = [row(cell, cell, seed, 0.1, length) for length in (5, 50) for cell in ("nbrc", "gru") for seed in (0, 1)]
     text = report(tmp_path, rows)

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from masked_env import Info, Method
 from noise_env import NUMBERS, TWO, Noise
 from one_net import Net
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -28,17 +31,21 @@ from torch.utils._pytree import tree_map
 import bistable_rl
 from bistable_rl.agents import export_check
 from bistable_rl.agents.agent import Agent, make_policy
+from bistable_rl.agents.distributions import masked
 from bistable_rl.agents.export import describe, export, exported_step, program_of
-from bistable_rl.agents.export_check import compare, observations
+from bistable_rl.agents.export_check import compare, masks_of, observations
 from bistable_rl.agents.export_formats import FORMATS, Format, Run, quiet
 from bistable_rl.agents.exported_step import ExportedStep
+from bistable_rl.agents.features import SymbolicView
 from bistable_rl.agents.normalization import Normalization
 from bistable_rl.agents.run_spaces import spaces_of_env
 from bistable_rl.agents.spaces import spaces_of
+from bistable_rl.agents.training import train
 from bistable_rl.agents.vec_envs import as_vec_env
 from bistable_rl.cells import CELLS
 from bistable_rl.cli import main
 from bistable_rl.commands import export as commands
+from bistable_rl.envs import make_env
 from bistable_rl.envs.wrappers import Categories
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import AlgorithmConfig, EnvConfig, Experiment, PolicyConfig
@@ -79,6 +86,7 @@ def made(
     *,
     normalized: bool = False,
     use_sde: bool = False,
+    has_masks: bool = False,
     **policy: Any,
 ) -> Agent:
     """Return an untrained agent whose actions depend on what it sees."""
@@ -102,15 +110,15 @@ def made(
     network.set_training_mode(False)
     if use_sde:
         network.reset_noise()
-    return Agent(network, experiment, 0, found.given)
+    return Agent(network, experiment, 0, found.given, has_masks)
 
 
-def eager(step: ExportedStep) -> Run:
+def eager(step: nn.Module) -> Run:
     """Return a step as an opened file is run, without a file."""
 
-    def run(observation: Any, state: np.ndarray) -> list[np.ndarray]:
+    def run(*inputs: Any) -> list[np.ndarray]:
         with torch.no_grad():
-            return [out.numpy() for out in step(tree_map(torch.from_numpy, observation), torch.from_numpy(state))]
+            return [out.numpy() for out in step(*tree_map(torch.from_numpy, inputs))]
 
     return run
 
@@ -155,6 +163,14 @@ def test_observations_are_given_as_the_environment_gives_them(name: str, monkeyp
     agent = made(OBSERVATIONS[name], **KINDS.get(name, {}))
     assert agent.observation_space == OBSERVATIONS[name]
     assert is_same(agent, eager)
+
+
+def test_the_program_that_reads_minigrids_view_takes_any_number_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_check, "STEPS", 10)
+    agent = made(make_env("bistable_rl/MiniGridMemory-v0").observation_space)
+    assert any(isinstance(module, SymbolicView) for module in agent.policy.modules())
+    with quiet():
+        assert is_same(agent, lambda step: eager(program_of(step).module()))
 
 
 def test_observations_are_normalised_inside() -> None:
@@ -227,6 +243,94 @@ def test_a_file_of_images_nested_numbers_and_learned_beginnings_does_what_predic
         ("state", [1, "n", 8]),
     ]
     assert [value["name"] for value in about["outputs"]] == ["action", "next_state", "mean", "log_std"]
+
+
+MASKABLE = ("discrete", "multi-discrete", "binary")
+
+
+@pytest.mark.parametrize("kind", [None, *FORMATS])
+@pytest.mark.parametrize("action", MASKABLE)
+def test_a_file_takes_action_masks_as_predict_does(action: str, kind: str | None) -> None:
+    agent = made(action=ACTIONS[action], has_masks=True)
+    assert is_same(agent, lambda step: eager(step) if kind is None else opened(agent, step, kind))
+    about = describe(agent, exported_step(agent))
+    assert about["inputs"][2] == {"name": "action_mask", "dtype": "bool", "shape": ["n", MASK_SIZES[action]]}
+
+
+MASK_SIZES = {"discrete": 4, "multi-discrete": 9, "binary": 6}
+
+
+@pytest.mark.parametrize("action", MASKABLE)
+def test_what_is_sampled_from_a_files_logits_is_what_the_mask_allows(action: str) -> None:
+    agent = made(action=ACTIONS[action], has_masks=True)
+    step, space = exported_step(agent), ACTIONS[action]
+    masks = masks_of(space, 50, np.random.default_rng(0))
+    assert 0.3 < masks.mean() < 0.9
+    seen, state = torch.randn(50, 3), torch.zeros(1, 50, 8)
+    _, _, logits = step(seen, state, torch.from_numpy(masks))
+    features = agent.policy.extract_features(seen).unsqueeze(0)
+    latent = agent.policy.actor_mlp(agent.policy.memory(features, state)[0][0])
+    theirs: Any = masked(agent.policy._distribution(latent), torch.from_numpy(masks))
+    if isinstance(space, spaces.MultiBinary):
+        torch.testing.assert_close(logits.sigmoid(), theirs.distribution.probs)
+    else:
+        parts = [one.probs for one in theirs.distribution] if action == "multi-discrete" else [theirs.log_probs.exp()]
+        softmax = [part.softmax(-1) for part in logits.split([part.shape[1] for part in parts], -1)]
+        torch.testing.assert_close(torch.cat(softmax, -1), torch.cat(parts, -1))
+        assert bool((torch.cat(softmax, -1)[~torch.from_numpy(masks)] == 0).all())
+
+
+@pytest.mark.parametrize("action", MASKABLE)
+def test_a_file_that_ignores_its_masks_is_found_out(action: str) -> None:
+    agent = made(action=ACTIONS[action], has_masks=True)
+    step = exported_step(agent)
+    run = eager(step)
+    with pytest.raises(UserError, match="the exported file differs from predict"):
+        compare(agent, step, lambda observation, state, mask: run(observation, state))
+
+
+@pytest.mark.parametrize("how", [Method, Info])
+def test_a_run_records_that_its_environment_has_masks(how: Any, tmp_path: Path) -> None:
+    gymnasium.register("Masked-v0", entry_point=how, max_episode_steps=20)
+    try:
+        config = Experiment("masked", EnvConfig("Masked-v0", num_envs=2), total_steps=64)
+        run = train(replace(config, evaluation=replace(config.evaluation, episodes=2)), tmp_path, progress_bar=False)
+    finally:
+        gymnasium.registry.pop("Masked-v0")
+    assert export(run, format="pt2").about["inputs"][-1]["name"] == "action_mask"
+    recorded = json.loads((run / "spaces.json").read_text())
+    del recorded["action_masks"]  # as an earlier version wrote it
+    (run / "spaces.json").write_text(json.dumps(recorded))
+    assert export(run, format="pt2").about["inputs"][-1]["name"] == "state"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_pages_example_plays_with_masks(kind: str, tmp_path: Path) -> None:
+    agent = made(spaces.Box(-1, 1, (4,)), ACTIONS["discrete"], has_masks=True)
+    step, rng = exported_step(agent), np.random.default_rng(0)
+    with quiet():
+        (tmp_path / f"agent.{kind}").write_bytes(FORMATS[kind].pack(program_of(step), describe(agent, step)))
+    seen = rng.uniform(-1, 1, (20, 1, 4)).astype(np.float32)
+    masks = np.stack([masks_of(ACTIONS["discrete"], 1, rng) for _ in seen])
+    np.save(tmp_path / "observations.npy", seen)
+    np.save(tmp_path / "masks.npy", masks)
+    page = PAGE.read_text()
+    [example] = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f"agent.{kind}" in text]
+    call = {"onnx": r"session\.run", "pt2": "step"}[kind]
+    [with_mask] = re.findall(rf"\| `({call}\(.*\))` \|", page)
+    example = re.sub(rf"(    .* = ){call}\(.*\)", rf"    action_mask = next(masks)\n\1{with_mask}", example)
+    read = {"onnx": "np.load('masks.npy')", "pt2": "torch.from_numpy(np.load('masks.npy'))"}[kind]
+    (tmp_path / "play.py").write_text(example.replace("\nstate =", f"\nmasks = iter({read})\nstate ="))
+    done = subprocess.run([sys.executable, "play.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    state, expected = None, []
+    for observation, mask in zip(seen, masks, strict=True):
+        action, state = agent.predict(observation, state, action_masks=mask)
+        expected.append(str(action[0]))
+    assert done.stdout.split() == expected
+
+
+def test_an_environment_without_masks_is_recorded_so(trained: Path) -> None:
+    assert json.loads((trained / "spaces.json").read_text())["action_masks"] is False
 
 
 def test_the_critic_is_left_out() -> None:
@@ -374,6 +478,8 @@ def test_what_is_wrong_is_one_sentence(
     assert expected in fails([str(trained)], capsys)
     with pytest.raises(UserError, match="export: unknown format 'tflite'; the choices are onnx, pt2"):
         export(trained, format="tflite")
+    with pytest.raises(UserError, match=r"export: the name of the file must end in \.pt2, not a\.onnx\."):
+        export(trained, tmp_path / "a.onnx", format="pt2")
 
 
 def test_a_file_that_differs_is_not_written(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ PATIENCE = 3.0  # seconds until a case that asks for a lot of work gets Ctrl-C
 MUCH_WORK = re.compile(r"\d{5}|\de\+?\d|speed|reproduce|figures|doctor")
 WORK = re.compile(r"\btotal_steps: |\btrain_size: [\s\S]*\bepochs: ")  # without them a training is long
 
-RL, SUPERVISED, COMPARISON = yaml.safe_load_all("""
+RL, SUPERVISED, COMPARISON, STUDY = yaml.safe_load_all("""
 name: tiny
 env: {id: bistable_rl/CopyFirst-v0, kwargs: {length: 3, num_symbols: 2}, wrappers: [], num_envs: 2}
 policy: {cell: nbrc, hidden_size: 4, num_layers: 1, cell_kwargs: {}, net_arch: [4]}
@@ -72,9 +72,23 @@ variants: {one: {policy.cell: nbrc}, two: {policy.cell: gru}}
 grid: {env.kwargs.length: [3]}
 seeds: [0, 1]
 metric: {name: success_rate, threshold: 0.5}
+---
+name: study
+changes: {evaluation.every: 8}
+space:
+  policy.cell: [nbrc, gru]
+  policy.cell_kwargs.start: {choices: [paper, halves], when: {policy.cell: nbrc}}
+  algorithm.learning_rate: {low: 0.0001, high: 0.01, log: true}
+  policy.hidden_size: {low: 2, high: 8, step: 2}
+seeds: [0]
+objective: {name: success_rate, better: higher}
+trials: 3
+pruner: {name: median, warmup: 1, startup_trials: 1}
+sampler: {name: random, startup_trials: 1, seed: 0}
 """)
 CONFIGS = {"rl.yaml": RL, "supervised.yaml": SUPERVISED, "compare.yaml": {**COMPARISON, "base": RL}}
-COMMANDS = {"rl.yaml": "train", "supervised.yaml": "benchmark", "compare.yaml": "compare"}
+CONFIGS["tune.yaml"] = {**STUDY, "base": RL}
+COMMANDS = {"rl.yaml": "train", "supervised.yaml": "benchmark", "compare.yaml": "compare", "tune.yaml": "tune"}
 
 # --- cases ----------------------------------------------------------------------------------------------------
 
@@ -201,7 +215,37 @@ def archive_case(rng: random.Random, here: Path, outside: Path) -> Case:
     return Case(["api", "import_sb3" if name == "sb3.zip" else function])
 
 
-KINDS = {"config": (config_case, 650), "argv": (argv_case, 450), "run": (run_case, 600), "archive": (archive_case, 300)}
+def tune_case(rng: random.Random, here: Path, outside: Path) -> Case:
+    how, data = rng.randrange(10), CONFIGS["tune.yaml"]
+    for _ in range(rng.choice((1, 1, 2, 3)) if how < 6 else 0):
+        part = rng.choice(("space", "space", "all"))
+        data = {**data, part: mutate_tree(rng, data.get(part))} if part in data else mutate_tree(rng, data)
+        if not isinstance(data, dict):
+            break
+    text = to_yaml(data)
+    for _ in range(rng.choice((0, 0, 0, 1)) if how < 6 else 0):
+        text = mutate_bytes(rng, text)
+    (here / "tune.yaml").write_bytes(text)
+    argv = ["tune", "tune.yaml", "--out", ".", *(["--dry-run"] if rng.random() < 0.4 else [])]
+    if how >= 6:  # a study that has begun
+        shutil.copytree(here.parent.parent / "bases" / "study", here / "tune/study")
+    for _ in range(rng.choice((1, 1, 2)) if how in (6, 7) else 0):
+        if (here / "tune/study").is_dir() and not (here / "tune/study").is_symlink():
+            mutate_folder(rng, here / "tune/study", outside)
+    if how >= 8:
+        argv += rng.choice((["--trials", "5"], ["--storage", "sqlite:///a.db"], ["--workers", "2"]))
+        for _ in range(rng.choice((1, 1, 2))):
+            argv = mutate_argv(rng, argv) if argv else argv
+    return Case(argv)
+
+
+KINDS = {
+    "config": (config_case, 650),
+    "argv": (argv_case, 450),
+    "run": (run_case, 600),
+    "archive": (archive_case, 300),
+    "tune": (tune_case, 300),
+}
 
 # --- the process of a case ------------------------------------------------------------------------------------
 
@@ -286,7 +330,7 @@ def server() -> Any:
     context = multiprocessing.get_context("forkserver")
     modules = "analysis.analyze analysis.horizons analysis.adversary agents.training agents.play benchmarks.runner cli"
     others = "pytest torch._dynamo docstring_parser attr matplotlib.pyplot sb3_contrib tensorboard.program minigrid"
-    ours = [f"bistable_rl.{name}" for name in (*modules.split(), "compare.command")]
+    ours = [f"bistable_rl.{name}" for name in (*modules.split(), "compare.command", "tune.command")]
     context.set_forkserver_preload([*others.split(), *ours])
     return context
 
@@ -352,11 +396,22 @@ def root(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     here.mkdir(parents=True)
     for name, data in CONFIGS.items():
         (here / name).write_bytes(to_yaml(data))
-    for line in ("train rl.yaml", "benchmark supervised.yaml", "compare compare.yaml --out .", "api make"):
+    for line in (
+        "train rl.yaml",
+        "benchmark supervised.yaml",
+        "compare compare.yaml --out .",
+        "tune tune.yaml --out .",
+        "api make",
+    ):
         code, stdout, stderr = _run(server, Case(line.split()), root / "making")
         assert code == 0, stdout + stderr
     (root / "bases").mkdir()
-    for made, name in (("runs/tiny/nbrc-seed0", "run"), ("runs/tiny/brc-seed0", "bench"), ("grid", "grid")):
+    for made, name in (
+        ("runs/tiny/nbrc-seed0", "run"),
+        ("runs/tiny/brc-seed0", "bench"),
+        ("grid", "grid"),
+        ("tune/study", "study"),
+    ):
         (here / made).rename(root / "bases" / name)
     for name in ("model.zip", "sb3.zip"):
         (here / name).rename(root / "bases" / name)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
-from noise_env import Noise
+from noise_env import TWO, Noise
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -113,6 +113,8 @@ def test_an_environment_set_later_is_taken_as_at_first() -> None:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
+        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1; the keys of a Dict must be texts"),  # type: ignore[dict-item]
+        (spaces.Tuple([spaces.Dict({2: TWO})]), "has the key 2; the keys of a Dict must be texts"),  # type: ignore[dict-item]
         (spaces.Tuple([spaces.Text(4)]), "holds Text.*which is no fixed number of numbers"),
         (spaces.Dict({"a": spaces.Tuple([spaces.Sequence(spaces.Discrete(2))])}), "space 'a' holds Sequence"),
         (

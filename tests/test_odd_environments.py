@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import DtypeObservation, FlattenObservation, FrameStackObservation, TimeLimit
 from minigrid.wrappers import FlatObsWrapper, FullyObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from bistable_rl.agents import RecurrentPPO
 from bistable_rl.agents.agent import load
@@ -629,3 +629,31 @@ def test_an_archive_knows_its_own_discrete_spaces_again(space: spaces.Space[Any]
     env.action_space = space
     model(env).save(tmp_path / "m.zip")
     assert RecurrentPPO.load(tmp_path / "m.zip", env=env).action_space == space
+
+
+# --- processes ---------------------------------------------------------------------------------------------
+
+
+class Unpicklable(Odd):
+    """Cannot be sent to another process; neither can its registration."""
+
+    reward_threshold = -1e9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = gymnasium.envs.registration.EnvSpec("Unpicklable-v0", entry_point=lambda: Unpicklable())  # type: ignore[arg-type]
+
+    def __reduce__(self) -> Any:
+        raise TypeError("holds what cannot be pickled")
+
+
+def test_copies_in_other_processes_are_trained_and_evaluated_without_being_pickled() -> None:
+    env = SubprocVecEnv([lambda: Monitor(Unpicklable())] * 2, start_method="fork")
+    try:
+        agent = model(env).learn(40)
+        played = evaluate(agent.policy, env, 4)
+    finally:
+        env.close()
+    assert len(played.returns) == 4
+    assert played.successes is not None
+    assert played.successes.all()

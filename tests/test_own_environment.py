@@ -206,6 +206,16 @@ def test_a_class_in_a_function_cannot_be_kept(own: Path, tmp_path: Path) -> None
         train(experiment, tmp_path / "runs")
 
 
+def test_an_environment_without_pictures_is_analysed_and_is_not_filmed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", str(run), "--episodes", "2", "--out", str(tmp_path / "looked")]) == 0
+    assert not list((tmp_path / "looked").rglob("*.gif"))
+    capsys.readouterr()
+    assert main(["play", "--run", str(run), "--save", str(tmp_path / "film.gif")]) == 2
+    assert "Recall-v0 has no pictures to save" in capsys.readouterr().err
+
+
 # --- callbacks and loggers ---------------------------------------------------------------------------------
 
 LOGGED = {
@@ -260,6 +270,17 @@ def test_a_resumed_run_writes_no_row_twice(own: Path, tmp_path: Path) -> None:
     assert steps_of(run)[:2] == [[80, 160]] * 2
 
 
+def test_a_broken_progress_is_one_sentence_and_is_kept(own: Path, tmp_path: Path) -> None:
+    run = train(configured(own, **LOGGED), tmp_path / "runs")
+    (run / "progress.json").write_bytes(b"\xff\n" + (run / "progress.json").read_bytes())
+    resume(run, total_steps=240)
+    assert steps_of(run)[1] == [80, 160, 240]
+    (run / "progress.csv").write_bytes(b"\xff,a\n1,2\n")
+    with pytest.raises(UserError, match=r"progress\.csv is broken: it has no column .*; move it away"):
+        resume(run, total_steps=320)
+    assert (run / "progress.csv").read_bytes() == b"\xff,a\n1,2\n"
+
+
 @pytest.mark.parametrize(("calls", "steps"), [(30, 80), (20, 0), (5, 0), (40, 80)])
 def test_a_callback_that_ends_the_training_leaves_a_finished_run_of_the_last_update(
     calls: int, steps: int, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -296,6 +317,30 @@ def test_a_callback_that_fails_fails_the_run(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"callbacks": ["own_env:Exits"]}, r"the callback own_env:Exits called sys.exit\(4\)\."),
+        ({"loggers": ["own_env:ExitsLogger"]}, r"the logger own_env:ExitsLogger called sys.exit\(\)\."),
+        (
+            {"policy": {"features_extractor_class": "own_env:ExitsNetwork"}},
+            r"the network own_env:ExitsNetwork called sys.exit\('enough'\)\.",
+        ),
+        (
+            {"callbacks": [{"name": "own_env:Exits", "kwargs": {"when": "in the environment"}}]},
+            r"the environment own_env:Recall-v0 called sys.exit\(5\)\.",
+        ),
+    ],
+)
+def test_whoever_calls_sys_exit_is_named(changes: dict[str, Any], expected: str, own: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunFailedError, match=rf"stopped after \d+ steps; {expected}"):
+        train(configured(own, **changes), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"callbacks": [{"name": "own_env:Exits", "kwargs": {"when": "made"}}]},
+            "callbacks: callback Exits cannot be built with {'when': 'made'}: SystemExit: 4.",
+        ),
         ({"callbacks": ["own_env:Shift"]}, "callbacks: callback must be a subclass of stable_baselines3"),
         ({"callbacks": ["Count"]}, "callbacks: callback: unknown name 'Count'"),
         ({"callbacks": ["own_env:Count", {"name": "own_env:Count", "kwargs": {"mots": 3}}]}, "Count cannot be built"),
@@ -373,6 +418,10 @@ def test_wandb_gets_every_row_and_a_resumed_run_goes_on_under_its_id(
         raise RuntimeError("api_key not configured")
 
     stub.init = refuse  # type: ignore[attr-defined]
+    kept = run / "wandb.json"
+    kept.write_text("{}")
+    with pytest.raises(UserError, match=r"wandb\.json is broken: it has no id; move it away"):
+        resume(run, total_steps=10**4)
     with pytest.raises(UserError, match="loggers: wandb cannot begin: RuntimeError: api_key not configured"):
         train(configured(own, loggers=["wandb"]), tmp_path / "refused")
 

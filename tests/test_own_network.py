@@ -14,7 +14,7 @@ import torch
 import yaml
 from gymnasium import spaces
 from noise_env import Noise
-from one_net import Both, Double, Net, Wide
+from one_net import Both, Double, Lists, Net, Squares, Wide
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
@@ -152,6 +152,8 @@ def test_heads_have_layers_of_their_own_with_the_activation_that_is_asked_for(tm
         ({"optimizer_class": "rmsprop", "optimizer_kwargs": {"alpha": 0.9}}, torch.optim.RMSprop, {"alpha": 0.9}),
         ({"optimizer_class": "sgd"}, torch.optim.SGD, {"momentum": 0}),
         ({"optimizer_class": "sgd", "optimizer_kwargs": {"momentum": 0.9}}, torch.optim.SGD, {"momentum": 0.9}),
+        ({"optimizer_class": torch.optim.Adafactor}, torch.optim.Adafactor, {"beta2_decay": -0.8}),
+        ({"optimizer_class": Squares}, Squares, {}),
     ],
     ids=str,
 )
@@ -171,6 +173,13 @@ def test_an_optimizer_of_ones_own_updates_the_weights_and_its_moments_are_kept(
     for index, moments in held.items():
         for name, moment in moments.items():
             assert torch.equal(torch.as_tensor(ours[index][name]), torch.as_tensor(moment))
+
+
+def test_a_state_of_an_optimizer_that_cannot_be_saved_is_one_sentence(tmp_path: Path) -> None:
+    model = agent(optimizer_class=Lists)
+    model.learn(16)
+    with pytest.raises(UserError, match=r"the optimizer Lists cannot be saved: its state 0\.past is a list, and only"):
+        model.save(tmp_path / "model.zip")
 
 
 class Inner:
@@ -212,6 +221,7 @@ def _local() -> type:
         ({"activation_fn": "rleu"}, "unknown name 'rleu'; did you mean 'relu'"),
         ({"activation_fn": torch.relu}, "activation_fn must be text or None"),
         ({"optimizer_class": "adam", "optimizer_kwargs": {"epsilon": 1}}, "optimizer_class Adam cannot be built with"),
+        ({"optimizer_class": torch.optim.LBFGS}, "optimizer_class LBFGS cannot be used: its step needs a closure"),
         ({"optimizer_class": nn.ReLU}, r"must be a subclass of torch\.optim"),
     ],
 )

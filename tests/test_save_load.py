@@ -478,3 +478,12 @@ class Fixed(RecurrentPolicy):
 def test_a_policy_without_arguments_for_its_network_is_saved_and_loaded(tmp_path: Path) -> None:
     RecurrentPPO(Fixed, copy_first(), device="cpu").save(tmp_path / "fixed")
     assert RecurrentPPO.load(tmp_path / "fixed", policy=Fixed, device="cpu").policy.memory.cell == "gru"
+
+
+def test_a_policy_alone_is_neither_saved_nor_loaded_by_pickle(tmp_path: Path) -> None:
+    policy = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu").policy
+    with pytest.raises(NotImplementedError, match=r"save the algorithm, model\.save\(path\)"):
+        policy.save(tmp_path / "policy.pt")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(NotImplementedError, match=r"take RecurrentPPO\.load\(path\)\.policy"):
+        type(policy).load(tmp_path / "policy.pt")

@@ -294,6 +294,16 @@ def test_a_run_that_is_killed_is_begun_again(write: Write, tmp_path: Path) -> No
     assert starts(folder) == {"trial_000/seed0": 2}
 
 
+def test_a_run_that_is_killed_every_time_fails_its_trial(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_run, "command", lambda job: ["sh", "-c", "kill -9 $$"])
+    with pytest.raises(RunFailedError, match="of 1 trials: 1 failed; the first: it was stopped"):
+        study(write(trials=1), tmp_path / "runs")
+    [row] = rows(tmp_path / "runs" / "tune" / "small")
+    assert row["why"].startswith("it was stopped or killed 3 times; see ")
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["one folder", "a folder each"])
 def test_two_processes_share_the_trials_of_one_storage(shared: bool, write: Write, tmp_path: Path) -> None:
     path, url = write(trials=8), f"sqlite:///{tmp_path / 'shared.db'}"
@@ -344,6 +354,18 @@ def test_a_trial_of_a_machine_that_is_gone_is_begun_again_with_its_values(
 
 
 # --- the storage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "package"),
+    [("postgresql+psycopg", "psycopg", r"psycopg\[binary\]"), ("mysql", "MySQLdb", "mysqlclient")],
+)
+def test_a_missing_driver_is_answered_with_what_installs_it(
+    url: str, driver: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(UserError, match=rf"its driver {driver} is not installed; .*pip install '{package}'\.$"):
+        Storage(f"{url}://me@localhost/x")
 
 
 def test_a_password_is_neither_printed_nor_written(

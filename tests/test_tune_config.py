@@ -21,6 +21,7 @@ pytest.importorskip("optuna")
 from bistable_rl.agents.check_experiment import ExperimentCheck, metric_columns
 from bistable_rl.cli import main
 from bistable_rl.errors import UserError
+from bistable_rl.figure_style import drawing
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.schema import Experiment
 from bistable_rl.tune.tuning import check_plan, read
@@ -175,6 +176,16 @@ def test_a_command_refuses_the_files_of_others(
         assert expected in err
         assert (out, err.count("\n")) == ("", 1)
         assert not list(tmp_path.iterdir())
+
+
+def test_figures_are_written_in_further_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draws(*_: object, **__: object) -> None:
+        with drawing(tmp_path / "history.png"):
+            pass
+
+    monkeypatch.setattr("bistable_rl.tune.command.tune", draws)
+    assert main(["tune", "tune/copy_first", "--format", "svg,pdf", "--dpi", "50"]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"history.png", "history.svg", "history.pdf"}
 
 
 def test_without_optuna_the_install_line_is_shown(

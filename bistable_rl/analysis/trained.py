@@ -5,7 +5,6 @@ Agents and supervised networks look alike here: layers, their input sequences, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
@@ -21,7 +19,7 @@ from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.evaluation import playing
 from bistable_rl.agents.play import Choose, record
-from bistable_rl.agents.vec_envs import close, make_vec_env
+from bistable_rl.agents.vec_envs import close, make_rendered_env, make_vec_env
 from bistable_rl.benchmarks.runner import load_network
 from bistable_rl.envs.registry import find_spec
 from bistable_rl.rnn import RNN
@@ -151,9 +149,7 @@ def _acting(agent: Agent) -> Choose:
 
 def _frames(experiment: Experiment, agent: Agent, seed: int) -> list[np.ndarray] | None:
     """Play the first episode once more and return its frames; None if the environment renders none."""
-    config = experiment.env
-    rendered = dataclasses.replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"})
-    env: VecEnv = make_vec_env(rendered, 1, seed)
+    env = make_rendered_env(experiment.env, seed)
     try:
         if env.render_mode != "rgb_array":
             return None

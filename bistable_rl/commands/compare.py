@@ -36,11 +36,11 @@ def compare(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents.check_experiment import ExperimentCheck
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
-    from bistable_rl.compare import comparison
+    from bistable_rl.compare.base import folders
     from bistable_rl.compare.command import compare
     from bistable_rl.figure_style import writing
 
-    user_modules.search(comparison.folders(config))
+    user_modules.search(folders(config))
     here = args.launcher == "local"
     of_agents, of_benchmarks = ExperimentCheck(devices=here), BenchmarkCheck(devices=here)
 

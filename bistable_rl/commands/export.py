@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bistable_rl.commands.parser import Parser, check_parent, check_suffix, path
+from bistable_rl.commands.parser import Parser, check_parent, path
 from bistable_rl.runs.files import named, write_json
 
 FORMATS = ("onnx", "pt2")
@@ -29,7 +29,6 @@ def export(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     for file in (args.out, args.json):
         check_parent(file)
-    check_suffix("export: --out", args.out, f".{args.format}")
 
     from bistable_rl.agents.export import export
 

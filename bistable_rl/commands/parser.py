@@ -123,12 +123,6 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def check_suffix(option: str, file: Path | None, suffix: str) -> None:
-    """Refuse a file name with another suffix than that of the written format."""
-    if file is not None and file.suffix.lower() != suffix:
-        raise UserError(f"{option}: the name must end in {suffix}, not {file.name}.")
-
-
 def check_parent(file: Path | None) -> None:
     """Refuse a file that cannot be written before the work that would fill it."""
     folder = None if file is None else named(file).absolute().parent

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from bistable_rl.commands.figure_options import add_figure_options
 from bistable_rl.commands.launching import add_launcher, check_launcher, make_launcher
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, Parser, count, path
 from bistable_rl.errors import UserError
@@ -37,6 +38,7 @@ def tune(argv: Sequence[str]) -> int:
     )
     add_launcher(parser)
     parser.add_argument("--dry-run", action="store_true", help="list the trials to do and estimate the time")
+    add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
     check_launcher("tune", args)
     config = find_config(args.config)
@@ -45,10 +47,11 @@ def tune(argv: Sequence[str]) -> int:
 
     from bistable_rl.agents.check_experiment import ExperimentCheck, metric_columns
     from bistable_rl.benchmarks.check_benchmark import BenchmarkCheck
-    from bistable_rl.compare import comparison
+    from bistable_rl.compare.base import folders
+    from bistable_rl.figure_style import writing
     from bistable_rl.tune.command import tune
 
-    user_modules.search(comparison.folders(config))
+    user_modules.search(folders(config))
     here = args.launcher == "local"
     of_agents, of_benchmarks = ExperimentCheck(devices=here), BenchmarkCheck(devices=here)
 
@@ -57,14 +60,8 @@ def tune(argv: Sequence[str]) -> int:
             return metric_columns(training, of_agents(training))
         return {name: ["train/loss" if name == "train_loss" else f"eval/{name}"] for name in of_benchmarks(training)}
 
-    tune(
-        config,
-        args.out,
-        make_launcher(args),
-        check,
-        storage=args.storage,
-        trials=args.trials,
-        dry_run=args.dry_run,
-        command=["bistable-rl", "tune", *argv],
-    )
+    launcher, command = make_launcher(args), ["bistable-rl", "tune", *argv]
+    storage, trials, dry_run = args.storage, args.trials, args.dry_run
+    with writing(args.format, args.dpi):
+        tune(config, args.out, launcher, check, storage=storage, trials=trials, dry_run=dry_run, command=command)
     return 0

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bistable_rl.compare.base import check_seeds, check_varied, read_with_base
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, shown, user_errors
-from bistable_rl.runs.config import build, find_config, read_yaml, set_key
+from bistable_rl.runs.config import build, set_key
 from bistable_rl.runs.keys import Finite, Section, Seed, meaning, setting
-from bistable_rl.runs.schema import COMPARE, Benchmark, Experiment, check_command, check_folder_name, kind_of
+from bistable_rl.runs.schema import COMPARE, check_folder_name
 
 VARIANT = "variant"
 WRITTEN = (
@@ -58,8 +59,7 @@ class Comparison(Section):
     def check(self, prefix: str = "") -> None:
         """Check the name, the seeds, the variants and the grid."""
         check_folder_name("name", self.name)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be a list of different seeds, not {shown(self.seeds)}.")
+        check_seeds(self.seeds)
         for label, changes in self.variants.items():
             if not re.search(r"\w", label):
                 raise ValueError(f"variants.{shown(label)}: a variant's name must hold a letter or a digit.")
@@ -79,13 +79,7 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
     """
-    data = read_yaml(path)
-    check_command(data, path, COMPARE)
-    if "base" not in data:
-        raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
-    base = data.pop("base")
-    comparison = build(Comparison, data, str(path))
-    kind, base, cell = read_base(base, comparison.name, path)
+    comparison, kind, base, cell = read_with_base(path, COMPARE, Comparison)
     jobs: list[Job] = []
     for keys, changes in _combinations(comparison):
         label = describe(keys)
@@ -93,24 +87,13 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
         varied = copy.deepcopy(base)
         for key, value in changes.items():
             set_key(kind, varied, key, value, where)
-            if key in ("name", "seed"):
-                raise UserError(f"{where}: {key} is not to be varied; the comparison's own name and seeds set it.")
+            check_varied(key, where, "comparison")
         config = build(kind, varied | {"name": comparison.name}, where)
         label = label or config.cell
         folder = out / comparison.name / _folder_name(label, where)
         jobs += [Job(label, replace(config, seed=seed), folder / f"seed{seed}", keys) for seed in comparison.seeds]
     _check_distinct(jobs, path)
     return comparison, jobs
-
-
-def folders(path: Path) -> list[Path]:
-    """Return the folders of the comparison's file and of its base's.
-
-    Raises:
-        UserError: If the file cannot be read, or there is no such base.
-    """
-    base = read_yaml(path).get("base")
-    return [path.parent, *([find_config(base).parent] if isinstance(base, str) else [])]
 
 
 def describe(keys: Mapping[str, Any]) -> str:
@@ -138,29 +121,6 @@ def _folder_name(label: str, where: str) -> str:
     if name in WRITTEN:
         raise UserError(f"{where}: {name} is the name of a file of every comparison; give the variant another name.")
     return name
-
-
-def read_base(base: Any, name: str, path: Path) -> tuple[type[Experiment] | type[Benchmark], dict[str, Any], str]:
-    """Return the kind, the keys and the cell of the base.
-
-    Args:
-        base: A shipped config's name, a path, or an experiment.
-        name: The name of an experiment that has none.
-        path: The file that names the base, for the errors.
-
-    Raises:
-        UserError: If it is none of these, or something in it is wrong.
-    """
-    if isinstance(base, str):
-        source, prefix = str(find_config(base)), ""
-        base = read_yaml(Path(source))
-    elif isinstance(base, dict):
-        source, prefix = str(path), "base."
-        base = {"name": name, **base}
-    else:
-        raise UserError(f"{path}: base must be a config's name or path, or an experiment, not {shown(base)}.")
-    kind = kind_of(base, source, prefix)
-    return kind, base, build(kind, base, source, prefix=prefix).cell
 
 
 def _combinations(comparison: Comparison) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

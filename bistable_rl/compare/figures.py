@@ -57,13 +57,16 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
     with drawing(path, len(panels), len(ratios), size=size, **shape) as (figure, all_axes):
         for row, panel in zip(all_axes, panels, strict=True):
             of_cell = dict(zip(cells, row[1:], strict=True))
-            for group, dash, _ in _styled(panel):
+            for group, dash, marker in _styled(panel):
                 band, line = group.band(), {"color": cell_colour(group.cell), "linestyle": dash}
                 axes = of_cell[group.cell]
                 axes.fill_between(band.steps, band.low, band.high, color=line["color"], alpha=0.18, linewidth=0)
-                axes.plot(band.steps, band.values.T, **line, linewidth=0.7, alpha=0.5)
-                axes.plot(band.steps, band.middle, **line)
-                row[0].plot(band.steps, band.middle, **line, label=_counted(group))
+                for steps, values in group.curves():
+                    axes.plot(
+                        steps, values, marker=_alone(steps, marker), **line, linewidth=0.7, alpha=0.5, markersize=4
+                    )
+                axes.plot(band.steps, band.middle, marker=_alone(band.steps, marker), **line)
+                row[0].plot(band.steps, band.middle, marker=_alone(band.steps, marker), **line, label=_counted(group))
             if metric.threshold is not None:
                 for axes in row:
                     axes.axhline(metric.threshold, color="black", linewidth=0.8, linestyle=":")
@@ -74,6 +77,11 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
         mark_steps(all_axes[-1][0])
         all_axes[-1][0].locator_params(axis="x", nbins=3)  # all share it
         _legend(figure, list(all_axes[:, 0]))
+
+
+def _alone(steps: np.ndarray, marker: str) -> str:
+    """Return the marker for a curve of a single evaluation, of which there is no line to be seen."""
+    return marker if len(steps) == 1 else ""
 
 
 def draw_final(path: Path, panels: Sequence[Panel], metric: MetricConfig) -> None:

@@ -40,12 +40,15 @@ class Group:
         """Return `final`, negated where lower is better, (seeds,)."""
         return self._oriented(self.final())
 
+    def curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the steps and the values of the evaluations of each seed, (n,)."""
+        name = self.metric.name
+        return [(_column(row, "steps", name), _column(row, name, name)) for row in self.rows]
+
     def band(self) -> statistics.Band:
         """Return the learning curve with its bootstrap band."""
-        return statistics.band(
-            [_column(row, "steps", self.metric.name) for row in self.rows],
-            [_column(row, self.metric.name, self.metric.name) for row in self.rows],
-        )
+        steps, values = zip(*self.curves(), strict=True)
+        return statistics.band(steps, values)
 
     def reached(self, axis: str) -> np.ndarray:
         """Return when each seed first met the threshold, in `steps` or `seconds`, (seeds,); infinity if never."""

@@ -14,7 +14,7 @@ Reading them never unpickles anything.
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def pack(
         arrays: The arrays for training.safetensors.
 
     Raises:
-        UserError: If the weights hold NaN or infinity, from which no training could continue.
+        UserError: If the weights hold NaN or infinity, from which no training could continue, or the optimizer's state
+            is no tensors and numbers.
         TypeError, ValueError: If a value is not a plain JSON value.
     """
     weights = _contiguous(network.state_dict())
@@ -166,6 +167,7 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
     """
     file = folder / OPTIMIZER
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    is_torchs = type(optimizer).__module__.startswith("torch.optim.")  # of another it is not known what it holds
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for key, tensor in _tensors(file).items():
@@ -173,22 +175,38 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
             if not index.isdecimal():
                 raise ValueError(f"{key} belongs to no parameter")
             parameter = parameters[int(index)]
-            if tensor.dim() and tensor.shape != parameter.shape:
-                raise ValueError(f"{key} has another shape")
-            if tensor.dtype not in (parameter.dtype, torch.float32):
-                raise ValueError(f"{key} has another type of numbers")
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{key} holds NaN or infinity")
+            if is_torchs and not _spreads(tensor, parameter):
+                raise ValueError(f"{key} has another shape")
+            if is_torchs and tensor.dtype not in (parameter.dtype, torch.float32):
+                raise ValueError(f"{key} has another type of numbers")
             state.setdefault(int(index), {})[name] = tensor
-        names = set().union(*state.values())
-        lacking = [f"{index}.{name}" for index, moments in state.items() for name in sorted(names - moments.keys())]
-        if lacking:
+        if is_torchs and (lacking := _lacking(state, parameters)):
             raise ValueError(f"{lacking[0]} is missing")
     except UserError:
         raise
     except (ValueError, IndexError) as error:
         raise UserError(f"the checkpoint {file} is truncated or broken ({error}).") from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _spreads(moment: Tensor, parameter: Tensor) -> bool:
+    """Return whether a moment is one number, one for each of a parameter's, or one for each row or column."""
+    pairs = zip(moment.shape, parameter.shape, strict=False)
+    return moment.dim() in (0, parameter.dim()) and all(size in (1, whole) for size, whole in pairs)
+
+
+def _lacking(state: Mapping[int, Mapping[str, Tensor]], parameters: Sequence[Tensor]) -> list[str]:
+    """Return the moments that a parameter lacks and others of as many dimensions have."""
+    names: dict[int, set[str]] = {}
+    for index, moments in state.items():
+        names.setdefault(parameters[index].dim(), set()).update(moments)
+    return [
+        f"{index}.{name}"
+        for index, moments in state.items()
+        for name in sorted(names[parameters[index].dim()] - moments.keys())
+    ]
 
 
 def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
@@ -253,4 +271,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `<parameter index>.<name>`."""
     state = optimizer.state_dict()["state"]
     held = {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+    for name, value in held.items():
+        if not isinstance(value, Tensor | int | float | type(None)):
+            raise UserError(
+                f"the optimizer {type(optimizer).__name__} cannot be saved: its state {name} is a "
+                f"{type(value).__name__}, and only tensors and numbers are."
+            )
     return _contiguous({name: torch.as_tensor(value) for name, value in held.items() if value is not None})

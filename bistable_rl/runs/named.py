@@ -103,6 +103,6 @@ def built(argument: str, kind: type, kwargs: Mapping[str, Any]) -> Iterator[None
         yield
     except (UserError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {one_sentence(error)}"
         raise ValueError(f"{argument} {kind.__name__} cannot be built with {dict(kwargs)}: {why}") from error

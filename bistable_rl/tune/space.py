@@ -19,12 +19,10 @@ from typing import Annotated, Any
 
 from optuna.trial import BaseTrial
 
+from bistable_rl.compare.base import check_varied
 from bistable_rl.errors import UserError, shown
 from bistable_rl.runs.config import build, hint_of, set_key
 from bistable_rl.runs.keys import Section, setting
-
-FIXED = ("name", "seed")
-"""Keys that a study sets itself."""
 
 
 @dataclass
@@ -115,8 +113,7 @@ def read_space(kind: type, base: dict[str, Any], space: Mapping[str, Any], path:
     found: dict[str, Dimension] = {}
     where = f"{path}, space"
     for key, given in space.items():
-        if key in FIXED:
-            raise UserError(f"{where}: {key} is not to be varied; the study's own name and seeds set it.")
+        check_varied(key, where, "study")
         hint = hint_of(kind, key, where)
         if not isinstance(given, list | dict):
             raise UserError(f"{where}: {key} must be a list of choices or a range such as {{low: 1, high: 9}}.")

@@ -31,6 +31,8 @@ BEAT_SECONDS, GRACE_SECONDS = 60, 300
 """How often a running trial is known to be alive, and after how long without that its machine counts as gone."""
 TRIES = 3
 """How often a trial is begun again after its process or its machine was killed."""
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Modules that SQLAlchemy reaches databases by, whose packages have other names."""
 AGAIN, TRY, CONFIG = "again", "try", "config"
 """What a study and its trials are marked with: the trial that this one repeats, which try it is; the study's keys."""
 
@@ -82,7 +84,11 @@ class Storage:
         try:
             yield
         except known as error:
-            text = one_sentence(getattr(error, "orig", None) or error.__cause__ or error)
+            cause = getattr(error, "orig", None) or error.__cause__ or error
+            text = one_sentence(cause)
+            if isinstance(cause, ModuleNotFoundError):
+                package = DRIVERS.get(cause.name or "", cause.name)
+                text = f"its driver {cause.name} is not installed; install it with pip install '{package}'."
             for secret in self._secrets:
                 text = text.replace(secret, "***")
             raise kind(f"the storage {self.shown}: {text}") from None

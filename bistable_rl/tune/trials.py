@@ -226,6 +226,8 @@ class Tuner:
         killed = code < 0 or code in STOPPED
         if one.pruned or Run(one.job.folder).finished() or (killed and one.starts < TRIES):
             self._go_on(one)
+        elif killed:
+            self._failed(one, f"it was stopped or killed {TRIES} times; see {Run(one.job.folder).log}.")
         else:
             self._failed(one, failure(one.job, code))
 

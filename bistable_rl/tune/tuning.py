@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 import optuna
 
+from bistable_rl.compare.base import FIXED, Kind, check_seeds, read_with_base
 from bistable_rl.compare.check import Check, checked
-from bistable_rl.compare.comparison import read_base
 from bistable_rl.errors import UserError, shown, unknown
-from bistable_rl.runs.config import build, read_yaml, set_key
+from bistable_rl.runs.config import build, set_key
 from bistable_rl.runs.keys import NonNegativeInt, PositiveInt, Section, Seed, meaning, setting
-from bistable_rl.runs.schema import TUNE, Benchmark, Experiment, check_command, check_folder_name
-from bistable_rl.tune.space import FIXED, Dimension, draw, read_space
+from bistable_rl.runs.schema import TUNE, Benchmark, Experiment, check_folder_name
+from bistable_rl.tune.space import Dimension, draw, read_space
 
 DRAWS = 20
 """How many trials with a value are tried before it is said to fit no others."""
@@ -80,8 +80,7 @@ class Tuning(Section):
     def check(self, prefix: str = "") -> None:
         """Check the name, the seeds and that something is varied."""
         check_folder_name("name", self.name)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be a list of different seeds, not {shown(self.seeds)}.")
+        check_seeds(self.seeds)
         if not self.space:
             raise ValueError("space must hold a key at least, such as {policy.cell: [nbrc, gru]}.")
         if self.pruner.reduction_factor < 2:
@@ -102,7 +101,7 @@ class Plan:
 
     path: Path
     tuning: Tuning
-    kind: type[Experiment] | type[Benchmark]
+    kind: Kind
     base: Mapping[str, Any]
     space: list[Dimension]
 
@@ -124,13 +123,7 @@ def read(path: Path) -> Plan:
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
     """
-    data = read_yaml(path)
-    check_command(data, path, TUNE)
-    if "base" not in data:
-        raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
-    base = data.pop("base")
-    tuning = build(Tuning, data, str(path))
-    kind, base, _ = read_base(base, tuning.name, path)
+    tuning, kind, base, _ = read_with_base(path, TUNE, Tuning)
     for key, value in tuning.changes.items():
         if key in FIXED or key in tuning.space:
             why = "set by the study's own name and seeds" if key in FIXED else "varied by space"
