@@ -135,8 +135,8 @@ OF_THE_DEFAULT = {
     f"compare/{name}"
     for name in (
         *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
-        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m", "popgym_cartpole", "t_maze_passive"),
-        *("minigrid_s17", "minigrid_beyond", "minigrid_red_blue_doors"),
+        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m", "t_maze_passive"),
+        *("minigrid_s17", "minigrid_beyond", "minigrid_red_blue_doors", "cartpole_no_velocity_default"),
     )
 }
 OTHER_VARIANTS = {
@@ -145,7 +145,7 @@ OTHER_VARIANTS = {
         *("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50"),
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
         *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "default_parts", "default_copy_first"),
-        *("default_t_maze_200", "default_minigrid"),
+        *("default_t_maze_200", "default_minigrid", "popgym_cartpole"),
     )
 }
 
