@@ -346,6 +346,30 @@ def test_a_trial_of_a_machine_that_is_gone_is_begun_again_with_its_values(
 # --- the storage ------------------------------------------------------------------------------------------------
 
 
+def test_tables_that_another_machine_makes_at_the_same_instant_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy
+
+    real, calls = storages.RDBStorage, []
+
+    def made_elsewhere(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise sqlalchemy.exc.IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key value"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(storages, "RDBStorage", made_elsewhere)
+    Storage(f"sqlite:///{tmp_path / 'x.db'}")
+    assert len(calls) == 2
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(UserError, match=r"^the storage postgresql\+psycopg2://me@there/x: its driver psycopg2 is not "):
+        Storage("postgresql+psycopg2://me@there/x")
+
+
 def test_a_password_is_neither_printed_nor_written(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
