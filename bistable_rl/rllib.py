@@ -163,12 +163,14 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
         raise UserError(f"algorithm.clip_range must be one number for RLlib, not {shown(algorithm.clip_range)}.")
     found = _spaces(read)
     make_policy(read, found, torch.device("cpu"))
+    # a rollout's steps and, as RLlib adds it, the one whose value follows them
+    longest = algorithm.bptt_length or algorithm.n_steps + 1
+    rollout, minibatch = algorithm.n_steps * read.env.num_envs, max(algorithm.batch_size, longest + 1)
     model_config = {
         "experiment": dataclasses.asdict(read),
         "spaces": {name: to_json(space) for name, space in found._asdict().items()},
         "folders": list(map(str, user_modules.folders())),
-        # a rollout's steps and, as RLlib adds it, the one whose value follows them
-        "max_seq_len": algorithm.bptt_length or algorithm.n_steps + 1,
+        "max_seq_len": longest,
     }
     is_batched = find_spec(read.env.id).id in ENVIRONMENTS and not read.env.wrappers
     register_env(ENVIRONMENT, _make_env)
@@ -178,7 +180,8 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
     config = config.env_runners(num_env_runners=env_runners, num_envs_per_env_runner=copies)
     config = config.env_runners(gym_env_vectorize_mode=vectorize_mode).debugging(seed=read.seed)
     return config.training(
-        train_batch_size_per_learner=algorithm.n_steps * read.env.num_envs, minibatch_size=algorithm.batch_size,
+        train_batch_size_per_learner=rollout,
+        minibatch_size=minibatch if minibatch <= rollout else None,  # a smaller one would hold no sequence at all
         num_epochs=algorithm.n_epochs, gamma=algorithm.gamma, lambda_=algorithm.gae_lambda,
         lr=_schedule(algorithm.learning_rate, read.total_steps),
         entropy_coeff=_schedule(algorithm.ent_coef, read.total_steps),
