@@ -95,11 +95,11 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         """Return the state of one copy in which an episode begins; `policy` knows the memory that this stands for."""
         return {MEMORY: torch.zeros_like(self.policy.initial_state(1)[:, 0]), STARTED: torch.zeros(1)}
 
-    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         output, _, state = self._run(batch)
         return {Columns.ACTION_DIST_INPUTS: self._distribution(output), Columns.STATE_OUT: state}
 
-    def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         output, values, state = self._run(batch)
         inputs = self._distribution(output)
         return {Columns.ACTION_DIST_INPUTS: inputs, Columns.STATE_OUT: state, Columns.EMBEDDINGS: values}

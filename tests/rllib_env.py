@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from noise_env import NUMBERS, TWO, Noise
+from noise_env import NUMBERS, TWO
 
 IMAGE = spaces.Box(0, 255, (40, 36, 3), np.uint8)
 SPACES: dict[str, tuple[spaces.Space, spaces.Space]] = {
@@ -17,7 +17,7 @@ SPACES: dict[str, tuple[spaces.Space, spaces.Space]] = {
 
 for name, (observation_space, action_space) in SPACES.items():
     kwargs = {"observation_space": observation_space, "action_space": action_space}
-    gymnasium.register(name, Noise, kwargs=kwargs)
+    gymnasium.register(name, "noise_env:Noise", kwargs=kwargs)
 
 
 class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -90,7 +90,7 @@ def drawn(space: spaces.Space[Any], *shape: int) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: drawn(part, *shape) for key, part in space.items()}
     samples = [space.sample() for _ in range(int(np.prod(shape)))]
-    return np.stack(samples).reshape(*shape, *space.shape)
+    return np.stack(samples).reshape(*shape, *(space.shape or ()))
 
 
 def first_state(module: RecurrentRLModule, n: int) -> dict[str, Tensor]:
@@ -332,5 +332,7 @@ def test_the_page_s_training_on_two_nodes_learns_copy_first(
     agent = RecurrentPPO.load("copy_first.zip")
     same_steps(seen["module"], agent.policy, steps=60)
     env = make_evaluation_env(read_experiment("rl/copy_first").env, 200, seed=7)
-    assert evaluate(agent, env, 200).summary()["success_rate"] >= 0.95
+    successes = evaluate(agent, env, 200).successes
+    assert successes is not None
+    assert successes.mean() >= 0.95
     exec(use, {})

@@ -81,8 +81,8 @@ class Storage:
             yield
         except known as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error
-            is_missing = isinstance(cause, ImportError) and cause.name
-            text = f"its driver {cause.name} is not installed." if is_missing else one_sentence(cause)
+            module = cause.name if isinstance(cause, ImportError) else None
+            text = f"its driver {module} is not installed." if module else one_sentence(cause)
             for secret in self._secrets:
                 text = text.replace(secret, "***")
             raise kind(f"the storage {self.shown}: {text}") from None
