@@ -304,7 +304,7 @@ def test_steps_per_second_beside_one_process_of_ours(overrides: dict[str, Any], 
             rates.append(speed("rl/copy_first", env_runners, overrides, tmp_path))
     medians = {env_runners: round(float(np.median(rates))) for env_runners, rates in found.items()}
     print(f"\nsteps/s: {medians.pop(None)} of ours; of RLlib by the number of environment runners {medians}; {found}")
-    assert "env.wrappers" not in overrides or medians[2] > 1.3 * medians[1], "the runners play at the same time"
+    assert "env.wrappers" not in overrides or medians[2] > medians[1], "the runners play at the same time"
 
 
 @pytest.mark.slow
