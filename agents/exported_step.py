@@ -73,7 +73,7 @@ class ExportedStep(nn.Module):
 
     def forward(self, observation: Any, state: Tensor, action_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Take a step."""
-        output, states = self.actor.extract_features(self._read(observation)), []
+        output, states = self.actor.extract_features(read_as(self.actor.observation_space, self.space, observation)), []
         for cell, step, before in zip(self.actor.memory.layers, self._steps, state.unbind(0), strict=True):
             states.append(step(cell.project(output), before))
             output = states[-1][:, : cell.hidden_size]
@@ -82,20 +82,6 @@ class ExportedStep(nn.Module):
             bits = isinstance(self.actor.action_space, spaces.MultiBinary)
             parameters = [(forbid_bits if bits else forbid)(parameters[0], action_mask)]
         return self._most_likely(parameters), torch.stack(states), *parameters
-
-    def _read(self, observation: Any) -> Any:
-        """Return given observations as the policy reads them: flat, images with their channels first."""
-        given, read = spaces_of(self.space), spaces_of(self.actor.observation_space)
-        parts = observation if isinstance(self.space, spaces.Dict) else {ONLY: observation}
-        found = {}
-        for key, space in given.items():
-            part = parts[key]
-            if isinstance(space, NESTED):
-                part = torch.cat([flat.to(torch_dtype(read[key])) for flat in _flattened(space, part)], -1)
-            elif space.shape != read[key].shape:
-                part = part.movedim(-1, 1)
-            found[key] = part
-        return found if isinstance(self.actor.observation_space, spaces.Dict) else found[ONLY]
 
     def _distribution(self, latent: Tensor) -> list[Tensor]:
         """Return the parameters of the actions' distribution."""
@@ -121,6 +107,20 @@ class ExportedStep(nn.Module):
         assert isinstance(space, spaces.Box)
         low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
         return first.to(dtype).clamp(low, high)
+
+
+def read_as(read: spaces.Space, given: spaces.Space, observation: Any) -> Any:
+    """Return n observations of a space as a policy reads them, of another: flat, images with their channels first."""
+    parts = observation if isinstance(given, spaces.Dict) else {ONLY: observation}
+    wanted, found = spaces_of(read), {}
+    for key, space in spaces_of(given).items():
+        part = parts[key]
+        if isinstance(space, NESTED):
+            part = torch.cat([flat.to(torch_dtype(wanted[key])) for flat in _flattened(space, part)], -1)
+        elif space.shape != wanted[key].shape:
+            part = part.movedim(-1, 1)
+        found[key] = part
+    return found if isinstance(read, spaces.Dict) else found[ONLY]
 
 
 def torch_dtype(space: spaces.Space) -> torch.dtype:

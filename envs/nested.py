@@ -105,7 +105,7 @@ class FlattenNested(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstruct
         return flat_observation(self.nested_space, observation) if is_nested(self.nested_space) else observation
 
 
-class FlattenNestedVector(VectorWrapper[Any, Any, Any]):
+class FlattenNestedVector(VectorWrapper):
     """Flatten the nested observations of a vector environment.
 
     Args:

@@ -88,7 +88,7 @@ class PreviousActionReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstruc
         return observation, reward, terminated, truncated, info
 
 
-class PreviousActionRewardVector(VectorWrapper[Any, Any, Any, Any, Any]):
+class PreviousActionRewardVector(VectorWrapper):
     """`PreviousActionReward` for a batch of copies.
 
     The previous action and reward are those of the step itself, so the wrapper has no state of its own.

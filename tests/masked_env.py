@@ -72,7 +72,7 @@ class Info(Rules):
         return {"action_mask": self.mask.astype(np.int8)}
 
 
-class Batch(VectorWrapper[Any, Any, Any, Any, Any]):
+class Batch(VectorWrapper):
     """Offers the masks of all copies at once, in an array of its own that the next step changes."""
 
     def __init__(self, env: SyncVectorEnv) -> None:

@@ -358,7 +358,7 @@ def test_a_trial_of_a_machine_that_is_gone_is_begun_again_with_its_values(
 
 @pytest.mark.parametrize(
     ("url", "driver", "package"),
-    [("postgresql+psycopg", "psycopg", r"psycopg\[binary\]"), ("mysql", "MySQLdb", "mysqlclient")],
+    [("postgresql+psycopg2", "psycopg2", "psycopg2-binary"), ("mysql", "MySQLdb", "mysqlclient")],
 )
 def test_a_missing_driver_is_answered_with_what_installs_it(
     url: str, driver: str, package: str, monkeypatch: pytest.MonkeyPatch
@@ -366,6 +366,24 @@ def test_a_missing_driver_is_answered_with_what_installs_it(
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(UserError, match=rf"its driver {driver} is not installed; .*pip install '{package}'\.$"):
         Storage(f"{url}://me@localhost/x")
+
+
+def test_tables_that_another_machine_makes_at_the_same_instant_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy
+
+    real, calls = storages.RDBStorage, []
+
+    def made_elsewhere(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise sqlalchemy.exc.IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key value"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(storages, "RDBStorage", made_elsewhere)
+    Storage(f"sqlite:///{tmp_path / 'x.db'}")
+    assert len(calls) == 2
 
 
 def test_a_password_is_neither_printed_nor_written(

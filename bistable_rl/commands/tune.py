@@ -31,7 +31,7 @@ def tune(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="a database, postgresql://user@host/name (default: sqlite, OUT/tune/<name>/study.db)",
+        help="a database, postgresql+psycopg2://user@host/name (default: sqlite, OUT/tune/<name>/study.db)",
     )
     parser.add_argument(
         "--trials", metavar="N", type=count, help="trials of all processes together (default: the file's)"

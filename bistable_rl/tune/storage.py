@@ -18,7 +18,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bistable_rl.compare.jobs import hashed_keys
 from bistable_rl.compare.launchers import POLL_SECONDS
@@ -41,7 +41,7 @@ class Storage:
     """A storage by its URL.
 
     Args:
-        url: SQLAlchemy's URL, such as postgresql://host/database.
+        url: SQLAlchemy's URL, such as postgresql+psycopg2://host/database.
 
     Attributes:
         shown: The URL without its password and options, for messages and files.
@@ -54,7 +54,7 @@ class Storage:
         try:
             parsed = sqlalchemy.engine.make_url(url)
         except SQLAlchemyError:
-            form = "sqlite:///study.db or postgresql://user@host/database"
+            form = "sqlite:///study.db or postgresql+psycopg2://user@host/database"
             raise UserError(f"--storage: this is no URL of a database; it looks like {form}.") from None
         self.shown = parsed.set(query={}).render_as_string(hide_password=True)
         secrets = (str(parsed.password or ""), *(str(value) for value in parsed.query.values()), url)
@@ -64,13 +64,11 @@ class Storage:
         )
         with self.errors(UserError, RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.database = RDBStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=BEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=_begin_again,
-            )
+            try:
+                self.database = _open(url, options)
+            except (IntegrityError, ProgrammingError):  # another machine has made the same tables at the same instant
+                time.sleep(POLL_SECONDS)
+                self.database = _open(url, options)
 
     @contextlib.contextmanager
     def errors(self, kind: type[Exception], *more: type[Exception]) -> Iterator[None]:
@@ -145,6 +143,16 @@ class Storage:
     def _trial_id(self, study: optuna.Study, number: int) -> int:
         study_id = self.database.get_study_id_from_name(study.study_name)
         return self.database.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def _open(url: str, options: dict[str, Any]) -> RDBStorage:
+    return RDBStorage(
+        url,
+        engine_kwargs=options,
+        heartbeat_interval=BEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=_begin_again,
+    )
 
 
 def sqlite_url(file: Path) -> str:
