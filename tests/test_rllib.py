@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,40 +270,6 @@ def test_what_was_acted_is_what_is_learned_from_and_saved(env: dict[str, Any], a
         np.testing.assert_array_equal(tensor.numpy(), weights[f"policy.{name}"])
     played = make_evaluation_env(build(Experiment, experiment, "a test").env, 2, 0)
     assert len(evaluate(model, played, 2).returns) == 2
-
-
-def speed(name: str, env_runners: int | None, overrides: dict[str, Any], out: Path) -> float:
-    """Return environment steps a second: of RLlib after its first iteration, or of `bistable_rl.train`."""
-    if env_runners is None:
-        result = bistable_rl.train(name, overrides, out=out).result
-        assert result is not None
-        return float(result["steps"] / result["seconds"])
-    algorithm = ppo_config(name, overrides, env_runners=env_runners).build_algo()
-    try:
-        algorithm.train()
-        before, begun = algorithm.metrics.peek(STEPS), time.perf_counter()
-        for _ in range(3):
-            algorithm.train()
-        return float((algorithm.metrics.peek(STEPS) - before) / (time.perf_counter() - begun))
-    finally:
-        algorithm.stop()
-
-
-SHORT = {"total_steps": 64_000, "evaluation.every": 64_000, "evaluation.episodes": 1, "checkpoint.every": 64_000}
-SLOW = {"env.wrappers": [{"name": "rllib_env:Slow"}], "env.num_envs": 8, "algorithm.batch_size": 50}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("overrides", [SHORT, {**SHORT, **SLOW, "total_steps": 1200}], ids=["batched", "5 ms a step"])
-def test_steps_per_second_beside_one_process_of_ours(overrides: dict[str, Any], address: str, tmp_path: Path) -> None:
-    """Print the page's figures: medians of three rounds, in turns."""
-    found: dict[int | None, list[float]] = {None: [], 0: [], 1: [], 2: []}
-    for _ in range(3):
-        for env_runners, rates in found.items():
-            rates.append(speed("rl/copy_first", env_runners, overrides, tmp_path))
-    medians = {env_runners: round(float(np.median(rates))) for env_runners, rates in found.items()}
-    print(f"\nsteps/s: {medians.pop(None)} of ours; of RLlib by the number of environment runners {medians}; {found}")
-    assert "env.wrappers" not in overrides or medians[2] > medians[1], "the runners play at the same time"
 
 
 @pytest.mark.slow
