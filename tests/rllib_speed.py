@@ -17,7 +17,10 @@ from bistable_rl.rllib import ppo_config
 STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 SHORT = {"total_steps": 64_000, "evaluation.every": 64_000, "evaluation.episodes": 1, "checkpoint.every": 64_000}
 SLOW = {"env.wrappers": [{"name": "rllib_env:Slow"}], "env.num_envs": 8, "algorithm.batch_size": 50}
-TASKS = {"copy-first, batched": SHORT, "8 copies, 5 ms a step": {**SHORT, **SLOW, "total_steps": 1200}}
+TASKS: dict[str, dict[str, Any]] = {
+    "copy-first, batched": SHORT,
+    "8 copies, 5 ms a step": {**SHORT, **SLOW, "total_steps": 1200},
+}
 ROUNDS = 3
 
 
