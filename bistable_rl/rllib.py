@@ -30,7 +30,7 @@ from bistable_rl.agents.exported_step import read_as
 from bistable_rl.agents.named import with_names
 from bistable_rl.agents.obs import map_obs, obs_parts
 from bistable_rl.agents.ppo import RecurrentPPO
-from bistable_rl.agents.run_spaces import Spaces, spaces_of_env
+from bistable_rl.agents.run_spaces import SPACE_NAMES, Spaces, spaces_of_env
 from bistable_rl.agents.spaces import from_json, to_json
 from bistable_rl.agents.training import without_gate_options
 from bistable_rl.agents.vec_envs import close, make_vec_env
@@ -85,7 +85,8 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         """Build the network."""
         user_modules.search(map(Path, self.model_config["folders"]))
         self.experiment = build(Experiment, self.model_config["experiment"], "the experiment")
-        self.spaces = Spaces(**{name: from_json(space) for name, space in self.model_config["spaces"].items()})
+        observation, action, given = (from_json(self.model_config["spaces"][name]) for name in SPACE_NAMES)
+        self.spaces = Spaces(observation, action, given)
         self.policy = make_policy(self.experiment, self.spaces, torch.device("cpu"))
         space = self.spaces.action
         if isinstance(space, spaces.MultiDiscrete):
@@ -168,7 +169,7 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
     rollout, minibatch = algorithm.n_steps * read.env.num_envs, max(algorithm.batch_size, longest + 1)
     model_config = {
         "experiment": dataclasses.asdict(read),
-        "spaces": {name: to_json(space) for name, space in found._asdict().items()},
+        "spaces": {name: to_json(getattr(found, name)) for name in SPACE_NAMES},
         "folders": list(map(str, user_modules.folders())),
         "max_seq_len": longest,
     }

@@ -26,7 +26,7 @@ from bistable_rl.agents.api import read_experiment
 from bistable_rl.agents.evaluation import evaluate
 from bistable_rl.agents.obs import map_obs
 from bistable_rl.agents.policy import RecurrentPolicy
-from bistable_rl.agents.run_spaces import Spaces, spaces_of_env
+from bistable_rl.agents.run_spaces import SPACE_NAMES, Spaces, spaces_of_env
 from bistable_rl.agents.spaces import to_json
 from bistable_rl.agents.vec_envs import make_evaluation_env
 from bistable_rl.errors import UserError
@@ -68,7 +68,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[RecurrentRLModule, RecurrentPo
     experiment = build(Experiment, {**SMALL, "policy": {"hidden_size": 6, **policy}}, "a test")
     about = {
         "experiment": dataclasses.asdict(experiment),
-        "spaces": {name: to_json(space) for name, space in found._asdict().items()},
+        "spaces": {name: to_json(getattr(found, name)) for name in SPACE_NAMES},
         "folders": [],
         "max_seq_len": 9,
     }
