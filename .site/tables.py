@@ -7,6 +7,7 @@ tests/test_pages.py fails where a page and the results differ.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def read(folder: str, name: str = "runs") -> list[dict[str, Any]]:
     """Return the rows of a committed result."""
     with (RESULTS / folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def measured(name: str) -> tuple[list[dict[str, Any]], str]:
+    """Return what `bistable-rl speed` measured, and on what and when."""
+    data = json.loads((RESULTS / f"speed_{name}.json").read_text(encoding="utf-8"))
+    where = data["environment"]
+    return data["measured"], f"{where['processor']}, torch {where['versions']['torch']}, {where['date'][:10]}"
 
 
 def final(folder: str, label: str, column: str) -> list[float]:
