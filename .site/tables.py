@@ -1,6 +1,6 @@
 """The tables of the pages, from the committed results.
 
-A page holds, in comments, the call that prints each of its tables; `cog -r -I .site PAGE` writes them anew, and
+Each table of a page is printed by code in a comment above it. `cog -r -I .site PAGE` writes the tables again, and
 tests/test_pages.py fails where a page and the results differ.
 """
 

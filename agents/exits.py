@@ -14,11 +14,11 @@ from bistable_rl.runs.schema import Experiment
 
 KINDS = {"callback": BaseCallback, "logger": KVWriter, "network": nn.Module}
 NOT_THEIRS = ("bistable_rl", "stable_baselines3", "torch")
-"""Packages whose classes call others and exit themselves never."""
+"""Packages whose classes only call others and never exit."""
 
 
 def exited(experiment: Experiment, error: SystemExit) -> str:
-    """Return the sentence, without its point, that says who called sys.exit: the innermost of those on the stack."""
+    """Return who called sys.exit, the innermost of those on the stack, as a sentence without its full stop."""
     called = f"called sys.exit({'' if error.code is None else repr(error.code)})"
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         own = frame.f_locals.get("self")

@@ -35,7 +35,7 @@ class ProgressCSV(KVWriter):
         first_step: Rows from this step on, which are written again, are dropped.
 
     Raises:
-        UserError: If there is a file that is none of these.
+        UserError: If the file that is there has no column of steps.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:

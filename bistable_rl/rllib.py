@@ -210,7 +210,7 @@ def save(algorithm: Algorithm, path: File) -> None:
     settings = {**vars(experiment.algorithm), "policy_kwargs": policy_kwargs(experiment.policy), "device": "cpu"}
     model = RecurrentPPO("RecurrentPolicy", None, **settings, _init_setup_model=False)  # type: ignore[arg-type]
     model.observation_space, model.action_space, model.n_envs = *module.spaces[:2], experiment.env.num_envs
-    model._setup_model()  # without a seed: it would begin RLlib's random numbers anew
+    model._setup_model()  # without a seed, which would restart RLlib's random numbers
     model.seed = experiment.seed
     model.policy.nested_space = module.spaces.nested
     model.policy.load_state_dict(module.policy.state_dict())

@@ -83,7 +83,7 @@ def _read_base(base: Any, name: str, path: Path) -> tuple[Kind, dict[str, Any], 
         path: The file that names the base, for the errors.
 
     Raises:
-        UserError: If it is none of these, or something in it is wrong.
+        UserError: If the base is of another kind, or something in it is wrong.
     """
     if isinstance(base, str):
         source, prefix = str(find_config(base)), ""

@@ -76,7 +76,7 @@ def check_results(kernel: Kernel, batch: Batch, H: int, results: Results, *, rec
 
 
 def _may_be_rounded(name: str, kernel: Kernel, x: Tensor) -> bool:
-    """Whether this weight is a matrix, which `Weights.rounded` may have rounded."""
+    """Whether this weight is a matrix, which `products.rounded` may have rounded."""
     return x.dtype == torch.float32 and (name == "weight_ih" or (name == "weight_hh" and kernel.matrices > 0))
 
 
