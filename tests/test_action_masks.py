@@ -488,8 +488,8 @@ def test_a_wrong_mask_is_found_before_a_run_folder_is_made(
 
 
 def test_the_pages_example_runs() -> None:
-    section = (Path(__file__).parents[1] / "agents/README.md").read_text().partition("## Action masks")[2]
-    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    page = (Path(__file__).parents[1] / "agents/ACTION_MASKS.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2
     names: dict[str, Any] = {}
     with warnings.catch_warnings():

@@ -315,17 +315,17 @@ def test_an_experiment_in_python_takes_the_classes_and_its_run_holds_their_names
         train(replace(experiment, policy=replace(policy, features_extractor_class=_local())), tmp_path / "runs")
 
 
-def test_the_readmes_network_trains_with_the_readmes_keys(
+def test_the_pages_network_trains_with_the_pages_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    section = (Path(__file__).parents[1] / "README.md").read_text().partition("### Images, and one's own network")[2]
-    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", section.partition("\n### ")[0], re.DOTALL))
+    page = (Path(__file__).parents[1] / "agents/NETWORK.md").read_text()
+    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL))
     (tmp_path / "my_net.py").write_text(blocks["python"])
     policy = yaml.safe_load(blocks["yaml"])["policy"]
-    (tmp_path / "readme.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
     monkeypatch.delitem(sys.modules, "my_net", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "readme.yaml"]) == 0
+    assert main(["train", "page.yaml"]) == 0
     assert "importing my_net" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "my_net")
     assert bistable_rl.load(tmp_path / "runs/own/mixed-seed0").policy.memory.input_size == 16
