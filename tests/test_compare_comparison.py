@@ -145,7 +145,8 @@ OTHER_VARIANTS = {
         *("horizons_copy_first", "minigrid_memory", "help_copy_first", "lstm_copy_first_50"),
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
         *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "default_parts", "default_copy_first"),
-        *("default_t_maze_200", "default_minigrid", "popgym_cartpole"),
+        *("default_t_maze_200", "default_minigrid", "popgym_cartpole", "default_pendulum", "default_mountain_car"),
+        *("default_popgym_cartpole", "default_t_maze_masked"),
     )
 }
 
