@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,8 +82,8 @@ def _page(folder: str) -> str:
 
 
 def comparisons() -> None:
-    """Print one row per folder of a shipped comparison, and which comparisons have none."""
-    rows, missing = [], []
+    """Print one row per folder of a shipped comparison, what the unfinished ones hold, and which have none."""
+    rows, unfinished, missing = [], [], []
     for name, path in sorted(shipped_configs().items()):
         kind, _, folder = name.partition("/")
         if kind != "compare":
@@ -90,9 +91,14 @@ def comparisons() -> None:
         planned = len(comparison.read(path, Path())[1])
         if (RESULTS / folder / "runs.csv").exists():
             rows.append([_link(folder), path.read_text("utf-8").splitlines()[0].lstrip("# "), *_facts(folder, planned)])
+            labels = Counter(row["label"] for row in read(folder))
+            if labels.total() < planned:
+                unfinished.append(f"`{folder}`: {', '.join(f'{label} ({n})' for label, n in labels.items())}")
         else:
             missing.append(f"`{folder}`")
-    table(["comparison", "question", "runs", "hours", "hardware", "date"], rows)
+    table(["comparison", "question", "runs", "minutes", "hardware", "date"], rows)
+    if unfinished:
+        cog.outl(f"\nThe unfinished ones hold, with the number of seeds: {'; '.join(unfinished)}.")
     if missing:
         cog.outl(f"\nNot run yet: {', '.join(missing)}.")
 
@@ -106,7 +112,7 @@ def published_tables() -> None:
         planned = 3 * len(grid.settings) * len(grid.cells)
         command = f"`bistable-rl reproduce {name} --preset {preset}{''.join(f' --protocol {p}' for p in protocol)}`"
         rows.append([_link(path.parent.name), command, *_facts(path.parent.name, planned)])
-    table(["table", "command", "runs", "hours", "hardware", "date"], rows)
+    table(["table", "command", "runs", "minutes", "hardware", "date"], rows)
 
 
 def speeds() -> None:
@@ -125,11 +131,11 @@ def _link(folder: str) -> str:
 
 
 def _facts(folder: str, planned: int) -> list[str]:
-    """Return the runs, the hours, the hardware and the dates of a folder."""
+    """Return the runs, the minutes, the hardware and the dates of a folder."""
     rows = read(folder)
-    hours = sum(number(folder, "seconds")) / 3600
+    minutes = sum(number(folder, "seconds")) / 60
     hardware = sorted({row["hardware"].rsplit(",", 1)[0] for row in rows})
-    return [f"{len(rows)} of {planned}", f"{hours:.1f}", "; ".join(hardware), _days(rows)]
+    return [f"{len(rows)} of {planned}", f"{minutes:,.0f}", "; ".join(hardware), _days(rows)]
 
 
 # --- results/MEMORY.md -------------------------------------------------------------------------------------
