@@ -231,7 +231,7 @@ def published_and_ours(folders: Sequence[str], cells: Sequence[str]) -> None:
             mine = [entry for entry in found if entry.setting == setting.name]
             if not any(entry.rows for entry in mine):
                 continue
-            title = f"Table {name[-1]}, {setting.name}: {mine[0].metric}"
+            title = f"Table {name[-1]}, {setting.name}: {mine[0].metric.replace('mse', 'MSE')}"
             lines.append([title, *map(_ours, mine), f"{max(entry.updates or 0 for entry in mine):,.0f}"])
             of = f", {setting.published}" if setting.published else ""
             lines.append([f"published{of}", *map(_published, mine), f"{mine[0].published_updates:,.0f}"])
@@ -294,7 +294,7 @@ def epochs() -> None:
         for file in ("benchmarks", "benchmarks_epyc"):
             found, on = measured(file)
             columns.append({row["layer"]: row["seconds"] for row in found if row["task"] == task})
-            header.append(f"{text}: {on.split(',')[0]}")
+            header.append(f"{text}: {on.split(',')[0].replace('(R)', '').removesuffix(' Processor')}")
     lines = []
     for layer in ("brc", "nbrc", "gru", "lstm", base, "nn.GRU"):
         ours = layer in CELLS
