@@ -1,1 +1,1 @@
-"""The supervised benchmarks of the papers, on the same cells as the agents."""
+"""The supervised benchmarks of the papers, with the same cells as the agents."""

@@ -1,6 +1,6 @@
-"""The batches of a supervised training. Each is a function of the seed and the number of its update.
+"""The batches of a supervised training; each is a function of the seed and the update's number.
 
-So a resumed training needs no state of a random generator: it asks for the batch of its next update.
+So a resumed training needs no random generator's state: it asks for the batch of its next update.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Batches:
     """The batches of a training and its validation and test sets.
 
     Args:
-        benchmark: What is trained.
+        benchmark: The benchmark to train.
         task: Its task.
         device: The device of the samples.
 
@@ -76,7 +76,7 @@ class Batches:
         return self._samples.batch(self._order[start:stop])
 
     def validation_set(self) -> tuple[Samples, torch.Tensor]:
-        """Return samples, and the indices of those that are held out for validation."""
+        """Return samples, and the indices of the validation set."""
         assert self._samples is not None
         return self._samples, self._held_out
 

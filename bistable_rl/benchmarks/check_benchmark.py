@@ -13,10 +13,10 @@ from bistable_rl.runs.schema import Benchmark
 
 
 class BenchmarkCheck:
-    """Checks benchmarks one after the other; data that several share are made once.
+    """Checks benchmarks one after the other; shared data is created once.
 
     Args:
-        devices: Whether their devices must be available; False where the runs take place on other machines.
+        devices: Whether their devices must be available; False if the runs are trained on other machines.
     """
 
     def __init__(self, *, devices: bool = True) -> None:

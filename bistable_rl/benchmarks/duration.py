@@ -1,4 +1,4 @@
-"""How long a training takes on this machine, from a few updates on the first steps of a batch."""
+"""Estimate how long a training takes on this machine, from a few updates on the first steps of a batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Benchmark
 
 MEASURED_STEPS = 50
-"""The most steps of a measured update; one of T steps takes T / 50 times as long, seconds with the slowest cells."""
+"""The most steps of a measured update. One of T steps takes T / 50 times as long: seconds, with the slowest cells."""
 MEASURED_SECONDS = 0.15
-"""The updates of one training are measured for so long, and at least one of them."""
+"""How long the updates of one training are measured; at least one is."""
 
 
 class Duration:
-    """Estimates trainings one after the other; data that neighbours share are made once.
+    """Estimates the time of trainings one after the other; consecutive ones share their data.
 
     Args:
         threads: The threads of a training on the CPU.
@@ -34,7 +34,7 @@ class Duration:
         self._made: tuple[str, Batches] | None = None
 
     def __call__(self, benchmark: Benchmark) -> float:
-        """Return the seconds of a training to its last epoch.
+        """Return the seconds that a training takes to its last epoch.
 
         Raises:
             UserError: If it cannot be trained.
@@ -45,7 +45,7 @@ class Duration:
         return batches.total_updates * _update_seconds(benchmark, batches, (x, target)) / share
 
     def _batches(self, benchmark: Benchmark) -> Batches:
-        """Return the batches of a training; another network has the same."""
+        """Return the batches of a training, which do not depend on the network."""
         key = repr((benchmark.task, benchmark.data, benchmark.protocol, benchmark.training, benchmark.seed))
         if self._made is None or self._made[0] != key:
             self._made = key, Batches(benchmark, make_task(benchmark.task), resolve_device(benchmark.device))
@@ -53,7 +53,7 @@ class Duration:
 
 
 def _cut(x: Tensor | PackedSequence) -> tuple[Tensor | PackedSequence, float]:
-    """Return the first steps of inputs, and their share of all steps."""
+    """Return the first steps of the inputs, and their fraction of all steps."""
     if isinstance(x, Tensor):
         return x[:MEASURED_STEPS], min(1.0, MEASURED_STEPS / len(x))
     sizes = x.batch_sizes[:MEASURED_STEPS]
@@ -62,7 +62,7 @@ def _cut(x: Tensor | PackedSequence) -> tuple[Tensor | PackedSequence, float]:
 
 
 def _update_seconds(benchmark: Benchmark, batches: Batches, batch: Batch) -> float:
-    """Return the mean seconds of an update, after a first one that is not counted."""
+    """Return the mean seconds of an update, without the first one."""
     network = make_network(benchmark, batches.task, batches.device)
     optimizer = make_optimizer(network, benchmark.training)
 

@@ -44,7 +44,7 @@ def start(benchmark: Benchmark, out: Path, *, overwrite: bool = False, stop: thr
         benchmark: What to train.
         out: The output folder.
         overwrite: Replace a run that is there already, instead of numbering the new one.
-        stop: Set by another thread, it stops the training as Ctrl-C does: after the current update.
+        stop: When another thread sets it, the training stops as after Ctrl-C: after the current update.
 
     Raises:
         UserError: If something in the benchmark is wrong (then nothing has been written), or the disk is full.
@@ -59,12 +59,12 @@ def start(benchmark: Benchmark, out: Path, *, overwrite: bool = False, stop: thr
 def resume(run: Run | str | os.PathLike[str], *, stop: threading.Event | None = None) -> None:
     """Resume the training of a run from its latest checkpoint, or from the beginning if there is none.
 
-    A finished run stays as it is. However often a training is stopped, its weights and metrics (the seconds aside) are
-    those of one that was not.
+    A finished run is left unchanged. An interrupted training ends with the same weights and metrics (except the
+    seconds) as an uninterrupted one.
 
     Args:
         run: The run or its folder; a `config.yaml` in it is enough.
-        stop: As of `start`.
+        stop: See `start`.
 
     Raises:
         UserError: If something in the benchmark or in the folder is wrong, another process trains in it, or the disk is
@@ -81,7 +81,7 @@ def resume(run: Run | str | os.PathLike[str], *, stop: threading.Event | None = 
 
 
 def _prepare(benchmark: Benchmark) -> tuple[Batches, Network]:
-    """Make batches and network, before anything is written, so that a wrong benchmark writes nothing."""
+    """Make batches and network before anything is written, so that an invalid benchmark writes nothing."""
     device = training_device(benchmark.device)
     task = make_task(benchmark.task)
     network = make_network(benchmark, task, device)

@@ -43,11 +43,11 @@ TORCH_EPSILON = 1e-8
 
 @dataclass
 class State:
-    """The state of a training beside weights and moments, which a checkpoint adds to them.
+    """The state of a training that a checkpoint holds beside weights and moments.
 
     Attributes:
         updates: Updates done.
-        seconds: Seconds of training, in all parts of a run that was stopped and resumed.
+        seconds: Seconds of training, summed over all parts of a resumed run.
         loss_sum: Sum of the losses since the last row of metrics.
         losses: The number of these losses.
         best: The smallest validation loss.
@@ -65,7 +65,7 @@ class State:
 
 
 def learning_rate(training: TrainingConfig, update: int, total: int) -> float:
-    """Return the learning rate of an update, counted from 0, out of a total: warm-up, then the schedule."""
+    """Return the learning rate of an update, counted from 0, of a total: warm-up, then the schedule."""
     if update < training.warmup_steps:
         return training.learning_rate * (update + 1) / training.warmup_steps
     done = (update - training.warmup_steps) / max(1, total - training.warmup_steps)
@@ -92,7 +92,7 @@ def update_weights(
         classification: Whether the targets are classes.
 
     Raises:
-        NonFiniteError: If the loss or its gradient is NaN or infinite; the weights are then as before.
+        NonFiniteError: If the loss or its gradient is NaN or infinite; the weights are then unchanged.
     """
     x, target = batch
     optimizer.zero_grad()
@@ -113,7 +113,7 @@ def update_weights(
 
 
 def autocast(device: torch.device, training: TrainingConfig) -> torch.autocast:
-    """Return the context of a network's computation: bfloat16 where it is safe, if the training asks for it."""
+    """Return the context of a network's computation: bfloat16 if the training asks for it and it is safe."""
     return torch.autocast(device.type, torch.bfloat16, enabled=training.mixed_precision)
 
 
@@ -122,7 +122,7 @@ class Trainer:
 
     Args:
         run: The run.
-        benchmark: What it trains.
+        benchmark: The benchmark that it trains.
         batches: Its batches.
         network: Its network, on its device.
         stop: Once it is set, the training ends after the current update.
@@ -151,7 +151,7 @@ class Trainer:
         self._before = self.state.seconds
 
     def train(self) -> None:
-        """Train until the end, or until it is stopped."""
+        """Train until the end, or until `stop` is set."""
         state, total = self.state, self.batches.total_updates
         began = time.monotonic()
         self._progress = Progress(total, str(self.run), start=state.updates, unit="updates")

@@ -1,4 +1,4 @@
-"""What the files of `compare` and `tune` share: the experiment that they start from, and what may be said about it."""
+"""What the files of `compare` and `tune` share: the base experiment, and the rules for its keys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Kind = type[Experiment] | type[Benchmark]
 
 
 def read_with_base(path: Path, command: str, section: type[Keys]) -> tuple[Keys, Kind, dict[str, Any], str]:
-    """Return what a file says, and the kind, the keys and the cell of its base.
+    """Return the keys of a file, and the kind, the keys and the cell of its base.
 
     Args:
         path: The file.
-        command: The command that it is for.
-        section: What its other keys are read as, `name` among them.
+        command: The command that reads it.
+        section: The schema of its other keys, which include `name`.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
@@ -40,7 +40,7 @@ def read_with_base(path: Path, command: str, section: type[Keys]) -> tuple[Keys,
 
 
 def folders(path: Path) -> list[Path]:
-    """Return the folders of a file and of its base's.
+    """Return the folder of a file and that of its base.
 
     Raises:
         UserError: If the file cannot be read, or there is no such base.
@@ -50,7 +50,7 @@ def folders(path: Path) -> list[Path]:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Check that there are seeds, each once.
+    """Check that there are seeds and that they differ.
 
     Raises:
         ValueError: If not.

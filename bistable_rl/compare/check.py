@@ -1,6 +1,6 @@
-"""Check that every run of a grid can be carried out, before the first of them begins.
+"""Check, before the first run of a grid, that all of them can be carried out.
 
-Environments, tasks and networks are built by a function that the caller gives: a grid knows nothing of what trains.
+Environments, tasks and networks are built by a function that the caller gives: a grid does not know what trains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SILENT_SECONDS = 2.0
 
 
 def check_jobs(jobs: Sequence[Job], check: Check[Collection[str]], source: str, *, metric: str | None = None) -> None:
-    """Check every configuration of a grid once, whatever its seeds.
+    """Check every configuration of a grid once, not once per seed.
 
     Args:
         jobs: The jobs to carry out.

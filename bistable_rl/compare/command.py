@@ -37,12 +37,12 @@ def compare(
         out: The output folder.
         launcher: Where the runs are carried out.
         check: Checks the configuration of a run.
-        reuse_committed: Count rows that are committed with the package as finished too; the report marks them.
+        reuse_committed: Also count committed rows as finished; the report marks them.
         dry_run: Only print what is left to do and how long it takes.
         command: The command that the report names.
 
     Raises:
-        UserError: If something in the file is wrong (nothing has been written then), matplotlib is not installed, or a
+        UserError: If something in the file is wrong (then nothing is written), matplotlib is not installed, or a
             file cannot be written.
         RunFailedError: If some runs failed; the others are finished and reported.
     """

@@ -1,10 +1,10 @@
-"""A comparison's config file: a base experiment, what is varied, and the seeds; and the jobs it makes.
+"""The config file of a comparison (a base experiment, the variants and the seeds), and its jobs.
 
 name: gru_vs_nbrc
 base: rl/t_maze                     # a shipped config, a path, or an experiment written out here
-variants:                           # each a name and what it changes
+variants:                           # a name and its changes to the base
   nbrc: {policy.cell: nbrc}
-  gru with help: {policy.cell: gru, policy.cell_kwargs: {c_bias: chrono, t_max: 60}}
+  gru, chrono: {policy.cell: gru, policy.cell_kwargs: {c_bias: chrono, t_max: 60}}
 grid: {env.kwargs.length: [20, 50]} # each key with its values; every variant is run with each
 seeds: [0, 1, 2, 3, 4]
 metric: {name: success_rate, threshold: 0.95}
@@ -32,7 +32,7 @@ WRITTEN = (
     *("report", "report.md", "report.html", "summary.csv", "runs.csv", "curves.csv"),
     *("curves.png", "final.png", "horizons.png"),
 )
-"""The files and folders beside those of the variants."""
+"""The names that a variant's folder must not have: other files and folders beside it."""
 TASK_SECTIONS = ("env", "task")
 """Keys in these sections change the task; only runs of the same task are compared with each other."""
 
@@ -97,7 +97,7 @@ def read(path: Path, out: Path) -> tuple[Comparison, list[Job]]:
 
 
 def describe(keys: Mapping[str, Any]) -> str:
-    """Return the label of a combination, in a line of printable text: "gru with help, length 50"."""
+    """Return the label of a combination, in a line of printable text: "gru, length 50"."""
     bare = (VARIANT, "policy.cell", "network.cell")
     text = ", ".join(str(value) if key in bare else f"{key.split('.')[-1]} {value}" for key, value in keys.items())
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -36,7 +36,7 @@ class Outcome:
 
     Attributes:
         rows: The finished runs, in the order of the jobs.
-        failed: Why the others failed, one sentence each, by the job's name.
+        failed: One sentence per failed run that says why, by the job's name.
     """
 
     rows: list[Row]
@@ -46,7 +46,7 @@ class Outcome:
         """Check that every run finished.
 
         Raises:
-            RunFailedError: If one failed; it says how many did, and why the first.
+            RunFailedError: If one failed; the message gives their number and the first reason.
         """
         if self.failed:
             total = len(self.failed) + len(self.rows)
@@ -184,7 +184,7 @@ def failure(job: Job, code: int) -> str:
 
 
 def fraction_done(job: Job) -> float:
-    """Return the fraction of a run that is done, by the last row of its metrics.csv."""
+    """Return the fraction of a run that is done, from the last row of its metrics.csv."""
     try:
         last = Run(job.folder).metrics.last()
         if isinstance(job.config, Experiment):
@@ -198,10 +198,10 @@ class Bar:
     """The progress of a grid: a bar on a terminal, elsewhere one line per finished run.
 
     Args:
-        total: All runs.
-        done: Those that are finished.
-        note: What follows that number.
-        unit: What they are called.
+        total: The number of runs.
+        done: The number of finished runs.
+        note: The text that follows that number.
+        unit: The plural noun for the runs.
     """
 
     def __init__(self, total: int, done: int, note: str = "", unit: str = "runs") -> None:

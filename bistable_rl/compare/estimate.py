@@ -1,4 +1,4 @@
-"""How long a grid takes on this machine, by its finished runs or a short measurement."""
+"""Estimate how long a grid takes on this machine, from its finished runs or a short measurement."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Any], f
     Args:
         jobs: The jobs of the grid.
         book: Its ledger.
-        measure: Returns the seconds that a job's config takes here, NaN if it cannot tell; asked where no run with the
-            label has finished here.
-        slots: How many runs take place at once.
+        measure: Returns the seconds that a job's config takes here, NaN if unknown; called where no run
+            with the label has finished here.
+        slots: How many runs are trained at once.
 
     Raises:
         UserError: If the files of a finished run are broken.
@@ -59,13 +59,13 @@ def print_estimate(jobs: Sequence[Job], book: Ledger, measure: Callable[[Any], f
 
 
 def _mean_seconds(rows: Sequence[Row]) -> float | None:
-    """Return the mean seconds of the runs that took place here, None if there are none."""
+    """Return the mean seconds of the runs trained here, None if there are none."""
     known = [row.number("seconds") for row in rows if not row.committed]
     return float(np.mean(known)) if known else None
 
 
 def train_briefly(config: Experiment | Benchmark, launcher: Launcher) -> float:
-    """Train for some seconds in a temporary folder; return the seconds of a run, NaN if it has not started in time."""
+    """Train for a few seconds in a temporary folder; return the seconds of a whole run, NaN if it started too late."""
     with tempfile.TemporaryDirectory() as folder:
         trial = Job("trial", config, Path(folder) / "run")
         prepare(trial)
@@ -91,5 +91,5 @@ def _elapsed(job: Job) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Return a number of seconds as hours, minutes and seconds, for people."""
+    """Return a number of seconds as hours, minutes and seconds."""
     return "an unknown time" if np.isnan(seconds) else str(timedelta(seconds=round(seconds)))

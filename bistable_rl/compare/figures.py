@@ -24,15 +24,15 @@ MARKERS = ("o", "s", "^", "D")
 """Line styles and markers of the first, second, ... group of the same cell, which share its colour."""
 WIDTH, HEIGHT = 6.4, 3.6
 FINAL_WIDTH = 28
-"""Characters of a line of a variant's name beside the final values; a longer name has several."""
+"""The most characters in a line of a variant's name beside the final values; a longer name is wrapped."""
 METRIC_LABELS = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
 TASKS_OWN = ("mean_reward", "mean_ep_length")
-"""Metrics whose size is the task's: each panel has a scale of its own."""
+"""Metrics whose scale depends on the task: each panel has its own."""
 
 
 def metric_name(metric: MetricConfig) -> str:
-    """Return the name of a metric for people; it says so where lower is better."""
+    """Return the display name of a metric; it says so if lower is better."""
     words = METRIC_LABELS.get(metric.name, metric.name.replace("_", " "))
     return words if metric.better == "higher" else f"{words} (lower is better)"
 
@@ -80,7 +80,7 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
 
 
 def _alone(steps: np.ndarray, marker: str) -> str:
-    """Return the marker for a curve of a single evaluation, of which there is no line to be seen."""
+    """Return the marker for a curve of a single evaluation, which has no visible line."""
     return marker if len(steps) == 1 else ""
 
 

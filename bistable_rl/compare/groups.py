@@ -21,7 +21,7 @@ class Group:
     """The seeds of one variant.
 
     Attributes:
-        name: The variant, such as "gru with help".
+        name: The variant, such as "gru with chrono initialisation".
         cell: Its recurrent cell.
         rows: Its finished runs, by seed.
         metric: The metric that is compared.
@@ -102,7 +102,7 @@ class Panel:
 
 
 def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
-    """Sort rows into panels and groups, in the order in which they first come.
+    """Sort rows into panels and groups, in order of first appearance.
 
     Raises:
         UserError: If a run does not report the metric.
@@ -139,13 +139,13 @@ def horizon_metric(panels: Iterable[Panel], *, streams: bool = False) -> str | N
 
 
 def stream_names(panels: Iterable[Panel], metric: str) -> list[str]:
-    """Return the kinds of streams that a metric is reported with, in the order in which they first come."""
+    """Return the kinds of streams that a metric is reported with, in order of first appearance."""
     groups = [group for panel in panels for group in panel.groups]
     return list(dict.fromkeys(kind for group in groups for at in group.streams(metric).values() for kind in at))
 
 
 def _elsewhere(row: Row, metric: str) -> dict[tuple[int, str], float]:
-    """Return a metric at other horizons and streams, by both; the stream is "" where none was asked for."""
+    """Return a metric by horizon and stream; the stream is "" where none was evaluated."""
     values: dict[tuple[int, str], float] = {}
     for name, value in row.final.items():
         found, at, where = name.partition("@")

@@ -1,4 +1,4 @@
-"""A job of a grid: an experiment, its run folder, and the hash by which its result is found."""
+"""A job of a grid: an experiment, its run folder, and the hash that identifies its result."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Benchmark, Experiment
 
 IRRELEVANT = ("name", "device", "checkpoint", "loggers")
-"""Top-level keys that change no number of a run."""
+"""Top-level keys that do not affect a run's numbers."""
 
 RENAMED: dict[str, str] = {}
-"""Keys that were renamed after rows had been committed: the old name, by which they are hashed, of each new one."""
+"""The old name of each key that was renamed after rows were committed; the old name is hashed."""
 
 FORMER_DEFAULTS: dict[str, Any] = {"policy.net_arch": [], "algorithm.ent_coef": 0.0, "algorithm.popart": False}
-"""Keys that were off by default when rows had been committed, and are not now: what they were."""
+"""The former defaults of keys that were off by default when rows were committed, and no longer are."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Job:
     """One run of a grid.
 
     Attributes:
-        label: The run's name without its seed, such as "gru with help"; all seeds share it.
+        label: The run's name without its seed, such as "gru with chrono initialisation"; all seeds share it.
         config: The whole experiment or benchmark.
         folder: Its run folder.
         keys: The grid's keys and this job's values, such as {"policy.cell": "gru"}.
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The run's name, for people."""
+        """The run's name, for display."""
         return f"{self.label}, seed {self.config.seed}"
 
     @property
@@ -54,7 +54,7 @@ class Job:
 
 
 def config_hash(config: Experiment | Benchmark) -> str:
-    """Return 16 hexadecimal digits that two experiments share if they give the same numbers."""
+    """Return 16 hexadecimal digits, equal for two experiments that give the same numbers."""
     text = json.dumps(hashed_keys(config), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -62,17 +62,17 @@ def config_hash(config: Experiment | Benchmark) -> str:
 def hashed_keys(config: Experiment | Benchmark) -> dict[str, Any]:
     """Return the keys and values that are hashed, by full names such as `policy.cell`.
 
-    The hash must not change when the package does, or finished runs would be unknown. So a renamed key has its old name
-    (`RENAMED`), and a key is left out when its value is its default and that is off (null, false, 0 or empty): a new
-    option that is off by default changes no hash. Where such a default has changed, its old value is left out as before
-    (`FORMER_DEFAULTS`). Name, device, checkpoints and loggers are left out too.
+    The hash must stay the same when the package changes, or finished runs would not be recognised. So a renamed key
+    keeps its old name (`RENAMED`), and a key is left out when its value is its default and that default is off (null,
+    false, 0 or empty): a new option that is off by default changes no hash. Where such a default has changed, its old
+    value is still left out (`FORMER_DEFAULTS`). Name, device, checkpoints and loggers are left out too.
     """
     keys = {key: value for key, value in _keys(config).items() if key.split(".")[0] not in IRRELEVANT}
     return {RENAMED.get(key, key): value for key, value in keys.items()}
 
 
 def _keys(section: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the keys of a configuration by their full names, without those that are off by default and now."""
+    """Return the keys of a configuration by their full names, without those that are off, as by default."""
     keys: dict[str, Any] = {}
     for spec in dataclasses.fields(section):
         value = getattr(section, spec.name)
@@ -88,7 +88,7 @@ def _keys(section: Any, prefix: str = "") -> dict[str, Any]:
 def prepare(job: Job) -> None:
     """Make the job's run folder with its config.yaml, or check that the existing one is this job's.
 
-    The job's hash is kept in job.json, since a training drops keys from config.yaml that its cell does not use.
+    The job's hash is kept in job.json, because a training drops the keys from config.yaml that its cell does not use.
 
     Raises:
         UserError: If the folder holds another experiment, or cannot be written to.

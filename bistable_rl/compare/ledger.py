@@ -3,7 +3,7 @@
     runs.csv      one row per run: its keys, where, when and how it ran, its final metrics
     curves.csv    one row per evaluation during training
 
-A run's row is found by its config hash. Where a command is told so, rows that are committed with the package count as
+A run's row is found by its config hash. With `--reuse-committed`, rows that are committed with the package count as
 finished too, and are marked; they are never written into the folder of another grid.
 """
 
@@ -27,7 +27,7 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.tables import write_csv
 
 RESULTS = Path(bistable_rl.__file__).parent / "results"
-"""Folders of rows that are committed; an installed package has none."""
+"""Folders of committed rows; an installed package has none."""
 
 RUNS = "runs.csv"
 CURVES = "curves.csv"
@@ -131,7 +131,7 @@ def _keys(job: Job) -> dict[str, str]:
 
 
 def _check_numbers(row: Row) -> None:
-    """Check the numbers of a row that are counted with; its metrics may be infinite or NaN.
+    """Check the numbers of a row that statistics use; its metrics may be infinite or NaN.
 
     Raises:
         ValueError: If one is missing or not a number, or the curve's steps do not increase.
@@ -164,7 +164,7 @@ def _point(row: Mapping[str, str]) -> dict[str, float]:
 
 
 def _thinned(curve: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
-    """Return at most `MAX_POINTS` points of a curve, evenly spaced, the last among them."""
+    """Return at most `MAX_POINTS` points of a curve, evenly spaced and with the last."""
     every = -(-len(curve) // MAX_POINTS)
     return tuple(point for i, point in enumerate(reversed(curve)) if i % every == 0)[::-1]
 
@@ -174,8 +174,8 @@ class Ledger:
 
     Args:
         folder: The folder of runs.csv and curves.csv; the first `add` makes both.
-        committed: A folder with rows that count as finished too, those of `folder` first; it is only read, and need
-            not exist.
+        committed: A folder whose rows count as finished too, unless `folder` has them; it is only read, and need not
+            exist.
 
     Raises:
         UserError: If a file is broken, or is a link or a pipe.
@@ -222,7 +222,7 @@ def _by_hash(folder: Path) -> dict[str, Row]:
 
 
 def write(folder: Path, rows: Iterable[Row]) -> None:
-    """Write runs.csv and curves.csv, sorted, each whole or not at all.
+    """Write runs.csv and curves.csv, sorted and atomically.
 
     Raises:
         UserError: If they cannot be written.

@@ -1,4 +1,4 @@
-"""Whose the rows of a page are: of the grid's own folder, or committed with the package."""
+"""Where the rows of a page come from: the grid's own folder, or the results committed with the package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def origin(row: Row) -> str:
 
 
 def of_committed(rows: Sequence[Row], form: str = " ({})") -> str:
-    """Return what follows the number of some rows, such as " (2 committed)"; "" if none is committed."""
+    """Return the note that follows a number of rows, such as " (2 committed)"; "" if none is committed."""
     count = sum(row.committed for row in rows)
     return form.format(f"{count} committed") if count else ""

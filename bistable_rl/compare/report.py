@@ -46,7 +46,7 @@ def write_report(
         folder: The folder, which exists.
         comparison: The comparison.
         rows: Its finished runs, at least one.
-        failed: Why other runs failed, by their names.
+        failed: The reason why each other run failed, by its name.
         unit: The unit of the runs' steps: "environment steps" or "updates".
         command: The command that made the report.
 
@@ -119,7 +119,7 @@ def _blocks(
 
 
 def _groups(found: Sequence[Panel]) -> Iterator[tuple[list[str], Group]]:
-    """Yield every group behind its first cells: its panel's title, where there are several, and its name."""
+    """Yield every group, preceded by its first cells: its panel's title, if there are several, and its name."""
     for one in found:
         for group in one.groups:
             yield [one.title] * (len(found) > 1) + [group.name], group

@@ -81,7 +81,7 @@ def _share_above(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def band(steps: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> Band:
-    """Return the curve of several seeds, at every step that lies within all of them and was evaluated in one of them.
+    """Return the curve of several seeds, at each evaluated step that lies within the range of every seed.
 
     Args:
         steps: The steps of each seed, (n,), increasing.
@@ -113,7 +113,7 @@ def _interval(
 def percentile_interval(
     samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], *, resamples: int, axis: int = -1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of a 95% percentile bootstrap interval (Efron 1979), every time the same.
+    """Return the bounds of a 95% percentile bootstrap interval (Efron 1979), with a fixed seed.
 
     Args:
         samples: Arrays of at least two finite numbers along the axis.

@@ -1,4 +1,4 @@
-"""The grids of runs behind the tables: `paper`, by the papers' text, and `quick`, small ones with the same ordering."""
+"""The grids of runs behind the tables: `paper`, as in the papers' text, and `quick`, smaller with the same ordering."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Setting:
         training: Its training.
         network: Its network, apart from the cell.
         data: `fixed` or `fresh`.
-        published: The published setting that it is shown with, if that has another name.
+        published: The published setting next to it, if its name differs.
     """
 
     name: str
@@ -68,7 +68,7 @@ def _quick(epochs: int, learning_rate: float) -> TrainingConfig:
 def _small(
     name: str, published: str, task: TaskConfig, training: TrainingConfig, metrics: tuple[str, ...] = _SCORES
 ) -> Grid:
-    """Return a quick grid of one setting, which is shown with a larger published one."""
+    """Return a quick grid of one setting, shown next to a larger published one."""
     return Grid((Setting(name, task, training, published=published),), _FOUR, metrics)
 
 

@@ -1,6 +1,6 @@
 """The published results: Tables 1 to 5 of Vecoven et al. (2021), and Johns' (2021) logs.
 
-Each is table -> setting -> cell -> metric -> (mean, standard deviation); None where no deviation was printed.
+Each is table -> setting -> cell -> metric -> (mean, standard deviation); the deviation is None where none was printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`bistable-rl reproduce`: carry out the grid behind a published table and show our results with the published ones."""
+"""`bistable-rl reproduce`: carry out the grid of a published table and show our results next to it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def reproduce(
 ) -> None:
     """Carry out the unfinished runs of a table's grid, and write the whole table into `out/<table>-<preset>`.
 
-    The table shows every run that is finished there, whichever command asked for it, and the missing ones. The folder
-    of another protocol than the paper's is `out/<table>-<preset>-<protocol>`.
+    The table shows every finished run there, whichever command started it, and the missing ones. With a protocol other
+    than the paper's, the folder is `out/<table>-<preset>-<protocol>`.
 
     Args:
         table: The table, such as `table1`.
@@ -46,7 +46,7 @@ def reproduce(
         seeds: The seeds to carry out.
         protocol: The data and order of samples.
         workers: How many runs at once (default: one per core).
-        reuse_committed: Count rows that are committed with the package as finished too; the table marks them.
+        reuse_committed: Also count committed rows as finished; the table marks them.
         estimate: Only print what is left to do and how long it takes.
         command: The command that the table names.
 

@@ -1,4 +1,4 @@
-"""Tables of our results with the published ones: as CSV, Markdown and a figure."""
+"""Tables of our results next to the published ones: as CSV, Markdown and a figure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Entry:
         published: The published mean, None where there is none.
         published_std: Its standard deviation, None where none was printed.
         published_updates: The updates of a published run, None where there is none.
-        comparable: Whether ours has the size of the published one: its task, network and training.
+        comparable: Whether ours has the published size: the same task, network and training.
     """
 
     setting: str
@@ -143,7 +143,7 @@ def entries(name: str, grid: Grid, cells: Sequence[str], rows: Sequence[Row]) ->
 
 
 def _published_updates(name: str, protocol: DataProtocol, published: Mapping[str, Result]) -> float | None:
-    """Return the updates of a published run; those of Johns ended with their result, `iterations`."""
+    """Return the updates of a published run; for Johns they are the result itself, `iterations`."""
     if "iterations" in published:
         return published["iterations"][0]
     return UPDATES[protocol].get(name) if published else None
@@ -159,7 +159,7 @@ def _value(row: Row, metric: str) -> float:
 
 
 def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol, command: str) -> str:
-    """Return the table with the published results, and the origin of ours."""
+    """Return the table of our results next to the published ones, and the origin of ours."""
     table = []
     for entry in found:
         seeds = f" ({len(entry.rows)} seed{'s' * (len(entry.rows) > 1)}{of_committed(entry.rows, ', {}')})"

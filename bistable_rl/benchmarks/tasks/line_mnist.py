@@ -59,5 +59,5 @@ class LineMNIST(ImageTask):
 
 
 def permuted(pixels: Tensor, protocol: DataProtocol) -> tuple[Tensor, float]:
-    """Return permuted images and the value of a black line, by the paper or its authors' code."""
+    """Return permuted images and the value of a black line, as in the paper or its authors' code."""
     return (permute_pixels(pixels), BLACK) if protocol == "paper" else (permute_rows(pixels), 0.0)

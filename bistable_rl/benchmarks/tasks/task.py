@@ -12,7 +12,7 @@ from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.keys import PositiveInt, Section
 
 DataProtocol: TypeAlias = Literal["paper", "authors_code"]
-"""Data as the text of the paper describes them, or as the code that its authors published makes them."""
+"""Data as described in the paper's text, or as made by the code that its authors published."""
 
 Batch: TypeAlias = tuple[Tensor | PackedSequence, Tensor]
 """Inputs x (T, B, I), packed if their lengths differ; targets of the last K steps, (K, B, O) or classes (K, B)."""

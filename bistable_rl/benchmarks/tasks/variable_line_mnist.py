@@ -1,4 +1,4 @@
-"""Permuted variable-line-sequential MNIST: line-sequential MNIST with another number of black lines per image."""
+"""Permuted variable-line-sequential MNIST: line-sequential MNIST with a different number of black lines per image."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from bistable_rl.benchmarks.tasks.task import Batch, DataProtocol, Samples
 from bistable_rl.runs.keys import PositiveInt
 
 ANNOUNCEMENT = 1.0
-"""The value of the last line, above white, 0.5."""
+"""The value of the last line; white is 0.5."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ class Running(Protocol):
 
 
 class Launcher(Protocol):
-    """A place where jobs run.
+    """Runs jobs.
 
     Attributes:
         slots: How many jobs run at once.

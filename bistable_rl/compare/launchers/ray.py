@@ -1,6 +1,6 @@
 """Run each job as a task on a Ray cluster; needs the extra `ray`.
 
-The output folder must be the same folder on every node, as on a network file system: it holds all state.
+The output folder must be the same folder on every node, for example on a network file system: it holds all state.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class RayTask:
 
 
 def carry_out(job: Job, cwd: Path, command: Command, threads: int) -> int:
-    """Run a job on this node and return its exit code; Ray cancels it by a KeyboardInterrupt.
+    """Run a job on this node and return its exit code; Ray cancels it with a KeyboardInterrupt.
 
     Args:
         job: The job.
