@@ -25,7 +25,7 @@ __all__ = [
 class RNN(nn.Module):
     """Layers of one cell, with the interface of `torch.nn.GRU`.
 
-    Differences: `hx` and `h_n` are one tensor for every cell, an LSTM's h|c included, and `forward` takes `resets` and
+    Differences: `hx` and `h_n` are one tensor for every cell, also for an LSTM (h|c), and `forward` takes `resets` and
     `mask`. GRU and LSTM load torch's state dicts, and have torch's `weight_ih_l0`, ... and `all_weights`.
 
     Args:
@@ -136,7 +136,7 @@ class RNN(nn.Module):
             cell.reset_parameters()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what torch calls so, too, of GRU and LSTM: `weight_ih_l0`, ... and `all_weights`."""
+        """Return the weights of GRU and LSTM by torch's names as well: `weight_ih_l0`, ... and `all_weights`."""
         if name == "all_weights" and self.cell in torch_names.CELLS:
             return torch_names.all_weights(self.layers)
         named = torch_names.place(name, self.bidirectional) if "_l" in name and self.cell in torch_names.CELLS else None
@@ -206,7 +206,7 @@ class RNN(nn.Module):
     def _act(
         self, x: Tensor | PackedSequence, hx: Tensor, resets: Tensor | PackedSequence | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Take one step without gradients by the cells' short road; None where `forward` has to take it."""
+        """Take one step without gradients on the cells' single-step path; None where `forward` must do it."""
         if self.bidirectional or self.batch_first or (self.dropout and self.training):
             return None
         if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence):
@@ -230,7 +230,7 @@ class RNN(nn.Module):
     def _masked(
         self, x: Tensor | PackedSequence, hx: Tensor | None, resets: Tensor | PackedSequence | None, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Run padded sequences, whose real steps `mask` tells, as packed ones."""
+        """Run padded sequences, whose real steps `mask` marks, as packed ones."""
         if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence) or x.dim() != 3:
             raise ValueError("mask tells the real steps of a padded batch, a 3D tensor; a PackedSequence needs none")
         for name, steps in (("mask", mask), ("resets", resets)):
@@ -295,7 +295,7 @@ class RNN(nn.Module):
         return x, last[0].unsqueeze(0) if len(last) == 1 else torch.stack(last)
 
     def extra_repr(self) -> str:
-        """Return the sizes and the arguments that differ from their defaults, for `print`."""
+        """Return the sizes, and the arguments that differ from their defaults, for `print`."""
         parts = [f"{self.cell}, {self.input_size}, {self.hidden_size}"]
         for name, default in (
             ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False),
@@ -329,7 +329,7 @@ class BRC(RNN):
 
 
 class NBRC(RNN):
-    """Layers of recurrently neuromodulated bistable cells: the units set one another's memory."""
+    """Layers of recurrently neuromodulated bistable cells: the units set one another's gates."""
 
     _cell = "nbrc"
 
@@ -342,7 +342,7 @@ class NBRC(RNN):
 
 
 class _GRUOrLSTM(RNN):
-    """Layers of a cell that torch has too."""
+    """Layers of a cell that torch also has."""
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -365,7 +365,7 @@ class LSTM(_GRUOrLSTM):
 
 
 class LMU(RNN):
-    """Layers of Legendre memory units: a window of the past as coefficients."""
+    """Layers of Legendre memory units: a window of the past, kept as coefficients."""
 
     _cell = "lmu"
 

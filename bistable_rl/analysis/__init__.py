@@ -1,1 +1,1 @@
-"""What runs have in common and how they differ: curves and tables from run folders."""
+"""Analysis of trained networks and agents, and the papers' figures."""

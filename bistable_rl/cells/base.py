@@ -1,7 +1,7 @@
 """The base class of every cell: one flat state, one step, one scan over time.
 
-Names follow the paper. Other codes rename two of them: the feedback gain `a` (1 + tanh) is their r, the update gate `c`
-is their z.
+Names follow the paper. Other code renames two of them: the feedback gain `a` (1 + tanh) is its r, and the update gate
+`c` is its z.
 """
 
 from collections.abc import Hashable, Iterator
@@ -75,7 +75,7 @@ class Cell(nn.Module):
             check_slow_gate(self.c_bias, self.t_max, bias, dtype)
 
     def add_parameters(self, **shapes: tuple[int, ...] | None) -> None:
-        """Create the parameters in this order and initialise them; the attribute of a shape None is None."""
+        """Create the parameters in this order and initialise them; where the shape is None, so is the attribute."""
         self.initial = None
         if self.learn_initial_state:
             self.initial = nn.Parameter(self._empty(self.learned_size))
@@ -86,7 +86,7 @@ class Cell(nn.Module):
 
     @property
     def cells(self) -> list["Cell"]:
-        """The cells of the layer's kinds of units: this one alone, unless they are mixed."""
+        """The cells of each kind of unit in the layer: this cell alone, unless kinds are mixed."""
         return [self]
 
     @property
@@ -96,12 +96,12 @@ class Cell(nn.Module):
 
     @property
     def memory(self) -> slice:
-        """The entries of the state in which the units keep their memory: those of h."""
+        """The entries of the state that are the units' memory: those of h."""
         return slice(0, self.hidden_size)
 
     @property
     def learned_size(self) -> int:
-        """Number of the first entries of the initial state that `learn_initial_state` learns; the others stay 0."""
+        """How many of the first entries of the initial state `learn_initial_state` learns; the others stay 0."""
         return self.state_size
 
     def restored_state(self) -> Tensor | None:
@@ -250,7 +250,7 @@ class Cell(nn.Module):
         return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """Run one step without gradients by the short road, see `kernels.cpu_step`; this is the only way into it.
+        """Run one step without gradients on the single-step path of `kernels.cpu_step`; nothing else calls it.
 
         Args:
             x: (1, B, I).
@@ -273,7 +273,7 @@ class Cell(nn.Module):
         return cpu_step.step(weights, x, state, resets != 0, self.restored_state())
 
     def _recompute_weights(self) -> None:
-        """Let torch's pruning and its older norms set the weights: their hooks run only with `forward`."""
+        """Let torch's pruning and its older norms set the weights; their hooks run only in `forward`."""
         for hook in self._forward_pre_hooks.values():
             if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
                 hook(self, None)
@@ -285,16 +285,16 @@ class Cell(nn.Module):
 
 @contextmanager
 def fixed_weights(module: nn.Module) -> Iterator[None]:
-    """Promise that a module's cells keep their weights inside the `with` block, so that they act faster.
+    """Promise not to change the weights of a module's cells inside the `with` block, so that single steps run faster.
 
     A step without gradients first packs a cell's weights for the compiled CPU kernel, which takes about as long as the
-    step itself. Here they are packed once, on entry, and every single step of a layer in this thread uses these packed
-    weights: a change made inside the block shows only after it, so nothing should update the weights in it. Everything
-    else sees the current weights, inside and outside: sequences, gradients, other devices, backends and threads. A
+    step itself. Inside the block they are packed once, on entry, and every single step of a layer in this thread uses
+    these packed weights. A change of the weights shows only after the block, so do not update them inside. Everything
+    else uses the current weights, also inside the block: sequences, gradients, other devices, backends and threads. A
     generator that is suspended inside the block leaves it open for its caller.
 
     Args:
-        module: Any module. Cells without a compiled kernel, or on another device than the CPU, are left as they are.
+        module: Any module. Cells without a compiled kernel, or on a device other than the CPU, are not affected.
 
     Example:
         >>> rnn, x, h = RNN("nbrc", 10, 20), torch.randn(1, 3, 10), torch.zeros(1, 3, 20)

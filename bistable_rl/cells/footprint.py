@@ -1,4 +1,4 @@
-"""The memory that recurrent layers take, counted before any of it is allocated."""
+"""The memory of recurrent layers, computed before it is allocated."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from bistable_rl.cells import check_options, get_cell
 
 MORE_THAN_ANYTHING = 2**63
-"""Bytes to answer where even their count overflows."""
+"""Returned where even the number of bytes overflows."""
 
 LARGEST_MEMORY = 4096
-"""The LMU's memory_size up to which a cell is built to be counted: its Ā is computed in float64 even on "meta"."""
+"""Largest memory_size of an LMU that is built to be counted, because its Ā is computed in float64 even on "meta"."""
 
 
 def layers_bytes(

@@ -33,7 +33,7 @@ class GORUCell(Cell):
     With `recompute` the backward pass keeps about √T states.
 
     Raises:
-        ValueError: If H is no power of two, or an option is out of range or contradicts another.
+        ValueError: If H is not a power of two, or an option is out of range or contradicts another.
     """
 
     slow_gate = "g"

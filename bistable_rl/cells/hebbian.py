@@ -1,4 +1,4 @@
-"""The common part of the plastic cells: gates beside a Hebbian trace.
+"""The base class of the plastic cells: gates and a Hebbian trace.
 
     Hebb_t = clip((1 - η) Hebb_{t-1} + η · h_{t-1} ⊗ n_t, -1, 1)
 
@@ -17,11 +17,11 @@ from bistable_rl.cells.initialisation import fill_slow_gate
 
 
 class HebbianCell(Cell):
-    """A plastic cell: parameters, initialisation, trace and step; a subclass gives `gates` and `driven`.
+    """A plastic cell: parameters, initialisation, trace and step; a subclass defines `gates` and `driven`.
 
     Parameters: `weight_ih` (3H, I) and `bias` (3H,), the rows of the fast gate (r or a), z and n; `weight_hh` (2H, H)
-    of the two gates; `plasticity` A (H, K); `eta` η, one number; `weight_nh` W (H, K), where learned weights lie below
-    the trace. Initialisation: U LeCun-normal, W orthogonal, biases 0, A ~ N(0, 0.01²), η = 0.03. With
+    of the two gates; `plasticity` A (H, K); `eta` η, one number; `weight_nh` W (H, K), where the trace is added to
+    learned weights. Initialisation: U LeCun-normal, W orthogonal, biases 0, A ~ N(0, 0.01²), η = 0.03. With
     `learn_initial_state` h is learned, and the trace still starts at 0. With `recompute` the backward pass keeps about
     √T states, each large because of its trace.
     """

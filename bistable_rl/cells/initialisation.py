@@ -66,7 +66,7 @@ BISTABLE_BIAS = 1.0
 """b_a of units that start with two stable states: a = 1.76."""
 
 TRANSIENT_BIAS = -1.5
-"""b_a of units that start with one stable state, and follow their input: a = 0.09."""
+"""b_a of units that start with one stable state and follow their input: a = 0.09."""
 
 TRANSIENT_STEPS = (1.1, 20.0)
 """The time constants, in steps, of the fastest and the slowest of these."""
@@ -76,15 +76,15 @@ TRANSIENT_STEPS = (1.1, 20.0)
 def fill_halves(b_a: Tensor, b_c: Tensor, c_bias: float | str | None, t_max: float | None) -> None:
     """Set the biases of a and c in place, (H,) each: the first half of the units keeps, the second follows the input.
 
-    At a = 1, the start of the paper, a unit adds its input up and shows neither well. The bistable half keeps a cue
-    longer, the transient half shows the present and, since its time scales are spread, how it changes. With an odd H
-    the first half is the larger.
+    At a = 1, the paper's initialisation, a unit sums its input and shows neither a cue nor the present well. The
+    bistable half keeps a cue longer. The transient half shows the present and, since its time scales differ, how it
+    changes. If H is odd, the first half is the larger one.
 
     Args:
         b_a: The bias of the feedback gain.
         b_c: The bias of the update gate.
-        c_bias: That of the first half, as of `fill_slow_gate`; None is 0.
-        t_max: As of `fill_slow_gate`.
+        c_bias: As in `fill_slow_gate`, for the first half; None is 0.
+        t_max: As in `fill_slow_gate`.
     """
     n = len(b_a) // 2
     first = len(b_a) - n
@@ -93,7 +93,7 @@ def fill_halves(b_a: Tensor, b_c: Tensor, c_bias: float | str | None, t_max: flo
     b_c.zero_()
     fill_slow_gate(b_c[:first], c_bias, t_max)
     fastest, slowest = TRANSIENT_STEPS
-    # a leaky unit with c = 1 - 1/τ has the time constant τ, and log(τ - 1) is the c's logit
+    # a leaky unit with c = 1 - 1/τ has the time constant τ, and log(τ - 1) is the logit of c
     steps = torch.logspace(math.log10(fastest), math.log10(slowest), n, dtype=b_c.dtype, device=b_c.device)
     b_c[first:] = (steps - 1).log()
 

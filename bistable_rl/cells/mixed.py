@@ -4,7 +4,7 @@
 
 Every kind reads the whole input and, by its own equation, the state of its own units. Lambrechts et al., "Warming up
 recurrent neural networks to maximise reachable multistability greatly improves learning", Neural Networks 2023, let one
-half of each layer be multistable, which keeps, beside a half with transient dynamics, which computes.
+half of each layer be multistable, to remember, and leave the other half transient, to compute.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ from bistable_rl.errors import unknown
 from bistable_rl.kernels import Batch
 
 HALVES = ("nbrc", "gru")
-"""The kinds of a layer that is told none: half of its units each."""
+"""The default kinds, half of the units each."""
 
 HANDED_ON = ("learn_initial_state", "recompute", "c_bias", "t_max", "start")
-"""The options that every kind gets which has them."""
+"""The options that are passed on to every kind that has them."""
 
 
 class MixedCell(Cell):
-    """Mixed: units of several kinds side by side, half nBRC and half GRU unless told otherwise.
+    """Mixed: units of several kinds side by side, by default half nBRC and half GRU.
 
-    The state is the outputs of all kinds, then what each keeps besides, such as an LSTM's c. `kinds` holds a cell of
-    each kind; their parameters are named `kinds.0.weight_ih` and so on. A kind runs on its own kernels, in one scan.
-    `learn_initial_state`, `recompute`, `c_bias`, `t_max` and `start` go to every kind that has them, `of_kind` to one
-    kind. BRC and nBRC start in halves here, or as in the paper where there are no biases.
+    The state holds the outputs of all kinds first, then the rest of each kind's state, such as an LSTM's c. `kinds`
+    holds a cell of each kind; their parameters are named `kinds.0.weight_ih` and so on. Each kind runs in one scan on
+    its own kernel. `learn_initial_state`, `recompute`, `c_bias`, `t_max` and `start` go to every kind that has them;
+    `of_kind` sets the options of single kinds. BRC and nBRC start in halves here, or as in the paper without biases.
 
     Raises:
         ValueError: If a kind is unknown, has no slow gate or has no such option, or the units do not add up to H.
@@ -127,11 +127,11 @@ class MixedCell(Cell):
             kind.reset_parameters()
 
     def project(self, x: Tensor) -> Tensor:
-        """Compute what every kind needs of the input: x (..., I) -> (..., P), the sum over the kinds."""
+        """Compute every kind's projection of the input, side by side: x (..., I) -> (..., P)."""
         return torch.cat([kind.project(x) for kind in self.cells], -1)
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """Compute the slow gates of all units, as c (..., H), and the feedback gain a, 0 of units that have none."""
+        """Compute the slow gates of all units, as c (..., H), and the feedback gain a, 0 for units without one."""
         parts = zip(self.cells, projected.split(self._projected, -1), self.split(state), strict=True)
         every = [(kind, kind.gates(p, s)) for kind, p, s in parts]
         slow = [own[str(kind.slow_gate)] for kind, own in every]
@@ -157,7 +157,7 @@ class MixedCell(Cell):
         return torch.cat([outputs for outputs, _ in ran], -1), self.join([last for _, last in ran])
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
-        """Run one step of every kind without gradients by the short road; None where `scan` must do it."""
+        """Run one step of every kind without gradients on the single-step path; None where `scan` must do it."""
         if type(state) is not Tensor or state.shape[-1:] != (self.state_size,):
             return None
         ran = []
@@ -174,7 +174,7 @@ class MixedCell(Cell):
 
 
 def check_parts(parts: object) -> None:
-    """Check that parts are numbers of units by kinds.
+    """Check that parts are numbers of units by kind.
 
     Raises:
         ValueError: If they are not.
@@ -187,7 +187,7 @@ def check_parts(parts: object) -> None:
 
 
 def _kind(name: str) -> type[Cell]:
-    """Return the class of a kind of unit: any cell that has a slow gate, but this one."""
+    """Return the class of a kind of unit: any cell that has a slow gate, except this one."""
     from bistable_rl.cells import CELLS  # which imports this module
 
     choices = [key for key, cell in CELLS.items() if cell.slow_gate and not issubclass(cell, MixedCell)]
@@ -197,7 +197,7 @@ def _kind(name: str) -> type[Cell]:
 
 
 def _options(name: str, kind: type[Cell], shared: Mapping[str, Any], own: object) -> dict[str, Any]:
-    """Return the options of a kind: those that all kinds share, and its own."""
+    """Return the options of a kind: the shared ones, and its own."""
     known = {option: default for option, default in defaults(kind).items() if option not in ("device", "dtype")}
     given = {} if own is None else own
     if not isinstance(given, Mapping):

@@ -25,8 +25,8 @@ from bistable_rl.kernels import Weights, reference
 class NBRCCell(Cell):
     """nBRC: the other units set a unit's feedback gain and speed; the unit itself keeps the memory.
 
-    The candidate's recurrence stays elementwise, a ⊙ h: that keeps a unit bistable where a > 1. Parameters: `weight_ih`
-    (3H, I) with the rows of a, c, h; `weight_hh` (2H, H), W_a and W_c; `bias` (2H,) of a and c, (3H,) with
+    The candidate's recurrence stays elementwise, a ⊙ h, which keeps a unit bistable where a > 1. Parameters:
+    `weight_ih` (3H, I) with the rows of a, c, h; `weight_hh` (2H, H), W_a and W_c; `bias` (2H,) of a and c, (3H,) with
     `candidate_bias`. Initialisation: U and W Glorot-uniform, biases 0, as in the authors' code, unless `start`
     says otherwise. With `recompute` the backward pass keeps only the states.
     """

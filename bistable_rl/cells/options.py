@@ -1,7 +1,7 @@
 """The options of the cells: the type and the meaning of each, once.
 
 A cell's constructor takes `**options: Unpack[...]` of one of these, and so does its layer in `bistable_rl.rnn`, so that
-editors and type checkers complete and check them in both. The default of an option is the class attribute of the same
+editors and type checkers complete and check them in both. The default of an option is the class attribute of that
 name.
 """
 
@@ -19,9 +19,9 @@ RecurrentInit = Literal["glorot", "orthogonal"]
 Start = Literal["paper", "halves"]
 
 MEANINGS = {
-    "candidate_bias": "Whether the candidate, tanh(...), has a bias too.",
-    "start": '"paper" for biases 0, or "halves": the first half of the units starts bistable, with b_a = 1, the other '
-    "with one stable state, b_a = -1.5, and time scales from 1 to 20 steps. c_bias then sets the first half.",
+    "candidate_bias": "Whether the candidate, tanh(...), has a bias as well.",
+    "start": '"paper" for biases 0, or "halves": the first half of the units starts bistable, with b_a = 1, and the '
+    "other with one stable state, b_a = -1.5, and time scales from 1 to 20 steps. c_bias then sets the first half.",
     "recurrent_init": 'Initialisation of W_a and W_c: "glorot" or "orthogonal".',
     "init": '"torch" for uniform(-1/√H, 1/√H) everywhere, or "keras", as in the paper: input weights Glorot-uniform, '
     "recurrent weights orthogonal, biases 0 except an LSTM's forget bias, which is 1.",
@@ -29,11 +29,11 @@ MEANINGS = {
     "initialisation.",
     "t_max": 'Longest time to remember in steps, above 1, for "chrono".',
     "memory_size": "d, the number of Legendre coefficients, at least 1.",
-    "parts": "The units of each kind, which add up to H, e.g. {'nbrc': 32, 'gru': 32}. None: nBRC and GRU, half each.",
-    "of_kind": "Further options of each kind, e.g. {'gru': {'init': 'keras'}}.",
+    "parts": "Number of units of each kind, H in total, e.g. {'nbrc': 32, 'gru': 32}. None is half nBRC and half GRU.",
+    "of_kind": "Options of single kinds, e.g. {'gru': {'init': 'keras'}}.",
     "theta": "θ, the length of the window in steps, above 0.",
-    "learn_initial_state": "Make the state that sequences and resets start from a parameter, zero at first.",
-    "recompute": "Keep fewer values for the backward pass and compute the others again there.",
+    "learn_initial_state": "Learn the state from which sequences and resets start. It is initialised to zero.",
+    "recompute": "Keep fewer values for the backward pass and recompute the others in it, to save memory.",
     "device": "Device of the parameters.",
     "dtype": "Floating-point type of the parameters.",
 }

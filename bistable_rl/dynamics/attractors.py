@@ -19,9 +19,9 @@ from bistable_rl.dynamics.sequences import check_sequences, cut, end_states, one
 from bistable_rl.rnn import RNN
 
 EPSILON = 1e-4
-"""States nearer than this belong to one attractor."""
+"""States closer than this belong to one attractor."""
 CHUNK = 100
-"""Steps settled in one call, which holds their outputs."""
+"""Steps settled in one call, whose outputs are all in memory."""
 
 
 def vaa(states: Tensor) -> Tensor:

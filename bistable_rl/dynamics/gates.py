@@ -19,8 +19,8 @@ class GateTrace:
 
     Attributes:
         cell: The cell's name.
-        gate: The name that the cell's equations give to the gate c.
-        a: (L, T, B, H) feedback gain, from 0 to 2, and 0 of mixed units that have none; None for a cell without one.
+        gate: The name of the gate c in the cell's equations.
+        a: (L, T, B, H) feedback gain, from 0 to 2 (0 for mixed units without one); None for a cell without one.
         c: (L, T, B, H) the gate that keeps the state, from 0 to 1: c of BRC and nBRC, z of a GRU, f of an LSTM.
         h: (L, T, B, H) outputs.
     """
@@ -47,7 +47,7 @@ def gate_trace(rnn: RNN, x: Tensor) -> GateTrace:
     """Run sequences from the initial state and return the gates at every step.
 
     Args:
-        rnn: Layers of a cell with a slow gate, in one direction; dropout is left out.
+        rnn: Layers of a cell with a slow gate, in one direction; dropout is not applied.
         x: (T, B, I) sequences, time first even with `rnn.batch_first`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""When a bistable unit is a latch: it keeps its sign whatever its input does within a bound.
+"""When a bistable unit is a latch: it keeps its sign under any input within a bound.
 
 A unit of BRC or nBRC with the feedback gain a maps its state by h' = c h + (1 - c) tanh(u + a h), where u is the
 contribution of its input. `bistable_rl/certify/README.md` states and proves what this module computes.
@@ -16,7 +16,7 @@ def threshold(a: Array) -> Array:
     """Return U(a) = √(a (a - 1)) - artanh √(1 - 1/a): both states exist for |u| < U(a).
 
     Args:
-        a: Feedback gains above 1; up to 1 there is one state only, and U is 0.
+        a: Feedback gains; up to 1 there is only one state, and U is 0.
     """
     a = np.maximum(a, 1.0)
     return np.sqrt(a * (a - 1)) - np.arctanh(np.sqrt(1 - 1 / a))

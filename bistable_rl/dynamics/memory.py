@@ -19,12 +19,12 @@ def time_constants(rnn: RNN, x: Tensor) -> np.ndarray:
     """Measure for how many steps each unit keeps a state that is forced on it.
 
     Unit by unit, its memory is set to +1 in one copy of its layer and to -1 in another; both copies then see the same
-    inputs. The time constant is the first step at which the two, averaged over the sequences, are closer than 1/e of
-    their initial distance.
+    inputs. The time constant is the first step at which their distance, averaged over the sequences, is below 1/e of
+    the initial one.
 
     Args:
         rnn: Layers of a cell with a slow gate, in one direction. A unit's memory is h, or an LSTM's cell state.
-        x: (T, B, I) sequences, time first: the inputs during the time to remember.
+        x: (T, B, I) sequences, time first: the inputs while the units must remember.
 
     Returns:
         (L, H) steps, from 1 to T; infinity where the memory outlasts the sequences.

@@ -16,7 +16,7 @@ def one_way(rnn: RNN) -> list[Cell]:
     """Return the layers of a network that runs in one direction.
 
     Raises:
-        ValueError: If it runs in two.
+        ValueError: If it is bidirectional.
     """
     if rnn.bidirectional:
         raise ValueError("the layers must run in one direction, got bidirectional=True")

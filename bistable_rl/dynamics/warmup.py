@@ -1,8 +1,8 @@
 """Warm-up: make recurrent layers multistable before they are trained.
 
 Lambrechts et al. 2023 (see `dynamics.attractors`): gradient steps on VAA* make the end states of the task's own
-sequences settle at different attractors. A GRU or an LSTM gains the long memory that a bistable cell has by its
-equation, but its weights leave their initialisation.
+sequences settle at different attractors. A GRU or an LSTM thus gains the long memory that a bistable cell has by its
+equation. The price is that the weights move away from their initialisation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def warm_up(
 
     Args:
         rnn: The layers, in one direction.
-        x: (T, n, I) sequences, at least 2, time first, such as the network will see.
+        x: (T, n, I) sequences like those of the task, at least 2, time first.
         lengths: (n,) length of each sequence; None is T.
         steps: Gradient steps.
         learning_rate: Step size of Adam.

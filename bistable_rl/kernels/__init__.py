@@ -2,7 +2,7 @@
 
 `dispatch` chooses the backend that runs a scan: `cpu` (C++), `triton` (CUDA), `torch` (`torch_scan`) or `reference`,
 the plain loop that the others are tested against, and the only one for torch's transforms and second derivatives. Each
-fulfils `interface.Backend`. `ops.scan` leads to all of them; `cpu_step` is the short road for acting.
+fulfils `interface.Backend`. `ops.scan` calls all of them; `cpu_step` is the path of single steps, for acting.
 """
 
 from bistable_rl.kernels import cpu_step

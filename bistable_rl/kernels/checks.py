@@ -1,6 +1,6 @@
-"""The checks that protect memory: a kernel trusts every size when it reads and writes.
+"""Checks that protect memory: a kernel trusts every size when it reads and writes.
 
-They raise, and do not assert, so that `python -O` keeps them.
+They raise errors and use no `assert`, so they also run under `python -O`.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""The short road for acting: one step on the CPU without gradients, where B is small and latency is everything.
+"""The single-step path, for acting: one step on the CPU without gradients, where B is small and latency counts.
 
-The C++ of a step takes a few microseconds; every view, copy or look at a module on the way to it takes as much again.
-A step packs the weights first, which costs more than the step itself; `fix` packs them once for many steps, for a
-caller who promises not to change them meanwhile. `Cell.act` is the one place where this road begins; it leaves
-everything that it cannot run as it is to `ops.scan`, which also explains mistakes.
+The C++ of a step takes a few microseconds; every view, copy or attribute lookup before it takes about as long again. A
+step packs the weights first, which costs more than the step itself; `fix` packs them once for many steps, for a caller
+who promises not to change them meanwhile. Only `Cell.act` enters this path. Inputs that the compiled code cannot read
+as they are go to `ops.scan`, which also reports errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bistable_rl.kernels.torch_state import is_traced
 
 
 class StepWeights(NamedTuple):
-    """A cell's weights for the compiled step: packed, or where they are."""
+    """A cell's weights for the compiled step: packed, or in place."""
 
     cell: str
     dtype: torch.dtype
@@ -43,7 +43,7 @@ class StepWeights(NamedTuple):
 
 
 def pack(cell: str, weights: Weights) -> StepWeights | None:
-    """Pack weights as they are now, for any number of steps; the tensors may then change or go.
+    """Pack the current weights, for any number of steps; the tensors may then change or be freed.
 
     Args:
         cell: A key of `KERNELS`.
@@ -69,7 +69,7 @@ def pack(cell: str, weights: Weights) -> StepWeights | None:
 
 
 def in_place(cell: str, weights: Weights) -> StepWeights | None:
-    """Take weights where they are, for one step, which packs them for itself.
+    """Take the weights in place, for one step, which packs them itself.
 
     Args:
         cell: A key of `KERNELS`.
@@ -101,7 +101,7 @@ Packed = tuple[StepWeights, tuple[Tensor | None, ...]]
 
 
 class _Scope:
-    """A block of `fix`, of this thread alone: another thread may train the same module, and sees its weights."""
+    """A block of `fix`, for this thread only: another thread may train the same module, and uses its weights."""
 
     def __init__(self, packed: Mapping[Owner, Packed]) -> None:
         self.packed = packed
@@ -139,12 +139,12 @@ def fixed(owner: Owner, parameters: Iterable[Tensor | None]) -> StepWeights | No
 
 
 def serves(cell: str, x: Tensor, state: Tensor) -> bool:
-    """Return whether `step` may run: the compiled kernels would, and nobody watches torch's operations.
+    """Return whether `step` may run: the compiled kernels would, and nothing traces torch's operations.
 
     Args:
         cell: A key of `KERNELS`.
         x: The input.
-        state: The state; it may be no tensor at all.
+        state: The state; it need not be a tensor.
 
     Raises:
         ValueError: If the backend asked for cannot serve this, see `choose`.
@@ -204,7 +204,7 @@ def step(
 
 
 def _is_readable(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a tensor's numbers lie in memory one after the other, as they are."""
+    """Whether a tensor is dense, contiguous and of this dtype on the CPU."""
     return (
         tensor.is_cpu
         and tensor.dtype == dtype

@@ -1,7 +1,7 @@
-"""Work of the same shapes on CUDA as one CUDA graph: the host starts it once, however many launches it consists of.
+"""CUDA graphs for repeated work of the same shapes: the host starts a graph once, however many launches it contains.
 
-A graph reads and writes tensors of its own, so what is given is copied there and the results back. What comes for the
-first time runs as it is, for it may never come again; the second time it is captured.
+A graph reads and writes its own tensors, so inputs are copied to them and results are copied back. Work of new shapes
+runs directly, because it may never be repeated; the second time it is captured.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,7 @@ _lock = Lock()  # two threads must not fill the same graph's tensors
 
 
 def usable(tensors: Tensors) -> bool:
-    """Return whether work on these tensors can be captured: on CUDA, and not while something else captures it."""
+    """Return whether work on these tensors can be captured: they are on CUDA, and no other capture is running."""
     return all(t is None or t.is_cuda for t in tensors.values()) and not torch.cuda.is_current_stream_capturing()
 
 
@@ -30,7 +30,7 @@ def run(
     """Call `function(*fixed, **read, **changed, **written)`, as a graph from the second time on.
 
     Args:
-        function: What launches work on its tensors, and does nothing else.
+        function: Launches work on its tensors, and does nothing else.
         fixed: Its other arguments.
         read: The tensors that it reads.
         changed: The tensors that it reads and writes.

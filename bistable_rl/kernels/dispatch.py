@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
 
 def choose(cell: str | None, device: str, dtype: torch.dtype, *, only_reference: str | None = None) -> Choice:
-    """Choose the backend that runs a scan here and now.
+    """Choose the backend that runs a scan now.
 
     It is the fastest that serves the cell, device and dtype, unless `BISTABLE_RL_BACKEND` or `use_backend` asks for
     another. A cell without kernels always runs the reference, as does every cell under a transform of torch.func
@@ -44,7 +44,7 @@ def choose(cell: str | None, device: str, dtype: torch.dtype, *, only_reference:
         cell: A key of `KERNELS`, or None for a cell without kernels.
         device: The type of the device: "cpu", "cuda", ...
         dtype: The type of the input and parameters.
-        only_reference: Why only the reference can run this, where the caller knows a reason: gradients that will be
+        only_reference: A reason known to the caller why only the reference can run this: the gradients will be
             differentiated again, or are batched.
 
     Returns:
@@ -154,7 +154,7 @@ def warn_of_slow_layers(device: str) -> None:
 
 
 def note(cell: str, backend: str) -> None:
-    """Tell `watch` that this backend runs this cell now."""
+    """Record for `watch` that this backend runs this cell."""
     if _ran is not None:
         _ran.add((cell, backend))
 

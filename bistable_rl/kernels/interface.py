@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What a backward pass starts from.
+    """The inputs of a backward pass.
 
     Attributes:
         outputs: As `forward` returned them.
@@ -143,7 +143,7 @@ class Kernel:
 class Backend(Protocol):
     """A module that runs a scan: `cpu`, `triton_scan`, `torch_scan` or `reference`.
 
-    Nothing given is changed, and nothing returned shares memory with it.
+    It does not change its inputs, and its results share no memory with them.
     """
 
     def forward(
@@ -156,7 +156,7 @@ class Backend(Protocol):
             batch: The sequences.
             weights: The cell's weights.
             save: Whether a backward pass will follow.
-            recompute: Save only what cannot be computed again from the outputs. `backward` must be told the same.
+            recompute: Save only what cannot be recomputed from the outputs. `backward` must get the same value.
 
         Returns:
             The outputs (T, B, H), or (N, H) when packed; each sequence's last state (B, S); the values saved for

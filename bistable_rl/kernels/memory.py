@@ -1,4 +1,4 @@
-"""Large temporaries whose memory is used again: first touching fresh memory can take as long as the work on it."""
+"""Reuse of the memory of large temporaries: the first access to new memory can take as long as the work on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _free: ContextVar[list[Tensor] | None] = ContextVar("free blocks", default=None)
 
 @contextmanager
 def reused() -> Iterator[None]:
-    """Let `empty` use the memory of its dead tensors again, inside the `with` block and in this thread.
+    """Let `empty` reuse the memory of tensors that it made and that were freed, in this `with` block and thread.
 
     The memory is kept until the block ends, so the block should hold many calls with tensors of similar sizes. A tensor
     may outlive the block, and may die in another thread.
@@ -33,7 +33,7 @@ def reused() -> Iterator[None]:
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return an uninitialised tensor of the type and on the device of another."""
+    """Return an uninitialised tensor with the dtype and device of another."""
     size = math.prod(shape) * like.element_size()
     free = _free.get()
     if free is None or size < SMALLEST_BYTES or not like.is_cpu or like.dtype not in _DTYPES:
@@ -47,7 +47,7 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _take(free: list[Tensor], size: int) -> Tensor:
-    """Take the smallest block that is large enough, or make one in place of those that are a little too small."""
+    """Take the smallest block that is large enough, or replace those that are a little too small by a new one."""
     fitting = [i for i, block in enumerate(free) if size <= len(block) <= 2 * size]
     if fitting:
         return free.pop(min(fitting, key=lambda i: len(free[i])))

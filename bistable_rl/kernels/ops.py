@@ -1,7 +1,7 @@
 """The scan as an operator of torch, so that autograd, `torch.compile` and `torch.export` take it as one node.
 
-A scan chooses its backend once, and its backward pass once more. `saved` has the same layout in all backends, so that
-one may run forward and another backward, and its shape is known without asking which.
+A scan chooses its backend once, and its backward pass chooses again. `saved` has the same layout in all backends, so
+one may run forward and another backward, and its shape does not depend on the choice.
 """
 
 from contextlib import nullcontext

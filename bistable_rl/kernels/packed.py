@@ -1,4 +1,4 @@
-"""Checks of packed sequences: with a wrong size a kernel would read memory that nobody wrote."""
+"""Checks of packed sequences: with a wrong size a kernel would read uninitialised memory."""
 
 import torch
 from torch import Tensor

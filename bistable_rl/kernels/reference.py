@@ -1,6 +1,6 @@
-"""The plain loop over time: any cell, any device, any dtype. The truth that every other backend is tested against.
+"""The plain loop over time: any cell, any device, any dtype. Every other backend is tested against it.
 
-It alone follows torch through forward-mode AD, `torch.func`, batched gradients and second derivatives, because it
+It is the only backend that supports forward-mode AD, `torch.func`, batched gradients and second derivatives, because it
 consists of torch's own operations.
 """
 

@@ -1,4 +1,4 @@
-"""What torch is doing right now, read from its private names where it has no public ones.
+"""The current state of torch (transforms, tracing), read from private names where there are no public ones.
 
 tests/test_transforms.py fails if torch drops one of them or changes its meaning.
 """
@@ -34,12 +34,12 @@ def is_watched() -> bool:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Return whether operators on x must go through torch's dispatcher, because something there follows them."""
+    """Return whether operators on x must go through torch's dispatcher, because something there traces them."""
     return is_watched() or type(x) is not Tensor or torch.jit.is_tracing()
 
 
 def transform() -> str | None:
-    """Return why only plain operations follow torch here, which custom ones do not; None where they all do."""
+    """Return why only torch's own operations work here and custom ones do not; None where both do."""
     if transforms_active():
         return "only the reference runs under a transform of torch.func"
     if forward_mode_active():

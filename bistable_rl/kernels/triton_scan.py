@@ -138,7 +138,7 @@ def _extents(sizes: list[int], B: int, like: Tensor) -> tuple[bool, Tensor, Tens
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """The tensor, or another one as a pointer that is never followed."""
+    """The tensor, or, where it is None, another one as a pointer that is never read."""
     return other if tensor is None else tensor
 
 
