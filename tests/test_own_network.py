@@ -1,7 +1,6 @@
 """One's own network: what reads the observations, the layers of the heads, the activation, the optimizer."""
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ import yaml
 from gymnasium import spaces
 from noise_env import Noise
 from one_net import Both, Double, Lists, Net, Squares, Wide
+from pages import block
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
@@ -315,13 +315,11 @@ def test_an_experiment_in_python_takes_the_classes_and_its_run_holds_their_names
         train(replace(experiment, policy=replace(policy, features_extractor_class=_local())), tmp_path / "runs")
 
 
-def test_the_readmes_network_trains_with_the_readmes_keys(
+def test_the_pages_network_trains_with_the_pages_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    section = (Path(__file__).parents[1] / "README.md").read_text().partition("### Images, and one's own network")[2]
-    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", section.partition("\n### ")[0], re.DOTALL))
-    (tmp_path / "my_net.py").write_text(blocks["python"])
-    policy = yaml.safe_load(blocks["yaml"])["policy"]
+    (tmp_path / "my_net.py").write_text(block("python", "class Net(BaseFeaturesExtractor)"))
+    policy = yaml.safe_load(block("yaml", "features_extractor_class: my_net:Net"))["policy"]
     (tmp_path / "readme.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
     monkeypatch.delitem(sys.modules, "my_net", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,127 @@
+"""Directives of the reference, whose text is made from the code: commands, keys of configs, all public names."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import io
+import json
+import os
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from bistable_rl.cli import COMMANDS, main
+from bistable_rl.compare.comparison import Comparison
+from bistable_rl.runs.keys import default_of, keys_of, noun_of
+from bistable_rl.runs.schema import Benchmark, Experiment
+from bistable_rl.tune.tuning import Tuning
+
+PUBLIC = ("bistable_rl", "bistable_rl.agents", "bistable_rl.envs", "bistable_rl.certify", "bistable_rl.kernels")
+"""The modules whose `__all__` the reference must hold."""
+
+SECTIONS = {f"{name}:" for name in ("Args", "Attributes", "Options", "Returns", "Yields", "Raises", "Example")}
+"""The headings of a docstring's sections, which are its end."""
+
+FILES = {"experiment": Experiment, "benchmark": Benchmark, "comparison": Comparison, "study": Tuning}
+
+
+class Commands(SphinxDirective):
+    """A section for each command: its `--help`; the keys of configs are on a page of their own."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections."""
+        os.environ["COLUMNS"] = "96"
+        lines: list[str] = []
+        for name, command in COMMANDS.items():
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                main([name, "--help"])
+            text = printed.getvalue().partition("\nkeys of the config")[0].rstrip()
+            lines += [
+                f"## {name}",
+                "",
+                (command.__doc__ or "").strip() + ".",
+                "",
+                "```text",
+                *text.splitlines(),
+                "```",
+                "",
+            ]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+class Keys(SphinxDirective):
+    """The keys of a kind of file: a table for each section."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the tables."""
+        lines: list[str] = []
+        self._add(lines, FILES[self.arguments[0]], "")
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+    def _add(self, lines: list[str], kind: type, prefix: str) -> None:
+        hints, sections = keys_of(kind), []
+        if prefix:
+            lines += [f"### {prefix} ({self.arguments[0]})", ""]
+        lines += [*(inspect.getdoc(kind) or "").splitlines(), ""]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for field in dataclasses.fields(kind):
+            hint = hints[field.name]
+            if dataclasses.is_dataclass(hint):
+                sections.append((hint, f"{prefix}.{field.name}".lstrip(".")))
+                continue
+            default = default_of(field)
+            shown = "required" if default is dataclasses.MISSING else f"`{json.dumps(default)}`"
+            lines.append(f"| `{field.name}` | {noun_of(hint)} | {shown} | {field.metadata['meaning']} |")
+        lines.append("")
+        for hint, name in sections:
+            self._add(lines, hint, name)
+
+
+def prepare_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Show indented blocks as code; keep napoleon from reading "The cells: ..." of a property as its type."""
+    new: list[str] = [""] * (what in ("attribute", "data", "property"))
+    for i, line in enumerate(lines):
+        if line in SECTIONS:
+            new += lines[i:]
+            break
+        if line.startswith("    ") and i and not lines[i - 1].strip():
+            before = next((earlier for earlier in reversed(lines[:i]) if earlier.strip()), "")
+            if not before.startswith(" "):
+                new += ["::", ""]
+        new.append(line)
+    lines[:] = new
+
+
+def is_documented(objects: dict[str, object], module: str, name: str) -> bool:
+    """Whether the reference holds a public name, here or where it is defined."""
+    value = getattr(importlib.import_module(module), name)
+    home = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+    return inspect.ismodule(value) or f"{module}.{name}" in objects or home in objects
+
+
+def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that the reference does not hold."""
+    objects = env.domains.python_domain.objects
+    logger = logging.getLogger(__name__)
+    for module in PUBLIC:
+        for name in importlib.import_module(module).__all__:
+            if not is_documented(objects, module, name):
+                logger.warning("%s.%s is public and not in the reference", module, name)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.add_directive("commands", Commands)
+    app.add_directive("keys", Keys)
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)
+    app.connect("env-check-consistency", check_public_names)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
