@@ -1,6 +1,7 @@
 """Actions that an environment forbids are never taken, and count in no probability, entropy or gradient."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 from gymnasium import spaces
 from masked_env import SIZES, SPACES, Info, Method, Rules, copies_of
 from noise_env import Noise
-from pages import block
 from sb3_contrib.common.maskable.distributions import make_masked_proba_distribution
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.callbacks import BaseCallback
@@ -488,12 +488,14 @@ def test_a_wrong_mask_is_found_before_a_run_folder_is_made(
 
 
 def test_the_pages_example_runs() -> None:
-    blocks = block("python", "class Cards"), block("python", "Cards()", "action_masks=env.action_masks()")
+    page = (Path(__file__).parents[1] / "agents/ACTION_MASKS.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
     names: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for code in blocks:
-            exec(code.replace("20_000", "300"), names)
+        for block in blocks:
+            exec(block.replace("20_000", "300"), names)
     masks = names["model"].rollout.action_masks
     assert masks is not None
     assert not masks.all()

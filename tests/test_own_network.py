@@ -1,6 +1,7 @@
 """One's own network: what reads the observations, the layers of the heads, the activation, the optimizer."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,6 @@ import yaml
 from gymnasium import spaces
 from noise_env import Noise
 from one_net import Both, Double, Lists, Net, Squares, Wide
-from pages import block
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
@@ -318,12 +318,14 @@ def test_an_experiment_in_python_takes_the_classes_and_its_run_holds_their_names
 def test_the_pages_network_trains_with_the_pages_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "my_net.py").write_text(block("python", "class Net(BaseFeaturesExtractor)"))
-    policy = yaml.safe_load(block("yaml", "features_extractor_class: my_net:Net"))["policy"]
-    (tmp_path / "readme.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
+    page = (Path(__file__).parents[1] / "agents/NETWORK.md").read_text()
+    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "my_net.py").write_text(blocks["python"])
+    policy = yaml.safe_load(blocks["yaml"])["policy"]
+    (tmp_path / "page.yaml").write_text(yaml.safe_dump(CONFIG | {"policy": policy}))
     monkeypatch.delitem(sys.modules, "my_net", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "readme.yaml"]) == 0
+    assert main(["train", "page.yaml"]) == 0
     assert "importing my_net" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "my_net")
     assert bistable_rl.load(tmp_path / "runs/own/mixed-seed0").policy.memory.input_size == 16

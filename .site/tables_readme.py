@@ -1,0 +1,75 @@
+"""The three tables of the front page."""
+
+from __future__ import annotations
+
+import statistics
+
+import cog
+from tables import final, hardware, measured, read, seeds, share, table, whole
+
+from bistable_rl.benchmarks.reproduce.published import PUBLISHED
+
+CELLS = ("default", "nbrc", "brc", "gru", "lstm")
+
+
+def results() -> None:
+    """Print what agents reach."""
+    rows = []
+    for text, folder, column, label in (
+        ("copy-first of 50 steps, asked at 50,000", "horizons_copy_first", "success@50000", "{}"),
+        ("T-maze of 200 steps, asked at 20,000", "t_maze_200", "success@20000", "{}"),
+        ("MiniGrid-MemoryS13, 3x3 view", "minigrid_memory", "success_rate", "{}, size 13"),
+    ):
+        given = [seeds(final(folder, label.format(cell), column), share) for cell in CELLS[1:]]
+        of_default = seeds(final("default_t_maze_200", "default", column), share) if "maze" in folder else "–"
+        rows.append([text, of_default, *given])
+    for text, folder in (
+        ("CartPole-v1, 100,000 steps, return", "cartpole"),
+        ("Acrobot-v1, 100,000 steps, return", "acrobot"),
+        ("CartPole without velocities, rl-zoo3's settings, return", "cartpole_no_velocity_zoo"),
+        ("Pendulum without velocities, rl-zoo3's settings, return", "pendulum_no_velocity_zoo"),
+    ):
+        rows.append([text, *(seeds(final(folder, cell, "return_mean"), whole) for cell in CELLS)])
+    table(["each seed", "default", "nBRC", "BRC", "GRU", "LSTM"], rows)
+
+
+def speed() -> None:
+    """Print the speed of layers and of PPO."""
+    rows, where = measured("cells")
+    time = {(row["layer"], *row["shape"]): row["milliseconds"] for row in rows if not row.get("fixed_weights")}
+    shapes = [(100, 784, 1, 128), (64, 128, 64, 128), (16, 128, 64, 128)]
+    lines = [
+        [
+            f"layer {shape}: times `nn.GRU`",
+            *(f"{time[('nn.GRU', *shape)] / time[(cell, *shape)]:.1f}" for cell in CELLS[1:]),
+        ]
+        for shape in shapes
+    ]
+    rows, of_ppo = measured("ppo")
+    rate = {(row["algorithm"], *row["setting"].values()): row["steps_per_second"] for row in rows}
+    setting = (64, 1024, 4)
+    lines.append(
+        [
+            "PPO, 64 copies: times sb3-contrib's LSTM",
+            *(f"{rate[(cell, *setting)] / rate[('sb3-contrib', *setting)]:.1f}" for cell in CELLS[1:]),
+        ]
+    )
+    table(["", "nBRC", "BRC", "GRU", "LSTM"], lines)
+    cog.outl(f"\nLayers: {where}, 2 threads; PPO: {of_ppo}, 1 thread.")
+
+
+def papers() -> None:
+    """Print Table 1 beside the published one."""
+    ran, lines = read("table1-paper"), []
+    for setting, published in PUBLISHED["table1"].items():
+        line = [setting.replace("=", " = ")]
+        for cell in ("nbrc", "brc", "gru", "lstm"):
+            mine = [float(r["final.mse"]) for r in ran if (r["grid.setting"], r["grid.cell"]) == (setting, cell)]
+            line.append(
+                f"{statistics.mean(mine):.3f} / {published[cell]['mse'][0]:.3f}"
+                if mine
+                else f"– / {published[cell]['mse'][0]:.3f}"
+            )
+        lines.append(line)
+    table(["MSE: ours / published", "nBRC", "BRC", "GRU", "LSTM"], lines)
+    cog.outl(f"\n{hardware('table1-paper')}.")
