@@ -16,6 +16,10 @@ PAGES = {
     "Use": {
         "agents/index": "agents/README.md",
         "agents/default": "agents/DEFAULT.md",
+        "agents/evaluation": "agents/EVALUATION.md",
+        "agents/network": "agents/NETWORK.md",
+        "agents/action-masks": "agents/ACTION_MASKS.md",
+        "agents/sb3": "agents/SB3.md",
         "agents/export": "agents/EXPORT.md",
         "envs/index": "envs/README.md",
         "configs/index": "configs/README.md",
@@ -51,6 +55,7 @@ PAGES = {
     "Contribute": {
         "contributing": ".github/CONTRIBUTING.md",
         "design": "bistable_rl/README.md",
+        "changelog": ".github/CHANGELOG.md",
     },
 }
 """The pages by the caption of the table of contents that lists them: address on the site, file in the repository."""

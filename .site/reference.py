@@ -101,21 +101,14 @@ def prepare_docstring(app: Sphinx, what: str, name: str, obj: object, options: o
     lines[:] = new
 
 
-def is_documented(objects: dict[str, object], module: str, name: str) -> bool:
-    """Whether the reference holds a public name, here or where it is defined."""
-    value = getattr(importlib.import_module(module), name)
-    home = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    return inspect.ismodule(value) or f"{module}.{name}" in objects or home in objects
-
-
 def check_public_names(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of public names that the reference does not hold."""
-    objects = env.domains.python_domain.objects
-    logger = logging.getLogger(__name__)
-    for module in PUBLIC:
-        for name in importlib.import_module(module).__all__:
-            if not is_documented(objects, module, name):
-                logger.warning("%s.%s is public and not in the reference", module, name)
+    """Warn of public names that the reference does not hold, under this or another public name of the same thing."""
+    public = {f"{module}.{name}": name for module in PUBLIC for name in importlib.import_module(module).__all__}
+    values = {full: getattr(importlib.import_module(full.rpartition(".")[0]), name) for full, name in public.items()}
+    found = {id(value) for full, value in values.items() if full in env.domains.python_domain.objects}
+    for full, value in values.items():
+        if id(value) not in found and not inspect.ismodule(value):
+            logging.getLogger(__name__).warning("%s is public and not in the reference", full)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

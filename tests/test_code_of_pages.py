@@ -11,6 +11,7 @@ and written to `<name>.yaml` for the blocks below. HTML comments of Sybil's stan
 """
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,6 @@ from unittest import SkipTest
 
 import pytest
 import yaml
-from pages import PAGES, ROOT
 
 pytest.importorskip("sybil")
 
@@ -31,7 +31,11 @@ from bistable_rl.runs.config import read_yaml
 from bistable_rl.runs.schema import CONFIG_KINDS, kind_of, load_config
 from bistable_rl.tune import tuning
 
-NOT_YET = {"README.md", "agents/README.md", "bistable_rl/results/README.md"}
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / ".site" / "conf.py"  # missing outside a clone, where there are no pages
+PARTS = runpy.run_path(str(CONF))["PAGES"] if CONF.is_file() else {}
+PAGES = [ROOT / file for part in PARTS.values() for file in part.values() if not file.startswith(".site/")]
+NOT_YET = {"README.md"}
 """Pages whose blocks are not marked yet."""
 
 SLOW = "if(not slow"
@@ -41,14 +45,25 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-CODE = [page for page in PAGES if name_of(page) not in NOT_YET and "\n```" in page.read_text("utf-8")]
+CODE = [
+    page for page in PAGES if page.is_file() and name_of(page) not in NOT_YET and "\n```" in page.read_text("utf-8")
+]
+
+
+TENSORBOARD = """
+bistable-rl() {
+    if [ "$1" = tensorboard ]; then set -- tensorboard --help; fi
+    command bistable-rl "$@"
+}
+"""
+"""TensorBoard serves until it is stopped, so it is not started."""
 
 
 def run_shell(example: Example) -> None:
     """Run a block of bash commands up to the first that fails."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", str(example.parsed)],
+        ["bash", "-e", "-o", "pipefail", "-c", TENSORBOARD + example.parsed],
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
