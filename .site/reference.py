@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from bistable_rl.cli import COMMANDS, main
 from bistable_rl.compare.comparison import Comparison
+from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.runs.keys import default_of, keys_of, noun_of
 from bistable_rl.runs.schema import Benchmark, Experiment
 from bistable_rl.tune.tuning import Tuning
@@ -86,6 +87,23 @@ class Keys(SphinxDirective):
             self._add(lines, hint, name)
 
 
+class Environments(SphinxDirective):
+    """A section for each environment: its docstring, which is Markdown, and its ids."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections."""
+        ids: dict[type, list[str]] = {}
+        for name, entry in ENVIRONMENTS.items():
+            ids.setdefault(entry.batched, []).append(name)
+        lines: list[str] = []
+        for kind, names in ids.items():
+            lines += [f"## {names[0].split('/')[1].split('-')[0].removesuffix('Easy')}", ""]
+            lines += [", ".join(f"`{name}`" for name in names), ""]
+            text = inspect.cleandoc(kind.__doc__ or "")
+            lines += [f"**{line[3:]}**" if line.startswith("## ") else line for line in text.splitlines()] + [""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
 def prepare_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Show indented blocks as code; keep napoleon from reading "The cells: ..." of a property as its type."""
     new: list[str] = [""] * (what in ("attribute", "data", "property"))
@@ -115,6 +133,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_directive("commands", Commands)
     app.add_directive("keys", Keys)
+    app.add_directive("environments", Environments)
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)
     app.connect("env-check-consistency", check_public_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
