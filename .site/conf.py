@@ -105,8 +105,12 @@ if os.environ.get("SITE_ONLINE"):  # links into other projects' references, whos
 _OTHERS = (
     "torch|nn|np|numpy|npt|gymnasium|stable_baselines3|sb3_contrib|collections|typing|pathlib|os|sys|threading|types"
 )
-_INNER = "runs.keys|runs.schema.[A-Za-z]+Config|agents.sb3_views|agents.sequences|agents.ppo.Self|certify.enclosure"
-nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})(\..*)?|Tensor"), ("py:.*", rf"bistable_rl\.({_INNER})(\..*)?")]
+_INNER = "runs.keys|runs.schema.[A-Za-z]+Config|agents.sb3_views|agents.sequences|agents.ppo.Self"
+_INNER += "|certify.enclosure|envs.phases"
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_OTHERS})(\..*)?|Tensor|ResetNeeded"),
+    ("py:.*", rf"bistable_rl\.({_INNER})(\..*)?"),
+]
 
 html_theme = "furo"
 html_title = f"bistable-rl {version}"

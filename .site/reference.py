@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -28,6 +29,9 @@ PUBLIC = ("bistable_rl", "bistable_rl.agents", "bistable_rl.envs", "bistable_rl.
 
 SECTIONS = {f"{name}:" for name in ("Args", "Attributes", "Options", "Returns", "Yields", "Raises", "Example")}
 """The headings of a docstring's sections, which are its end."""
+
+COLON = "\ue000"
+"""Stands for a colon while napoleon reads."""
 
 FILES = {"experiment": Experiment, "benchmark": Benchmark, "comparison": Comparison, "study": Tuning}
 
@@ -64,27 +68,44 @@ class Keys(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the tables."""
-        lines: list[str] = []
-        self._add(lines, FILES[self.arguments[0]], "")
-        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+        return self._tables(FILES[self.arguments[0]], "")
 
-    def _add(self, lines: list[str], kind: type, prefix: str) -> None:
-        hints, sections = keys_of(kind), []
-        if prefix:
-            lines += [f"### {prefix} ({self.arguments[0]})", ""]
-        lines += [*(inspect.getdoc(kind) or "").splitlines(), ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    def _tables(self, kind: type, name: str) -> list[nodes.Node]:
+        lines = [
+            *(inspect.getdoc(kind) or "").splitlines(),
+            "",
+            "| key | type | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        sections = {}
         for field in dataclasses.fields(kind):
-            hint = hints[field.name]
+            hint = keys_of(kind)[field.name]
             if dataclasses.is_dataclass(hint):
-                sections.append((hint, f"{prefix}.{field.name}".lstrip(".")))
+                sections[f"{name}.{field.name}".lstrip(".")] = hint
                 continue
             default = default_of(field)
             shown = "required" if default is dataclasses.MISSING else f"`{json.dumps(default)}`"
             lines.append(f"| `{field.name}` | {noun_of(hint)} | {shown} | {field.metadata['meaning']} |")
-        lines.append("")
-        for hint, name in sections:
-            self._add(lines, hint, name)
+        heading = [nodes.rubric("", f"{name} ({self.arguments[0]})", **{"heading-level": 3})] if name else []
+        box = nodes.container("", *self.parse_text_to_nodes("\n".join(lines)), classes=["keys"])
+        below = [node for section, hint in sections.items() for node in self._tables(hint, section)]
+        return [*heading, box, *below]
+
+
+def short_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave the ranges of keys out of a signature: they are on the page of the keys."""
+    if "Range(" not in (signature or ""):
+        return None
+    plain = inspect.signature(obj)
+    parameters = [parameter.replace(annotation=parameter.empty) for parameter in plain.parameters.values()]
+    return str(plain.replace(parameters=parameters, return_annotation=plain.empty)), ""
+
+
+def finish_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Put back the colons that `prepare_docstring` hid."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 class Environments(SphinxDirective):
@@ -105,8 +126,10 @@ class Environments(SphinxDirective):
 
 
 def prepare_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Show indented blocks as code; keep napoleon from reading "The cells: ..." of a property as its type."""
-    new: list[str] = [""] * (what in ("attribute", "data", "property"))
+    """Show indented blocks as code; hide the colon of "The cells: ...", which napoleon would take for a type."""
+    if what in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", COLON)
+    new: list[str] = []
     for i, line in enumerate(lines):
         if line in SECTIONS:
             new += lines[i:]
@@ -134,6 +157,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("commands", Commands)
     app.add_directive("keys", Keys)
     app.add_directive("environments", Environments)
+    app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)
+    app.connect("autodoc-process-docstring", finish_docstring, priority=600)
     app.connect("env-check-consistency", check_public_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,7 +24,7 @@ def speed(argv: Sequence[str]) -> int:
     )
     parser.add_argument("what", choices=("cells", "benchmarks", "envs", "ppo", "export"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for cells (default: cpu)")
-    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells (default: those of our tables)")
+    parser.add_argument("--shapes", metavar="B,T,I,H", nargs="+", help="for cells (default: seven shapes)")
     parser.add_argument(
         "--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs (default: all of this package)"
     )
