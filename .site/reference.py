@@ -86,10 +86,13 @@ class Keys(SphinxDirective):
             default = default_of(field)
             shown = "required" if default is dataclasses.MISSING else f"`{json.dumps(default)}`"
             lines.append(f"| `{field.name}` | {noun_of(hint)} | {shown} | {field.metadata['meaning']} |")
-        heading = [nodes.rubric("", f"{name} ({self.arguments[0]})", **{"heading-level": 3})] if name else []
-        box = nodes.container("", *self.parse_text_to_nodes("\n".join(lines)), classes=["keys"])
-        below = [node for section, hint in sections.items() for node in self._tables(hint, section)]
-        return [*heading, box, *below]
+        content = [nodes.container("", *self.parse_text_to_nodes("\n".join(lines)), classes=["keys"])]
+        if name:
+            title = f"{name} ({self.arguments[0]})"
+            content = [
+                nodes.section("", nodes.title(title, title), *content, ids=[nodes.make_id(title)], names=[title])
+            ]
+        return content + [node for section, hint in sections.items() for node in self._tables(hint, section)]
 
 
 def short_signature(

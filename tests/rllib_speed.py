@@ -1,4 +1,7 @@
-"""Environment steps a second of RLlib's PPO with our network and of `bistable_rl.train`, in turns, for CLUSTER.md."""
+"""Environment steps a second of RLlib's PPO with our network and of `bistable_rl.train`, in turns, for CLUSTER.md.
+
+`python tests/rllib_speed.py` writes bistable_rl/results/speed_rllib.json.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ import ray
 from two_nodes import two_nodes
 
 import bistable_rl
+from bistable_rl.compare.ledger import RESULTS
 from bistable_rl.rllib import ppo_config
+from bistable_rl.runs.environment import collect_environment
+from bistable_rl.runs.files import write_json
 
 STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 SHORT = {"total_steps": 64_000, "evaluation.every": 64_000, "evaluation.episodes": 1, "checkpoint.every": 64_000}
@@ -42,7 +48,8 @@ def speed(name: str, env_runners: int | None, overrides: dict[str, Any], out: Pa
 
 
 def main() -> None:
-    """Print the medians of all rounds, and every round."""
+    """Measure in turns, print the medians, and write them with every round."""
+    measured = []
     with two_nodes() as address, tempfile.TemporaryDirectory() as out:
         ray.init(address, log_to_driver=False)
         for task, overrides in TASKS.items():
@@ -51,10 +58,10 @@ def main() -> None:
                 for env_runners, rates in found.items():
                     rates.append(speed("rl/copy_first", env_runners, overrides, Path(out)))
             for env_runners, rates in found.items():
-                who = "bistable_rl.train" if env_runners is None else f"RLlib, {env_runners} environment runners"
-                print(
-                    f"{task}: {who}: {np.median(rates):,.0f} steps/s, of {', '.join(f'{rate:,.0f}' for rate in rates)}"
-                )
+                median = float(np.median(rates))
+                measured.append({"task": task, "env_runners": env_runners, "steps_per_second": median, "rounds": rates})
+                print(f"{task}: {env_runners} environment runners: {median:,.0f} steps/s")
+    write_json(RESULTS / "speed_rllib.json", {"environment": collect_environment(), "measured": measured})
 
 
 if __name__ == "__main__":
