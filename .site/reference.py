@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+import textwrap
 from typing import Any
 
 from docutils import nodes
@@ -36,6 +37,11 @@ COLON = "\ue000"
 FILES = {"experiment": Experiment, "benchmark": Benchmark, "comparison": Comparison, "study": Tuning}
 
 
+def shorter(line: str) -> str:
+    """Break a long list of names into lines."""
+    return line if len(line) < 130 else textwrap.fill(line, 110, subsequent_indent="  ", break_on_hyphens=False)
+
+
 class Commands(SphinxDirective):
     """A section for each command: its `--help`; the keys of configs are on a page of their own."""
 
@@ -51,10 +57,10 @@ class Commands(SphinxDirective):
             lines += [
                 f"## {name}",
                 "",
-                (command.__doc__ or "").strip() + ".",
+                (command.__doc__ or "").strip(),
                 "",
                 "```text",
-                *text.splitlines(),
+                *map(shorter, text.splitlines()),
                 "```",
                 "",
             ]

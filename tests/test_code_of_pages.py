@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / ".site" / "conf.py"  # missing outside a clone, where there are no pages
 PARTS = runpy.run_path(str(CONF))["PAGES"] if CONF.is_file() else {}
 PAGES = [ROOT / file for part in PARTS.values() for file in part.values() if not file.startswith(".site/")]
-NOT_YET = {"README.md"}
+NOT_YET = {"README.md", "bistable_rl/results/README.md"}
 """Pages whose blocks are not marked yet."""
 
 SLOW = "if(not slow"
