@@ -47,6 +47,7 @@ class Commands(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
+        self.env.note_reread()
         os.environ["COLUMNS"] = "96"
         lines: list[str] = []
         for name, command in COMMANDS.items():
@@ -74,6 +75,7 @@ class Keys(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the tables."""
+        self.env.note_reread()
         return self._tables(FILES[self.arguments[0]], "")
 
     def _tables(self, kind: type, name: str) -> list[nodes.Node]:
@@ -122,6 +124,7 @@ class Environments(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
+        self.env.note_reread()
         ids: dict[type, list[str]] = {}
         for name, entry in ENVIRONMENTS.items():
             ids.setdefault(entry.batched, []).append(name)
