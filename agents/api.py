@@ -72,8 +72,8 @@ def train(
             "interrupted".
 
     Returns:
-        The run: `run.folder`, `run.result` (what result.json holds), `run.metrics.rows()`; `bistable_rl.load(run)` is
-        its agent.
+        The run, with `run.folder`, `run.result` (the content of result.json) and `run.metrics.rows()`;
+        `bistable_rl.load(run)` is its agent.
 
     Raises:
         UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.

@@ -32,7 +32,7 @@ class Compared(NamedTuple):
     """How a file compares with `predict`.
 
     Attributes:
-        difference: The largest difference of a step's actions and states, relative to 1 + |x|.
+        difference: The largest difference of a step's actions and states, relative to `1 + |x|`.
         parted: The steps after which rounding had grown so much, in a network that amplifies it, that the file on its
             own was elsewhere; None if that never happened.
     """

@@ -71,6 +71,7 @@ ENVIRONMENTS: dict[str, Entry] = {
     for name, task in TASKS.items()
     for level, kwargs, threshold in zip(LEVELS, task.levels, task.reward_thresholds, strict=True)
 }
+"""The environments of this package by id."""
 
 for _id, _entry in ENVIRONMENTS.items():
     if _id not in gymnasium.registry:

@@ -226,5 +226,5 @@ def test_the_help_says_where_an_environment_of_one_s_own_is_found(
 
     assert main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH" in said
-    assert "from a run folder, never." in said
+    assert "An environment of your own, my_env:Name-v0, is imported from an installed package or PYTHONPATH" in said
+    assert "never from a run folder." in said

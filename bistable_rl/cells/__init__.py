@@ -27,6 +27,7 @@ CELLS: dict[str, type[Cell]] = {
     "half_pbrc": HalfPBRCCell,
     "mixed": MixedCell,
 }
+"""The cells by the name that a config, `make_rnn` and `policy.cell` take."""
 
 __all__ = [
     "CELLS",

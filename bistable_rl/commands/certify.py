@@ -21,7 +21,11 @@ def certify(argv: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
     parser.add_argument("--best", action="store_true", help="load the best checkpoint instead of the last")
     parser.add_argument(
-        "--steps", metavar="T", type=count, default=0, help="for a cue that is not proved for ever, try up to T steps"
+        "--steps",
+        metavar="T",
+        type=count,
+        default=0,
+        help="for cues not proved for ever, try to prove up to T steps",
     )
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the certificate to this file")
     parser.add_argument(

@@ -19,7 +19,7 @@ def compare(argv: Sequence[str]) -> int:
     parser = Parser(
         "compare",
         "Train a base experiment with every variant, grid value and seed of a config file, and write a report that\n"
-        "compares them into OUT/<name>. Runs finished there are never repeated: after Ctrl-C, a crash, or with more\n"
+        "compares them into OUT/<name>. Finished runs are never repeated: after Ctrl-C, a crash, or with more\n"
         "seeds in the file, the same command continues.\n"
         f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG or of its base, then in the current one')}\n"
         f"Shipped comparisons: {', '.join(name for name in shipped_configs() if name.startswith('compare/'))}",

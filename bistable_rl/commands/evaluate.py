@@ -38,9 +38,9 @@ def _parser() -> Parser:
         "evaluate",
         "Play episodes with the last checkpoint of a run and report success and return.\n"
         "Options change the environment: --env.kwargs.length 500\n"
-        "With --horizons the agent plays at each of them, with the most likely and with sampled actions.\n"
-        "With --streams it plays with each kind of stream of distractors, at each of the horizons or at that of its\n"
-        "training. A distractor is:\n"
+        "With --horizons the agent plays at each horizon, with the most likely and with sampled actions.\n"
+        "With --streams it plays with each kind of stream of distractors, at each of the horizons or at the trained\n"
+        "one. A distractor is:\n"
         f"{_described(KINDS)}\n"
         "With --adversary a search looks for distractors that make it forget: an upper bound of its memory.\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
@@ -58,13 +58,15 @@ def _parser() -> Parser:
         "--horizons",
         metavar="N,N,...",
         type=_counts,
-        help="horizons of the environment; of one that is not ours, --env.horizon_kwarg names the argument",
+        help="values of the horizon argument, which --env.horizon_kwarg names if the environment is not ours",
     )
     parser.add_argument(
-        "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every one but mixture"
+        "--streams", metavar="KIND,KIND,...", type=_kinds, help="kinds of streams; all: every kind except mixture"
     )
-    parser.add_argument("--adversary", action="store_true", help="search for the distractors that it stands worst")
-    parser.add_argument("--steps", metavar="N", type=count, help="with --adversary: most distractors (default: 10000)")
+    parser.add_argument("--adversary", action="store_true", help="search for distractors that make it forget")
+    parser.add_argument(
+        "--steps", metavar="N", type=count, help="with --adversary: at most so many distractors (default: 10000)"
+    )
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
     parser.add_argument(
         "--figure",

@@ -24,7 +24,7 @@ def export(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", type=path, help="the file (default: RUN_DIR/agent.onnx or agent.pt2)")
     parser.add_argument("--best", action="store_true", help="export the best checkpoint instead of the last")
     parser.add_argument(
-        "--json", metavar="FILE", type=path, help="also write what the file says of itself, its initial state among it"
+        "--json", metavar="FILE", type=path, help="also write the metadata of the file, with the initial state"
     )
     args = parser.parse_args(argv)
     for file in (args.out, args.json):

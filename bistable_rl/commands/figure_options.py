@@ -20,7 +20,7 @@ def add_figure_options(parser: Parser, *, formats: bool) -> None:
             metavar="FORMAT,...",
             type=_formats,
             default=(),
-            help="write the figures as pdf, svg or both, too, beside the PNGs",
+            help="also write the figures as pdf, svg or both",
         )
     parser.add_argument("--dpi", metavar="N", type=_dpi, help="dots per inch of the figures (default: 150)")
 

@@ -13,14 +13,13 @@ from bistable_rl.runs.config import NAME_BYTES
 from bistable_rl.runs.files import named
 
 OWN_ENVIRONMENT = (
-    "An environment of your own, my_env:Name-v0, is imported from what is installed or on PYTHONPATH, or else from\n"
-    "my_env.py in {folders}; from a run folder, never."
+    "An environment of your own, my_env:Name-v0, is imported from an installed package or PYTHONPATH, or else from\n"
+    "my_env.py in {folders}; never from a run folder."
 )
 """Help of every command that takes an id; `folders` are those that `runs.user_modules` searches."""
 
 REUSE_COMMITTED = (
-    "count runs as finished whose results are committed with the package, in a clone's bistable_rl/results; what is "
-    "written marks them"
+    "treat runs as finished if their results are committed in the clone (bistable_rl/results); the report marks them"
 )
 """Help of an option of the commands that carry out grids."""
 

@@ -18,7 +18,7 @@ def play(argv: Sequence[str]) -> int:
         "Options change the environment: --env.kwargs.length 10\n"
         f"{OWN_ENVIRONMENT.format(folders='the current folder')}",
     )
-    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id; with --run, that of the run")
+    parser.add_argument("id", metavar="ENV_ID", nargs="?", help="an environment id (with --run, the one of the run)")
     parser.add_argument("--run", metavar="RUN_DIR", type=path, help="watch the agent of this run instead of playing")
     parser.add_argument("--episodes", metavar="N", type=count, default=1, help="number of episodes (default: 1)")
     parser.add_argument("--seed", metavar="K", type=seed, help="seed of the first episode (default: random)")

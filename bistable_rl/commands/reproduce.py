@@ -18,8 +18,8 @@ def reproduce(argv: Sequence[str]) -> int:
     parser = Parser(
         "reproduce",
         "Train the grid of a published table, and write our results next to the published ones into OUT/TABLE-PRESET.\n"
-        "Runs finished there are never repeated: after Ctrl-C, a crash, or with more seeds, the same command goes on.\n"
-        "The table shows all of them, whichever command started them, and the runs that are missing.",
+        "Finished runs are never repeated: after Ctrl-C, a crash, or with more seeds, the same command continues.\n"
+        "The table shows every finished run, whichever command started it, and lists the missing ones.",
     )
     names = ("table1", "table2", "table3", "table4", "table5", "johns", "fig3")
     parser.add_argument("table", choices=names)
@@ -27,13 +27,13 @@ def reproduce(argv: Sequence[str]) -> int:
         "--preset",
         choices=("quick", "paper"),
         default="quick",
-        help="small sizes, or those of the paper; johns has only the latter (default: quick)",
+        help="small sizes, or the sizes of the paper; johns has only those (default: quick)",
     )
     parser.add_argument(
         "--protocol",
         choices=("paper", "authors_code"),
         default="paper",
-        help="data and order of the paper's text, or of its authors' code. The latter is written to OUT/TABLE-PRESET-"
+        help="follow the paper's text, or its authors' code. The latter is written to OUT/TABLE-PRESET-"
         "authors_code: samples in one order, other flags in table2, permuted rows and grey lines in table4 and table5, "
         "one N in table5; with --preset paper also its 100 epochs and sizes (default: paper)",
     )

@@ -16,7 +16,7 @@ def speed(argv: Sequence[str]) -> int:
     """Measure the speed of the cells, the benchmarks, the environments, recurrent PPO or exported agents."""
     parser = Parser(
         "speed",
-        "Measure here, as medians of interleaved timings: the cells against torch.nn.GRU and torch.nn.LSTM,\n"
+        "Measure on this machine (medians of interleaved timings) the cells against torch.nn.GRU and torch.nn.LSTM,\n"
         "the supervised benchmarks against the same network on torch.nn.GRU, the environments against SB3's\n"
         "DummyVecEnv, recurrent PPO against sb3-contrib's, or exported agents against `predict`. For ppo, % of peak\n"
         "is the share of the time that the products of matrices would take at the rate of a float32 product of\n"
@@ -28,7 +28,7 @@ def speed(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--ids", metavar="ENV_ID", nargs="+", default=[], help="for envs (default: all of this package)"
     )
-    parser.add_argument("--profile", action="store_true", help="for ppo: the shares of its parts in the time")
+    parser.add_argument("--profile", action="store_true", help="for ppo: the share of each part in the time")
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the measurements to this file")
     args = parser.parse_args(argv)
     check_parent(args.json)

@@ -16,11 +16,11 @@ from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 def tune(argv: Sequence[str]) -> int:
-    """Search for the keys of a config that reach the most."""
+    """Search for the best values of the keys of a config."""
     parser = Parser(
         "tune",
         "Search the space of a config file with Optuna: train a base experiment again and again with other values\n"
-        "of its keys, stop what looks worse than the rest, and write a report and the best config found into\n"
+        "of its keys, stop trials that fall behind the others, and write a report and the best config found into\n"
         "OUT/tune/<name>. After Ctrl-C, a crash or with more --trials, the same command continues; several\n"
         "processes and machines may work on one --storage.\n"
         f"{OWN_ENVIRONMENT.format(folders='the folder of CONFIG or of its base, then in the current one')}\n"

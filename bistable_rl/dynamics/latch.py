@@ -13,7 +13,7 @@ Array = np.ndarray | float
 
 
 def threshold(a: Array) -> Array:
-    """Return U(a) = √(a (a - 1)) - artanh √(1 - 1/a): both states exist for |u| < U(a).
+    """Return U(a) = √(a (a - 1)) - artanh √(1 - 1/a): both states exist for `|u| < U(a)`.
 
     Args:
         a: Feedback gains; up to 1 there is only one state, and U is 0.

@@ -15,6 +15,7 @@ from bistable_rl.kernels.table import KERNELS
 from bistable_rl.kernels.torch_state import transform
 
 BACKENDS = ("cpu", "triton", "torch", "reference")
+"""The backends, by name."""
 _IMPORTED: dict[str, Backend] = {"cpu": cpu, "torch": torch_scan, "reference": reference}
 
 # Looked up once: whether each can run at all, and the reason.

@@ -23,6 +23,7 @@ KERNELS: dict[str, Kernel] = {
         step=torch_cells.lstm_step, factors=torch_cells.lstm_factors, step_back=torch_cells.lstm_step_back,
     ),
 }  # fmt: skip
+"""The cells that have kernels, by name."""
 
 
 def get_kernel(name: str) -> Kernel:

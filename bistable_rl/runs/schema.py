@@ -39,11 +39,11 @@ from bistable_rl.runs.keys import (
 
 @dataclass
 class NormalizeConfig(Section):
-    """Normalisation in training by running statistics, as SB3's VecNormalize does it; evaluations use the last ones."""
+    """Normalisation by running statistics, as in SB3's VecNormalize; evaluations use the latest statistics."""
 
-    obs: bool = setting(False, "Whether observations are brought to mean 0 and variance 1.")
+    obs: bool = setting(False, "Whether observations are normalised to mean 0 and variance 1.")
     reward: bool = setting(
-        False, "Whether rewards are divided by the deviation of the return; evaluations count them as they are."
+        False, "Whether rewards are divided by the standard deviation of the return; evaluations report raw rewards."
     )
 
 
@@ -59,7 +59,7 @@ class EnvConfig(Section):
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
     horizon_kwarg: str | None = setting(
         None,
-        "The keyword of kwargs that sets its horizon, e.g. `length`, for evaluation.horizons (null: that of ours).",
+        "The keyword of kwargs that sets its horizon, e.g. `length`, for evaluation.horizons (null: known for ours).",
     )
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
@@ -84,23 +84,23 @@ class PolicyConfig(Section):
         "separate",
         "What the value head reads: a `separate` memory, the actor's `shared` one, or the observation (`feedforward`).",
     )
-    critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains it too.")
+    critic_gradient: bool = setting(True, "With a shared critic, whether the value loss trains the memory too.")
     net_arch: list[PositiveInt] | dict[str, Any] = setting(
         lambda: [64],
-        "Units of the layers between the memory and each head; `{pi: [64], vf: [64]}` for each head its own.",
+        "Units of the layers between the memory and each head; `{pi: [64], vf: [64]}` gives each head its own.",
     )
     ortho_init: bool = setting(True, "Initialise features and heads orthogonally, as SB3 does; else as torch does.")
     action_bias: list[Finite] = setting(list, "For discrete actions, their initial logits, e.g. `[1, 0, 0]`.")
     log_std_init: Finite = setting(0.0, "For continuous actions, the initial logarithm of their standard deviation.")
     log_std_min: Finite | None = setting(None, "For continuous actions, its lower bound (null: none).")
-    state_dependent_std: bool = setting(False, "For continuous actions, whether the deviation depends on the memory.")
+    state_dependent_std: bool = setting(False, "For continuous actions, whether their deviation depends on the memory.")
     observation_kinds: dict[str, Any] = setting(
         dict, "`categories`, `pixels` or `numbers` by key, where the space does not say so, e.g. `{image: pixels}`."
     )
 
     features_extractor_class: NameOrClass | None = setting(
         None,
-        "What reads observations: `flat`, `nature_cnn`, `impala`, `minigrid` or `package:Name` (null: by the space).",
+        "The features extractor: `flat`, `nature_cnn`, `impala`, `minigrid` or `package:Name` (null: by the space).",
     )
     features_extractor_kwargs: dict[str, Any] = setting(dict, "Its arguments, e.g. `{features_dim: 128}`.")
     normalize_images: bool | None = setting(
@@ -112,7 +112,7 @@ class PolicyConfig(Section):
     optimizer_class: NameOrClass | None = setting(
         None, "The optimizer: `adamw`, `rmsprop`, ... or `package:Name` (null: Adam)."
     )
-    optimizer_kwargs: dict[str, Any] = setting(dict, "Its arguments beside the learning rate, e.g. `{eps: 1e-8}`.")
+    optimizer_kwargs: dict[str, Any] = setting(dict, "Its arguments besides the learning rate, e.g. `{eps: 1e-8}`.")
 
     @property
     def head_widths(self) -> tuple[list[int], list[int]]:
@@ -163,7 +163,7 @@ class AlgorithmConfig(Section):
     bptt_length: PositiveInt | None = setting(
         None, "Longest sequence, in steps; no gradient crosses a cut (null: no cut)."
     )
-    burn_in: NonNegativeInt = setting(0, "Steps before a sequence to run again without gradient, for its first state.")
+    burn_in: NonNegativeInt = setting(0, "Steps before a sequence to rerun without gradient, for its first state.")
     refresh_states: bool = setting(
         False, "Recompute the first states of sequences before each epoch but the first, and after the last."
     )
@@ -174,7 +174,7 @@ class AlgorithmConfig(Section):
         0, "With use_sde, steps between two draws of the noise's matrix (0 or -1: one for each rollout)."
     )
     certified_coef: NonNegativeSchedule = setting(
-        0.0, "Weight of the certified loss: that no distractors change the answer (BRC and nBRC; 0: none)."
+        0.0, "Weight of the certified loss, which asks that no distractors change the answer (BRC and nBRC; 0: off)."
     )
 
     def check(self, prefix: str = "") -> None:
@@ -191,7 +191,7 @@ class EvaluationConfig(Section):
     every: PositiveInt = setting(100_000, "Environment steps between two evaluations; the last is at the end.")
     episodes: PositiveInt = setting(100, "Episodes of each evaluation.")
     horizons: list[PositiveInt] = setting(
-        list, "Values of the horizon argument to evaluate at too, sampling as well, e.g. `[500, 5000]`."
+        list, "Further values of the horizon argument to evaluate at, also with sampled actions, e.g. `[500, 5000]`."
     )
     streams: list[StreamName] = setting(
         list, "Kinds of streams of distractors to evaluate with, at each of the horizons, e.g. `[uniform, constant]`."
@@ -220,9 +220,9 @@ class WarmupConfig(Section):
     learning_rate: Positive = setting(1e-2, "Adam's step size.")
 
 
-NAME = meaning("Names the folder of its runs in the output folder.")
+NAME = meaning("Name of the folder of its runs, in the output folder.")
 SEED = "Seeds every source of randomness."
-DEVICE = "Where the network lives."
+DEVICE = "Device of the network."
 
 
 @dataclass
@@ -243,7 +243,8 @@ class Experiment(Section):
         list, "Callbacks of Stable-Baselines3's kind, each `package:Name` or `{name: ..., kwargs: {...}}`."
     )
     loggers: list[NamedPart] = setting(
-        list, "Loggers beside metrics.csv and TensorBoard: `csv`, `json`, `wandb` or `package:Name`, as callbacks are."
+        list,
+        "Loggers beside metrics.csv and TensorBoard: `csv`, `json`, `wandb` or `package:Name`, given as callbacks are.",
     )
 
     COMMAND: ClassVar[str] = "train"

@@ -1,1 +1,1 @@
-"""Search for the keys of a config that reach the most: spaces in YAML, carried out by Optuna (the extra `tune`)."""
+"""Search for the best values of the keys of a config: spaces in YAML, run by Optuna (the extra `tune`)."""
