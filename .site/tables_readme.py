@@ -12,24 +12,34 @@ from bistable_rl.benchmarks.reproduce.published import PUBLISHED
 CELLS = ("default", "nbrc", "brc", "gru", "lstm")
 
 
+def linked(text: str, folder: str) -> str:
+    """Return a text that leads to the report of its comparison."""
+    return f"[{text}](bistable_rl/results/{folder}/report.md)"
+
+
 def results() -> None:
     """Print what agents reach."""
     rows = []
     for text, folder, column, label in (
-        ("copy-first of 50 steps, asked at 50,000", "horizons_copy_first", "success@50000", "{}"),
+        (
+            "copy-first of 50 steps, chrono initialisation, asked at 50,000",
+            "horizons_copy_first",
+            "success@50000",
+            "{}",
+        ),
         ("T-maze of 200 steps, asked at 20,000", "t_maze_200", "success@20000", "{}"),
         ("MiniGrid-MemoryS13, 3x3 view", "minigrid_memory", "success_rate", "{}, size 13"),
     ):
         given = [seeds(final(folder, label.format(cell), column), share) for cell in CELLS[1:]]
         of_default = seeds(final("default_t_maze_200", "default", column), share) if "maze" in folder else "–"
-        rows.append([text, of_default, *given])
+        rows.append([linked(text, folder), of_default, *given])
     for text, folder in (
         ("CartPole-v1, 100,000 steps, return", "cartpole"),
         ("Acrobot-v1, 100,000 steps, return", "acrobot"),
         ("CartPole without velocities, rl-zoo3's settings, return", "cartpole_no_velocity_zoo"),
         ("Pendulum without velocities, rl-zoo3's settings, return", "pendulum_no_velocity_zoo"),
     ):
-        rows.append([text, *(seeds(final(folder, cell, "return_mean"), whole) for cell in CELLS)])
+        rows.append([linked(text, folder), *(seeds(final(folder, cell, "return_mean"), whole) for cell in CELLS)])
     table(["each seed", "default", "nBRC", "BRC", "GRU", "LSTM"], rows)
 
 
@@ -40,7 +50,7 @@ def speed() -> None:
     shapes = [(100, 784, 1, 128), (64, 128, 64, 128), (16, 128, 64, 128)]
     lines = [
         [
-            f"layer {shape}: times `nn.GRU`",
+            f"layer {shape}: speed-up over `nn.GRU`",
             *(f"{time[('nn.GRU', *shape)] / time[(cell, *shape)]:.1f}" for cell in CELLS[1:]),
         ]
         for shape in shapes
@@ -50,7 +60,7 @@ def speed() -> None:
     setting = (64, 1024, 4)
     lines.append(
         [
-            "PPO, 64 copies: times sb3-contrib's LSTM",
+            "PPO, 64 copies: speed-up over sb3-contrib's LSTM",
             *(f"{rate[(cell, *setting)] / rate[('sb3-contrib', *setting)]:.1f}" for cell in CELLS[1:]),
         ]
     )
@@ -72,4 +82,5 @@ def papers() -> None:
             )
         lines.append(line)
     table(["MSE: ours / published", "nBRC", "BRC", "GRU", "LSTM"], lines)
-    cog.outl(f"\n{hardware('table1-paper')}.")
+    minutes = sum(float(r["seconds"]) for r in ran) / 60
+    cog.outl(f"\n{hardware('table1-paper')}; {len(ran)} runs of six cells, {minutes:,.0f} minutes of one core.")

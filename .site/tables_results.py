@@ -302,3 +302,9 @@ def epochs() -> None:
         lines.append([name, *(f"{c[layer]:.0f}" + f" ({c[base] / c[layer]:.1f})" * ours for c in columns)])
     table(header, lines)
     cog.outl("\n" + "; ".join(f"{measured(file)[1]}" for file in ("benchmarks", "benchmarks_epyc")) + "; one thread.")
+
+
+def worst_stream(folder: str, label: str, horizon: int) -> str:
+    """Return the mean over the seeds of the success in the stream in which each does worst."""
+    by_kind = [final(folder, label, f"success@{horizon}/{stream}") for stream in STREAMS]
+    return f"{statistics.mean(map(min, zip(*by_kind, strict=True))):.3f}"

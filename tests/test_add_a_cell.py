@@ -1,4 +1,4 @@
-"""A new cell takes the three steps of the README's "Add a cell": they are taken in a copy of the package."""
+"""A new cell takes the steps of CONTRIBUTING's "Add a cell", with its example, in a copy of the package."""
 
 import json
 import os
@@ -10,59 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-MINE = '''"""A cell of the test.
-
-    z_t = σ(U_z x_t + w_z ⊙ h_{t-1} + b_z)
-    h_t = z_t ⊙ h_{t-1} + (1 - z_t) ⊙ tanh(s · (U_n x_t + b_n))
-"""
-
-import torch
-from torch import Tensor, nn
-from typing_extensions import Unpack
-
-from bistable_rl.cells.base import Cell
-from bistable_rl.cells.initialisation import fill_slow_gate
-from bistable_rl.cells.options import GatedOptions
-
-
-class MineCell(Cell):
-    """Mine: a cell with an option of its own, s."""
-
-    slow_gate = "z"
-    weight_hh: nn.Parameter
-    bias: nn.Parameter | None
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, *, s: float = 2.0, **options: Unpack[GatedOptions]
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, **options)
-        self.s = s
-        H = hidden_size
-        self.add_parameters(weight_ih=(2 * H, input_size), weight_hh=(H,), bias=(2 * H,) if bias else None)
-
-    def reset_parameters(self) -> None:
-        """Reinitialise all parameters."""
-        super().reset_parameters()
-        nn.init.xavier_uniform_(self.weight_ih)
-        nn.init.ones_(self.weight_hh)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-            fill_slow_gate(self.bias[: self.hidden_size], self.c_bias, self.t_max)
-
-    def project(self, x: Tensor) -> Tensor:
-        """U x + b: x (..., I) -> (..., 2H)."""
-        return nn.functional.linear(x, self.weight_ih, self.bias)
-
-    def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """The gate z, from `project(x)` (..., 2H) and h (..., H)."""
-        return {"z": torch.sigmoid(projected.chunk(2, -1)[0] + self.weight_hh * state)}
-
-    def step(self, projected: Tensor, state: Tensor) -> Tensor:
-        """One step, from `project(x)` (B, 2H) and h (B, H) to the next h (B, H)."""
-        z = self.gates(projected, state)["z"]
-        return z * state + (1 - z) * torch.tanh(self.s * projected.chunk(2, -1)[1])
-'''
+PAGE = ROOT / ".github" / "CONTRIBUTING.md"
 EQUATION = """
 def mine(w: Weights, x: Array, h: Array) -> Array:
     u_z, u_n = np.split(x @ w["weight_ih"].T + w["bias"], 2, axis=1)
@@ -89,7 +37,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)
     cells = root / "bistable_rl/cells"
-    (cells / "mine.py").write_text(MINE, encoding="utf-8")
+    section = PAGE.read_text(encoding="utf-8").partition("## Add a cell")[2]
+    (cells / "mine.py").write_text(section.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
     insert(cells / "__init__.py", "from bistable_rl.cells.nbrc", "from bistable_rl.cells.mine import MineCell\n")
     insert(cells / "__init__.py", '    "nbrc": NBRCCell,', '    "mine": MineCell,\n')
     insert(root / "tests/test_cells_equations.py", "F, H, B, T = ", EQUATION.lstrip("\n"))

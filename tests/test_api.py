@@ -177,8 +177,8 @@ def test_a_run_and_an_agent_say_what_they_are(trained: Path) -> None:
     assert repr(bistable_rl.Run("runs/a")) == "Run('runs/a')"
 
 
-def page(kind: str) -> str:
-    section = (Path(__file__).parents[1] / "agents/README.md").read_text().partition("`bistable_rl.train` takes")[2]
+def page(kind: str, after: str) -> str:
+    section = (Path(__file__).parents[1] / "agents/README.md").read_text().partition(after)[2]
     found = re.search(rf"```{kind}\n(.*?)```", section, re.DOTALL)
     assert found is not None
     return found[1]
@@ -187,7 +187,7 @@ def page(kind: str) -> str:
 def test_the_pages_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
-    exec(page("python"), scope)
+    exec(page("python", "`bistable_rl.train` takes"), scope)
     assert [row["length"] for row in scope["rows"]] == [10, 100]
     assert scope["run"].result["steps"] == 6400
     assert scope["agent"].steps == 3200
@@ -195,7 +195,11 @@ def test_the_pages_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_pages_callbacks_and_loggers_are_those_of_a_run(config: Path, tmp_path: Path) -> None:
-    run = bistable_rl.train(read_yaml(config) | yaml.safe_load(page("yaml")), {"total_steps": 2400}, out=tmp_path)
+    run = bistable_rl.train(
+        read_yaml(config) | yaml.safe_load(page("yaml", "## Callbacks and loggers")),
+        {"total_steps": 2400},
+        out=tmp_path,
+    )
     assert run.result is not None
     assert run.result["status"] == "finished"
     assert run.result["steps"] == 1920  # the last update before 100 episodes of 5 steps in each of 4 copies
