@@ -27,8 +27,8 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bistable_rl.compare import comparison
-from bistable_rl.runs.config import read_yaml
-from bistable_rl.runs.schema import CONFIG_KINDS, kind_of, load_config
+from bistable_rl.runs.config import build, read_yaml
+from bistable_rl.runs.schema import CONFIG_KINDS, kind_of
 from bistable_rl.tune import tuning
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +80,7 @@ def read_config(example: Example) -> None:
     if "space" in data:
         tuning.read(path)
     elif CONFIG_KINDS.keys() & data.keys():
-        load_config(kind_of(data, str(path)), path)
+        build(kind_of(data, str(path)), data, str(path))
     else:
         comparison.read(path, Path("runs"))
 
