@@ -21,10 +21,10 @@ from bistable_rl.errors import UserError, one_sentence, shown, unknown, user_err
 from bistable_rl.runs.keys import Section, default_of, keys_of, read_value
 
 NAME_BYTES = 255
-"""The longest name of a file or a folder on every common file system."""
+"""The longest file or folder name that every common file system allows, in bytes."""
 
 CONFIG_BYTES = 2**20
-"""The largest config file."""
+"""The largest config file, in bytes."""
 
 
 # --- YAML --------------------------------------------------------------------------------------------------
