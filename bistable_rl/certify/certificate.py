@@ -171,7 +171,7 @@ class _Proofs:
         self.check_answers(BALLS, cue, boxes, start)
 
     def for_steps(self, cue: int, steps: int, env: DistractedEnv) -> tuple[int, str | None]:
-        """Return the number of steps after the cue, at most `steps`, for which the answer is right, and what then fails."""
+        """Return up to how many steps after the cue, at most `steps`, the answer is right, and why no further."""
         proved = 0
         try:
             boxes = start = self.after_cue(cue)

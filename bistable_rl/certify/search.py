@@ -115,7 +115,7 @@ class Table:
             self.high = np.where(moves, np.maximum(self.high, image.high), self.high)
 
     def closure(self, start: Bounds) -> Bounds | int:
-        """Return the smallest box around the start (H,) that is mapped into itself, or the index of a unit without it."""
+        """Return the smallest box around the start (H,) that is mapped into itself, or the index of a failing unit."""
         intervals = []
         for unit, ends in enumerate(zip(*start, strict=True)):
             interval = self._interval(unit, *ends)
