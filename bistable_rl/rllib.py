@@ -59,7 +59,7 @@ ENVIRONMENT = "bistable_rl"
 """The name under which RLlib makes the environment of an experiment."""
 
 MEMORY, STARTED = "memory", "started"
-"""The parts of a module's state: (K, S), the states of all recurrent layers, and (1,), 0 for the initial state, else 1."""
+"""The parts of a module's state: (K, S), the states of all recurrent layers; (1,), 0 for the initial state, else 1."""
 
 ONLY: dict[str, Any] = {
     "env.normalize.obs": False, "env.normalize.reward": False, "policy.optimizer_class": None,
@@ -94,7 +94,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
             self.action_dist_cls = TorchMultiCategorical.get_partial_dist_cls(input_lens=space.nvec.tolist())
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Return a placeholder for the initial state of one copy; `_run` replaces it by the initial state of `policy`."""
+        """Return a placeholder for a copy's initial state; `_run` replaces it by the initial state of `policy`."""
         return {MEMORY: torch.zeros_like(self.policy.initial_state(1)[:, 0]), STARTED: torch.zeros(1)}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

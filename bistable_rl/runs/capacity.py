@@ -51,7 +51,7 @@ def _machine() -> int:
 
 
 def _cgroups() -> list[int]:
-    """Return the bytes left below the limit of each control group of this process; cached file pages count as free."""
+    """Return the bytes left below the limit of each control group of this process; file pages count as free."""
     left = []
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The lock of a folder: only its holder writes there. The lock ends with the process that holds it, even if killed."""
+"""The lock of a folder: only its holder writes there. The lock ends when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
