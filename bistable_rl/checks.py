@@ -1,4 +1,4 @@
-"""Checks of arguments. Each returns the value, or raises an error whose sentence names it and the values allowed."""
+"""Checks of arguments. Each returns the value or raises an error that names the argument and the allowed values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_SIZE = 2**31 - 1
 
 
 def check_int(name: str, value: object, minimum: int, maximum: int | None = None, why: str = "") -> int:
-    """Check for an integer, Python's or numpy's; `why` explains the limits."""
+    """Check for an integer of Python or numpy; `why` explains the limits."""
     if not _is_integer(value) or value < minimum or (maximum is not None and value > maximum):
         if maximum is not None:
             allowed = f"an integer from {minimum} to {maximum}"
@@ -64,14 +64,14 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def check_symbols(name: str, value: np.ndarray, num_symbols: int) -> np.ndarray:
-    """Check an array for integers from 0 to num_symbols - 1."""
+    """Check that an array holds integers from 0 to num_symbols - 1."""
     if value.dtype.kind not in "iu" or (value < 0).any() or (value >= num_symbols).any():
         raise ValueError(f"{name} must be an integer from 0 to {num_symbols - 1}, got {value}")
     return value
 
 
 def check_numbers(name: str, value: np.ndarray, limit: float) -> np.ndarray:
-    """Check an array for numbers from -limit to limit."""
+    """Check that an array holds numbers from -limit to limit."""
     if value.dtype.kind not in "iuf" or not (abs(value) <= limit).all():
         raise ValueError(f"{name} must be numbers from {-limit:g} to {limit:g}, got {value}")
     return value
@@ -82,7 +82,7 @@ def _is_integer(value: object) -> TypeGuard[int]:
 
 
 def as_float(value: Any) -> float:
-    """Return a number, numpy's too, as a float; an integer beyond the largest float as infinity."""
+    """Convert a number of Python or numpy to a float; an integer beyond the largest float becomes infinity."""
     try:
         return float(value)
     except OverflowError:

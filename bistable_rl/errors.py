@@ -1,4 +1,4 @@
-"""The errors that are shown to a user as one sentence, and how such sentences are made."""
+"""The errors that a user sees as one sentence, and functions that write such sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 LISTED = 40
-"""No error lists more choices than these."""
+"""The largest number of choices that an error lists."""
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -18,15 +18,15 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
-    """A user's mistake; the message is one sentence: what is wrong, where, and what would be right."""
+    """A user's mistake; the message is one sentence that names the mistake, its place and the remedy."""
 
 
 class NonFiniteError(FloatingPointError):
-    """A NaN or an infinity in training; the message says where."""
+    """A NaN or an infinity in training; the message names the place."""
 
 
 class RunFailedError(RuntimeError):
-    """A run that stopped by itself; the message is one sentence: what happened, where, and what is left."""
+    """A run that stopped because of an error; the message names the error, its place and what is left of the run."""
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def user_errors(section: str, *types: type[Exception]) -> Iterator[None]:
 
 
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """Return the sentence for a name that is not one of the choices: the nearest choice, then all, or some of many."""
+    """Return the sentence for an unknown name, with the nearest choice and all choices, or some if there are many."""
     options = sorted(choices)
     near = difflib.get_close_matches(str(name), options, n=1)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
@@ -53,12 +53,12 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
 
 
 def one_sentence(error: BaseException) -> str:
-    """Return an error's text in one line, with its full stop."""
+    """Return an error's text in one line that ends with a full stop or a question mark."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith((".", "?")) else text + "."
 
 
 def shown(value: Any) -> str:
-    """Return a value for an error message, cut where it is long."""
+    """Return a value as text for an error message, cut if it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

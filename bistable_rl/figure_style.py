@@ -1,4 +1,4 @@
-"""The style of all figures: one palette, one function that makes a figure and writes it.
+"""The style of all figures: one palette, and one function that makes a figure and writes it.
 
 A cell has the same colour everywhere. The page is opaque white, so that a figure looks the same in print, in a README
 and on TensorBoard's dark page. matplotlib, the extra `plot`, is imported on first use.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Six of Okabe and Ito's colours and four of Tol's "muted", distinguishable without red, green or blue cones too.
+# Six of Okabe and Ito's colours and four of Tol's "muted" ones; distinct even without red, green or blue cones.
 CELL_COLOURS = {
     "nbrc": "#0072B2",
     "brc": "#56B4E9",
@@ -56,7 +56,7 @@ CELL_NAMES = {
     "pbrc": "PBRC",
     "half_pbrc": "half-plastic PBRC",
 }
-"""The papers' names; any other cell has none but its own."""
+"""The papers' names of the cells; any other cell keeps its own name."""
 
 DEFAULTS: Any = {
     "figure.facecolor": "white",
@@ -80,8 +80,8 @@ DPI = 150
 NAME_WIDTH = 60
 FORMATS = ("png", "pdf", "svg")
 PAPER: Any = {
-    "pdf.fonttype": 42,  # TrueType: many a publisher refuses Type 3
-    "svg.hashsalt": "bistable-rl",  # the same figure is the same file
+    "pdf.fonttype": 42,  # TrueType: many publishers refuse Type 3
+    "svg.hashsalt": "bistable-rl",  # the same figure gives the same file
 }
 DATES: dict[str, Any] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -96,23 +96,23 @@ _output = _Output()
 
 
 def cell_colour(cell: str) -> str:
-    """Return the colour of a cell; a cell without one in `CELL_COLOURS` gets a further one, always the same."""
+    """Return the colour of a cell; a cell not in `CELL_COLOURS` always gets the same one of `FURTHER_COLOURS`."""
     further = FURTHER_COLOURS[zlib.crc32(cell.encode()) % len(FURTHER_COLOURS)]
     return CELL_COLOURS.get(cell, further)
 
 
 def cell_names(text: str) -> str:
-    """Return a text with the papers' names of the cells: "nBRC with help" of "nbrc with help"."""
+    """Replace the names of cells in a text by the papers' names: "nbrc, gru" becomes "nBRC, GRU"."""
     return re.sub(r"\w+", lambda word: CELL_NAMES.get(word[0], word[0]), text)
 
 
 @contextmanager
 def writing(formats: Sequence[str] = (), dpi: int | None = None) -> Iterator[None]:
-    """Write every figure of the block in further formats, too, beside its file.
+    """Write every figure in the block also in further formats, beside its file.
 
     Args:
-        formats: Some of `FORMATS`.
-        dpi: Dots per inch of pictures; None for 150.
+        formats: Formats from `FORMATS`.
+        dpi: Dots per inch of PNG files; None for 150.
     """
     before = _output.formats, _output.dpi
     _output.formats, _output.dpi = tuple(formats), dpi or DPI
@@ -150,8 +150,8 @@ def drawing(
             axes.set(xlabel="environment steps", ylabel="success rate")
 
     Args:
-        path: The file, a PNG unless its name ends in .pdf or .svg; written completely or not at all. Those of `writing`
-            appear beside it.
+        path: The file, a PNG unless its name ends in .pdf or .svg; it is written completely or not at all. The formats
+            of `writing` appear beside it.
         rows: Rows of axes.
         columns: Columns of axes.
         size: Width and height in inches.
@@ -172,7 +172,7 @@ def drawing(
     files = {first: path} | {kind: path.with_suffix(f".{kind}") for kind in _output.formats if kind != first}
     pictures = {}
     with matplotlib.rc_context(DEFAULTS | PAPER), warnings.catch_warnings():  # no pyplot, no display, nothing to close
-        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name becomes a box
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # an emoji in a name is drawn as a box
         figure = Figure(figsize=size, layout="constrained")
         axes: np.ndarray = figure.subplots(rows, columns, squeeze=False, **subplots)
         yield figure, axes
@@ -185,27 +185,27 @@ def drawing(
 
 
 def plain(text: str, width: int = NAME_WIDTH) -> str:
-    """Return a user's name so that matplotlib draws it literally, in lines of at most `width` characters.
+    """Return a user's name in a form that matplotlib draws literally, in lines of at most `width` characters.
 
-    A dollar sign starts no formula. A legend omits names that begin with an underscore, so a space precedes it. Cells
-    have the papers' names.
+    Dollar signs are escaped, because they would start a formula. A space precedes a leading underscore, because a
+    legend omits names that begin with one. Cells get the papers' names.
     """
     lines = textwrap.wrap(cell_names(text), width) or [""]
     return (" " * text.startswith("_") + "\n".join(lines)).replace("$", "\\$")
 
 
 def mark_steps(axes: Axes) -> None:
-    """Label the x axis, in environment steps, with k and M."""
+    """Label the ticks of an x axis in environment steps with k and M."""
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def horizon_ticks(axes: Axes, horizons: Collection[int]) -> None:
-    """Give a logarithmic x axis its ticks at some horizons; close labels stand aslant, and closer ones are left out."""
+    """Make the x axis logarithmic, with ticks at the horizons; close labels are slanted, closer ones are left out."""
     ticks = sorted(horizons)
     axes.set_xscale("log")
-    places = np.log10(ticks) / max(np.log10(ticks[-1] / ticks[0]), 1e-9)  # in widths of the axis
+    places = np.log10(ticks) / max(np.log10(ticks[-1] / ticks[0]), 1e-9)  # in units of the axis width
     shown = [0]
     for i in range(1, len(ticks)):
         if places[i] - places[shown[-1]] > 0.045:

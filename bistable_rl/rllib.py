@@ -1,11 +1,12 @@
-"""Our network in RLlib, on its new API stack: one training over the machines of a Ray cluster; needs the extra `rllib`.
+"""Our network in RLlib, on its new API stack: one training on a whole Ray cluster; needs the extra `rllib`.
 
     algorithm = ppo_config("rl/copy_first", env_runners=2).build_algo()
     for _ in range(94):
         algorithm.train()
     save(algorithm, "agent.zip")  # RecurrentPPO.load opens it
 
-RLlib plays, learns and makes checkpoints of its own, which are pickles and never opened here.
+RLlib collects rollouts, updates the network and writes checkpoints. Its checkpoints are pickles; this package never
+opens them.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ ENVIRONMENT = "bistable_rl"
 """The name under which RLlib makes the environment of an experiment."""
 
 MEMORY, STARTED = "memory", "started"
-"""The parts of a module's state: (K, S) of all recurrent layers, and (1,) whether that is not the initial state."""
+"""The parts of a module's state: (K, S), the states of all recurrent layers; (1,), 0 for the initial state, else 1."""
 
 ONLY: dict[str, Any] = {
     "env.normalize.obs": False, "env.normalize.reward": False, "policy.optimizer_class": None,
@@ -66,14 +67,14 @@ ONLY: dict[str, Any] = {
     "algorithm.popart": False, "algorithm.target_kl": None, "algorithm.burn_in": 0, "algorithm.refresh_states": False,
     "algorithm.use_sde": False, "algorithm.certified_coef": 0.0, "warmup.steps": 0, "callbacks": [], "loggers": [],
 }  # fmt: skip
-"""Keys of an experiment of which RLlib's PPO knows one value alone."""
+"""Keys of an experiment for which RLlib's PPO supports only one value, with that value."""
 
 
 class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
     """`RecurrentPolicy` as a stateful module of RLlib: the same features, recurrent layers and heads.
 
-    It reads what RLlib's connectors give: observations (B, T, ...) of B copies or sequences, padded at their ends, and
-    the lengths of these (B,). The padding is not computed. `model_config` is that of `ppo_config`.
+    RLlib's connectors give the observations (B, T, ...) of B copies or sequences, padded at the end, and their lengths
+    (B,). The network skips the padding. `model_config` comes from `ppo_config`.
 
     Attributes:
         experiment: The experiment.
@@ -93,7 +94,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
             self.action_dist_cls = TorchMultiCategorical.get_partial_dist_cls(input_lens=space.nvec.tolist())
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """Return the state of one copy in which an episode begins; `policy` knows the memory that this stands for."""
+        """Return a placeholder for a copy's initial state; `_run` replaces it by the initial state of `policy`."""
         return {MEMORY: torch.zeros_like(self.policy.initial_state(1)[:, 0]), STARTED: torch.zeros(1)}
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -106,11 +107,11 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: inputs, Columns.STATE_OUT: state, Columns.EMBEDDINGS: values}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Tensor | None = None) -> Tensor:
-        """Return the values (B, T); `embeddings` are those that a pass for training has computed already."""
+        """Return the values (B, T); `embeddings` are the values if a training pass has already computed them."""
         return self._run(batch)[1] if embeddings is None else embeddings
 
     def _run(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return what the actor reads (B, T, H), the values (B, T), and the states after the last steps."""
+        """Return the input of the actor's head (B, T, H), the values (B, T), and the states after the last steps."""
         policy, obs, before = self.policy, batch[Columns.OBS], batch[Columns.STATE_IN]
         B, T = obs_parts(obs)[0].shape[:2]
         flat = map_obs(lambda part: part.flatten(0, 1), obs)
@@ -128,7 +129,7 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
         return output, values, {MEMORY: memory.movedim(0, 1), STARTED: torch.ones_like(before[STARTED])}
 
     def _distribution(self, output: Tensor) -> Tensor:
-        """Return the parameters of the actions' distribution, (B, T, ...), as RLlib's distributions take them."""
+        """Return the parameters of the action distribution, (B, T, ...), in the form of RLlib's distributions."""
         policy, latent = self.policy, self.policy.actor_mlp(output)
         parameters: Tensor = policy.action_net(latent)
         if not isinstance(policy.action_space, spaces.Box):
@@ -138,18 +139,18 @@ class RecurrentRLModule(TorchRLModule, ValueFunctionAPI):
 
 
 def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *, env_runners: int = 0) -> PPOConfig:
-    """Return RLlib's PPO for an experiment, as `bistable_rl.train` takes it; RLlib's own settings can be added to it.
+    """Return a PPO config of RLlib for an experiment; RLlib's own settings can be added to it.
 
-    `total_steps` counts for schedules alone; `evaluation`, `checkpoint` and `device` are not read.
+    `total_steps` affects only schedules; `evaluation`, `checkpoint` and `device` are not read.
 
     Args:
-        experiment: As of `bistable_rl.train`.
-        overrides: As of `bistable_rl.train`.
-        env_runners: The processes that play, on any nodes, which share the `env.num_envs` copies; with 0 the algorithm
-            plays in its own process.
+        experiment: As in `bistable_rl.train`.
+        overrides: As in `bistable_rl.train`.
+        env_runners: The number of processes, on any nodes, that collect rollouts and share the `env.num_envs` copies;
+            with 0 the algorithm collects rollouts in its own process.
 
     Raises:
-        UserError: If something in the experiment is wrong, or RLlib's PPO does not know it.
+        UserError: If something in the experiment is wrong, or RLlib's PPO does not support it.
     """
     read = without_gate_options(with_names(read_experiment(experiment, overrides)))
     check_int("env_runners", env_runners, 0)
@@ -164,7 +165,7 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
         raise UserError(f"algorithm.clip_range must be one number for RLlib, not {shown(algorithm.clip_range)}.")
     found = _spaces(read)
     make_policy(read, found, torch.device("cpu"))
-    # a rollout's steps and, as RLlib adds it, the one whose value follows them
+    # a rollout's steps, and one more that RLlib adds for the bootstrap value
     longest = algorithm.bptt_length or algorithm.n_steps + 1
     rollout, minibatch = algorithm.n_steps * read.env.num_envs, max(algorithm.batch_size, longest + 1)
     model_config = {
@@ -182,7 +183,7 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
     config = config.env_runners(gym_env_vectorize_mode=vectorize_mode).debugging(seed=read.seed)
     return config.training(
         train_batch_size_per_learner=rollout,
-        minibatch_size=minibatch if minibatch <= rollout else None,  # a smaller one would hold no sequence at all
+        minibatch_size=minibatch if minibatch <= rollout else None,  # a smaller rollout would hold no sequence
         num_epochs=algorithm.n_epochs, gamma=algorithm.gamma, lambda_=algorithm.gae_lambda,
         lr=_schedule(algorithm.learning_rate, read.total_steps),
         entropy_coeff=_schedule(algorithm.ent_coef, read.total_steps),
@@ -194,14 +195,14 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
 def save(algorithm: Algorithm, path: File) -> None:
     """Write an algorithm of `ppo_config` to an archive of safetensors and JSON, which `RecurrentPPO.load` opens.
 
-    It holds weights, spaces, settings and the number of steps; the moments of the optimizer are empty.
+    The archive holds weights, spaces, settings and the number of steps; the moments of the optimizer are empty.
 
     Args:
         algorithm: RLlib's algorithm.
-        path: As of `RecurrentPPO.save`.
+        path: As in `RecurrentPPO.save`.
 
     Raises:
-        UserError: If the algorithm has another module, or the file cannot be written.
+        UserError: If the algorithm's module is not `RecurrentRLModule`, or the file cannot be written.
     """
     module = algorithm.get_module()
     if not isinstance(module, RecurrentRLModule):
@@ -219,12 +220,12 @@ def save(algorithm: Algorithm, path: File) -> None:
 
 
 def _schedule(value: Any, total_steps: int) -> Any:
-    """Return a number, or a line from one to another, as RLlib takes it."""
+    """Return a constant or a linear schedule in RLlib's form."""
     return [[0, value[0]], [total_steps, value[1]]] if isinstance(value, tuple | list) else value
 
 
 def _make_env(context: Mapping[str, Any]) -> Env[Any, Any] | VectorEnv[Any, Any, Any]:
-    """Make an environment on the node where it is played: a copy, or in one batch as many as RLlib asks for."""
+    """Make an environment on the node that steps it: one copy, or a batch of as many copies as RLlib requests."""
     user_modules.search(map(Path, context["folders"]))
     env = build(Experiment, dict(context["experiment"]), "the experiment").env
     if "num_envs" in context:
@@ -234,7 +235,7 @@ def _make_env(context: Mapping[str, Any]) -> Env[Any, Any] | VectorEnv[Any, Any,
 
 
 def _spaces(experiment: Experiment) -> Spaces:
-    """Return the spaces of an environment; refuse one that RLlib cannot play."""
+    """Return the spaces of an environment; refuse an environment that RLlib does not support."""
     env = make_vec_env(experiment.env, 1, seed=0)
     try:
         env.reset()

@@ -24,14 +24,14 @@ from bistable_rl.errors import UserError
 
 @dataclass(frozen=True)
 class Cue:
-    """What is proved of one cue.
+    """The result for one cue.
 
     Attributes:
-        for_ever: Whether the agent answers rightly however late, whichever the distractions are.
-        steps: Without that, the number of steps after the cue within which it answers rightly.
-        reason: Why it is not proved for ever, or not for as many steps as asked for.
-        boxes: A box of the states of each layer, (H,), that every distraction maps into itself: proved with a proof
-            for ever, else computed in float64; empty if none was found.
+        for_ever: Whether the agent provably answers right after any number of steps and any distractions.
+        steps: Without such a proof, the number of steps after the cue up to which the answer is provably right.
+        reason: The reason why there is no proof for ever, or no proof for the requested number of steps.
+        boxes: For each layer a box of states, (H,), that every distraction maps into itself. With a proof for ever the
+            boxes are proved, otherwise they are computed in float64; empty if none were found.
     """
 
     for_ever: bool
@@ -42,11 +42,11 @@ class Cue:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What is proved of the cues of a task.
+    """The results for the cues of a task.
 
     Attributes:
-        cues: What is proved of each cue.
-        steps: The number of steps asked for where there is no proof for ever; 0 if none was.
+        cues: The result for each cue.
+        steps: The number of steps to prove for cues without a proof for ever; 0 if none was requested.
     """
 
     cues: tuple[Cue, ...]
@@ -54,24 +54,24 @@ class Certificate:
 
     @property
     def proved(self) -> int:
-        """The number of cues that are proved for ever."""
+        """The number of cues with a proof for ever."""
         return sum(cue.for_ever for cue in self.cues)
 
 
 class _Failure(Exception):  # noqa: N818 - the end of an attempt
-    """An attempt at a proof has failed; the message says where first."""
+    """An attempt at a proof has failed; the message says where it failed first."""
 
 
 def certify(policy: RecurrentPolicy, env: DistractedEnv, steps: int = 0) -> Certificate:
     """Prove for each cue, if possible, that the agent's most likely action at the answer is right.
 
-    Whatever admissible distractions lie between cue and answer (`env.phases`), and however many: the README of this
-    folder states the theorem and its limits. A cue that is not proved is not thereby forgotten.
+    The proof covers any number of admissible distractions between cue and answer (`env.phases`). The README of this
+    folder states the theorem and its limits. A cue without a proof is not necessarily forgotten.
 
     Args:
         policy: The agent's network: BRC or nBRC of any number of layers, in float32, with discrete actions.
         env: The environment.
-        steps: Where there is no proof for ever, prove that the answer is right up to so many steps after the cue.
+        steps: For cues without a proof for ever, prove that the answer is right up to this many steps after the cue.
 
     Raises:
         UserError: If the network or the environment cannot be certified.
@@ -111,10 +111,10 @@ class Task:
 
     Attributes:
         cues: (C, D), the first observations.
-        distractions: (M, D), every later one before the answer.
-        answers: (A, D), those at the answer.
+        distractions: (M, D), the observations between cue and answer.
+        answers: (A, D), the observations at the answer.
         right: (C, A), the right action for each cue and answer.
-        meanwhile: The action that is right before the answer; None if any is.
+        meanwhile: The right action before the answer; None if every action is right.
     """
 
     cues: Bounds
@@ -125,10 +125,10 @@ class Task:
 
 
 def read_phases(env: DistractedEnv, t: int | None = None) -> Task:
-    """Read what an environment declares for its step `t`, or for any step.
+    """Read the observations and actions that an environment declares for its step `t`, or for any step.
 
     Raises:
-        UserError: If it declares nothing, or its answers are continuous.
+        UserError: If it declares none, or its answers are continuous.
     """
     phases = env.phases(t) if isinstance(env, DistractedEnv) else None
     if phases is None:
@@ -144,7 +144,7 @@ def read_phases(env: DistractedEnv, t: int | None = None) -> Task:
 
 
 class _Proofs:
-    """The attempts at proofs for one network and task; each raises `_Failure` where it fails."""
+    """The attempts at proofs for one network and task; an attempt that fails raises `_Failure`."""
 
     def __init__(self, network: Network, task: Task) -> None:
         self.network = network
@@ -152,7 +152,7 @@ class _Proofs:
         self.search = Search(network, task.distractions)
 
     def closed(self, start: list[Bounds]) -> list[Bounds]:
-        """Return boxes of each layer's states that hold the start and should be invariant."""
+        """Return a box of states for each layer that contains the start and should be invariant."""
         try:
             return self.search.invariant(start)
         except NoIntervalError as error:
@@ -160,7 +160,7 @@ class _Proofs:
             raise _Failure(f"{unit} has no interval that it provably stays in") from None
 
     def for_ever(self, cue: int, boxes: list[Bounds], start: list[Bounds]) -> None:
-        """Prove that the boxes are invariant, hold the start, and that every answer from them is right."""
+        """Prove that the boxes contain the start and are invariant, and that every answer from them is right."""
         if not all(begin.inside(box).all() for begin, box in zip(start, boxes, strict=True)):
             raise _Failure("the state after the cue lies outside the box that was found")
         self.check_answers(FLOATS, cue, boxes, start)
@@ -171,7 +171,7 @@ class _Proofs:
         self.check_answers(BALLS, cue, boxes, start)
 
     def for_steps(self, cue: int, steps: int, env: DistractedEnv) -> tuple[int, str | None]:
-        """Return up to how many steps after the cue, at most `steps`, the answer is right, and what fails then."""
+        """Return up to how many steps after the cue, at most `steps`, the answer is right, and why no further."""
         proved = 0
         try:
             boxes = start = self.after_cue(cue)
@@ -188,7 +188,7 @@ class _Proofs:
         return steps, None
 
     def after_cue(self, cue: int) -> list[Bounds]:
-        """Return a proved box of each layer's states after the cue."""
+        """Return for each layer a proved box of the states after the cue."""
         x = self.task.cues.rows(slice(cue, cue + 1))
         initial = [Bounds(layer.initial, layer.initial) for layer in self.network.layers]
         claims = images(self.network, x, initial)
@@ -212,7 +212,7 @@ class _Proofs:
             raise _Failure(f"action {other} may be taken instead of {action} before the answer")
 
     def check_answers(self, numbers: Numbers, cue: int, boxes: list[Bounds], start: list[Bounds]) -> None:
-        """Check that every state of the boxes gives the right action at every answer."""
+        """Check that every state in the boxes gives the right action at every answer."""
         claims = images(self.network, self.task.answers, boxes)
         if numbers is BALLS:
             self.prove(self.task.answers, boxes, claims)
@@ -226,7 +226,7 @@ class _Proofs:
                 raise _Failure(f"{wide}: {self.widest(action, int(other), boxes, start)}")
 
     def widest(self, action: int, other: int, boxes: list[Bounds], start: list[Bounds]) -> str:
-        """Name the unit of the last layer whose range costs the decision most, and what widens it."""
+        """Name the last layer's unit whose range endangers the decision most, and the observation that widens it."""
         box, begin = boxes[-1], start[-1]
         weight = self.network.weight[action] - self.network.weight[other]
         width = box.high - box.low

@@ -33,14 +33,14 @@ def certify_run(
     Args:
         run: The run folder.
         overrides: Changes to its environment, such as `--env.kwargs.num_symbols`, `4`.
-        best: Take the best checkpoint instead of the last one.
+        best: Use the best checkpoint instead of the last one.
         steps: See `bistable_rl.certify.certify`.
         json: A file for the certificate.
-        figure: A PNG file for the units in the plane of feedback gain and input.
+        figure: A PNG file that shows the units in the plane of feedback gain and input.
 
     Raises:
-        UserError: If there is no run, the agent or the environment cannot be certified or do not fit each other, or a
-            file cannot be written.
+        UserError: If there is no run, the agent or the environment cannot be certified, they do not fit each other, or
+            a file cannot be written.
     """
     if figure is not None:
         check_installed()
@@ -69,7 +69,7 @@ def certify_run(
 
 
 def print_certificate(certificate: Certificate) -> None:
-    """Print a line for each cue, and how many are proved."""
+    """Print a line for each cue, and the number of proved cues."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("cue", justify="right", no_wrap=True)
     table.add_column("proved", no_wrap=True)

@@ -1,7 +1,7 @@
 """Sets that hold every state and output that the agent's float32 kernels can compute from a set of states.
 
-All sets are boxes with float64 corners. The same formulas run on two kinds of numbers: `FLOATS`, fast, to find
-candidates, and `BALLS`, Arb's balls with outward rounding (Johansson 2017), to prove them.
+All sets are boxes with float64 corners. The same formulas run on two kinds of numbers. `FLOATS` are fast and find
+candidates. `BALLS`, Arb's balls with outward rounding (Johansson 2017), prove them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from bistable_rl.certify import rounding
 from bistable_rl.certify.network import Array, Layer, Network
 
 PIECES = 16
-"""Pieces of a unit's interval that a float image is computed from."""
+"""The number of pieces of a unit's interval from which a float image is computed."""
 MOST_PIECES = 50_000
-"""Pieces that are halved at once before a proof is given up."""
+"""The largest number of pieces to halve at once; with more, a proof is given up."""
 MARGIN = 1e-9
-"""By how much a claim exceeds what was computed in float64."""
+"""The margin that a claim adds to bounds computed in float64."""
 
 
 class Bounds(NamedTuple):
-    """A box of vectors, or one box a row: the lower and the upper corners, of the same shape."""
+    """A box of vectors, or one box per row: the lower and the upper corners, of the same shape."""
 
     low: Array
     high: Array
@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
         return Bounds(self.low.min(0), self.high.max(0))
 
     def widened(self, by: Any) -> Bounds:
-        """Return the box, wider by a number or an array on each side; computed in float64."""
+        """Return the box widened by a number or an array on each side, computed in float64."""
         return Bounds(self.low - by, self.high + by)
 
     def inside(self, other: Bounds) -> np.ndarray:
@@ -76,7 +76,7 @@ BALLS = Numbers(
 
 
 def linear(numbers: Numbers, weight: Array, bias: Array | float, x: Bounds, error: Array | float) -> Bounds:
-    """Enclose W x + b for every row of x (M, I), widened by an error: (M, O)."""
+    """Return boxes (M, O) that contain W x + b for every row of x (M, I), widened by an error."""
     low, high = numbers.exact(x.low), numbers.exact(x.high)
     up, down = np.maximum(weight, 0).T, np.minimum(weight, 0).T
     lowest = low @ up + high @ down + bias - error
@@ -85,15 +85,15 @@ def linear(numbers: Numbers, weight: Array, bias: Array | float, x: Bounds, erro
 
 
 def affine(numbers: Numbers, weight: Array, bias: Array, x: Bounds) -> Bounds:
-    """Enclose the W x + b that a kernel computes for every row of x (M, I): (M, O)."""
+    """Return boxes (M, O) that contain the W x + b that a kernel computes for every row of x (M, I)."""
     error = rounding.gamma(weight.shape[1] + 1) * (x.magnitude() @ np.abs(weight).T + np.abs(bias))
     return linear(numbers, weight, bias, x, error)
 
 
 def unit_inputs(numbers: Numbers, layer: Layer, x: Bounds, h: Bounds) -> Bounds:
-    """Enclose what each unit receives besides its own state: (M, 3H) for inputs x (M, I) and states in h (H,).
+    """Enclose the input of each unit except from its own state: (M, 3H) for inputs x (M, I) and states in h (H,).
 
-    The rounding of the whole arguments of tanh and sigmoid is included.
+    The rounding errors of the complete arguments of tanh and sigmoid are included.
     """
     H = layer.size
     projected = affine(numbers, layer.weight_ih, layer.bias, x)
@@ -123,7 +123,7 @@ def unit_map(numbers: Numbers, inputs: Bounds, own: Array, h: Bounds) -> Bounds:
 
     Args:
         numbers: The kind of numbers.
-        inputs: (3, ...), from `unit_inputs`: of a, c and the candidate.
+        inputs: (3, ...), the inputs of a, c and the candidate, from `unit_inputs`.
         own: (2, ...), the weights of the unit's own state in a and c.
         h: (...), the unit's states.
     """
@@ -137,7 +137,7 @@ def unit_map(numbers: Numbers, inputs: Bounds, own: Array, h: Bounds) -> Bounds:
 
     a_low, a_high = argument(0)
     a_low, a_high = 1 + tanh(a_low) - rounding.GAIN, 1 + tanh(a_high) + rounding.GAIN
-    # a >= 0, so a h is least at the lower end of h, and there at the least or greatest a
+    # a >= 0, so a h is least at the lower end of h, with the least or the greatest a
     n_low = tanh(exact(inputs.low[2]) + np.where(h.low >= 0, a_low, a_high) * low) - rounding.TANH
     n_high = tanh(exact(inputs.high[2]) + np.where(h.high >= 0, a_high, a_low) * high) + rounding.TANH
     n = Bounds(np.maximum(numbers.lower(n_low), -1), np.minimum(numbers.upper(n_high), 1))
@@ -155,7 +155,7 @@ def unit_map(numbers: Numbers, inputs: Bounds, own: Array, h: Bounds) -> Bounds:
 
 
 def outward(bounds: Bounds) -> Bounds:
-    """Widen bounds that were computed in float64 by `MARGIN`, but past no end that rounding cannot pass."""
+    """Widen bounds computed in float64 by `MARGIN`, but not beyond the `ENDS` that rounding cannot pass."""
 
     def lower(x: Array) -> Array:
         ends: Array = rounding.ENDS[np.searchsorted(rounding.ENDS, x, "right") - 1]
@@ -165,7 +165,7 @@ def outward(bounds: Bounds) -> Bounds:
 
 
 def image(layer: Layer, x: Bounds, h: Bounds) -> Bounds:
-    """Compute in float64 the boxes (M, H) that should hold a layer's next states, for inputs x (M, I), states in h."""
+    """Compute in float64 boxes (M, H) that should hold a layer's next states, for inputs x (M, I) and states in h."""
     ends = np.linspace(h.low, h.high, PIECES + 1, axis=-1)
     inputs = unit_inputs(FLOATS, layer, x, h)
     shaped = Bounds(*(side.reshape(len(side), 3, -1, 1).swapaxes(0, 1) for side in inputs))
@@ -174,7 +174,7 @@ def image(layer: Layer, x: Bounds, h: Bounds) -> Bounds:
 
 
 def images(network: Network, x: Bounds, states: list[Bounds]) -> list[Bounds]:
-    """Compute in float64 a box for each layer (M, H) that should hold its next states.
+    """Compute in float64 for each layer the boxes (M, H) that should hold its next states.
 
     Args:
         network: The network.
@@ -191,7 +191,7 @@ def images(network: Network, x: Bounds, states: list[Bounds]) -> list[Bounds]:
 def prove_images(
     network: Network, x: Bounds, states: list[Bounds], claims: list[Bounds]
 ) -> tuple[int, int, int] | None:
-    """Prove with balls that the images of boxes lie in claimed boxes; return layer, row and unit of a failure.
+    """Prove with balls that the images of boxes lie in claimed boxes; return None, or layer, row and unit of a failure.
 
     Args:
         network: The network.
@@ -209,7 +209,7 @@ def prove_images(
 
 
 def _prove_layer(layer: Layer, inputs: Bounds, h: Bounds, claim: Bounds) -> tuple[int, int] | None:
-    """Halve the pieces of each unit's interval whose enclosure does not lie in the claim."""
+    """Prove a layer's claim, halving the pieces of each unit's interval whose enclosure does not lie in the claim."""
     H = layer.size
     row, unit = (index.ravel() for index in np.indices(claim.low.shape))
     pieces = Bounds(h.low[unit], h.high[unit])
@@ -230,16 +230,16 @@ def _prove_layer(layer: Layer, inputs: Bounds, h: Bounds, claim: Bounds) -> tupl
 
 
 def margins(numbers: Numbers, network: Network, output: Bounds, action: int) -> Array:
-    """Enclose from below by how much the logit of an action exceeds each other one: (M, n), infinite for itself.
+    """Return lower bounds (M, n) of the logit of an action minus each other logit; infinite for the action itself.
 
-    A positive number proves that every kernel takes this action: what `log_softmax` may round away is subtracted.
+    A positive bound proves that every kernel takes this action: the rounding error of `log_softmax` is subtracted.
     """
     for weight, bias in network.hidden:
         argument = affine(numbers, weight, bias, output)
         low, high = numbers.tanh(numbers.exact(argument.low)), numbers.tanh(numbers.exact(argument.high))
         output = Bounds(numbers.lower(low - rounding.TANH), numbers.upper(high + rounding.TANH))
     size = output.magnitude()
-    sums = size @ np.abs(network.weight).T + np.abs(network.bias)  # (M, n), no logit is larger
+    sums = size @ np.abs(network.weight).T + np.abs(network.bias)  # (M, n), upper bounds of the logits
     softmax = 8 * rounding.UNIT * (2 * sums.max(-1, keepdims=True) + np.log(sums.shape[1]) + 1)
     error = rounding.gamma(network.weight.shape[1] + 2) * (sums + sums[:, action, None]) + softmax
     difference = network.weight[action] - network.weight, network.bias[action] - network.bias

@@ -1,4 +1,4 @@
-"""The plane of feedback gain and input, where a curve bounds the latches, with the units of an agent in it."""
+"""The units of an agent in the plane of feedback gain and input, where a curve bounds the latches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network that a certificate is about: its weights in double precision, where float32 is exact."""
+"""The network to certify, with its weights in double precision, which represents float32 exactly."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Network:
 
 
 def read_network(policy: RecurrentPolicy) -> Network:
-    """Read the network that acts.
+    """Read the network that chooses the actions.
 
     Raises:
-        UserError: If it is not one that can be certified.
+        UserError: If it cannot be certified.
     """
     cells = policy.memory.layers
     if not all(type(cell) in (BRCCell, NBRCCell) for cell in cells):

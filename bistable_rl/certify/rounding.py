@@ -1,4 +1,4 @@
-"""The error of the float32 kernels on the CPU: how far a computed step lies from the exact one.
+"""The error of the float32 kernels on the CPU: the distance between a computed step and the exact step.
 
 The constants hold for the backends `cpu`, `torch` and `reference`; tests/test_certify_rounding.py measures each of
 them. The README of this folder derives the bounds.
@@ -13,7 +13,7 @@ UNIT = 2.0**-24
 """u, the unit roundoff of float32."""
 
 SLACK = 1.01
-"""Factor of every bound, for the bound's own rounding in float64, which is 2^-29 as large."""
+"""A factor on every bound that covers the bound's own rounding; float64 rounds 2^-29 times as coarsely as float32."""
 
 TANH = 5e-7
 """Greatest absolute error of tanh in a kernel."""
@@ -22,7 +22,7 @@ GAIN = TANH + 2 * UNIT
 """Greatest absolute error of a = 1 + tanh for an exact argument."""
 
 SIGMOID = 3e-7
-"""Greatest absolute error of a kernel's sigmoid, as the gate c that it mixes with."""
+"""Greatest absolute error of a kernel's sigmoid, the gate c that mixes the old state and the candidate."""
 
 HOLD = 19.5
 """From this argument on, a kernel's sigmoid is exactly 1 and a unit's state stays exactly as it is."""
@@ -33,7 +33,7 @@ MIX = 5 * UNIT * SLACK
 _LOWER_ENDS = [(1.0, 1.0), (0.75 - UNIT, 0.75 + 2.0**-20), (-0.75 - UNIT, -0.75 + 2.0**-20), (-1.0, -1.0)]
 _SCALED = [(end * 2.0**-e, least * 2.0**-e) for end, least in _LOWER_ENDS for e in range(8)]
 ENDS, CANDIDATES = np.array([(-np.inf, -np.inf), *sorted([*_SCALED, (0.0, 0.0)])]).T
-"""Ends e that rounding cannot pass downwards, and a number m for each: from h >= e and n >= m follows h' >= e.
+"""Ends e that rounding cannot pass downwards, each with a number m: if h >= e and n >= m, then h' >= e.
 
 This holds for every kernel and every gate c, however near 1. By symmetry rounding cannot pass -e upwards.
 """
@@ -45,7 +45,7 @@ def gamma(n: int) -> float:
 
 
 def floor(h: npt.NDArray[np.float64], n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the greatest of the `ENDS` that no next state is below, for states >= h and candidates >= n."""
+    """Return the greatest of the `ENDS` that bounds next states from below, for states >= h and candidates >= n."""
     found: npt.NDArray[np.float64] = ENDS[
         np.minimum(np.searchsorted(ENDS, h, "right"), np.searchsorted(CANDIDATES, n, "right")) - 1
     ]

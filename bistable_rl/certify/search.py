@@ -1,6 +1,6 @@
 """Search, in float64, for boxes that every admissible observation maps into themselves.
 
-Nothing here is proved: `enclosure.prove_images` does that with what is found.
+The search proves nothing: `enclosure.prove_images` proves the boxes that it finds.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from bistable_rl.certify.enclosure import FLOATS, MARGIN, Bounds, image, outward
 from bistable_rl.certify.network import Array, Layer, Network
 
 FINE, COARSE = 1024, 256
-"""Cells of [-1, 1] that a unit's map is tabulated on: of BRC, and of nBRC, whose table changes with the others' box."""
+"""Cells of [-1, 1] in a unit's table: for BRC, and for nBRC, whose table changes with the other units' box."""
 ROUNDS = 40
-"""Boxes of an nBRC layer that are tried, each with the others' states in the one before."""
+"""Attempts at a box for an nBRC layer; in each attempt the other units' states lie in the box of the attempt before."""
 TIGHTENINGS = 2
-"""Further boxes, each inside the one before."""
+"""Further attempts, each with a box inside the one before."""
 
 
 class NoIntervalError(Exception):
     """No interval of a unit was found: it starts outside [-1, 1], or the box still grows after `ROUNDS`.
 
     Args:
-        layer: The index of its layer.
-        unit: Its index.
+        layer: The index of the unit's layer.
+        unit: The index of the unit.
     """
 
     def __init__(self, layer: int, unit: int) -> None:
@@ -49,7 +49,7 @@ class Search:
         self._first_table = Table(first, x, everything, FINE) if first.others is None else None
 
     def invariant(self, start: list[Bounds]) -> list[Bounds]:
-        """Return boxes that hold the start boxes and their images.
+        """Return boxes that contain the start boxes and their own images.
 
         Raises:
             NoIntervalError: If a unit has no such interval.
@@ -64,7 +64,7 @@ class Search:
         return found
 
     def _closed(self, layer: Layer, x: Bounds, start: Bounds, table: Table | None) -> Bounds | int:
-        """Return an invariant box of a layer, or a unit that has none."""
+        """Return an invariant box of a layer, or the index of a unit without an invariant interval."""
         if layer.others is None:
             return (table or Table(layer, x, start.widened(2), FINE)).closure(start)
         box = start
@@ -79,7 +79,7 @@ class Search:
         return int((box.high - box.low).argmax())
 
     def _tightened(self, layer: Layer, x: Bounds, start: Bounds, box: Bounds) -> Bounds:
-        """Return an invariant box inside another one: where the others' states are in that one, less is needed."""
+        """Shrink an invariant box: with the other units' states in that box, a smaller one may be invariant."""
         for _ in range(TIGHTENINGS):
             closed = Table(layer, x, box, COARSE).closure(start)
             if isinstance(closed, int) or not closed.inside(box).all():
@@ -89,13 +89,13 @@ class Search:
 
 
 class Table:
-    """The lowest and the highest next state of each unit, over all observations, cell by cell of its state.
+    """The lowest and the highest next state of each unit over all observations, for each cell of its state.
 
     Args:
         layer: The layer.
         x: (M, I), boxes of its inputs.
-        h: (H,), the box in which the other units' states are.
-        cells: Number of cells of [-1, 1]; more lie around the ends, where memories are.
+        h: (H,), the box of the other units' states.
+        cells: Number of equal cells of [-1, 1]; further cells lie around the ends, where the memories are.
     """
 
     def __init__(self, layer: Layer, x: Bounds, h: Bounds, cells: int) -> None:
@@ -115,7 +115,7 @@ class Table:
             self.high = np.where(moves, np.maximum(self.high, image.high), self.high)
 
     def closure(self, start: Bounds) -> Bounds | int:
-        """Return the smallest box around the start (H,) that is mapped into itself, or a unit that has none."""
+        """Return the smallest box around the start (H,) that is mapped into itself, or the index of a failing unit."""
         intervals = []
         for unit, ends in enumerate(zip(*start, strict=True)):
             interval = self._interval(unit, *ends)
@@ -126,7 +126,7 @@ class Table:
         return Bounds(low, high)
 
     def _interval(self, unit: int, start_low: float, start_high: float) -> tuple[float, float] | None:
-        """Grow an interval of cells to the next one that is mapped into itself, upwards and downwards in turn."""
+        """Grow an interval of cells, upwards and downwards in turn, until it is mapped into itself."""
         first = int(np.searchsorted(self.edges, start_low, "right")) - 1
         last = int(np.searchsorted(self.edges, start_high, "left")) - 1
         if last < first:  # the start is a single state at an edge: take the cell towards 0

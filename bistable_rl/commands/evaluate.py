@@ -98,7 +98,7 @@ def _against_adversary(args: argparse.Namespace, overrides: Sequence[str]) -> No
 
 
 def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Evaluate at the horizons, with the streams, or both."""
+    """Evaluate at the given horizons, with the given streams, or both."""
     from bistable_rl.analysis.horizons import evaluate_horizons
     from bistable_rl.figure_style import writing
 
@@ -156,7 +156,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _kinds(text: str) -> list[str]:
-    """Read kinds of streams, whose names are checked with the environment."""
+    """Read kinds of streams; the environment checks their names later."""
     from bistable_rl.envs.streams import KINDS
 
     if text == "all":

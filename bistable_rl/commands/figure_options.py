@@ -1,4 +1,4 @@
-"""The options of commands that draw figures: further formats, and the resolution."""
+"""The options of commands that draw figures: further formats and the resolution."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def add_figure_options(parser: Parser, *, formats: bool) -> None:
 
 
 def check_figure(option: str, file: Path | None, dpi: int | None) -> None:
-    """Refuse the name of a figure whose suffix is no format, and `--dpi` without a figure.
+    """Refuse a figure name whose suffix is not a format, and `--dpi` without a figure.
 
     Raises:
-        UserError: If something is refused.
+        UserError: If either is refused.
     """
     if file is not None and file.suffix.lower() not in SUFFIXES:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The options of the commands that carry out many runs: how many at once, and where."""
+"""The options of commands that carry out many runs: the number of runs at once, and the machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_launcher(command: str, args: argparse.Namespace) -> None:
 
 
 def make_launcher(args: argparse.Namespace) -> Launcher:
-    """Return the launcher that the options name.
+    """Return the launcher that the options select.
 
     Raises:
         UserError: If Ray is not installed, or there is no cluster at the address.

@@ -16,7 +16,7 @@ OWN_ENVIRONMENT = (
     "An environment of your own, my_env:Name-v0, is imported from an installed package or PYTHONPATH, or else from\n"
     "my_env.py in {folders}; never from a run folder."
 )
-"""Help of every command that takes an id; `folders` are those that `runs.user_modules` searches."""
+"""Help of every command with an environment id; `folders` names the folders that `runs.user_modules` searches."""
 
 REUSE_COMMITTED = (
     "treat runs as finished if their results are committed in the clone (bistable_rl/results); the report marks them"
@@ -44,11 +44,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Raise HelpShown: argparse exits only after help, so that any other SystemExit comes from elsewhere."""
+        """Raise HelpShown. argparse exits only after help, so any SystemExit comes from elsewhere."""
         raise HelpShown
 
     def parse_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Parse the parser's own arguments; return them and the `--key value` overrides, wherever they stand."""
+        """Parse the parser's arguments; return them and the `--key value` overrides, which may stand anywhere."""
         actions = self._option_string_actions
         own: list[str] = []
         overrides: list[str] = []
@@ -123,7 +123,7 @@ def seed(text: str) -> int:
 
 
 def check_parent(file: Path | None) -> None:
-    """Refuse a file that cannot be written before the work that would fill it."""
+    """Refuse a file that cannot be written, before the work whose result it is to hold."""
     folder = None if file is None else named(file).absolute().parent
     if file is not None and folder is not None and not folder.is_dir():
         raise UserError(f"there is no folder {folder} to write {file.name} to.")

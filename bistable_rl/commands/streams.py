@@ -1,4 +1,4 @@
-"""The standard streams: they accept every character, and a closed stream does not end a command in a traceback."""
+"""The standard streams, which accept every character; a closed stream does not end a command with a traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import sys
 from typing import TextIO
 
 SPELLED = {"±": "+/-", "≠": "!=", "²": "^2", "×": "x", "λ": "lambda", "θ": "theta"}
-"""ASCII for the characters that an encoding may lack; any other such character is printed as its code."""
+"""ASCII for characters that an encoding may lack; other missing characters are printed as their codes."""
 
 
 def prepare() -> None:
-    """Let the streams accept every character, and replace closed ones by the null device.
+    """Let the streams accept every character, and replace closed streams by the null device.
 
-    A stream that was closed (`>&-`) is None, and the next opened file would get its number: a library's messages to the
-    standard error would end in metrics.csv.
+    A closed stream (`>&-`) is None, and the next opened file would get its file descriptor. A library's messages to the
+    standard error would then end up in metrics.csv.
     """
     codecs.register_error("spelled", _spell)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -30,7 +30,7 @@ def prepare() -> None:
 
 
 def say(text: object) -> None:
-    """Print a line on the standard error if it can be written; unprintable characters are printed as their codes."""
+    """Print a line on the standard error, if possible; unprintable characters are printed as their codes."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
     with contextlib.suppress(OSError):
         print(f"bistable-rl: {line}", file=sys.stderr, flush=True)
@@ -48,7 +48,7 @@ def settle(stream: TextIO) -> OSError | None:
 
 
 def has_no_reader(stream: TextIO) -> bool:
-    """Return whether a stream is a pipe whose reader has gone away, as after `| head -1`."""
+    """Return whether a stream is a pipe without a reader, as after `| head -1`."""
     try:
         poller = select.poll()
         poller.register(stream.fileno(), 0)  # errors are always reported

@@ -18,7 +18,7 @@ from bistable_rl.runs.schema import Benchmark, Experiment
 
 
 class TrainingParser(Parser):
-    """The parser of a command that trains a config, whose keys are options too, or resumes a run."""
+    """The parser of a command that trains a config or resumes a run; the config's keys are also options."""
 
     def __init__(self, command: str, description: str, kind: type[Experiment | Benchmark], *, resume: str) -> None:
         super().__init__(command, description)
@@ -48,7 +48,7 @@ class TrainingParser(Parser):
 
 
 def say_result(run: Run, unit: str, show: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Print how a training ended, with its steps in the given unit; return its result.
+    """Print how a training ended, with its steps in the given unit, and return its result.
 
     Raises:
         UserError: If result.json is missing or broken.

@@ -1,1 +1,1 @@
-"""Images of digits, for an environment and for benchmarks; knows neither torch nor gymnasium."""
+"""Images of digits for an environment and for benchmarks; imports neither torch nor gymnasium."""

@@ -1,4 +1,4 @@
-"""Images of digits: MNIST, where its files are, and scikit-learn's 8x8 digits."""
+"""Images of digits: MNIST, if its files are present, and scikit-learn's 8x8 digits."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ class Digits:
     """Images and their labels.
 
     Attributes:
-        images: (n, rows, columns), from 0 (black) to `white`.
+        images: (n, rows, columns), pixels from 0 (black) to `white`.
         labels: (n,), from 0 to 9.
         white: The value of a white pixel.
     """
@@ -42,10 +42,10 @@ class Digits:
 
 
 def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -> Digits:
-    """Return the training or the test set of MNIST or of scikit-learn's digits, whose last fifth is the test set.
+    """Load the training or the test set of MNIST, or of scikit-learn's digits, whose last fifth is the test set.
 
     Raises:
-        ValueError: If `BISTABLE_RL_DATA` does not name a folder with MNIST's files as published.
+        ValueError: If `BISTABLE_RL_DATA` does not name a folder with the published files of MNIST.
     """
     if dataset == "digits":
         small = load_small()
@@ -63,7 +63,7 @@ def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -
 
 
 def load_any(folder: Path) -> Digits:
-    """Return the training images of a folder (or of `mnist` in it): MNIST's, or others in its format.
+    """Load the training images in a folder (or in its subfolder `mnist`): MNIST or other images in its format.
 
     Raises:
         ValueError: If the files are missing or broken.
@@ -77,7 +77,7 @@ def load_any(folder: Path) -> Digits:
 
 
 def find_mnist(folder: Path) -> Path:
-    """Return the folder of MNIST's files: `folder` itself, or `mnist` in it."""
+    """Return the folder of MNIST's files: `folder` itself, or its subfolder `mnist`."""
     first = next(iter(SHA256))
     return folder if (folder / first).exists() or not (folder / "mnist").is_dir() else folder / "mnist"
 
@@ -92,7 +92,7 @@ def load_small() -> Digits:
 
 
 def _checked(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the content of one of MNIST's files after checking that it is the published one."""
+    """Return the content of a file of MNIST after checking that it is the published file."""
     expected = f"its plain content must have the SHA-256 {SHA256[path.name]}; `bistable-rl data mnist` fetches it"
     try:
         array = read_idx(path)

@@ -7,7 +7,7 @@ from requests import RequestException
 
 from bistable_rl.errors import UserError, one_sentence
 
-# of the compressed files; bistable_rl.data.digits has those of their content
+# of the compressed files; bistable_rl.data.digits has the checksums of the content
 SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -21,14 +21,14 @@ MIRRORS = (
 
 
 def fetch_mnist(folder: Path, mirrors: tuple[str, ...] = MIRRORS) -> None:
-    """Download those of MNIST's four files that are missing or broken, and check them.
+    """Download the missing or broken ones of MNIST's four files, and check them.
 
     Args:
-        folder: The folder that they are written to.
-        mirrors: Addresses to try in this order, each with a slash at the end.
+        folder: The folder for the files.
+        mirrors: URLs to try in this order, each with a slash at the end.
 
     Raises:
-        UserError: If no mirror gives a whole file, or the folder cannot be written to.
+        UserError: If no mirror delivers a complete file, or the folder cannot be written to.
     """
     for name, checksum in SHA256.items():
         failures = []

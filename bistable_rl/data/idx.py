@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Return the bytes of an IDX file, plain or gzip, in their shape.
+    """Read the bytes of an IDX file, plain or gzip, into an array of its shape.
 
     Args:
-        path: The plain file. If it is missing, `path` with `.gz` is read.
+        path: The plain file. If it is missing, `path` with `.gz` is read instead.
 
     Raises:
         ValueError: If neither file exists, or it is not an IDX file.

@@ -1,1 +1,1 @@
-"""Runs: configurations, run folders and what a training writes into them."""
+"""Runs: configurations, run folders, and the files that a training writes there."""

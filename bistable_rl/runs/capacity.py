@@ -1,7 +1,7 @@
-"""The memory that is free, so that a size beyond it is refused in a sentence before anything is allocated.
+"""The free memory, so that a size beyond it is refused with one sentence before anything is allocated.
 
 Linux promises more memory than it has and kills the process that uses it, so an allocation that succeeds proves
-nothing. Callers count the bytes that are needed at least; a smaller count may still not fit.
+nothing. Callers count a lower bound of the bytes that they need, so a size that passes the check may still not fit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bistable_rl.errors import UserError
 
 
 def available(device: torch.device | str = "cpu") -> int:
-    """Return the bytes that this process can still use: of the GPU, or of the machine and within its cgroup's limit."""
+    """Return the bytes that this process can still use: of the GPU, or of the machine within the cgroup's limits."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -23,12 +23,12 @@ def available(device: torch.device | str = "cpu") -> int:
 
 
 def check_memory(what: str, needed: int, device: torch.device | str = "cpu") -> None:
-    """Check that so much memory is free.
+    """Check that enough memory is free.
 
     Args:
-        what: What needs the memory, with the names and values that set its size.
-        needed: The bytes that it needs at least.
-        device: The device whose memory it needs.
+        what: The object that needs the memory, with the names and values that set its size.
+        needed: The least number of bytes that it needs.
+        device: The device that holds the memory.
 
     Raises:
         UserError: If less is free.
@@ -51,7 +51,7 @@ def _machine() -> int:
 
 
 def _cgroups() -> list[int]:
-    """Return the bytes left below the limit of each control group of this process, not counting pages of files."""
+    """Return the bytes left below the limit of each control group of this process; file pages count as free."""
     left = []
     try:
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -70,7 +70,7 @@ def _cgroups() -> list[int]:
                     left.append(int(most) - used)
                 if group == root:
                     break
-    except (OSError, ValueError):  # no control groups, or none that may be read
+    except (OSError, ValueError):  # no control groups, or no permission to read them
         pass
     return left
 

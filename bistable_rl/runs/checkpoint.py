@@ -5,8 +5,8 @@ optimizer.safetensors
 training.safetensors    the other arrays of the training state (agents)
 state.json              steps, and the other values of the training state
 
-They lie in a folder of a run's checkpoints/ (see `checkpoints`), or in one uncompressed zip, which `RecurrentPPO.save`
-writes.
+The files lie in a folder of a run's checkpoints/ (see `checkpoints`), or in one uncompressed zip, written by
+`RecurrentPPO.save`.
 
 Reading them never unpickles anything.
 """
@@ -38,7 +38,7 @@ Folder = Path | zipfile.Path
 """A folder of files, or an archive."""
 
 RENAMED = (
-    (r"^(pi|vf)_features_extractor\..*$", ""),  # the same tensors once more
+    (r"^(pi|vf)_features_extractor\..*$", ""),  # the same tensors again
     (r"^lstm_actor\.(rnn\.)?", "memory."),
     (r"^lstm_critic\.(rnn\.)?", "critic_memory."),
     (r"^(memory|critic_memory)\.(weight|bias)_(ih|hh)_l(\d+)$", r"\1.cells.\4.\2_\3"),  # a torch.nn.LSTM's
@@ -59,14 +59,14 @@ def pack(
     """Return the files of a checkpoint, by name.
 
     Args:
-        network: Its weights are saved.
-        values: Plain JSON values for state.json, among them `steps`.
-        optimizer: Its moments are saved.
+        network: The network whose weights are saved.
+        values: Plain JSON values for state.json, including `steps`.
+        optimizer: The optimizer whose moments are saved.
         arrays: The arrays for training.safetensors.
 
     Raises:
         UserError: If the weights hold NaN or infinity, from which no training could continue, or the optimizer's state
-            is no tensors and numbers.
+            holds anything but tensors and numbers.
         TypeError, ValueError: If a value is not a plain JSON value.
     """
     weights = _contiguous(network.state_dict())
@@ -103,7 +103,7 @@ def weight_names(folder: Folder) -> list[str]:
 
 
 def weights(folder: Folder) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint under the names that they have today.
+    """Return the weights of a checkpoint by their current names.
 
     Raises:
         UserError: If the file is missing, truncated or broken.
@@ -112,7 +112,7 @@ def weights(folder: Folder) -> dict[str, Tensor]:
 
 
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights that version 0.1 or sb3-contrib saved under the names that they have today."""
+    """Return the weights by their current names; version 0.1 and sb3-contrib used other names."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in RENAMED:
@@ -123,7 +123,7 @@ def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load weights, under their names of today or of version 0.1, into a network.
+    """Load weights into a network; their names may be the current ones or those of version 0.1.
 
     Raises:
         UserError: If they belong to another architecture or hold NaN; the message starts with `source`.
@@ -160,14 +160,14 @@ def load_values(folder: Folder) -> dict[str, Any]:
 
 
 def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
-    """Load the moments of a checkpoint into an optimizer of the same parameters.
+    """Load the moments of a checkpoint into an optimizer with the same parameters.
 
     Raises:
         UserError: If the file is missing, truncated or broken, or belongs to another network.
     """
     file = folder / OPTIMIZER
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    is_torchs = type(optimizer).__module__.startswith("torch.optim.")  # of another it is not known what it holds
+    is_torchs = type(optimizer).__module__.startswith("torch.optim.")  # the state of any other optimizer is unknown
     state: dict[int, dict[str, Tensor]] = {}
     try:
         for key, tensor in _tensors(file).items():
@@ -192,13 +192,13 @@ def load_optimizer(folder: Folder, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _spreads(moment: Tensor, parameter: Tensor) -> bool:
-    """Return whether a moment is one number, one for each of a parameter's, or one for each row or column."""
+    """Return whether a moment has one number per parameter tensor, per element, per row or per column."""
     pairs = zip(moment.shape, parameter.shape, strict=False)
     return moment.dim() in (0, parameter.dim()) and all(size in (1, whole) for size, whole in pairs)
 
 
 def _lacking(state: Mapping[int, Mapping[str, Tensor]], parameters: Sequence[Tensor]) -> list[str]:
-    """Return the moments that a parameter lacks and others of as many dimensions have."""
+    """Return the moments that one parameter lacks but another with the same number of dimensions has."""
     names: dict[int, set[str]] = {}
     for index, moments in state.items():
         names.setdefault(parameters[index].dim(), set()).update(moments)
@@ -219,7 +219,7 @@ def load_arrays(folder: Folder) -> dict[str, np.ndarray]:
     data = read(file)
     try:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(data)
-    except Exception as error:  # KeyError for a type of numbers that numpy does not have
+    except Exception as error:  # KeyError for a number type that numpy lacks
         raise _broken(file, error) from None
     return arrays
 
@@ -249,7 +249,7 @@ def _tensors(file: Folder) -> dict[str, Tensor]:
     data = read(file)
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(data)
-    except Exception as error:  # KeyError for a type of numbers that torch does not have
+    except Exception as error:  # KeyError for a number type that torch lacks
         raise _broken(file, error) from None
     return tensors
 

@@ -17,7 +17,7 @@ BEST = "best-"
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Return the number of steps or updates that a checkpoint's folder is named by."""
+    """Return the number of steps or updates in the name of a checkpoint's folder."""
     return int(checkpoint.name.removeprefix(BEST))
 
 
@@ -66,7 +66,7 @@ class Checkpoints:
         Args:
             steps: Environment steps, or updates, so far.
             files: Its files, by name.
-            keep: How many of the latest checkpoints remain.
+            keep: The number of latest checkpoints to keep.
 
         Raises:
             UserError: If the disk is full or cannot be written to; earlier checkpoints are intact.
@@ -78,7 +78,7 @@ class Checkpoints:
     def add_best(self, steps: int, files: Mapping[str, bytes]) -> None:
         """Write the checkpoint with the best evaluation, whole or not at all, and remove the earlier best ones.
 
-        The best one up to the latest checkpoint remains, since a run that resumes from there may not do as well again.
+        The best one up to the latest checkpoint is kept too, because a run that resumes there may not do as well again.
 
         Raises:
             UserError: If the disk is full or cannot be written to; the earlier best one is intact.
@@ -91,7 +91,7 @@ class Checkpoints:
                 remove_folder(old)
 
     def forget_best(self, steps: int) -> None:
-        """Remove the best checkpoints from after a number of steps, from which the run resumes."""
+        """Remove the best checkpoints written after the step from which the run resumes."""
         for best in self._bests():
             if steps_of(best) > steps:
                 remove_folder(best)

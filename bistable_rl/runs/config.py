@@ -1,6 +1,6 @@
 """Read a YAML file and command-line options into a dataclass, and name each mistake in one sentence.
 
-The dataclasses are in `bistable_rl.runs.schema`. Imports no torch, so that `bistable-rl --help` answers at once.
+The dataclasses are in `bistable_rl.runs.schema`. Imports no torch, so that `bistable-rl --help` is fast.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from bistable_rl.errors import UserError, one_sentence, shown, unknown, user_err
 from bistable_rl.runs.keys import Section, default_of, keys_of, read_value
 
 NAME_BYTES = 255
-"""The longest name of a file or a folder on every common file system."""
+"""The longest file or folder name that every common file system allows, in bytes."""
 
 CONFIG_BYTES = 2**20
-"""The largest config file."""
+"""The largest config file, in bytes."""
 
 
 # --- YAML --------------------------------------------------------------------------------------------------
 
 
 class _CheckingLoader(yaml.SafeLoader):
-    """A SafeLoader without tags, aliases, duplicate keys and dates; 1e-3 is a number, as in YAML 1.2."""
+    """A SafeLoader without tags, aliases, duplicate keys and dates; it reads 1e-3 as a number, as in YAML 1.2."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own declaration
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("timestamp", "merge")]
@@ -114,7 +114,7 @@ def _parse(text: str, source: str) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         problem = problem.replace(r"'\x00'", "the end")
         raise UserError(f"{source}{where} is not valid YAML here: {problem}.") from None
-    except ValueError as error:  # an integer of more digits than Python reads
+    except ValueError as error:  # an integer with more digits than Python reads
         raise UserError(f"{source}: {one_sentence(error)}") from None
 
 
@@ -152,14 +152,14 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 
 def build(kind: type[S], data: dict[str, Any], source: str, overrides: Overrides = (), *, prefix: str = "") -> S:
-    """Make a dataclass from plain data and overrides.
+    """Build a dataclass from plain data and overrides.
 
     Args:
         kind: The dataclass.
-        data: Its keys; the overrides are written into it.
-        source: Where the data is from, for the errors.
-        overrides: Changes of the keys; of two for the same key, the last one holds.
-        prefix: What precedes each key in the file, for the errors, such as `task.kwargs.`.
+        data: The values by key; the overrides are written into it.
+        source: The source of the data, for the error messages.
+        overrides: Changes to the keys; if a key is changed twice, the last change counts.
+        prefix: The part of each key before its name in the file, such as `task.kwargs.`, for the error messages.
 
     Raises:
         UserError: If something is wrong; one sentence names the source and the first wrong key.
@@ -180,7 +180,7 @@ def build(kind: type[S], data: dict[str, Any], source: str, overrides: Overrides
 
 
 def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set a key such as policy.cell in plain data, or an option such as --policy.cell to what its text says.
+    """Set a key such as policy.cell in plain data, or an option such as --policy.cell, whose text is parsed.
 
     Raises:
         UserError: If there is no such key, or its value is wrong.
@@ -200,7 +200,7 @@ def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str)
 
 
 def hint_of(kind: type, key: str, source: str) -> Any:
-    """Return the type of a key such as policy.cell, or option such as --policy.cell; `Any` for one of the cell's own.
+    """Return the type of a key such as policy.cell or an option such as --policy.cell; `Any` for a cell's own options.
 
     Raises:
         UserError: If there is no such key, or it is a section.

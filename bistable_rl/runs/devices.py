@@ -1,4 +1,4 @@
-"""The device that a network is trained on, and the backend that runs it there."""
+"""The training device of a network, and the kernel backend on that device."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ def resolve_device(name: torch.device | str) -> torch.device:
     """Return the device behind `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: If there is no such device, or it is not here.
+        UserError: If there is no such device, or this machine lacks it.
     """
     read_value(str(name), Device, "device")
     if name == "auto":
@@ -34,7 +34,7 @@ def resolve_device(name: torch.device | str) -> torch.device:
 
 
 def training_device(name: str) -> torch.device:
-    """Return the device of a training; on the CPU, unless OMP_NUM_THREADS says otherwise, torch then uses one thread.
+    """Return the device for training. On the CPU, also set torch to one thread unless OMP_NUM_THREADS is set.
 
     Networks of this size run no faster on more threads, and the numbers do not depend on the machine's cores.
 
@@ -48,7 +48,7 @@ def training_device(name: str) -> torch.device:
 
 
 def chosen_backend(layers: Iterable[Cell], device: str) -> kernels.Choice:
-    """Return the backend of layers on a type of device, and why; where their kinds of units differ, the slowest's.
+    """Return the backend of layers on a type of device, with the reason; with several cells, the slowest backend.
 
     Raises:
         ValueError: If `BISTABLE_RL_BACKEND` names a backend that cannot serve them.
@@ -60,14 +60,14 @@ def chosen_backend(layers: Iterable[Cell], device: str) -> kernels.Choice:
 
 @functools.cache
 def warn_of_missing_kernels(cell: str, choice: kernels.Choice) -> None:
-    """Warn, once, of a training without the fast kernels that its cell has, and say why.
+    """Warn once if a cell trains without its fast kernels, with the reason.
 
     Args:
         cell: A key of `CELLS`.
-        choice: The backend of its layers.
+        choice: The backend of the layers.
     """
     if choice.backend == "torch" and choice.why != "asked for":
-        kernels.first_warning()  # the layers need not say it again
+        kernels.first_warning()  # the layers do not repeat the warning
         warnings.warn(
             f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
             stacklevel=3,
@@ -75,9 +75,9 @@ def warn_of_missing_kernels(cell: str, choice: kernels.Choice) -> None:
 
 
 def check_torch_device(device: torch.device | str) -> torch.device | str:
-    """Check a device before Stable-Baselines3 or torch replaces it in silence, and return it.
+    """Check and return a device, before Stable-Baselines3 or torch silently replaces it.
 
-    Stable-Baselines3 takes the CPU where there is no CUDA, and torch takes `cuda:256` for `cuda:0`.
+    Stable-Baselines3 uses the CPU if there is no CUDA, and torch reads `cuda:256` as `cuda:0`.
 
     Raises:
         ValueError: If torch knows no such device, it is not available, or it is "meta".

@@ -1,4 +1,4 @@
-"""The versions, the commit and the machine that a run or a measurement was made with."""
+"""The software versions, the commit and the machine of a run or a measurement."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Files and folders, written whole or not at all, and never through a link that somebody else has put there.
+"""Files and folders, written whole or not at all, and never through a link that somebody else has placed.
 
-A temporary neighbour is named `.<name>.<pid>`. It is renamed to `<name>` once all of it is on the disk.
+A temporary file or folder beside the target is named `.<name>.<pid>`. It is renamed to `<name>` once it is complete on
+the disk.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def inside(folder: Path, *names: str) -> Path:
         path = path / name
         try:
             mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):  # nothing is there yet
+        except (FileNotFoundError, NotADirectoryError):  # it does not exist yet
             break
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
@@ -49,7 +50,7 @@ def inside(folder: Path, *names: str) -> Path:
 
 
 def named(path: Path) -> Path:
-    """Follow the links of a path that the user has named.
+    """Follow the links of a path that the user has given.
 
     Raises:
         UserError: If the links lead in a circle.
@@ -61,7 +62,7 @@ def named(path: Path) -> Path:
 
 
 def _descriptor(path: Path) -> int | None:
-    """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 stands for."""
+    """Return the file descriptor for a path such as /dev/stdout or /dev/fd/3, None for any other path."""
     opened = Path("/proc/self/fd").resolve()
     for _ in range(40):  # links in a circle
         if not path.is_symlink():
@@ -84,7 +85,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         descriptor = _descriptor(path)
         if descriptor is not None:
-            sys.stdout.flush()  # it may be the same file, where earlier output comes first
+            sys.stdout.flush()  # stdout may be the same file, and earlier output comes first
             with open(os.dup(descriptor), "wb") as file:
                 file.write(data)
         elif path.is_symlink():
@@ -114,14 +115,14 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def beside(path: Path, make: Callable[[Path], object]) -> Path:
-    """Make a temporary neighbour of a file or folder, under a unique name, and return its path.
+    """Make a temporary file or folder beside another one, with a unique name, and return its path.
 
     Args:
-        path: The file or folder.
-        make: Makes the neighbour; raises FileExistsError if the name is taken.
+        path: The other file or folder.
+        make: Makes the temporary one; raises FileExistsError if the name is taken.
     """
     for number in itertools.count():
-        # names have at most 255 bytes; the number is for other threads and for reused pids
+        # names have at most 255 bytes; the number serves other threads and reused pids
         temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}" + (f".{number}" if number else ""))
         with contextlib.suppress(FileExistsError):
             make(temporary)
@@ -165,11 +166,11 @@ def non_finite(data: Any, key: str = "") -> dict[str, float]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the mapping that a JSON file holds.
+    """Return the mapping in a JSON file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UserError: If it cannot be read, or holds anything else.
+        UserError: If it cannot be read, or is not a mapping in JSON.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -194,7 +195,7 @@ def remove_file(path: Path) -> None:
     """Remove a file, if there is one.
 
     Raises:
-        UserError: If it cannot be removed, or a folder is in its place.
+        UserError: If it cannot be removed, or is a folder.
     """
     try:
         path.unlink(missing_ok=True)
@@ -206,10 +207,10 @@ def remove_file(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and its parents, if there is none, and return it.
+    """Make a folder and its parents, unless it exists, and return it.
 
     Raises:
-        UserError: If it cannot be made, or a file is in its place.
+        UserError: If it cannot be made, or a file has its name.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -258,7 +259,7 @@ def remove_leftovers(folder: Path) -> None:
             if not LEFTOVER.fullmatch(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                # an unfinished checkpoint; a folder with any other file in it is a user's
+                # an unfinished checkpoint; a folder that holds any other file belongs to a user
                 if all(re.fullmatch(r"[a-z]+\.(?:safetensors|json)", name) for name in os.listdir(entry.path)):
                     shutil.rmtree(entry.path, ignore_errors=True)
             elif entry.is_file(follow_symlinks=False):

@@ -1,7 +1,7 @@
-"""The folder of a run: the names of its files, how it appears, and who may write to it.
+"""The folder of a run: its file names, its creation, and its lock.
 
     OUT/<name>/<cell>-seed<k>/
-        config.yaml         the experiment or benchmark, every key spelled out
+        config.yaml         the experiment or benchmark, with every key
         environment.json    versions, commit, hardware, kernel backend
         spaces.json         observations and actions (agents)
         metrics.csv         one row per update
@@ -9,9 +9,9 @@
         checkpoints/<steps>/    weights (safetensors) and counters (JSON)
         result.json         how it ended
 
-Every file but the growing metrics.csv and TensorBoard's is written whole: to a temporary neighbour, flushed to the
-disk, renamed. The process that trains holds the folder's lock. A run folder may come from anybody: nothing in it is
-executed, and a link is refused where a file or folder of a run belongs.
+metrics.csv and TensorBoard's file grow. Every other file is written whole: it is written to a temporary file beside it,
+flushed to the disk, and renamed. The training process holds the folder's lock. A run folder may come from anybody, so
+nothing in it is executed, and a link in place of a file or folder of the run is refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OWN_NAMES = {
     *(CONFIG, ENVIRONMENT, SPACES, METRICS, RESULT, CHECKPOINTS, WARMUP, JOB, LOG, ANALYSIS),
     *(PROGRESS_CSV, PROGRESS_JSON, WANDB),
 }
-"""What a run folder holds beside TensorBoard's files."""
+"""The files and folders in a run folder, except TensorBoard's files."""
 
 _opened: set[Path] = set()
 """The run folders that this process has opened."""
@@ -56,9 +56,9 @@ def make_run_folder(stem: Path, config: str, *, overwrite: bool) -> Lock:
     The folder appears with everything that `--resume` needs, or not at all.
 
     Args:
-        stem: Where it goes. An existing run is never touched: the next ones get `-2`, `-3`, ...
-        config: What config.yaml holds.
-        overwrite: Replace the run that is there instead.
+        stem: The path of the folder. An existing run is never touched: further runs are numbered `-2`, `-3`, ...
+        config: The content of config.yaml.
+        overwrite: Replace the existing run instead.
 
     Returns:
         The lock; its `folder` is the new folder.
@@ -95,10 +95,10 @@ def lock_run(folder: Path) -> Lock:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Check that there is a run folder, and that none of its files, which somebody else may have made, leads out of it.
+    """Check that a folder is a run folder and that none of its files, which may be a stranger's, leads out of it.
 
     Raises:
-        UserError: If there is none; or one of its files is a link, a pipe or a device; or it cannot be read.
+        UserError: If it is not; or one of its files is a link, a pipe or a device; or it cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give a run folder such as runs/t_maze/nbrc-seed0.")
@@ -118,10 +118,10 @@ def check_run_folder(folder: Path) -> None:
 
 
 def run_folder_of(file: Path) -> Path | None:
-    """Return the run folder that a file lies in, however deep, or None.
+    """Return the run folder that contains a file, at any depth, or None.
 
-    That is a folder that this process has opened as one, or one with a config.yaml and a file that only a training
-    writes.
+    A run folder is a folder that this process has opened as a run, or a folder with a config.yaml and a file that only
+    a training writes.
     """
     for folder in (*file.absolute().parents, *file.resolve().parents):
         written = any((folder / name).is_file() for name in (ENVIRONMENT, RESULT))
@@ -131,7 +131,7 @@ def run_folder_of(file: Path) -> Path | None:
 
 
 def _is_run(stem: Path) -> bool:
-    """Return whether there is a run for `overwrite` to replace; refuse to replace anything else."""
+    """Return whether `overwrite` has a run to replace; refuse to replace anything but a run."""
     if stem.is_symlink():
         raise UserError(f"{stem} is a link, so --overwrite leaves it alone; remove it, or train without --overwrite.")
     if stem.exists() and not inside(stem, CONFIG).is_file():
@@ -157,18 +157,18 @@ def _appeared(stem: Path, config: str, former: Lock | None) -> Lock:
 def _unfinished(stem: Path) -> Lock:
     """Make a folder under a temporary name and take its lock."""
     while True:
-        with contextlib.suppress(LockedError, FileNotFoundError):  # another process took it for a leftover just then
+        with contextlib.suppress(LockedError, FileNotFoundError):  # another process has just removed it as a leftover
             return take(beside(stem, Path.mkdir))
 
 
 def _remove_unfinished(stem: Path) -> None:
-    """Remove the folders that were to become this run, or were replaced by it, when their maker was killed."""
+    """Remove the temporary folders that a killed process left of this run or of the run that it was to replace."""
     for folder in stem.parent.glob(f".{glob.escape(stem.name[:40])}.*"):
         suffix = folder.name.removeprefix(f".{stem.name[:40]}")
         if re.fullmatch(r"(\.[0-9]+){1,2}", suffix) and folder.is_dir() and not folder.is_symlink():
             with contextlib.suppress(LockedError, FileNotFoundError):
                 lock = take(folder)
-                # its maker is dead; but a folder of that name with other files in it is a user's
+                # its process is dead; but a folder of that name that holds other files belongs to a user
                 if lock.held and all(_is_own(name) for name in os.listdir(folder)):
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
@@ -177,7 +177,7 @@ def _remove_unfinished(stem: Path) -> None:
 
 
 def _is_own(name: str) -> bool:
-    """Return whether a run folder holds a file or folder of this name."""
+    """Return whether a name belongs to a file or folder of a run."""
     return name in OWN_NAMES or name == LOCK or "tfevents" in name or LEFTOVER.fullmatch(name) is not None
 
 
@@ -188,7 +188,7 @@ def _renamed(folder: Path, stem: Path) -> Path:
         try:
             folder.rename(run)
             return run
-        except OSError as error:  # a rename replaces an empty folder, and nothing else
+        except OSError as error:  # a rename replaces only an empty folder
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
     raise AssertionError("the numbers have no end")

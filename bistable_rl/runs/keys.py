@@ -1,8 +1,8 @@
-"""A key of a config: its type, range, default and meaning, which stand once, in a field of a dataclass.
+"""A key of a config: a dataclass field states its type, range, default and meaning, once.
 
     gamma: Fraction = setting(0.99, "Discount factor.")
 
-The dataclasses are sections of keys, and may be fields of each other. Imports no torch.
+Each dataclass is a section of keys and may be a field of another one. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from bistable_rl.errors import UserError, shown
 
 
 class Section:
-    """The base of the dataclasses whose fields are keys."""
+    """Base class of the dataclasses whose fields are keys."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def check(self, prefix: str = "") -> None:
-        """Check values that can be wrong together; `prefix`, such as `policy.`, precedes the keys in the message.
+        """Check that values are compatible; `prefix`, such as `policy.`, precedes the keys in the message.
 
         Raises:
-            ValueError: If some are.
+            ValueError: If some are not.
         """
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values of a type that a key takes, and the nouns for one and for several of them."""
+    """The values of a type that a key accepts, and the nouns for one value and for several."""
 
     noun: str
     contains: Callable[[Any], object]
     plural: str = ""
 
 
-# Steps, sizes and indices have 64 bits; torch keeps 8 bits of a device's index, and would take cuda:256 for cuda:0.
+# Steps, sizes and indices have 64 bits. torch keeps 8 bits of a device index, and would read cuda:256 as cuda:0.
 INT64 = Range("an integer below 2^63", lambda n: n < 2**63)
 PositiveInt = Annotated[int, Range("an integer above 0", lambda n: n > 0, "integers above 0"), INT64]
 NonNegativeInt = Annotated[int, Range("an integer of at least 0", lambda n: n >= 0), INT64]
@@ -68,12 +68,12 @@ Device = Annotated[
 ]
 
 Schedule = Callable[[float], float]
-"""A function of the remaining progress, 1 at first and 0 at the end; in Python only."""
+"""A function of the remaining progress, from 1 at the start to 0 at the end; in Python only."""
 PositiveSchedule = Positive | tuple[Positive, NonNegative] | Schedule
 NonNegativeSchedule = NonNegative | tuple[NonNegative, NonNegative] | Schedule
 
 NameOrClass = str | type
-"""A name; in Python a class too."""
+"""A name, or in Python a class."""
 
 FORM = "{name: ..., kwargs: {...}}"
 
@@ -92,7 +92,7 @@ NamedPart = Annotated[
 
 
 def named_part(given: str | type | dict[str, Any]) -> tuple[str | type, dict[str, Any]]:
-    """Return the name, or in Python the class, and the arguments of a `NamedPart`."""
+    """Return the name (in Python also a class) and the arguments of a `NamedPart`."""
     return (given["name"], given.get("kwargs", {})) if isinstance(given, dict) else (given, {})
 
 
@@ -100,12 +100,12 @@ _NOUNS: dict[Any, str] = {bool: "true or false", str: "text", type(None): "null"
 
 
 def meaning(text: str) -> dict[str, str]:
-    """Return the metadata of a field: the meaning of a key."""
+    """Return the metadata of a field, which holds the meaning of a key."""
     return {"meaning": text}
 
 
 def setting(default: Any, text: str) -> Any:
-    """Return the field of a key that has a default, or a function that makes one, and a meaning."""
+    """Return the field of a key with a default, or a function that makes the default, and a meaning."""
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=meaning(text))
     return dataclasses.field(default=default, metadata=meaning(text))
@@ -124,10 +124,10 @@ def keys_of(kind: type) -> dict[str, Any]:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """Return a value as a type: 1 as 1.0, 6.0 as 6, a list as a tuple; text is never read as a number.
+    """Convert a value to a type: 1 to 1.0, 6.0 to 6, a list to a tuple; text is never read as a number.
 
     Raises:
-        ValueError: If the value is not of that type or not in its range, or a number is not finite.
+        ValueError: If the value does not fit the type or its range, or a number is not finite.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -141,7 +141,7 @@ def convert(value: Any, hint: Any) -> Any:
             with contextlib.suppress(ValueError):
                 return convert(value, arg)
         lists = [arg for arg in args if typing.get_origin(arg) is list]
-        if lists and isinstance(value, list):  # the right form: its items are what is wrong
+        if lists and isinstance(value, list):  # the form is right, so its items are wrong
             raise ValueError(noun_of(lists[0]))
     elif origin is list and isinstance(value, list | tuple):
         with contextlib.suppress(ValueError):
@@ -168,10 +168,10 @@ def _is_number(value: Any) -> bool:
 
 
 def read_value(value: Any, hint: Any, key: str) -> Any:
-    """Return a key's value as its type.
+    """Convert a key's value to its type.
 
     Raises:
-        UserError: If `convert` refuses it; the sentence starts with `key`.
+        UserError: If `convert` refuses it; the message starts with `key`.
     """
     try:
         return convert(value, hint)
@@ -201,7 +201,7 @@ def noun_of(hint: Any) -> str:
 
 
 def help_of(kind: type) -> str:
-    """Return the help of every key of a dataclass as an option: its meaning, range and default."""
+    """Return the help for the keys of a dataclass as options: meaning, range and default."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False)
     _add_options(parser, kind, "--")
     return parser.format_help()

@@ -1,4 +1,4 @@
-"""The lock of a folder: only its holder writes there. It ends with the process that holds it, however that ends."""
+"""The lock of a folder: only its holder writes there. The lock ends when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bistable_rl.runs.files import inside
 
 LOCK = ".lock"
 INHERITED = "BISTABLE_RL_LOCK"
-"""The environment variable with the number of the open file that is a lock taken by the parent process."""
+"""The environment variable with the file descriptor of a lock that the parent process has taken."""
 
 _open: set[int] = set()
 """The open files of the locks that this process holds."""
 
 
 def _let_go() -> None:
-    """Close the locks in a forked process, such as an environment's, which would hold them after its parent's death."""
+    """Close the locks in a forked process, such as an environment's; it would hold them after its parent has died."""
     for descriptor in _open:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -46,8 +46,8 @@ class Lock:
     """A lock that is held; see `take`.
 
     Attributes:
-        folder: The folder; whoever renames it sets this again.
-        descriptor: The number of the open file `.lock` in it.
+        folder: The folder. Code that renames the folder updates this.
+        descriptor: The file descriptor of the open file `.lock` in the folder.
         held: False if the file system has no locks.
     """
 
@@ -58,7 +58,7 @@ class Lock:
         _open.add(descriptor)
 
     def note(self, pid: int) -> None:
-        """Write the number of the holder into the file, for the messages of other processes."""
+        """Write the process ID of the holder into the file, for the messages of other processes."""
         with contextlib.suppress(OSError):  # a full disk
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, str(pid).encode(), 0)
@@ -77,7 +77,7 @@ class Lock:
 
 
 def take(folder: Path) -> Lock:
-    """Take the lock of a folder, or take over the one that the parent process has taken for this one.
+    """Take the lock of a folder, or take over the lock that the parent process has taken for this process.
 
     Raises:
         LockedError: If another process or thread holds it.

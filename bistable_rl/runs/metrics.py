@@ -1,4 +1,4 @@
-"""metrics.csv of a run: fixed columns, one row per update or so."""
+"""metrics.csv of a run: fixed columns, about one row per update."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Metrics:
 
     @property
     def path(self) -> Path:
-        """The file.
+        """The path of the file.
 
         Raises:
-            UserError: If a link is in its place.
+            UserError: If the file is a link.
         """
         return inside(self._folder, self._name)
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the rows, by column.
+        """Return the rows, each as values by column.
 
         Raises:
             OSError: If there is no such file, or it cannot be read.
@@ -44,7 +44,7 @@ class Metrics:
             return list(csv.DictReader(file))
 
     def last(self) -> dict[str, str]:
-        """Return the last row, by column; a run that is still writing may have written only part of it.
+        """Return the last row as values by column; a run that is still writing may have written only part of it.
 
         Raises:
             LookupError: If there is no row yet.
@@ -54,7 +54,7 @@ class Metrics:
             return deque(csv.DictReader(file), maxlen=1)[0]
 
     def cut(self, column: str, last: int) -> None:
-        """Drop the rows that a resumed run writes again: those whose `column` is above `last`, and a broken last one.
+        """Drop the rows that a resumed run writes again: rows whose `column` is above `last`, and a broken last row.
 
         Raises:
             UserError: If the file is broken or cannot be written.
@@ -80,10 +80,10 @@ class Metrics:
 
 
 class MetricsWriter:
-    """Appends rows to a CSV file of fixed columns, each of them flushed.
+    """Appends rows to a CSV file with fixed columns, and flushes each row.
 
     Args:
-        path: The file; it gets a header if it is new.
+        path: The file; a new file gets a header.
         columns: The names of the columns, in order.
     """
 

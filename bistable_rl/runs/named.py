@@ -1,9 +1,9 @@
-"""Classes that a config gives by name: a short one of ours, or `package:Name`, imported as an environment's package.
+"""Classes that a config names: by one of our short names, or by `package:Name`, imported like an environment's package.
 
     resolve("activation_fn", "relu", ACTIVATIONS, nn.Module) -> torch.nn.ReLU
     resolve("wrapper", "my_env:Wrap", {}, gymnasium.Wrapper) -> the class Wrap of my_env.py
 
-In Python a class itself is taken too. It is kept by its name, never by pickle. Imports no torch.
+In Python the class itself may be given too. It is saved by its name, never by pickle. Imports no torch.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def resolve(
     *,
     of_script: str = "define it in a module of its own",
 ) -> type[T]:
-    """Return the class of a name, or a class itself.
+    """Return the class with a name; a class is returned unchanged.
 
     Args:
-        argument: The argument, for the errors.
+        argument: The name of the argument, for the error messages.
         given: A key of `known`, `package:Name` or a class.
         known: Classes by their short names.
-        base: What the class must extend.
-        of_script: What to do about a class of `__main__`, which another script does not hold.
+        base: The class that it must extend.
+        of_script: The advice for a class defined in `__main__`, where another script would not find it.
 
     Raises:
-        ValueError: If there is no such class, its package is missing, refused or fails, or it extends another class.
+        ValueError: If there is no such class; its package is missing, refused or fails; or it does not extend `base`.
     """
     found: Any = known.get(given) if isinstance(given, str) else given
     if found is None:
@@ -62,7 +62,7 @@ def _imported(argument: str, module: str, name: str, of_script: str) -> Any:
             user_modules.load(module)
         except user_modules.RefusedError as error:
             raise ValueError(f"{here} needs the package {module!r}, {error}") from None
-        except (Exception, SystemExit) as error:  # another author's module can raise anything
+        except (Exception, SystemExit) as error:  # a user's module can raise anything
             raise ValueError(
                 f"{here} needs the package {module!r}, which fails: {type(error).__name__}: {one_sentence(error)}"
             ) from error
@@ -77,7 +77,7 @@ def name_of(argument: str, kind: type) -> str:
     """Return `package:Name` of a class.
 
     Raises:
-        ValueError: If it is defined in a function, where no name finds it again.
+        ValueError: If it is defined in a function, so that no name leads to it.
     """
     if "<locals>" in kind.__qualname__:
         raise ValueError(
@@ -89,7 +89,7 @@ def name_of(argument: str, kind: type) -> str:
 
 @contextmanager
 def built(argument: str, kind: type, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn any error of somebody else's constructor in the block into a ValueError that names it.
+    """Turn any error of a user's constructor in the block into a ValueError that names the class.
 
     Args:
         argument: The argument that named the class.

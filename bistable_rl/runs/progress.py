@@ -12,35 +12,35 @@ from tqdm import tqdm
 
 
 def say_measuring(what: str, number: int, total: int) -> None:
-    """Announce a measurement on stderr, the `number`th of `total`; the measurement itself prints nothing for long."""
+    """Announce measurement `number` of `total` on stderr, because a measurement prints nothing for a long time."""
     print(f"measuring {what} ({number} of {total}) ...", file=sys.stderr, flush=True)
 
 
 def in_notebook() -> bool:
-    """Whether this code runs in a Jupyter notebook, which draws a line over the last one as a terminal does."""
+    """Whether this code runs in a Jupyter notebook, which overwrites the last line as a terminal does."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
 
 
 NOTEBOOK_WIDTH = 100
-"""Characters of a bar in a notebook, whose width is unknown."""
+"""The width of the bar in characters in a notebook, whose own width is unknown."""
 
 
 class Progress:
     """A bar on a terminal and in a notebook, a line every few seconds elsewhere.
 
-    A bar of text stays in a saved notebook, where one of widgets does not. A terminal that is gone stops no training.
+    A text bar stays in a saved notebook, while a bar of widgets does not. A closed terminal does not stop the training.
 
     Args:
         total: Steps at the end of the training.
         title: The name of the training, printed once at the start.
-        start: Steps that were done before, in a resumed training.
-        unit: The name of steps, such as "updates".
+        start: Steps that a resumed training has done before.
+        unit: The noun for steps, such as "updates".
         shown: Whether anything is shown at all.
     """
 
-    EVERY = 10.0  # seconds between two lines without a terminal
+    EVERY = 10.0  # seconds between lines where there is no terminal
 
     def __init__(self, total: int, title: str, *, start: int = 0, unit: str = "steps", shown: bool = True) -> None:
         self.total = total

@@ -1,4 +1,4 @@
-"""How a training ends: whatever ends it, result.json says so."""
+"""The end of a training: result.json records every way to end."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def recording(
 
     Args:
         run: The run.
-        report: Returns the rest of the result when the training has ended: steps, seconds, evaluation, ...
+        report: Returns the rest of the result after the training has ended: steps, seconds, evaluation, ...
         hardware: Device, threads and backend, for environment.json.
         stopper: Stops the training.
-        unit: What a step is called, such as "updates".
+        unit: The noun for steps, such as "updates".
 
     Raises:
-        UserError: If the disk is full, or such an error ended the training.
-        RunFailedError: If any other error ended it, or a number of the result is NaN or infinite.
+        UserError: If the disk is full, or a UserError ended the training.
+        RunFailedError: If any other error ended it, or a number in the result is NaN or infinite.
     """
     status, failure = "failed", None
     with stopper.listening():
@@ -47,7 +47,7 @@ def recording(
             status = "interrupted"
         except Exception as error:  # any error: the run folder must say how the training ended
             failure = error
-        with stopper.holding():  # it ends now in any case
+        with stopper.holding():  # the training ends here in any case
             saved = run.checkpoints.all()
             result = {
                 "status": status,
@@ -71,13 +71,13 @@ def _write(run: Run, result: dict[str, Any], failure: Exception | None) -> bool:
         return True
     try:
         run.write_result({**result, "status": "failed", "traceback": traceback.format_exception(failure)})
-    except UserError:  # a full disk, which has failed the training before
+    except UserError:  # a full disk, which has already ended the training
         return False
     return True
 
 
 def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str, written: bool) -> Exception:
-    """Return the error that a user is shown for the one that ended a training."""
+    """Return the error to show to the user for the error that ended a training."""
     if isinstance(failure, OSError) and failure.errno in DISK_FULL:
         return UserError(f"{failure.filename or run} cannot be written: {failure.strerror}.")
     is_plain = isinstance(failure, NonFiniteError | RunFailedError) or not str(failure).strip()
@@ -91,7 +91,7 @@ def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str, wr
 
 
 def _finite(data: Any) -> Any:
-    """Return a JSON document with null for every number that is NaN or infinite."""
+    """Return a JSON document with null in place of NaN and infinity."""
     if isinstance(data, Mapping):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):

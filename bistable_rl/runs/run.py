@@ -79,10 +79,10 @@ class Run:
 
     @classmethod
     def open(cls, run: Run | str | os.PathLike[str]) -> Run:
-        """Open an existing run folder; a run that is open already is returned without another look at its files.
+        """Open an existing run folder; a `Run` that is already open is returned without checking its files again.
 
         Raises:
-            UserError: If there is no run folder, or a file of it is a link.
+            UserError: If there is no run folder, or one of its files is a link.
         """
         opened = run if isinstance(run, Run) else cls(run)
         if not opened._is_checked:
@@ -95,12 +95,12 @@ class Run:
     def create(cls, config: Experiment | Benchmark, out: Path, *, overwrite: bool = False) -> Iterator[Run]:
         """Make the folder of a new run, `out/<name>/<cell>-seed<k>`, and hold its lock while the block runs.
 
-        An existing run is never touched: the next ones get `-2`, `-3`, ...
+        An existing run is never touched: further runs are numbered `-2`, `-3`, ...
 
         Args:
-            config: What is trained.
+            config: The training.
             out: The output folder.
-            overwrite: Replace the run that is there instead of numbering the new one.
+            overwrite: Replace the existing run instead of numbering the new one.
 
         Raises:
             UserError: If the folder cannot be written to; or if `overwrite` would delete something that is not a run,
@@ -142,7 +142,7 @@ class Run:
         """Return the configuration of an agent's run, with overrides such as `--env.kwargs.length`, `500`.
 
         Raises:
-            UserError: If config.yaml is broken or a benchmark's, or an override is wrong.
+            UserError: If config.yaml is broken or belongs to a benchmark, or an override is wrong.
         """
         return self._as(Experiment, overrides)
 
@@ -150,12 +150,12 @@ class Run:
         """Return the configuration of a benchmark run.
 
         Raises:
-            UserError: If config.yaml is broken or an experiment's.
+            UserError: If config.yaml is broken or belongs to an experiment.
         """
         return self._as(Benchmark)
 
     def write_config(self, config: Experiment | Benchmark) -> None:
-        """Write config.yaml, every key spelled out."""
+        """Write config.yaml with every key, defaults included."""
         write_text(self.folder / CONFIG, to_yaml(config))
 
     def _as(self, kind: type[Training], overrides: Overrides = ()) -> Training:
@@ -164,7 +164,7 @@ class Run:
         return build(kind, data, str(path), overrides)
 
     def _config(self) -> tuple[Path, dict[str, Any]]:
-        """Return the file and its keys. They are read once, and again only if another process replaces the file."""
+        """Return the file and its keys, which are read again only if another process has replaced the file."""
         path = inside(self.folder, CONFIG)
         version = _version(path)
         if self._read is None or self._read[0] != version:
@@ -175,7 +175,7 @@ class Run:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What environment.json holds: versions, commit, hardware.
+        """The content of environment.json: versions, commit, hardware.
 
         Raises:
             FileNotFoundError: If there is none yet.
@@ -184,15 +184,15 @@ class Run:
         return read_json(inside(self.folder, ENVIRONMENT))
 
     def write_environment(self, hardware: Mapping[str, Any]) -> None:
-        """Write environment.json: versions, commit, machine, and the caller's device, threads and backend."""
+        """Write environment.json: versions, commit and machine, and the given device, threads and backend."""
         write_json(self.folder / ENVIRONMENT, {**collect_environment(), **hardware})
 
     @property
     def spaces(self) -> dict[str, Any]:
-        """What spaces.json holds: the spaces of the observations and actions, see `agents.run_spaces`.
+        """The content of spaces.json: the observation and action spaces, see `agents.run_spaces`.
 
         Raises:
-            FileNotFoundError: If there is none: the run is a benchmark, not yet begun, or an earlier version's.
+            FileNotFoundError: If there is none: the run is a benchmark, has not begun, or is from an earlier version.
             UserError: If it is broken.
         """
         return read_json(inside(self.folder, SPACES))
@@ -203,7 +203,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What result.json holds, None if there is none.
+        """The content of result.json, None if there is none.
 
         Raises:
             UserError: If it is broken.
@@ -220,9 +220,9 @@ class Run:
         return result
 
     def finished(self, steps: int = 0) -> bool:
-        """Return whether the run has finished, after at least the given number of steps.
+        """Return whether the run has finished after at least the given number of steps.
 
-        A run whose result is broken has not: it resumes from its last checkpoint and writes a new result.
+        A run with a broken result has not finished: it resumes from its last checkpoint and writes a new result.
         """
         try:
             result = self.result
@@ -235,7 +235,7 @@ class Run:
         write_json(self.folder / RESULT, result)
 
     def remove_result(self) -> None:
-        """Remove result.json, if there is one: the training continues."""
+        """Remove result.json, if there is one, because the training continues."""
         remove_file(self.folder / RESULT)
 
     def clean(self) -> None:
@@ -246,15 +246,15 @@ class Run:
     def warmed_up(
         self, config: WarmupConfig, warm_up: Callable[[], list[dict[str, Any]]], stop: threading.Event
     ) -> list[dict[str, Any]] | None:
-        """Warm up the layers of a run that is at its very start, and keep the summary in warmup.json.
+        """Warm up the layers of a run that has no checkpoint yet, and keep the summaries in warmup.json.
 
         Args:
             config: The warm-up.
             warm_up: Carries it out and returns one summary per network.
-            stop: If it is set, the warm-up does not begin.
+            stop: An event; if it is set, the warm-up does not begin.
 
         Returns:
-            The summaries, of a resumed run those that were kept; None without a warm-up.
+            The summaries, read from warmup.json in a resumed run; None without a warm-up.
 
         Raises:
             KeyboardInterrupt: If `stop` is set.
@@ -278,7 +278,7 @@ class Run:
     # --- a run of a grid ------------------------------------------------------------------------------------
 
     def write_job(self, job_hash: str, config: Experiment | Benchmark) -> None:
-        """Make this folder the run of a grid, not yet begun."""
+        """Make this folder a run of a grid that has not begun."""
         make_folder(self.folder)
         write_json(self.folder / JOB, {"hash": job_hash})
         self.write_config(config)
@@ -290,7 +290,7 @@ class Run:
 
     @property
     def job_hash(self) -> str | None:
-        """The hash that `write_job` was given, None for a run that belongs to no grid."""
+        """The hash given to `write_job`, None for a run outside a grid."""
         try:
             return str(read_json(inside(self.folder, JOB))["hash"])
         except (FileNotFoundError, UserError, LookupError):
@@ -298,7 +298,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """The file for the output of a process that a grid starts."""
+        """The log file of the process that a grid starts for this run."""
         return inside(self.folder, LOG)
 
 

@@ -140,11 +140,11 @@ class AlgorithmConfig(Section):
     """Recurrent PPO (Schulman et al. 2017), with Stable-Baselines3's names.
 
     A schedule `[1e-3, 0]` goes linearly from the first number to the last, which may be 0, over the training; in Python
-    it may be a function of the remaining progress too.
+    it may also be a function of the remaining progress.
     """
 
     learning_rate: PositiveSchedule = setting(1e-3, "Adam's step size.")
-    _: KW_ONLY  # as in SB3, the first argument after policy and env may be given by place
+    _: KW_ONLY  # as in SB3, the first argument after policy and env may be positional
     n_steps: PositiveInt = setting(128, "Steps of each copy between two updates; no gradient reaches back beyond them.")
     batch_size: PositiveInt = setting(256, "Approximate steps of a minibatch, which is made of whole sequences.")
     n_epochs: PositiveInt = setting(10, "Passes over the rollout at each update.")
@@ -178,7 +178,7 @@ class AlgorithmConfig(Section):
     )
 
     def check(self, prefix: str = "") -> None:
-        """Check that the steps to run again are no more than a sequence has."""
+        """Check that the burn-in is no longer than a sequence."""
         longest = min(self.bptt_length or self.n_steps, self.n_steps)
         if self.burn_in > longest:
             raise ValueError(f"{prefix}burn_in {self.burn_in} is more than the longest sequence, {longest} steps.")
@@ -355,7 +355,7 @@ def check_folder_name(what: str, name: str) -> None:
     """Check that a name can be a folder name.
 
     Raises:
-        ValueError: If it cannot; the sentence starts with `what`.
+        ValueError: If it cannot; the message starts with `what`.
     """
     if not re.fullmatch(r"[\w.+-]+", name) or name in (".", ".."):
         raise ValueError(f"{what} must be made of letters, digits and ._+- since it names a folder, not {shown(name)}.")
@@ -367,7 +367,7 @@ def check_folder_name(what: str, name: str) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 CONFIG_KINDS: dict[str, type[Experiment] | type[Benchmark]] = {"env": Experiment, "task": Benchmark}
-"""The kind of a config file, by the section that only it has."""
+"""The kind of training, by the section that only its config file has."""
 
 COMPARE, TUNE = "compare", "tune"
 
@@ -389,7 +389,7 @@ def kind_of(data: dict[str, Any], source: str, prefix: str = "") -> type[Experim
     """Return the kind of training that a config describes.
 
     Raises:
-        UserError: If it describes neither or both; the sentence begins with `source`.
+        UserError: If it describes neither kind or both; the message starts with `source`.
     """
     found = [kind for section, kind in CONFIG_KINDS.items() if section in data]
     if len(found) != 1:
@@ -402,7 +402,7 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     """Check that a file's keys are not those of another command's config.
 
     Raises:
-        UserError: If they are; the sentence names that command.
+        UserError: If they are; the message names that command.
     """
     owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data]
     owners += [TUNE if "space" in data else COMPARE] * ("base" in data)

@@ -7,5 +7,5 @@ TRAINING, EVALUATION, FINAL_EVALUATION, WATCHING, WARM_UP, ANALYSIS = range(6)
 
 
 def derived_seed(seed: int, *purpose: int) -> int:
-    """Return a seed of its own for each purpose: neither purposes nor neighbouring seeds share random streams."""
+    """Return a separate seed for each purpose, so that neither purposes nor neighbouring seeds share random streams."""
     return int(np.random.SeedSequence([seed, *purpose]).generate_state(1)[0] >> 1)

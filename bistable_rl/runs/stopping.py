@@ -1,7 +1,7 @@
-"""How a training is stopped: Ctrl-C, SIGTERM (Slurm, Kubernetes, `timeout`), SIGHUP (a closed terminal), a thread.
+"""Stop a training by Ctrl-C, SIGTERM (Slurm, Kubernetes, `timeout`), SIGHUP (a closed terminal) or another thread.
 
-The first signal stops it cleanly. Only a second Ctrl-C stops it at once, because a run of a grid gets two signals: one
-from the job manager, which signals every process of its job, and one from the grid.
+The first signal stops it cleanly. Only a second Ctrl-C stops it at once, because a run of a grid gets two signals: the
+job manager signals every process of its job, and the grid signals its runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            # None: not set by Python, which could not set it again
+            # None: a handler that Python did not set and cannot restore
             if handler is not None and (handler != signal.SIG_IGN or number == signal.SIGINT):
                 before[number] = signal.signal(number, handle)
     try:
@@ -51,7 +51,7 @@ def on_signals(first: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Raise KeyboardInterrupt, with the number of the signal, at the first signal while the block runs."""
+    """Raise KeyboardInterrupt with the signal's number at the first signal while the block runs."""
 
     def interrupt(number: signal.Signals) -> None:
         raise KeyboardInterrupt(number)
@@ -66,7 +66,7 @@ def exit_code(number: int | None) -> int:
 
 
 def _leave_terminal() -> None:
-    """Discard output to a terminal that is gone, where writing would raise OSError."""
+    """Discard output to a closed terminal, where writing would raise OSError."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
@@ -79,7 +79,7 @@ class Stopper:
     """Stops one training.
 
     Args:
-        event: Another thread sets it to stop the training; by default a new event.
+        event: An event that another thread sets to stop the training; by default a new event.
 
     Attributes:
         signal: The name of the signal that stopped it, such as "SIGTERM"; None if none did.
@@ -98,7 +98,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def holding(self, say: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Hold signals back in the block, which checks `event` itself.
+        """Set `event` at a signal in the block instead of raising; the block checks `event` itself.
 
         Args:
             say: Tells the user that the training is stopping.

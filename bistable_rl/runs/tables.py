@@ -1,4 +1,4 @@
-"""CSV files of finished tables."""
+"""CSV files written from complete tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[s
     Args:
         path: The file.
         rows: Values by column; columns that a row lacks stay empty.
-        columns: The first columns. Others follow in the order in which they first come.
+        columns: The first columns. Other columns follow in order of first appearance.
 
     Raises:
         UserError: If the file cannot be written.

@@ -1,10 +1,10 @@
 """The user's own modules, which an environment's id may name: `my_env:Corridor-v0` imports `my_env`.
 
-Installed modules come first. Any other module is searched for in the folders given to `search`, such as that of the
-config file, and then in the current folder. They are searched after all other finders and only during this import, so
-that no file there replaces a module of a library or of this package. Helpers that the module imports meanwhile are
-found in the same way, and modules of a package always. Modules in a run folder are refused: a run folder is data, often
-somebody else's.
+Installed modules come first. Other modules are searched for in the folders given to `search`, such as the config file's
+folder, and then in the current folder. These folders are searched after all other finders, and only during this import,
+so no file there can replace a module of a library or of this package. Helper modules that the module imports meanwhile
+are found in the same way; submodules of a package are always found. Modules in a run folder are refused, because a run
+folder is data and often comes from somebody else.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class RefusedError(ImportError):
 
 
 def search(folders: Iterable[Path]) -> None:
-    """Search these folders for modules from now on, before the current one, instead of those given earlier."""
+    """Search these folders for modules from now on, before the current folder; they replace folders given earlier."""
     _folders[:] = folders
 
 
 def folders() -> list[Path]:
-    """Return the folders that are searched after all installed modules, in their order."""
+    """Return the folders that are searched after all installed modules, in search order."""
     try:
         found = [folder.resolve() for folder in (*_folders, Path.cwd())]
     except OSError:  # the current folder has been deleted
@@ -88,8 +88,8 @@ class _Last:
     """A finder of modules in some folders, except for modules in a run folder.
 
     Args:
-        top: The module that is asked for. Only it may be a folder without an `__init__.py`: a library that is tried and
-            is not installed may have the name of a folder of its logs.
+        top: The requested module. Only this module may be a folder without an `__init__.py`: the module may try to
+            import a library that is not installed, and a folder of that library's logs may have the same name.
         folders: The folders to search.
     """
 

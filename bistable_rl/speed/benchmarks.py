@@ -1,4 +1,4 @@
-"""The seconds of an epoch of the papers' benchmarks: our cells against the same network on torch.nn.GRU."""
+"""The seconds per epoch of the papers' benchmarks: our cells against the same network with torch.nn.GRU."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TASKS = (TaskConfig("copy_first", {"length": 300}), TaskConfig("denoising", {"le
 CELLS = ("brc", "nbrc", "gru", "lstm")
 THEIRS = "nn.GRU"
 FLUSHED = "nn.GRU, denormals flushed"
-"""Gradients that vanish over the steps become denormal numbers, which slow a processor tenfold unless it takes them
-for 0. torch leaves that to `torch.set_flush_denormal`; our kernels do it while they run."""
+"""Gradients that vanish over the steps become denormal numbers, which slow a processor tenfold unless it flushes them
+to 0. torch does this only after `torch.set_flush_denormal`; our kernels do it while they run."""
 
 
 @dataclass(frozen=True)
 class EpochSpeed:
-    """The duration of an epoch of a task, from the median update.
+    """The duration of an epoch of a task, computed from the median update.
 
     Attributes:
         task: The task.
@@ -43,11 +43,11 @@ class EpochSpeed:
 
 
 class TorchNetwork(nn.Module):
-    """The network of the benchmarks on torch's own GRU.
+    """The network of the benchmarks with torch's own GRU.
 
     Args:
         config: The sizes of the network.
-        task: The task, which sets the sizes of input and answer and the number of answered steps.
+        task: The task, which sets the sizes of input and answer and the number of steps with an answer.
     """
 
     def __init__(self, config: NetworkConfig, task: Task) -> None:
@@ -66,12 +66,12 @@ def measure(config: TaskConfig, *, cells: Sequence[str] = CELLS, rounds: int = 5
     """Time an update of each network, in processor time.
 
     Args:
-        config: A task whose samples are drawn.
+        config: A task whose samples are drawn at random.
         cells: The names of the cells.
         rounds: How often each network is timed.
 
     Returns:
-        One `EpochSpeed` per cell, then torch.nn.GRU's without and with denormals flushed.
+        One `EpochSpeed` per cell, then those of torch.nn.GRU without and with flushed denormals.
     """
     task = make_task(config)
     assert isinstance(task, SyntheticTask)
@@ -87,9 +87,9 @@ def measure(config: TaskConfig, *, cells: Sequence[str] = CELLS, rounds: int = 5
 
 
 def speed_benchmarks(rounds: int = 5) -> list[EpochSpeed]:
-    """Time the benchmarks and print how many times faster our networks are than those on torch.nn.GRU.
+    """Time the benchmarks and print how many times faster our networks are than the networks with torch.nn.GRU.
 
-    They run on one thread, like a training of `reproduce`, and because `torch.set_flush_denormal` reaches no other.
+    They run on one thread, like a training of `reproduce`: `torch.set_flush_denormal` affects only the calling thread.
     """
     torch.set_num_threads(1)
     found: list[EpochSpeed] = []

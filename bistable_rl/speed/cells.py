@@ -1,4 +1,4 @@
-"""The time and memory of our cells against torch.nn.GRU and torch.nn.LSTM of the same sizes."""
+"""The time and memory of our cells, compared with torch.nn.GRU and torch.nn.LSTM of the same sizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES: tuple[Shape, ...] = (
     (8, 1, 64, 128),
     (64, 1, 64, 128),
 )
-"""(B, T, I, H). With T = 1 a step of acting is measured, without gradients; otherwise forward and backward."""
+"""(B, T, I, H). T = 1 measures a step of acting, without gradients; larger T measure forward and backward."""
 
 THEIRS = {"nn.GRU": nn.GRU, "nn.LSTM": nn.LSTM}
 SECONDS = 0.05
@@ -48,8 +48,8 @@ class Speed:
         backend: The backend of our kernels that ran, or "torch".
         shape: (B, T, I, H).
         milliseconds: The median time of forward and backward, or of a step if T = 1.
-        memory: The peak of the memory in use above that before the call, in MB; None if it cannot be measured.
-        fixed_weights: Whether it ran inside `bistable_rl.fixed_weights`, as agents do; only for steps.
+        memory: The peak memory of the call above the memory in use before it, in MB; None if it cannot be measured.
+        fixed_weights: Whether the layer ran inside `bistable_rl.fixed_weights`, as agents do; only for steps.
     """
 
     layer: str
@@ -105,7 +105,7 @@ def measure(
         (name, fixed): partial(fixed_weights, layers[name]) if fixed else nullcontext for name, fixed in keys
     }
     for layer in (make_rnn("brc", 1, 1, device=device), nn.GRU(1, 1, device=device)):
-        _train(layer, x[:1, :1, :1], 1)()  # so that no layer's memory includes libraries that the first use loads
+        _train(layer, x[:1, :1, :1], 1)()  # so that no layer's memory includes the libraries loaded at first use
     memory, backends = {}, {}
     with torch.set_grad_enabled(T > 1):
         for key in keys:
@@ -130,7 +130,7 @@ def speed_cells(
     cells: Sequence[str] = tuple(kernels.KERNELS),
     rounds: int = 7,
 ) -> list[Speed]:
-    """Measure the cells at several shapes and print how many times faster than torch's layers they are.
+    """Measure the cells at several shapes and print their speed relative to torch's layers.
 
     Args:
         device: "cpu" or "cuda".
@@ -142,7 +142,7 @@ def speed_cells(
         All measurements.
 
     Raises:
-        ValueError: If the device is not here, or there is no such cell.
+        ValueError: If the machine lacks the device, or there is no such cell.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")

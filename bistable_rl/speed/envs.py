@@ -1,4 +1,4 @@
-"""Environment steps per second: our batched environments against SB3's `DummyVecEnv` of single ones."""
+"""Environment steps per second: our batched environments against SB3's `DummyVecEnv` of single environments."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ SIZES = (1, 64, 1024)
 ORIGINALS: dict[str, tuple[str, dict[str, Any]]] = {
     "bistable_rl/MiniGridMemory-v0": ("MiniGrid-MemoryS7-v0", {"agent_view_size": 3}),
 }
-"""The environment of another package that equals one of ours with its default arguments."""
+"""By our environment, the equal environment of another package: its id and arguments."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Steps per second of one environment; the step of each copy counts.
+    """Steps per second of one environment; each copy's step counts as one.
 
     Attributes:
         env_id: The environment, with its default arguments.
         num_envs: The number of copies.
         batched: Steps per second of the batched environment.
-        adapter: Those of the batched environment in `BatchedVecEnv`, as SB3 steps it.
-        one_by_one: Those of SB3's `DummyVecEnv` of single environments.
-        original: Those of SB3's `DummyVecEnv` of the other package's environment, if there is one.
+        adapter: Steps per second of the batched environment in `BatchedVecEnv`, as SB3 steps it.
+        one_by_one: Steps per second of single environments in SB3's `DummyVecEnv`.
+        original: Steps per second of the other package's environment in SB3's `DummyVecEnv`, if there is one.
     """
 
     env_id: str
@@ -76,7 +76,7 @@ def speed_envs(env_ids: Sequence[str] = (), *, sizes: Sequence[int] = SIZES, sec
     """Measure environments and print a table.
 
     Args:
-        env_ids: Keys of `ENVIRONMENTS`; none means all that can be built here (LineDigits needs its images).
+        env_ids: Keys of `ENVIRONMENTS`; by default all that can be built here (LineDigits needs its images).
         sizes: The numbers of copies.
         seconds: The least duration of a timing.
 
@@ -112,7 +112,7 @@ def _row(speed: Speed) -> list[str]:
 
 
 def _stepper(env: Any) -> Callable[[], object]:
-    """Return a function that makes a step with the next of 32 random actions."""
+    """Return a function that takes a step with the next of 32 random actions."""
     space = env.action_space if hasattr(env, "single_action_space") else batch_space(env.action_space, env.num_envs)
     space.seed(0)
     actions = itertools.cycle([np.asarray(space.sample()) for _ in range(32)])
@@ -121,5 +121,5 @@ def _stepper(env: Any) -> Callable[[], object]:
 
 
 def _short(rate: float) -> str:
-    """Return a rate with about three digits."""
+    """Return a rate as text with about three digits."""
     return f"{rate / 1e6:.2f}M" if rate >= 1e6 else f"{rate / 1e3:.3g}k"

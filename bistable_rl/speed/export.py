@@ -1,4 +1,4 @@
-"""The time of one step of an exported agent against `predict`, and against the same step in torch uncompiled."""
+"""The time of one step of an exported agent, compared with `predict` and with the same step in uncompiled torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bistable_rl.speed.timing import median_seconds, one_thread
 CELLS, COPIES = ("nbrc", "mixed", "gru", "lstm"), (1, 64)
 INPUTS, UNITS, ACTIONS = 32, 64, 4
 FIXED = "predict in fixed_weights"
-"""`predict` inside `bistable_rl.fixed_weights`, as a loop that plays runs it."""
+"""`predict` inside `bistable_rl.fixed_weights`, as in a loop that only plays."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Latency:
     """The time of one step of one agent.
 
     Attributes:
-        cell: The cell of its one layer of 64 units, between 32 numbers observed and 4 discrete actions.
-        copies: How many copies act at once.
-        microseconds: By who takes the step: `predict`, the same in `fixed_weights`, "torch" (the exported step before
-            it is exported), "pt2" and "onnx".
+        cell: The cell of the agent's one layer of 64 units; it observes 32 numbers and has 4 discrete actions.
+        copies: The number of copies that act at once.
+        microseconds: By method: `predict`, `predict` in `fixed_weights`, "torch" (the step before its export), "pt2"
+            and "onnx".
     """
 
     cell: str
@@ -50,7 +50,7 @@ def speed_export(
     Args:
         cells: The cells.
         copies: The numbers of copies.
-        rounds: How often each is timed.
+        rounds: How often each method is timed.
         seconds: The least duration of a timing.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The floor of PPO's time: the products of an iteration, at the rate that a large product reaches on this core.
+"""The floor of PPO's time: an iteration's matrix products, at the rate of a large matrix product on this core.
 
-That rate stands for the peak of a core's fused multiply-adds, which a BLAS comes close to. What else an iteration
-does, such as gates, losses and environments, counts as nothing.
+That rate is close to the core's peak rate of fused multiply-adds. The rest of an iteration, such as gates, losses and
+environments, counts as nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def product() -> Callable[[], object]:
 
 
 def operations_per_step(policy: RecurrentPolicy, n_epochs: int) -> int:
-    """Return the operations of the products for a step of a copy in an iteration of PPO: two for each multiplication.
+    """Return the operations in the matrix products of an iteration of PPO, per step of a copy; a multiply-add is two.
 
-    The step is acted on (without the value), evaluated once after the rollout, and in each epoch it goes forward, and
-    backward to all weights and to all inputs but the observations.
+    A step passes through the network without the value head when the agent acts, and once after the rollout. In each
+    epoch it passes forward, and backward to all weights and to all inputs except the observations.
 
     Args:
-        policy: A policy of one recurrent layer that reads the observations as they are, and linear heads on it.
-        n_epochs: The passes over the rollout.
+        policy: A policy with one recurrent layer that reads the observations directly, and linear heads on that layer.
+        n_epochs: The number of passes over the rollout.
     """
     forward, value = 2 * _weights(policy), 2 * policy.value_net.weight.numel()
     into_observations = 2 * policy.memory.layers[0].weight_ih.numel()

@@ -1,4 +1,4 @@
-"""The peak of the memory that a call uses."""
+"""The peak memory of a call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def peak_memory(run: Callable[[], object], device: str) -> float | None:
-    """Call a function once; return the peak of the memory in use above that before, in MB, or None off Linux."""
+    """Call a function once; return its peak memory above the memory in use before, in MB, or None outside Linux."""
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -18,7 +18,7 @@ def peak_memory(run: Callable[[], object], device: str) -> float | None:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # the call would reuse freed pages, uncounted
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise the call would reuse freed pages, which would not be counted
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
         before = _resident("VmRSS")
         run()
@@ -29,7 +29,7 @@ def peak_memory(run: Callable[[], object], device: str) -> float | None:
 
 
 def _resident(field: str) -> int:
-    """Return the bytes of this process in memory: now (VmRSS) or at the peak (VmHWM)."""
+    """Return the resident memory of this process in bytes: now (VmRSS) or at the peak (VmHWM)."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""Training steps per second: our recurrent PPO against sb3-contrib's, and against sb3-contrib's without its loop."""
+"""Training steps per second: our recurrent PPO against sb3-contrib's, with and without sb3-contrib's loop over time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRODUCT = "product"  # timed in turns with the algorithms
 
 @dataclass(frozen=True)
 class Setting:
-    """The sizes of an update: copies of the environment, steps of a minibatch, and passes over the rollout."""
+    """The sizes of an update: copies of the environment, steps per minibatch, and passes over the rollout."""
 
     num_envs: int
     batch_size: int
@@ -49,10 +49,11 @@ class Speed:
     Attributes:
         algorithm: `STOCK`, `ONE_CALL`, or the cell of our algorithm.
         setting: The setting.
-        steps_per_second: Environment steps of all copies per second of processor time, on one thread: median of
+        steps_per_second: Environment steps of all copies per second of processor time, on one thread: the median of
             interleaved rollouts with their updates.
-        rollout_bytes: The memory of the rollout.
-        share_of_peak: The share of the floor in its time, see `floor`, in [0, 1]; None for algorithms not ours.
+        rollout_bytes: The memory of the rollout, in bytes.
+        share_of_peak: The time of the floor (see `floor`) divided by the measured time, in [0, 1]; None for
+            sb3-contrib's algorithms.
     """
 
     algorithm: str
@@ -63,7 +64,7 @@ class Speed:
 
 
 class OneCallPolicy(RecurrentActorCriticPolicy):
-    """sb3-contrib's policy without its loop over time; episodes must start at the start of a sequence only."""
+    """sb3-contrib's policy without its loop over time; episodes may start only at the start of a sequence."""
 
     @staticmethod
     def _process_sequence(
@@ -79,8 +80,8 @@ class OneCallPolicy(RecurrentActorCriticPolicy):
 def make_algorithm(name: str, setting: Setting) -> OnPolicyAlgorithm:
     """Return an algorithm that trains on `Recall`.
 
-    All have one recurrent layer, shared by actor and critic, and linear heads on it. In ours the value loss trains that
-    layer too, which sb3-contrib prevents.
+    All algorithms have one recurrent layer, shared by actor and critic, and linear heads on it. In our algorithm the
+    value loss also trains that layer; sb3-contrib prevents this.
 
     Args:
         name: `STOCK`, `ONE_CALL`, or a cell for our algorithm.
@@ -112,7 +113,7 @@ def rollout_bytes(algorithm: OnPolicyAlgorithm) -> int:
 
 
 def iteration(algorithm: OnPolicyAlgorithm, setting: Setting) -> Callable[[], object]:
-    """Return a function that collects a rollout and updates."""
+    """Return a function that collects a rollout and updates the policy."""
     return lambda: algorithm.learn(N_STEPS * setting.num_envs, reset_num_timesteps=False)
 
 
@@ -122,7 +123,7 @@ def measure(setting: Setting, *, cells: Sequence[str] = CELLS, rounds: int = 5) 
     Args:
         setting: The setting.
         cells: The cells of our algorithm.
-        rounds: The timed rollouts with their updates.
+        rounds: The number of timed rollouts with their updates.
 
     Returns:
         One `Speed` per algorithm: `STOCK`, `ONE_CALL`, then ours by cell.

@@ -1,4 +1,4 @@
-"""The shares of the parts of recurrent PPO in its time. Its methods are wrapped here, so the algorithm has no clock."""
+"""The share of each part in the time of recurrent PPO. The timers wrap its methods here; the algorithm has none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bistable_rl.runs.progress import say_measuring
 from bistable_rl.speed.ppo import SETTINGS, Setting, iteration, make_algorithm
 from bistable_rl.speed.table import print_table
 
-# The time of a part does not include the parts that it calls.
+# The time of a part excludes the parts that it calls.
 PHASES = ("acting", "advantages", "learning")
 TIMED_PARTS: tuple[tuple[Any, str, str], ...] = (
     (RecurrentPPO, "collect_rollouts", "acting"),
@@ -47,13 +47,13 @@ REST = "bookkeeping"
 
 @dataclass(frozen=True)
 class Share:
-    """The share of a part of the algorithm in the time of an iteration.
+    """A part's share in the time of an iteration of the algorithm.
 
     Attributes:
         cell: The cell.
         setting: The setting.
         phase: One of `PHASES`.
-        part: A part of `TIMED_PARTS`, or `REST`.
+        part: One of the parts in `TIMED_PARTS`, or `REST`.
         share: The share, in [0, 1].
     """
 
@@ -65,7 +65,7 @@ class Share:
 
 
 class _Stopwatch:
-    """Counts the seconds of the part that was entered last."""
+    """Adds up the seconds of each part; time counts for the part that was entered last."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -74,7 +74,7 @@ class _Stopwatch:
 
     @contextmanager
     def wrapping(self, owner: type, name: str, part: str) -> Iterator[None]:
-        """Count the calls of a method as a part, inside the `with` block."""
+        """Count the time of a method's calls inside the `with` block for a part."""
         function, own = getattr(owner, name), owner.__dict__.get(name)
         setattr(owner, name, self._wrapped(function, part))
         try:
@@ -108,12 +108,12 @@ class _Stopwatch:
 
 
 def profile(cell: str, setting: Setting, *, iterations: int = 5) -> list[Share]:
-    """Measure the share of each part in training, the largest first within each phase.
+    """Measure each part's share of the training time; within each phase the largest comes first.
 
     Args:
         cell: The cell.
         setting: The setting.
-        iterations: The timed rollouts with their updates, after one that is not timed.
+        iterations: The number of timed rollouts with their updates; one before them is not timed.
     """
     iterate = iteration(make_algorithm(cell, setting), setting)
     iterate()
@@ -129,7 +129,7 @@ def profile(cell: str, setting: Setting, *, iterations: int = 5) -> list[Share]:
 
 
 def profile_ppo(*, cells: Sequence[str] = ("nbrc",), settings: Sequence[Setting] = SETTINGS) -> list[Share]:
-    """Measure the share of each part in training and print a table with a column per setting.
+    """Measure each part's share of the training time and print a table with one column per setting.
 
     Args:
         cells: The cells.

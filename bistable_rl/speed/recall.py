@@ -1,4 +1,4 @@
-"""A small memory environment for timing PPO, whose episodes do not depend on the player."""
+"""A small memory environment for timing PPO; its episodes do not depend on the actions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bistable_rl.envs.base import BatchedEnv, Copies, StepResult
 
 
 class Recall(BatchedEnv):
-    """One of four symbols is shown, and asked for after 9 to 59 steps, so an episode takes 10 to 60 steps."""
+    """Recall one of four symbols 9 to 59 steps after it is shown; an episode takes 10 to 60 steps."""
 
     STATE: ClassVar[tuple[str, ...]] = ("cue", "length")
 

@@ -1,4 +1,4 @@
-"""The tables that the measurements print."""
+"""The printed tables of the measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def print_table(title: str, texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: columns of texts, then columns of numbers; an empty row is a blank line."""
+    """Print a table with columns of text, then columns of numbers; an empty row becomes a blank line."""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     for column in texts:
         table.add_column(column, no_wrap=True)

@@ -1,4 +1,4 @@
-"""Interleaved timing: the candidates take turns (A B A B ...), so that a busy moment affects all alike."""
+"""Interleaved timing: the candidates take turns (A B A B ...), so that a busy moment affects all equally."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def median_seconds(
     wait: Callable[[], object] = lambda: None,
     contexts: Mapping[Key, Callable[[], AbstractContextManager[object]]] | None = None,
 ) -> dict[Key, float]:
-    """Time functions in turns, after at least one call of each that is not timed.
+    """Time functions in turns, after at least one untimed call of each.
 
     Args:
         runs: The functions to time.
-        rounds: How often each is timed.
-        seconds: The least duration of a timing, over which a fast function is called repeatedly; 0 means one call.
-        clock: Processor time, which other programs do not change, or `time.perf_counter` for work on several threads
+        rounds: How often each function is timed.
+        seconds: The least duration of a timing; a fast function is called repeatedly to reach it. 0 means one call.
+        clock: Processor time, which other programs do not affect, or `time.perf_counter` for work on several threads
             or on a GPU.
-        wait: Waits until the work that a call has started is done.
-        contexts: The contexts in which some of the functions run; entering and leaving are not timed.
+        wait: A function that waits until the work started by a call is done.
+        contexts: The contexts in which some of the functions run; entering and leaving them is not timed.
 
     Returns:
         The median seconds of a call of each function.

@@ -1,1 +1,1 @@
-"""Search for the best values of the keys of a config: spaces in YAML, run by Optuna (the extra `tune`)."""
+"""Search for the best values of a config's keys: the spaces are in YAML, and Optuna (the extra `tune`) searches."""

@@ -37,21 +37,21 @@ def tune(
     dry_run: bool = False,
     command: list[str],
 ) -> None:
-    """Carry out the trials of a study that are left, then write its report into `out/tune/<name>`.
+    """Carry out the remaining trials of a study, then write its report into `out/tune/<name>`.
 
     Args:
         path: The study's config file.
         out: The output folder.
-        launcher: Where the runs are carried out.
-        check: As of `bistable_rl.tune.tuning.check_plan`.
+        launcher: The launcher of the runs.
+        check: As in `bistable_rl.tune.tuning.check_plan`.
         storage: The URL of the storage (default: an SQLite file in the study's folder).
-        trials: All trials, in place of the file's.
-        dry_run: Only print what is left to do and how long it takes.
-        command: The command that the report names.
+        trials: The number of all trials, instead of the number in the file.
+        dry_run: Only print the number of remaining trials and the time that they take.
+        command: The command that the report quotes.
 
     Raises:
-        UserError: If something in the file is wrong (nothing has been written then), the storage cannot be opened or
-            holds another study of that name, matplotlib is not installed, or a file cannot be written.
+        UserError: If something in the file is wrong (then nothing is written), the storage cannot be opened or holds
+            another study of that name, matplotlib is not installed, or a file cannot be written.
         RunFailedError: If no trial has finished, or the storage fails.
     """
     figure_style.check_installed()
@@ -64,7 +64,7 @@ def tune(
         _estimate(plan, None, total, launcher)
         return
     if storage is None:
-        with turn(make_folder(folder)):  # two processes would make the same tables
+        with turn(make_folder(folder)):  # two processes at once would make the same tables
             kept = Storage(sqlite_url(inside(folder, DATABASE)))
     else:
         kept = Storage(storage)
@@ -81,7 +81,7 @@ def tune(
 
 
 def _finish(folder: Path, plan: Plan, study: optuna.Study, command: str) -> None:
-    """Write the report and say what was found."""
+    """Write the report and print a summary."""
     write_trials(folder, plan, study)
     if not finished(study):
         why = [trial.user_attrs[WHY] for trial in study.get_trials(deepcopy=False) if WHY in trial.user_attrs]
@@ -94,7 +94,7 @@ def _finish(folder: Path, plan: Plan, study: optuna.Study, command: str) -> None
 
 
 def _estimate(plan: Plan, study: optuna.Study | None, total: int, launcher: Launcher) -> None:
-    """Print how many trials have ended and are left, and how long these take if none is pruned."""
+    """Print how many trials have ended, how many remain, and how long the remaining ones take if none is pruned."""
     trials = [] if study is None else counted(study.get_trials(deepcopy=False))
     ended = [trial for trial in trials if trial.state.is_finished()]
     left = max(0, total - len(ended))

@@ -1,4 +1,4 @@
-"""What a trial is judged by: the evaluations in the metrics.csv of its runs."""
+"""The objective of a study: the evaluations in the metrics.csv of a trial's runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Objective:
 
     Args:
         plan: The study.
-        columns: The columns of metrics.csv that it reads; the worst of them counts.
+        columns: The columns of metrics.csv to read; the worst of their values counts.
 
     Attributes:
-        name: Its name.
-        evaluations: How many evaluations the training with one seed has.
+        name: The name of the objective.
+        evaluations: The number of evaluations in a training with one seed.
     """
 
     def __init__(self, plan: Plan, columns: Collection[str]) -> None:
@@ -35,18 +35,18 @@ class Objective:
         self.evaluations = max(1, total // self._every)
 
     def values(self, job: Job, *, whole: bool) -> list[tuple[int, float]]:
-        """Return the evaluations of a run, as numbers from 1 on and values.
+        """Return the evaluations of a run as pairs of a number, counted from 1, and a value.
 
-        An evaluation's number says how often the base's `evaluation.every` had passed (of a supervised training, how
-        many epochs), so that those of two trials with the same number were made after about as many steps.
+        The number counts the periods of the base's `evaluation.every` up to the evaluation (in a supervised training,
+        the epochs), so evaluations of two trials with the same number follow about the same number of steps.
 
         Args:
             job: The run.
-            whole: Whether it has ended; otherwise the last row of its metrics may be half written and is left out.
+            whole: Whether the run has ended; otherwise the last row may be half written and is left out.
         """
         try:
             rows = Run(job.folder).metrics.rows()
-        except (OSError, csv.Error):  # not begun
+        except (OSError, csv.Error):  # the run has not begun
             return []
         found = []
         for row in rows if whole else rows[:-1]:

@@ -1,4 +1,4 @@
-"""What a study has found, from its storage alone: trials.csv, best.yaml, report.md, report.html and figures."""
+"""The results of a study, read from its storage alone: trials.csv, best.yaml, report.md, report.html and figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bistable_rl.tune.tuning import Plan
 TRIALS, BEST, REPORT, PAGE = "trials.csv", "best.yaml", "report.md", "report.html"
 HISTORY, IMPORTANCE = "history.png", "importance.png"
 MIN_TRIALS = 10
-"""Fewer finished trials say nothing of the importance of a key."""
+"""The least number of finished trials from which the importance of a key is estimated."""
 IMPORTANCES = (
     "The share of a key in the variance of the objective (functional ANOVA, Hutter et al. 2014), by a random forest on "
     "the finished trials. Keys that some of them do not vary are left out."
@@ -34,7 +34,7 @@ IMPORTANCES = (
 
 
 def status(trial: FrozenTrial) -> str:
-    """Return the state of a trial, for people."""
+    """Return the state of a trial as a word for the report."""
     if WHY in trial.user_attrs:
         return "failed"
     names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "lost"}
@@ -91,13 +91,13 @@ def write_report(folder: Path, plan: Plan, study: optuna.Study, command: str) ->
 
 
 def summary(study: optuna.Study) -> str:
-    """Return how many trials there are, by what has become of them: "20 trials: 12 finished, 8 pruned"."""
+    """Return the number of trials by state: "20 trials: 12 finished, 8 pruned"."""
     states = [status(trial) for trial in counted(study.get_trials(deepcopy=False))]
     return f"{len(states)} trials: " + ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Return the share of each key that every finished trial varies; nothing where there is too little to tell."""
+    """Return the share of each key that every finished trial varies; empty with too few or equal results."""
     if len(finished(study)) < MIN_TRIALS:
         return {}
     try:
@@ -146,19 +146,19 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, shares: Mapping[str, 
 
 
 def _text(trial: FrozenTrial, key: str) -> str:
-    """Return the value of a key, "" where the trial did not vary it."""
+    """Return the value of a key as text, "" if the trial did not vary it."""
     value = trial.params.get(key, "")
     return json.dumps(value) if value is None or isinstance(value, bool) else str(short(value))
 
 
 def _rank(study: optuna.Study, trial: FrozenTrial) -> tuple[bool, float, int]:
-    """Return what sorts trials from the best to those without a value."""
+    """Return a key that sorts trials from the best one to those without a value."""
     sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
     return trial.value is None, sign * (trial.value or 0.0), trial.number
 
 
 def _draw_history(path: Path, plan: Plan, study: optuna.Study) -> None:
-    """Draw the value of every trial, coloured by its cell where that is varied, and the best so far."""
+    """Draw the value of every trial, coloured by its cell if the cell is varied, and the best value so far."""
     name, done = plan.tuning.objective.name, finished(study)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     pruned = [trial for trial in pruned if trial.intermediate_values]
@@ -189,7 +189,7 @@ def _cell(trial: FrozenTrial) -> str:
 
 
 def _draw_importances(path: Path, shares: Mapping[str, float]) -> None:
-    """Draw the importance of each key as a bar, the greatest on top."""
+    """Draw the importance of each key as a bar, the largest on top."""
     ranked = sorted(shares.items(), key=lambda item: item[1])
     with drawing(path, size=(6.4, 1.0 + 0.3 * len(ranked))) as (_, [[axes]]):
         axes.barh([plain(key) for key, _ in ranked], [share for _, share in ranked], color=OTHER_COLOUR)

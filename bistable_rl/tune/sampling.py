@@ -1,4 +1,4 @@
-"""How Optuna draws the values of a trial, and which trials it stops."""
+"""The sampler and the pruner of a study: how Optuna draws a trial's values, and which trials it stops."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bistable_rl.tune.tuning import PrunerConfig, SamplerConfig
 
 
 class SeededSampler(BaseSampler):
-    """Draws every value with a seed of its own, by the numbers of study and trial and the name of the key.
+    """Draws every value with a separate seed, derived from the study's seed, the trial's number and the key's name.
 
-    So no draw depends on which process makes it, or on how often a study was stopped and continued before.
+    So no draw depends on the process that makes it, or on how often the study was stopped and continued before.
 
     Args:
         make: Makes a sampler from a seed.
@@ -31,7 +31,7 @@ class SeededSampler(BaseSampler):
         self._seed = seed
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: all values are drawn one by one, which suits keys that are not always varied."""
+        """Return nothing: all values are drawn one by one, because not every trial varies every key."""
         return {}
 
     def sample_relative(
@@ -60,11 +60,11 @@ def make_sampler(config: SamplerConfig) -> BaseSampler:
 
 
 def make_pruner(config: PrunerConfig, evaluations: int) -> BasePruner:
-    """Return the pruner of a study, whose step is an evaluation, from 1 on.
+    """Return the pruner of a study; its steps are the evaluations, counted from 1.
 
     Args:
-        config: Its keys.
-        evaluations: How many a whole trial has.
+        config: The keys of the pruner.
+        evaluations: The number of evaluations in a complete trial.
     """
     if config.name == "median":
         return MedianPruner(config.startup_trials, n_warmup_steps=config.warmup + 1)

@@ -1,8 +1,8 @@
-"""The space of a study: the values that each key of the base may take, and when it is varied at all.
+"""The space of a study: the values of each key of the base, and the conditions under which a key is varied.
 
 space:
   policy.cell: [nbrc, gru]                                            # choices, of any kind
-  policy.hidden_size: {low: 16, high: 128, step: 16}                  # a range; of integers where the key is one
+  policy.hidden_size: {low: 16, high: 128, step: 16}                  # a range; of integers if the key is an integer
   algorithm.learning_rate: {low: 1e-4, high: 1e-2, log: true}
   policy.cell_kwargs.start: {choices: [paper, halves], when: {policy.cell: nbrc}}
 """
@@ -39,7 +39,7 @@ class Domain(Section):
     )
 
     def check(self, prefix: str = "") -> None:
-        """Check that it is either a range or choices."""
+        """Check that the domain is either a range or choices."""
         what, numbers = prefix.removesuffix("."), (self.low, self.high)
         if self.choices is not None:
             if any(value is not None for value in (*numbers, self.step)) or self.log:
@@ -64,9 +64,9 @@ class Dimension:
     Attributes:
         key: The key, such as `policy.hidden_size`, which is also the name of Optuna's parameter.
         domain: Its values.
-        integer: Whether a range is one of integers.
-        values: The choices by what Optuna stores for them: text, numbers, true, false or null.
-        when: The keys, and for each the choices, with which it is varied.
+        integer: Whether a range is a range of integers.
+        values: The choices by the value that Optuna stores for them: text, numbers, true, false or null.
+        when: The condition: the key is varied only if each of these keys has one of the given choices.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Dimension:
 
     @property
     def ends(self) -> list[Any]:
-        """Every choice as it is stored, or the two ends of the range."""
+        """Every choice in its stored form, or the two ends of the range."""
         return list(self.values) or [self.domain.low, self.domain.high]
 
     def suggest(self, trial: BaseTrial) -> Any:
@@ -90,7 +90,7 @@ class Dimension:
 
 
 def draw(space: list[Dimension], trial: BaseTrial) -> dict[str, Any]:
-    """Return the values that a trial gives to the keys; those that are not varied with the others are left out."""
+    """Return the values of the keys in a trial, without the keys whose condition does not hold."""
     values: dict[str, Any] = {}
     for one in space:
         if all(key in values and values[key] in allowed for key, allowed in one.when.items()):
@@ -102,13 +102,13 @@ def read_space(kind: type, base: dict[str, Any], space: Mapping[str, Any], path:
     """Return the dimensions of a space.
 
     Args:
-        kind: The kind of the base.
+        kind: The kind of training of the base.
         base: The keys of the base.
-        space: The space as the file has it.
-        path: The file, for the errors.
+        space: The space as written in the file.
+        path: The file, for the error messages.
 
     Raises:
-        UserError: If a key is unknown, or one of its values is not of its type or range.
+        UserError: If a key is unknown, or one of its values does not fit its type or range.
     """
     found: dict[str, Dimension] = {}
     where = f"{path}, space"
@@ -158,7 +158,7 @@ def _conditions(domain: Domain, key: str, above: Mapping[str, Dimension], where:
 
 
 def _is_integer(hint: Any, written: bool) -> bool:
-    """Return whether a range is one of integers: by the key's type, or as it is written where the key has none."""
+    """Return whether a range is of integers: by the key's type, or as `written` in the file if the key has no type."""
     numbers = {kind for kind in _leaves(hint) if kind in (int, float)}
     return written if not numbers else float not in numbers
 

@@ -1,4 +1,4 @@
-"""Where Optuna keeps a study: an SQLite file in its folder, or a database server that several machines share.
+"""The storage of a study: an SQLite file in its folder, or a database server that several machines share.
 
 The password in a server's URL is neither printed nor written.
 """
@@ -28,17 +28,17 @@ from bistable_rl.tune.sampling import make_pruner, make_sampler
 from bistable_rl.tune.tuning import Plan
 
 BEAT_SECONDS, GRACE_SECONDS = 60, 300
-"""How often a running trial is known to be alive, and after how long without that its machine counts as gone."""
+"""The interval of a running trial's heartbeats, and the silence after which its machine counts as gone."""
 TRIES = 3
-"""How often a trial is begun again after its process or its machine was killed."""
+"""The number of attempts at a trial whose process or machine is killed."""
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Modules that SQLAlchemy reaches databases by, whose packages have other names."""
+"""The packages of SQLAlchemy's database drivers whose modules have other names."""
 AGAIN, TRY, CONFIG = "again", "try", "config"
-"""What a study and its trials are marked with: the trial that this one repeats, which try it is; the study's keys."""
+"""Attributes of trials (the trial that this one repeats, the number of this attempt) and of the study (its keys)."""
 
 
 class Storage:
-    """A storage by its URL.
+    """A storage, opened by its URL.
 
     Args:
         url: SQLAlchemy's URL, such as postgresql+psycopg2://host/database.
@@ -47,7 +47,7 @@ class Storage:
         shown: The URL without its password and options, for messages and files.
 
     Raises:
-        UserError: If it is no such URL, its driver is not installed, or it cannot be opened.
+        UserError: If the URL is not of this form, its driver is not installed, or the storage cannot be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,13 +66,13 @@ class Storage:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
                 self.database = _open(url, options)
-            except (IntegrityError, ProgrammingError):  # another machine has made the same tables at the same instant
+            except (IntegrityError, ProgrammingError):  # another machine has made the same tables at the same time
                 time.sleep(POLL_SECONDS)
                 self.database = _open(url, options)
 
     @contextlib.contextmanager
     def errors(self, kind: type[Exception], *more: type[Exception]) -> Iterator[None]:
-        """Turn errors of the database in the block, and of further types, into one sentence without the password."""
+        """Turn errors of the database or of further types in the block into one sentence without the password."""
         known: tuple[type[Exception], ...] = (
             SQLAlchemyError,
             optuna.exceptions.StorageInternalError,
@@ -92,15 +92,15 @@ class Storage:
             raise kind(f"the storage {self.shown}: {text}") from None
 
     def study(self, plan: Plan, evaluations: int, *, create: bool = True) -> optuna.Study | None:
-        """Return the study of a plan, a new one if there is none.
+        """Return the study of a plan, a new study if there is none.
 
         Args:
             plan: The plan.
-            evaluations: How many a whole trial has.
-            create: Whether to make a new one; otherwise None is returned.
+            evaluations: The number of evaluations in a complete trial.
+            create: Whether to make a new study; otherwise return None if there is none.
 
         Raises:
-            UserError: If a study of that name searches another space, or has another base or objective.
+            UserError: If the study of that name has another space, base or objective.
         """
         tuning = plan.tuning
         with self.errors(UserError):
@@ -129,7 +129,7 @@ class Storage:
         return study
 
     def heartbeat(self, study: optuna.Study, numbers: Iterator[int]) -> None:
-        """Keep these trials alive, and begin those again that nobody has kept alive for long."""
+        """Record a heartbeat of these trials, and begin trials again whose last heartbeat is too old."""
         for number in numbers:
             self.database.record_heartbeat(self._trial_id(study, number))
         with warnings.catch_warnings():
@@ -137,7 +137,7 @@ class Storage:
             optuna.storages.fail_stale_trials(study)
 
     def trial(self, study: optuna.Study, number: int) -> optuna.Trial:
-        """Return a running trial, to report to."""
+        """Return a running trial, so that values can be reported to it."""
         return optuna.Trial(study, self._trial_id(study, number))
 
     def _trial_id(self, study: optuna.Study, number: int) -> int:
@@ -156,14 +156,14 @@ def _open(url: str, options: dict[str, Any]) -> RDBStorage:
 
 
 def sqlite_url(file: Path) -> str:
-    """Return the URL of an SQLite file, where Optuna takes braces for a placeholder."""
+    """Return the URL of an SQLite file, with doubled braces, because Optuna reads braces as placeholders."""
     url = sqlalchemy.URL.create("sqlite", database=str(file)).render_as_string()
     return url.replace("{", "{{").replace("}", "}}")
 
 
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Hold the lock of a study's folder, so that two processes do not do the same at once."""
+    """Wait for the lock of a study's folder and hold it in the block, so that two processes do not do the same work."""
     while True:
         try:
             lock = take(folder)
@@ -177,13 +177,13 @@ def turn(folder: Path) -> Iterator[None]:
 
 
 def counted(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials without those that were begun again under another number."""
+    """Return the trials except those that were begun again under another number."""
     repeated = {trial.user_attrs.get(AGAIN) for trial in trials}
     return [trial for trial in trials if trial.number not in repeated]
 
 
 def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial whose machine is gone, with the same values."""
+    """Queue a trial with the values of a trial whose machine is gone."""
     attempt = trial.user_attrs.get(TRY, 1) + 1
     if attempt <= TRIES:
         queued = optuna.create_trial(
@@ -196,7 +196,7 @@ def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _identity(plan: Plan) -> dict[str, Any]:
-    """Return the keys that two files of one study share, by their full names."""
+    """Return by full name the keys that must be equal in two files of the same study."""
     tuning = plan.tuning
     sections = {name: dataclasses.asdict(getattr(tuning, name)) for name in ("objective", "pruner", "sampler")}
     keys = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}

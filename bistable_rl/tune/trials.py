@@ -1,7 +1,8 @@
-"""Carry out the trials of a study: train, report evaluations to Optuna, stop those it prunes, continue killed ones.
+"""Carry out the trials of a study: train, report evaluations to Optuna, stop pruned trials, continue killed ones.
 
-All state lies in the storage and in the run folders, `trial_007/seed0`. Whoever carries out a trial holds the lock of
-its folder. A trial that Optuna has as running, and whose lock is free, is that of a killed process: it is continued.
+All state lies in the storage and in the run folders, `trial_007/seed0`. The process that carries out a trial holds the
+lock of its folder. If Optuna lists a trial as running but its lock is free, its process was killed: the trial is
+continued.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from bistable_rl.tune.storage import BEAT_SECONDS, TRIES, Storage, counted, turn
 from bistable_rl.tune.tuning import Plan
 
 WHY, SECONDS, VALUES = "why", "seconds", "values"
-"""What a trial is marked with: why it failed, its seconds of training, its value with each seed."""
+"""Attributes of a trial: the reason of its failure, its seconds of training, its value with each seed."""
 
 
 @dataclass
@@ -55,17 +56,17 @@ class _Trial:
 
 
 class Tuner:
-    """Carries out the trials of a study in this process's share.
+    """Carries out this process's share of the trials of a study.
 
     Args:
         plan: The study.
-        objective: Its objective.
+        objective: The objective of the study.
         study: Optuna's study.
-        storage: Its storage.
+        storage: The storage of the study.
         folder: The folder of the trials.
-        launcher: Where they run.
-        total: The trials of all processes together.
-        ended: Called whenever a trial has ended.
+        launcher: The launcher of the runs.
+        total: The number of trials of all processes together.
+        ended: A function that is called whenever a trial has ended.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class Tuner:
         self.running: list[_Trial] = []
 
     def carry_out(self) -> None:
-        """Carry out trials until none is left to begin, and those that this process has begun have ended.
+        """Carry out trials until none is left to begin and all trials of this process have ended.
 
         Raises:
-            KeyboardInterrupt: If a signal came, once every run has stopped with a checkpoint.
+            KeyboardInterrupt: After a signal, once every run has stopped with a checkpoint.
             RunFailedError: If the storage fails.
             UserError: If a run folder holds another experiment, or a file cannot be written.
         """
@@ -113,7 +114,7 @@ class Tuner:
         while True:
             if time.monotonic() >= due:
                 due, free = time.monotonic() + BEAT_SECONDS, True
-                self._begin()  # first, so that what this process can continue is kept alive
+                self._begin()  # first, so that killed trials that this process continues stay alive
                 self.storage.heartbeat(self.study, (one.trial.number for one in (*self.running, *self.waiting)))
             if free:
                 self._begin()
@@ -127,7 +128,7 @@ class Tuner:
             self.bar.show([one.job for one in self.running])
 
     def _guarded(self, step: Callable[[_Trial], None], one: _Trial) -> None:
-        """Take a step of a trial; give the trial up if another machine, which took this one for gone, has it now."""
+        """Take a step of a trial; give the trial up if another machine, which took this one for gone, repeats it."""
         try:
             step(one)
         except optuna.exceptions.UpdateFinishedTrialError:
@@ -138,7 +139,7 @@ class Tuner:
     # --- beginning ------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Continue the trials of killed processes, and begin new ones, as many as there are slots."""
+        """Continue the trials of killed processes and begin new ones until every slot is used."""
         with turn(self.folder):
             self.waiting.extend(self._killed())
             while len(self.running) < self.launcher.slots:
@@ -161,7 +162,7 @@ class Tuner:
                         yield one
 
     def _new(self) -> _Trial | None:
-        """Ask Optuna for a trial; those whose values do not go together are told so, and the next one is asked for."""
+        """Ask Optuna for trials until one has compatible values; report the others as failed. None if none is left."""
         while True:
             trials = self.study.get_trials(deepcopy=False)
             queued = any(trial.state == TrialState.WAITING for trial in trials)
@@ -176,7 +177,7 @@ class Tuner:
                 return one
 
     def _opened(self, trial: Trial, lock: Lock, reported: set[int]) -> _Trial | None:
-        """Return a trial whose folder's lock is held, with its run folders; None if it cannot be trained."""
+        """Prepare the run folders of a trial whose lock is held, and return it; None if it cannot be trained."""
         values = draw(self.plan.space, trial)
         one = _Trial(trial, lock, [], reported)
         try:
@@ -193,7 +194,7 @@ class Tuner:
     # --- going on -------------------------------------------------------------------------------------------
 
     def _go_on(self, one: _Trial) -> None:
-        """Start the next seed that has not finished; with none left, or where Optuna prunes it, the trial ends."""
+        """Start the next unfinished seed; end the trial if there is none, or if Optuna prunes it."""
         while len(one.values) < len(one.jobs):
             done = Run(one.job.folder).finished()
             self._report(one, whole=done)
@@ -232,11 +233,11 @@ class Tuner:
             self._failed(one, failure(one.job, code))
 
     def _report(self, one: _Trial, *, whole: bool) -> None:
-        """Report the evaluations that Optuna does not know yet, one by one, and mark the trial where it prunes.
+        """Report new evaluations to Optuna, one by one, and mark the trial if Optuna prunes it.
 
-        The decision depends on the evaluations alone: not on when they are read, nor on whether the process that
-        reported one was killed. With several seeds an evaluation counts as the mean of this seed's and the values of
-        those that have finished. The last evaluation of a trial stops nothing.
+        The decision depends on the evaluations alone, neither on when they are read nor on whether a process was killed
+        after it had reported one. With several seeds, the reported value is the mean of this seed's evaluation and the
+        final values of the finished seeds. The last evaluation of a trial never prunes it.
         """
         before = len(one.values) * self.objective.evaluations
         for at, value in [] if one.pruned else self.objective.values(one.job, whole=whole):
@@ -253,7 +254,7 @@ class Tuner:
     # --- ending ---------------------------------------------------------------------------------------------
 
     def _failed(self, one: _Trial, why: str) -> None:
-        """End a trial that cannot be trained; Optuna counts it as one that is worse than all others."""
+        """End a trial that cannot be trained; Optuna counts it as worse than all others."""
         one.trial.set_user_attr(WHY, why)
         self._end(one, TrialState.PRUNED, f"failed: {why}")
 

@@ -1,4 +1,4 @@
-"""A study's config file: a base experiment, the space that is searched, and what is to be reached.
+"""A study's config file: a base experiment, the search space, and the objective.
 
 name: copy_first
 base: rl/copy_first                  # a shipped config, a path, or an experiment written out here
@@ -28,12 +28,12 @@ from bistable_rl.runs.schema import TUNE, Benchmark, Experiment, check_folder_na
 from bistable_rl.tune.space import Dimension, draw, read_space
 
 DRAWS = 20
-"""How many trials with a value are tried before it is said to fit no others."""
+"""The number of trials drawn with a value before the value is said to fit no values of the other keys."""
 
 
 @dataclass
 class ObjectiveConfig(Section):
-    """What a trial is judged by, at the end of training."""
+    """The metric at the end of training that a study optimises."""
 
     name: str = setting(
         "mean_reward",
@@ -45,7 +45,7 @@ class ObjectiveConfig(Section):
 
 @dataclass
 class PrunerConfig(Section):
-    """Which trials are stopped early, by their evaluations during training."""
+    """The rule that stops trials early, based on their evaluations during training."""
 
     name: Literal["median", "hyperband", "none"] = setting(
         "median", "`median`: worse than the median of the finished trials; `hyperband`; or `none`."
@@ -78,7 +78,7 @@ class Tuning(Section):
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
     def check(self, prefix: str = "") -> None:
-        """Check the name, the seeds and that something is varied."""
+        """Check the name and the seeds, and that at least one key is varied."""
         check_folder_name("name", self.name)
         check_seeds(self.seeds)
         if not self.space:
@@ -92,11 +92,11 @@ class Plan:
     """A study that has been read.
 
     Attributes:
-        path: Its file.
-        tuning: Its keys.
+        path: The file of the study.
+        tuning: The keys of the file.
         kind: The kind of training.
-        base: The keys of the base, with the changes.
-        space: What is varied.
+        base: The keys of the base, with the changes applied.
+        space: The keys that are varied.
     """
 
     path: Path
@@ -109,7 +109,7 @@ class Plan:
         """Return the training of a trial, with the first seed.
 
         Raises:
-            UserError: If the values do not go together.
+            UserError: If the values are incompatible.
         """
         data = copy.deepcopy(dict(self.base))
         for key, value in values.items():
@@ -118,7 +118,7 @@ class Plan:
 
 
 def read(path: Path) -> Plan:
-    """Return the study of a file.
+    """Read a study from a file.
 
     Raises:
         UserError: If anything is wrong; one sentence names the file and the first wrong key.
@@ -135,18 +135,18 @@ def read(path: Path) -> Plan:
 
 
 def check_plan(plan: Plan, check: Check[Mapping[str, Collection[str]]]) -> Collection[str]:
-    """Check that every choice and both ends of every range can be trained, with some values of the other keys.
+    """Check that every choice and both ends of every range can be trained with some values of the other keys.
 
     Args:
         plan: The study.
-        check: Checks the configuration of a run, and returns what it may be judged by: the columns of metrics.csv by
-            name, of which the worst counts.
+        check: Checks the configuration of a run and returns the possible objectives: by name, the columns of
+            metrics.csv, of which the worst value counts.
 
     Returns:
         The columns of the objective.
 
     Raises:
-        UserError: If one cannot, or the objective is not reported.
+        UserError: If one of them cannot be trained, or no run reports the objective.
     """
     name = plan.tuning.objective.name
     known = checked(plan.config({}), check, str(plan.path))
@@ -172,7 +172,7 @@ def check_plan(plan: Plan, check: Check[Mapping[str, Collection[str]]]) -> Colle
 
 
 def _conditions(one: Dimension, by_key: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Return choices of other keys, as they are stored, with which a key is varied."""
+    """Return choices of other keys, in their stored form, with which a key is varied."""
     found: dict[str, Any] = {}
     for key, allowed in one.when.items():
         other = by_key[key]
