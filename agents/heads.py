@@ -1,4 +1,4 @@
-"""The two linear heads on one memory, as one product: a product with few columns costs as much as reading the memory."""
+"""The two linear heads on one memory, as one product: with few columns its cost is that of reading the memory."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Point:
 
 
 def points(env: EnvConfig, horizons: Sequence[int], streams: Sequence[str] = ()) -> list[Point]:
-    """Return every horizon with every kind of stream; without horizons, the environment's own (longest) horizon.
+    """Return every horizon with every kind of stream; with streams only, the environment's own (longest) horizon.
 
     Raises:
         UserError: If the environment has no horizon, shows no distractors, or a kind is unknown.
