@@ -264,7 +264,7 @@ class RecurrentPolicy(BasePolicy):
         return actions.reshape(-1, *(self.action_space.shape or ())), state
 
     def advance(self, obs: PyTorchObs, state: Tensor, resets: Tensor) -> Tensor:
-        """Return the state after T steps of observations (T, n, ...), reset before each step marked in `resets` (T, n)."""
+        """Return the state after T steps of observations (T, n, ...), reset before the steps marked in `resets`."""
         T, n = resets.shape
         features = self.extract_features(map_obs(lambda part: part.flatten(0, 1), obs))
         return self._advance(features.reshape(T, n, -1), state, resets)[2]

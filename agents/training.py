@@ -200,7 +200,7 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
                     together: list[BaseCallback] = [callback, *parts.callbacks]
                     model.learn(steps, together, log_interval=None, reset_num_timesteps=not callback.is_resumed)
             finally:
-                with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which has already made the run fail
+                with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which made the run fail before
                     callback.close()
                     model.logger.close()
 
@@ -217,7 +217,7 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     try:
         callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop, progress_bar)
         if start is not None:
-            parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for an environment that starts new episodes
+            parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one with new episodes
             restore(model, start)
     except Exception as error:  # any error: the file may come from anybody
         if start is None:

@@ -47,7 +47,7 @@ class World:
         self.forward = np.where(self.forward < 0, places[:, None], self.forward)
         end = self.ends[self.place_layout // 4]
         up, down = self.place_y == self.middle - 1, self.place_y == self.middle + 1
-        matches_up = (self.place_layout // 2 + self.place_layout) % 2 == 1  # the cue is a key and the key is up, or neither
+        matches_up = (self.place_layout // 2 + self.place_layout) % 2 == 1  # cue = key and order = key up, or neither
         self.outcome = np.where(matches_up, 1, -1) * (up.astype(int) - down) * (self.place_x == end + 1)
         self._look()
 
