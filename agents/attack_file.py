@@ -91,7 +91,7 @@ def read_found(path: Path, cue: int | None) -> Found:
 
 
 def patterns(sequence: Sequence[Any]) -> list[list[Any]]:
-    """Return a sequence as [pattern, times] pairs: at each place the repeated pattern that covers most of it."""
+    """Return a sequence as [pattern, times] pairs: at each place a pattern whose repeats cover most, or one entry."""
     pairs: list[list[Any]] = []
     at = 0
     while at < len(sequence):
