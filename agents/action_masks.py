@@ -1,7 +1,7 @@
 """Action masks: which actions are allowed now, in the form of sb3-contrib's MaskablePPO.
 
-A mask is flat, and true where an action is allowed. Discrete(n) has n entries, MultiDiscrete those of one action after
-the other, MultiBinary two for each bit, for 0 and for 1.
+A mask is flat, and true where an action is allowed. Discrete(n) has n entries. MultiDiscrete has the entries of its
+actions, one action after the other. MultiBinary has two entries for each bit, for 0 and for 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Masks = npt.NDArray[np.bool_]
 
 
 def choices(space: spaces.Space) -> list[int]:
-    """Return among how many values each action of a space is chosen.
+    """Return the number of values that each action of a space can take.
 
     Raises:
         ValueError: If the actions are not discrete.
@@ -36,16 +36,16 @@ def choices(space: spaces.Space) -> list[int]:
 
 
 def checked(masks: Any, space: spaces.Space, n: int) -> Masks:
-    """Return the masks of n copies, (n, A) of bool, in a new array: an environment may go on in its own.
+    """Return the masks of n copies, (n, A) of bool, in a new array: an environment may reuse its own array.
 
     Args:
-        masks: The mask of each copy: its entries in order in an array of any shape, or a list of an array for each
-            action. That of one copy may come alone.
+        masks: The mask of each copy: its entries in order in an array of any shape, or a list with one array per
+            action. With one copy, its mask alone is accepted too.
         space: The space of the actions.
         n: The number of copies.
 
     Raises:
-        ValueError: If they do not fit the space, or one allows no choice at all.
+        ValueError: If the masks do not fit the space, or a mask leaves an action without an allowed value.
     """
     sizes = choices(space)
     fits = isinstance(masks, np.ndarray) and masks.shape == (n, sum(sizes))
@@ -74,7 +74,7 @@ def as_gymnasium(mask: Masks, space: spaces.Space) -> Any:
 def _stacked(masks: Any, space: spaces.Space, n: int) -> np.ndarray:
     try:
         rows = [_flat(masks)] if n == 1 else [_flat(mask) for mask in masks]
-    except (TypeError, ValueError):  # no list, or one that is no list of arrays
+    except (TypeError, ValueError):  # not a list, or not a list of arrays
         raise ValueError(f"action masks must be an array for each copy, not {str(masks)[:60]}") from None
     if len(rows) != n:
         raise ValueError(f"there are {len(rows)} action masks for {n} copies")

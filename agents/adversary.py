@@ -1,7 +1,7 @@
-"""The worst case, searched: the distractors that make an agent forget the cue.
+"""Search for the worst case: the distractors that make an agent forget the cue.
 
-What a search finds is a proof that the agent forgets. What it does not find proves nothing: the cues that survive are
-an upper bound of the memory.
+A sequence that a search finds proves that the agent forgets. A search that finds nothing proves nothing: the cues that
+survive are an upper bound of the memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESTARTS = 3
 """Walks per target that sometimes take a random distractor, besides the one that never does."""
 
 RESTART_STEPS = 300
-"""Their length."""
+"""The length of these walks."""
 
 CIRCLE = 60
 """Steps after which the state is compared with the earlier one: a multiple of all periods."""
@@ -31,7 +31,7 @@ PATTERNED = 64
 """The most distractors of which all patterns of two and three are made."""
 
 BROAD = 600
-"""Steps after which only the best sequence for each cue goes on."""
+"""Steps after which only the best sequence for each cue continues."""
 
 SAME = 1e-5
 """States that differ by less are the same: the search goes round in a circle and ends."""
@@ -57,9 +57,9 @@ class Attack:
     """The sequences of distractors that made an agent forget, by search and cue.
 
     Attributes:
-        cues: (C,) or (C, n), the option "cue" of `reset` of each cue.
-        first: The fewest steps of distraction that were asked.
-        steps: The most.
+        cues: (C,) or (C, n), the value of the option "cue" of `reset` for each cue.
+        first: The fewest steps of distraction in the search.
+        steps: The most steps of distraction in the search.
         searches: The result for each cue by search; None where the cue survived.
     """
 
@@ -92,18 +92,19 @@ def attack(policy: RecurrentPolicy, env: DistractedEnv, steps: int, first: int =
     answer is wrong as well (T-maze), if it takes one. Where the observations depend on the step (MemoryLength's clock),
     only the answer after `steps` is asked.
 
-    Every sequence that is returned has been played in the environment, where the agent failed. That a cue survives
-    proves nothing.
+    Every returned sequence has been played in the environment, and the agent failed there. A cue that survives proves
+    nothing.
 
     Args:
-        policy: The agent; its weights and its random state stay as they are.
-        env: An environment with distractors and `phases`; its length is not used, nor its copies.
+        policy: The agent; its weights and its random state do not change.
+        env: An environment with distractors and `phases`; its length and its copies are not used.
         steps: The most steps of distraction, at least 1.
-        first: The fewest, such as those of the shortest episodes in training; an agent may need a few to settle.
+        first: The fewest steps of distraction, such as those of the shortest episodes in training; an agent may need a
+            few steps to settle.
 
     Returns:
-        An `Attack`. `attack(...).worst[k]` is None if cue number k of `env.phases()` survived, else the name of the
-        strongest search and what it found: `steps`, after which the agent forgets, and `sequence`.
+        An `Attack`. `attack(...).worst[k]` is None if cue number k of `env.phases()` survived. Otherwise it is the name
+        of the strongest search and its result: `steps`, after which the agent forgets, and `sequence`.
 
     Raises:
         ValueError: If the environment declares no phases or shows no distractors, its observations are not the
@@ -133,7 +134,7 @@ class _Hunt:
         self.strike(0, margins, torch.arange(prey.cues), lambda _: np.zeros(0, np.int64))
 
     def alive(self, cues: torch.Tensor) -> torch.Tensor:
-        """Return which of the cues (n,) are alive."""
+        """Return whether each of the cues (n,) is alive."""
         return torch.tensor([killed is None for killed in self.killed])[cues]
 
     def strike(self, t: int, margins: torch.Tensor, cues: torch.Tensor, sequence: Callable[[int], np.ndarray]) -> None:
@@ -185,7 +186,7 @@ def _periodic(prey: Prey) -> list[Killed | None]:
 
 
 def _best(margins: torch.Tensor, cue: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
-    """Return which of the states (n,) that are live has the least margin for its cue."""
+    """Return a mask (n,) of the states: for each cue, the live state with the least margin."""
     margins = torch.where(live, margins, torch.inf)
     best = torch.zeros_like(live)
     for c in set(cue.tolist()):
@@ -196,8 +197,8 @@ def _best(margins: torch.Tensor, cue: torch.Tensor, live: torch.Tensor) -> torch
 def _patterns(distractors: int) -> list[list[int]]:
     """Return the patterns of up to three distractors, without those that repeat a shorter one.
 
-    Of two and of three, at most 256 each: a fixed sample where there are more. Of very many distractors, a sample of
-    `PATTERNED` makes them.
+    There are at most 256 patterns of two distractors and 256 of three: a fixed sample where more exist. With more than
+    `PATTERNED` distractors, the patterns are made from a sample of that many.
     """
     rng = np.random.default_rng(0)
     few = np.arange(distractors)
@@ -220,7 +221,7 @@ def _greedy(prey: Prey) -> list[Killed | None]:
 
 
 def _targeted(prey: Prey) -> list[Killed | None]:
-    """Do the same for the margin over each single wrong answer, several times, with some random distractors."""
+    """Search greedily for each single wrong answer and its margin, several times, with some random distractors."""
     targets = torch.arange(prey.targets)
     return _lanes(prey, targets.repeat(1 + RESTARTS), 0.1)
 
@@ -231,7 +232,7 @@ def _lanes(prey: Prey, targets: torch.Tensor, noise: float) -> list[Killed | Non
     Args:
         prey: The agent.
         targets: (L,) the target of each lane, -1 for the smallest margin over all.
-        noise: The probability of a random distractor, in all lanes but the first ones, one for each target.
+        noise: The probability of a random distractor. The first lane of each target takes none.
     """
     hunt, M = _Hunt(prey), prey.distractors
     generator = torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ class Agent:
         deterministic: bool = True,
         action_masks: Any = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return actions, and the memory to give back at the next call.
+        """Return actions, and the memory to pass to the next call.
 
         A loop that does not change the weights runs faster inside `with bistable_rl.fixed_weights(agent.policy):`,
         which packs them for the CPU once instead of at every call.
@@ -71,7 +71,7 @@ class Agent:
         Args:
             observation: One observation, or a batch of n, as the environment gives them: an array, a Dict or a Tuple.
             state: The memory that the last call returned; None starts with an empty one.
-            episode_start: (n,) true where an episode has just begun, which empties that memory.
+            episode_start: (n,) true where an episode has just begun; the memory is emptied there.
             deterministic: Take the most likely action instead of sampling one.
             action_masks: (A,) or (n, A), true where an action is allowed, as the environment's `action_masks()` or
                 `info["action_mask"]` gives them; None allows all.
@@ -87,14 +87,14 @@ class Agent:
         deterministic: bool = True,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]:
-        """Return the discrete actions (T, n) and the memory that as many calls of `predict` would; see `remember`.
+        """Return the discrete actions (T, n) and the memory that T calls of `predict` would return; see `remember`.
 
         `action_masks` are (T, n, A) where there are any.
         """
         return self.policy.predict_ahead(observations, state, episode_start, steps, deterministic, action_masks)
 
     def remember(self, observations: np.ndarray, state: Any, episode_start: np.ndarray, steps: np.ndarray) -> Any:
-        """Return the memory after the first `steps` (n,) of T steps of observations, as calls of `predict` would.
+        """Return the memory that `predict` would return after the first `steps` (n,) of T steps of observations.
 
         Args:
             observations: (T, n, ...), a batch of n for each step.
@@ -153,7 +153,7 @@ def _spaces_by_building(config: EnvConfig) -> Spaces:
 
 
 def with_saved_kinds(experiment: Experiment, saved: Path, space: gymnasium.Space) -> Experiment:
-    """Return an experiment whose policy reads observations as a saved one does, unless the experiment says how.
+    """Return an experiment whose policy reads observations as the saved policy does, unless the experiment says how.
 
     Raises:
         UserError: If the checkpoint is broken.

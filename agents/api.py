@@ -4,7 +4,7 @@
     print(run.result["evaluation"]["success_rate"])
     agent = bistable_rl.load(run)
 
-They print nothing but the file of a package that is imported and what a cell cannot use, on stderr.
+They print two things only, on stderr: the file of an imported package, and the options that a cell cannot use.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from bistable_rl.runs.run import Run
 from bistable_rl.runs.schema import Experiment, load_config
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Experiment
-"""An experiment: the name of a shipped config, a YAML file, what such a file holds, or an `Experiment`."""
+"""An experiment: the name of a shipped config, a YAML file, the content of such a file, or an `Experiment`."""
 
 
 def read_experiment(experiment: Source, overrides: Mapping[str, Any] | None = None) -> Experiment:
-    """Return an experiment from a name, a file or plain data; one that is given is not changed.
+    """Return an experiment from a name, a file or plain data; a given `Experiment` is not changed.
 
     Args:
         experiment: As of `train`.
@@ -62,14 +62,15 @@ def train(
     """Train an agent into a new run folder, as `bistable-rl train CONFIG --KEY VALUE` does.
 
     Args:
-        experiment: The name of a shipped config (`"rl/t_maze"`), a YAML file, a mapping of what such a file holds, or
-            an `Experiment`. Where a key takes `package:Name`, Python takes the class too; the run keeps its name.
+        experiment: The name of a shipped config (`"rl/t_maze"`), a YAML file, a mapping with the content of such a
+            file, or an `Experiment`. Where a key takes `package:Name`, Python takes the class too; the run keeps its
+            name.
         overrides: Keys to change, by their full names, such as `{"policy.cell": "gru", "env.kwargs.length": 100}`.
         out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
-        overwrite: Replace a run that is there already, instead of numbering the new one.
+        overwrite: Replace an existing run instead of numbering the new one.
         progress_bar: Show the progress and the evaluations on stderr.
-        stop: Set by another thread, it ends the training at the next step, with a checkpoint; the status is then
-            "interrupted".
+        stop: An event. When another thread sets it, the training ends at the next step, with a checkpoint; the status
+            is then "interrupted".
 
     Returns:
         The run, with `run.folder`, `run.result` (the content of result.json) and `run.metrics.rows()`;
@@ -78,7 +79,7 @@ def train(
     Raises:
         UserError: If something in the experiment is wrong (then nothing has been written), or the disk is full.
         RunFailedError: If a NaN, or an error of the environment or a callback, ended the training.
-        KeyboardInterrupt: If Ctrl-C or another signal stopped it, after its checkpoint; `resume` goes on.
+        KeyboardInterrupt: If Ctrl-C or another signal stopped it, after its checkpoint; `resume` continues it.
     """
     read = read_experiment(experiment, overrides)
     return _ended(training.train(read, Path(out), overwrite=overwrite, stop=stop, progress_bar=progress_bar))
@@ -91,11 +92,11 @@ def resume(
     progress_bar: bool = False,
     stop: threading.Event | None = None,
 ) -> Run:
-    """Resume a run from its last checkpoint, as `bistable-rl train --resume RUN_DIR` does; leave a finished one alone.
+    """Resume a run from its last checkpoint, as `bistable-rl train --resume RUN_DIR` does; a finished run stays as is.
 
     Args:
         run: The run or its folder.
-        total_steps: Environment steps to train for, in place of those of its config.
+        total_steps: Environment steps to train for, in place of the number in its config.
         progress_bar: As of `train`.
         stop: As of `train`.
 
@@ -114,7 +115,7 @@ def resume(
 
 
 def _ended(run: Run | Path) -> Run:
-    """Return the run of a training that has ended, unless a signal ended it."""
+    """Return the run after its training has ended; raise if a signal ended it."""
     ended = Run.open(run)
     result = ended.result
     if result is not None and result["status"] == "interrupted" and result["signal"] is not None:
@@ -134,25 +135,26 @@ def evaluate(
 ) -> dict[str, Any]:
     """Play episodes with the agent of a run, as `bistable-rl evaluate RUN_DIR` does.
 
-    Its `--figure` has no counterpart here; that of `--adversary` is `bistable_rl.agents.adversary.attack`.
+    `--figure` has no counterpart here; the counterpart of `--adversary` is `bistable_rl.agents.adversary.attack`.
 
     Args:
         run: The run or its folder, finished or stopped.
         overrides: Keys of its environment to change, such as `{"env.kwargs.length": 100}`.
-        episodes: The number of episodes; with horizons or streams at each of them, and as many with sampled actions.
+        episodes: The number of episodes. With horizons or streams, this many at each of them, and as many again with
+            sampled actions.
         best: Load the checkpoint with the best evaluation instead of the last one.
-        max_episode_steps: Steps in which an episode must end; None for those of the run's config.
+        max_episode_steps: Steps in which an episode must end; None for the number in the run's config.
         horizons: Values of the argument that sets the environment's horizon.
         streams: Kinds of streams of distractors.
 
     Returns:
-        What `--json` writes: `run`, `steps` (of the training) and `env`; and `success_rate`, `return_mean`,
-        `return_std`, `length_mean` and `episodes`. With horizons or streams `argument`, `trained`, and in `horizons` a
-        row for each.
+        The content of the file that `--json` writes: `run`, `steps` (of the training) and `env`; and `success_rate`,
+        `return_mean`, `return_std`, `length_mean` and `episodes`. With horizons or streams: `argument`, `trained`, and
+        in `horizons` one row for each.
 
     Raises:
         UserError: If there is no run, an override is wrong, or the environment does not fit the agent.
-        RunFailedError: If the environment fails while it is played.
+        RunFailedError: If the environment fails during an episode.
     """
     with user_errors("evaluate", ValueError):
         check_int("episodes", episodes, 1)

@@ -23,11 +23,13 @@ ENCRYPTED = 0x1  # a flag of a zip member
 
 
 def write(file: File, files: Mapping[str, bytes]) -> None:
-    """Write an archive of some files by name: to a path whole or not at all, with the suffix .zip if it has none.
+    """Write files, by name, to an archive.
+
+    A path is written whole or not at all, and gets the suffix .zip if it has none.
 
     Raises:
         UserError: If a path cannot be written.
-        ValueError: If a file object is not open for bytes to be written.
+        ValueError: If a file object is not open for writing bytes.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -43,11 +45,11 @@ def write(file: File, files: Mapping[str, bytes]) -> None:
 
 
 def read(file: File) -> tuple[zipfile.Path, str]:
-    """Return an archive as a folder, once its list of files is checked, and what to call it in an error.
+    """Return an archive as a folder, after a check of its list of files, and its name for error messages.
 
     Raises:
-        UserError: If there is no such file, or it is no archive that `write` wrote.
-        ValueError: If a file object is not open for bytes to be read at any place.
+        UserError: If there is no such file, or it is not an archive that `write` wrote.
+        ValueError: If a file object is not open for reading bytes, or cannot seek.
     """
     if isinstance(file, str | os.PathLike):
         path = Path(file)
@@ -89,7 +91,7 @@ def read(file: File) -> tuple[zipfile.Path, str]:
 
 
 def check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Check that the files in an archive of `size` bytes hold no more than that together.
+    """Check that the files in an archive hold no more than its `size` in bytes together.
 
     Raises:
         ValueError: If one is compressed, encrypted or duplicated, or they claim to be larger than the archive.

@@ -38,7 +38,7 @@ def from_arguments(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
 
     Raises:
         TypeError: If there is no such argument.
-        ValueError: If a value is not of its key's type, or not in its range, or values are wrong together.
+        ValueError: If a value has the wrong type or is out of range, or values do not fit together.
     """
     names = [field.name for field in dataclasses.fields(kind)]
     for name in arguments:
@@ -58,7 +58,7 @@ def from_arguments(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
 
 
 def with_arguments_of(kind: type) -> Callable[[Init], Init]:
-    """Decorate a constructor that hands its `**arguments` to a dataclass: help shows the keys as its arguments."""
+    """Decorate a constructor that passes its `**arguments` to a dataclass, so that help shows the keys as arguments."""
     fields, hints = dataclasses.fields(kind), typing.get_type_hints(kind)
 
     def decorate(init: Init) -> Init:

@@ -36,7 +36,7 @@ class Found:
 
 
 def attack_json(attack: Attack) -> dict[str, Any]:
-    """Return an attack as plain values: a row for each cue, with the result of each search, None where it survived.
+    """Return an attack as plain values: one row per cue with the result of each search, None where the cue survived.
 
     A sequence is a list of patterns, each with the number of times that it is shown.
     """
@@ -58,10 +58,10 @@ def read_found(path: Path, cue: int | None) -> Found:
 
     Args:
         path: A file of `evaluate --adversary --json`.
-        cue: The number of the cue, from 0; None for the first that was killed.
+        cue: The number of the cue, from 0; None for the first killed cue.
 
     Raises:
-        UserError: If there is no such file, it is another, or the cue is not in it or survived.
+        UserError: If there is no such file, it is a file of another kind, or the cue is not in it or survived.
     """
     try:
         data = read_json(path)
@@ -91,7 +91,7 @@ def read_found(path: Path, cue: int | None) -> Found:
 
 
 def patterns(sequence: Sequence[Any]) -> list[list[Any]]:
-    """Return a sequence as [pattern, times] pairs: at each place the pattern that covers most, if it comes again."""
+    """Return a sequence as [pattern, times] pairs: at each place a pattern whose repeats cover most, or one entry."""
     pairs: list[list[Any]] = []
     at = 0
     while at < len(sequence):

@@ -1,7 +1,7 @@
 """The rollout buffer: the steps since the last update, and the states from which sequences begin within an episode.
 
-States are kept only where such a sequence can begin: at the rollout's first step and at every `bptt_length` steps from
-there. Every other sequence begins an episode, in the initial state.
+States are kept only where such a sequence can begin: at the rollout's first step and at every `bptt_length` steps after
+it. Every other sequence begins an episode, in the initial state.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class RolloutBuffer:
     Attributes:
         obs: (C + T, n, ...), one tensor or one per key.
         actions: (T, n, ...).
-        action_masks: (T, n, A) of bool, where the actions were taken under masks; else None.
+        action_masks: (T, n, A) of bool if the actions were taken under masks; else None.
         rewards: (T, n).
         episode_starts: (C + T, n) whether an episode starts with that step.
         dones: (T, n) whether the episode ended with that step.
-        bootstraps: (T, n) the value of what followed a step that ended an episode: 0, or V of the last observation
-            where a time limit truncated it.
+        bootstraps: (T, n) the value that follows the last step of an episode: 0, or V of the last observation where a
+            time limit truncated the episode.
         last_values: (n,) V of the observation after the rollout's last step.
         values: (T, n) V when the rollout was made.
-        log_probs: (T, n) of the actions, when the rollout was made.
+        log_probs: (T, n) log-probabilities of the actions when the rollout was made.
         advantages: (T, n).
         returns: (T, n) the targets of the values.
         states: (K, n, S) by time, before the steps that need one.
-        anchors: For each step at which a sequence can begin within an episode, the time of the state to start from,
-            `burn_in` steps earlier.
+        anchors: For each step at which a sequence can begin within an episode, the time of its stored state, `burn_in`
+            steps earlier.
         sequences: The pieces of episodes in the rollout, once it is complete.
     """
 
@@ -123,7 +123,7 @@ class RolloutBuffer:
         """Start a new rollout, with the state before its first step (K, n, S).
 
         Args:
-            state: That state.
+            state: The state before the first step.
             num_choices: A, the entries of an action mask; 0 for a rollout without masks.
         """
         T, C = self.n_steps, self.context
@@ -137,7 +137,7 @@ class RolloutBuffer:
                 part[:C] = part[T:].clone()
             self.episode_starts[:C] = self.episode_starts[T:].copy()
             self.states = {new: self.states[old] for old, new in self._carried.items()}
-        else:  # nothing lies before: every copy starts an episode now
+        else:  # no earlier rollout: every copy starts an episode now
             self.states = {0: state, C - self.burn_in: state}
         self.bootstraps.zero_()
         self._t = 0
@@ -156,7 +156,7 @@ class RolloutBuffer:
         now = self.context + self._t
         if isinstance(self.obs, dict):
             assert isinstance(obs, dict)
-            for key, part in self.obs.items():  # an environment may order its keys otherwise than its space
+            for key, part in self.obs.items():  # an environment may order its keys differently from its space
                 part[now] = obs[key]
         else:
             assert isinstance(obs, Tensor)
@@ -188,7 +188,7 @@ class RolloutBuffer:
         return map_obs(lambda part: self.rows(part[self.context :], minibatch), self.obs)
 
     def steps(self, begin: int, end: int, copies: Tensor | None = None) -> tuple[PyTorchObs, Tensor]:
-        """Return observations and episode starts (t, n, ...) from one time to another, of all copies or of some."""
+        """Return observations and episode starts (t, n, ...) between two times, for all copies or some."""
 
         def of_copies(tensor: Tensor) -> Tensor:
             return tensor if copies is None else tensor.index_select(1, copies)
@@ -197,7 +197,7 @@ class RolloutBuffer:
         return map_obs(lambda part: of_copies(part[begin:end]), self.obs), of_copies(starts)
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Return copies of the arrays that the next rollout takes over; none unless this rollout is complete."""
+        """Return copies of the arrays that the next rollout needs; none unless this rollout is complete."""
         T = self.n_steps
         if self._t < T:
             return {}
@@ -206,10 +206,10 @@ class RolloutBuffer:
         return {**arrays, "episode_starts": self.episode_starts[T:].copy()}
 
     def set_state(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from the arrays that `get_state` returned, here or in another buffer made with the same arguments.
+        """Continue from arrays that `get_state` returned, from this buffer or another one with the same arguments.
 
         Raises:
-            KeyError, ValueError, RuntimeError: If the arrays come from a buffer of other arguments.
+            KeyError, ValueError, RuntimeError: If the arrays come from a buffer with other arguments.
         """
         if not arrays:
             return

@@ -64,7 +64,7 @@ COLUMNS = (
 )
 
 CERTIFIED_COLUMNS = ("train/certified_loss", "train/certified_share", "train/held_cues")
-"""More columns, where there is a certified loss."""
+"""The additional columns of a training with a certified loss."""
 
 
 class _CSV(KVWriter):
@@ -81,7 +81,7 @@ class _CSV(KVWriter):
 
 
 class _TensorBoard(TensorBoardOutputFormat):
-    """SB3's writer. `purge_step` hides the values that a run had written after the checkpoint it resumes from."""
+    """SB3's writer; `purge_step` hides the values written after the checkpoint from which a run resumes."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
@@ -92,7 +92,7 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> Iterator[
     """Open the outputs of SB3's logger: metrics.csv, TensorBoard with the config as text, and the experiment's loggers.
 
     Args:
-        run: The run; its metrics from `first_step` on have been cut.
+        run: The run; its metrics from `first_step` on have been removed.
         experiment: The experiment.
         first_step: The step that the training starts at.
 
@@ -113,23 +113,24 @@ def open_outputs(run: Run, experiment: Experiment, first_step: int) -> Iterator[
 
 
 def point_tags(point: Point) -> list[str]:
-    """Return the names under which the evaluation at a horizon and with a kind of stream is logged."""
+    """Return the names under which an evaluation at a horizon and with a kind of stream is logged."""
     return [f"{point.tag}/{way}{name}" for way in ("", "sampled_") for name in FIGURES]
 
 
 class RunCallback(BaseCallback):
-    """Writes to the run folder: a row of metrics after every update, evaluations and checkpoints when they are due.
+    """Writes to the run folder: one row of metrics per update, and evaluations and checkpoints when they are due.
 
     Everything happens between two updates, when weights and counters belong together. A checkpoint is written before
-    the evaluation and the row of its update, so a run that resumes from it makes both again. A training that is stopped
-    ends at the next environment step and leaves a checkpoint of the last update. Where a callback of the user's ends it
-    within a rollout, the weights, which are still those of the last update, are evaluated as at any end.
+    the evaluation and the row of its update, so a run that resumes from it makes both again. A stopped training ends at
+    the next environment step and leaves a checkpoint of the last update. If a callback of the user ends the training
+    within a rollout, the weights are still those of the last update, and they are evaluated as at any other end.
 
     Args:
         experiment: The experiment.
         run: Its run.
-        eval_env: The copies for evaluation, seeded again for every one, so that all play the same episodes.
-        horizons: The further horizons and kinds of streams to evaluate at.
+        eval_env: The copies for evaluation. They are seeded again for each evaluation, so that all play the same
+            episodes.
+        horizons: The further horizons and kinds of streams at which the agent is evaluated.
         start: The checkpoint that the run resumes from, or None.
         stop: Stops the training once it is set.
         progress_bar: Whether to show the progress.
@@ -177,7 +178,7 @@ class RunCallback(BaseCallback):
 
     @property
     def steps(self) -> int:
-        """Environment steps up to the last update, which are not lost if the training stops here."""
+        """Environment steps up to the last update; they are kept if the training stops here."""
         return self.num_timesteps if self._snapshot is None else self._snapshot.steps
 
     def _on_training_start(self) -> None:
@@ -213,7 +214,7 @@ class RunCallback(BaseCallback):
             self._save()  # stopped within a rollout: these are the weights of the last update
 
     def report(self) -> dict[str, Any]:
-        """Return the part of result.json that this callback knows."""
+        """Return this callback's part of result.json."""
         return {
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
@@ -223,7 +224,7 @@ class RunCallback(BaseCallback):
         }
 
     def close(self) -> None:
-        """Leave the progress bar as it stands."""
+        """Close the progress bar; its last state stays visible."""
         self._progress.close()
 
     def say_stopping(self) -> None:

@@ -1,9 +1,10 @@
-"""A loss for memories that can be certified: what the agent answers after a cue, whatever the distractors.
+"""A loss for certifiable memories: the answer after a cue must be right for every sequence of distractors.
 
-From the state after a cue, the box of all states that any distractors can lead to is bounded, then the worst logits of
-the answer: interval bound propagation (Gowal et al. 2018), here in time. The loss is the cross-entropy of these worst
-logits with what the agent itself answered in the better episodes of the rollout, those that earned the mean return or
-more, and more than an agent without memory expects. So the reward alone says which answers are right.
+From the state after a cue, a box bounds all states that any distractors can lead to. From this box follow the worst
+logits of the answer. This is interval bound propagation (Gowal et al. 2018), here in time. The loss is the
+cross-entropy of these worst logits with the agent's own answers in the better episodes of the rollout. Better episodes
+earned at least the mean return, and more than an agent without memory expects. So the reward alone determines which
+answers are right.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from bistable_rl.errors import UserError
 from bistable_rl.rnn import RNN
 
 EVERY = 4
-"""Minibatches of which one takes the loss: it is the same for all of a rollout, and costs more than one of them."""
+"""One minibatch in this many takes the loss: it is the same for a whole rollout, and costs more than a minibatch."""
 
 WIDENINGS = (2, 10)
-"""After how many widenings of a box the worst logits count: the first still differ where the last are all lost."""
+"""The numbers of widenings after which the worst logits count: early ones still differ where late ones are all lost."""
 
 ROOM = 0.02
-"""By how much the inputs of gates and candidate are widened: a box that just holds would stop growing very late."""
+"""The widening of the inputs of gates and candidate: without it a box that just holds would stop growing very late."""
 
 
 class CertifiedLoss:
     """The loss, for the observations that an environment declares and the answers of one rollout.
 
-    It is multiplied by the share of better episodes of the cue that has the least: a cue that the agent has not
-    learned to answer is learned first, since certain answers to the other cues would leave it no room.
+    The loss is multiplied by the share of better episodes of the cue with the smallest share. So the agent first learns
+    to answer every cue: certain answers to the other cues would leave no room for a cue that is not learned yet.
 
     Args:
         phases: The observations.
@@ -58,7 +59,7 @@ class CertifiedLoss:
         self.num_actions = int(policy.action_space.n)  # type: ignore[attr-defined]
 
     def see(self, buffer: RolloutBuffer) -> None:
-        """Take the answers of the better episodes of a rollout, by the observations of cue and answer."""
+        """Store the answers of the better episodes of a rollout, by the observations of cue and answer."""
         begin, end, copy = _episodes(buffer)
         obs = buffer.obs[buffer.context :]  # type: ignore[index]
         C, A = len(self.cue), len(self.answer.low)
@@ -96,7 +97,7 @@ class CertifiedLoss:
         return self.share * loss, {f"train/{name}": value for name, value in metrics.items()}
 
     def _outputs(self, memory: RNN) -> Bounds:
-        """Return what the last layer can give at the answer, (N, C, A, H), after each of N numbers of widenings."""
+        """Return the bounds of the last layer's output at the answer, (N, C, A, H), after N numbers of widenings."""
         cue, distraction, answer = self.cue, self.distraction.at(None), self.answer.at(None)
         for cell in memory.layers:
             cue = cell(cue)
@@ -108,7 +109,7 @@ class CertifiedLoss:
                     boxes.append(box)
             states = Bounds(*(torch.stack(ends).unsqueeze(2) for ends in zip(*boxes, strict=True)))
             answer = bounds.step(cell, bounds.project(cell, answer), states)
-            distraction = box.at(slice(None), None)  # what the next layer sees, for each cue
+            distraction = box.at(slice(None), None)  # the input of the next layer, for each cue
         return answer
 
     def _leads(self, output: Bounds, action_net: nn.Linear) -> Tensor:
@@ -131,7 +132,7 @@ def _episodes(buffer: RolloutBuffer) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _box_of(x: Tensor, boxes: Bounds) -> Tensor:
-    """Return the index of the box (M, D) that holds each row (N, D), -1 where none does."""
+    """Return the index of the box (M, D) that contains each row (N, D), or -1."""
     inside = ((x.unsqueeze(1) >= boxes.low) & (x.unsqueeze(1) <= boxes.high)).all(-1)
     return torch.where(inside.any(-1), inside.int().argmax(-1), -1)
 
@@ -140,7 +141,7 @@ def make_certified_loss(env: VecEnv, policy: RecurrentPolicy) -> CertifiedLoss:
     """Return the loss for the observations that an environment declares for each phase of an episode.
 
     Raises:
-        UserError: If it declares none, or the loss does not bound this policy on them.
+        UserError: If the environment declares none, or the loss cannot bound this policy on them.
     """
     needs = "algorithm.certified_coef above 0 needs"
     if policy.memory.layers[0].kernel not in bounds.BOUNDED:

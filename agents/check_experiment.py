@@ -24,14 +24,14 @@ from bistable_rl.runs.devices import resolve_device
 from bistable_rl.runs.schema import Experiment
 
 EPISODE_STEPS, EPISODE_SECONDS = 10_000, 2.0
-"""The longest episode of random actions that is played to see its metrics."""
+"""The limits, in steps and seconds, of the episode of random actions that is played to find its metrics."""
 
 
 class ExperimentCheck:
-    """Checks experiments one after the other; an environment that several share is built once.
+    """Checks experiments one after the other; an environment that several experiments share is built once.
 
     Args:
-        devices: Whether their devices must be available; False where the runs take place on other machines.
+        devices: Whether their devices must be available; False if the runs take place on other machines.
     """
 
     def __init__(self, *, devices: bool = True) -> None:
@@ -39,14 +39,14 @@ class ExperimentCheck:
         self._seen: dict[str, tuple[Spaces, set[str]]] = {}
 
     def __call__(self, experiment: Experiment) -> set[str]:
-        """Build one copy of its environment, at each horizon and stream too, and its network.
+        """Build its network and one copy of its environment, also at each horizon and stream.
 
         Returns:
             The metrics of its evaluations. `success_rate` and `mse` are among them if an episode of random actions
             reports them, or does not end within `EPISODE_SECONDS`.
 
         Raises:
-            UserError: If it cannot be trained.
+            UserError: If the experiment cannot be trained.
         """
         device = resolve_device(experiment.device) if self._devices else torch.device("cpu")
         experiment = without_gate_options(experiment)
@@ -72,7 +72,7 @@ class ExperimentCheck:
 
 
 def metric_columns(experiment: Experiment, reported: Iterable[str]) -> dict[str, list[str]]:
-    """Return what a training can be judged by, as the columns of metrics.csv by name; of several the worst counts.
+    """Return the metrics that can judge a training, and their columns of metrics.csv; the worst of several counts.
 
     Args:
         experiment: The experiment.
@@ -104,7 +104,7 @@ def _reported(env: VecEnv) -> set[str]:
         _, _, dones, infos = env.step(masks.sample(space))
         masks.see(dones, infos)
         over = dones[0]
-    except RunFailedError as error:  # of its action masks
+    except RunFailedError as error:  # from its action masks
         raise UserError(str(error)) from None
     except Exception as error:  # an environment may raise anything
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None

@@ -25,7 +25,7 @@ def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Dist
     """Return the distribution over the actions of a space: ours where we have one, else SB3's.
 
     Raises:
-        UserError: If `use_sde` is asked for with other than continuous actions.
+        UserError: If `use_sde` is set and the actions are not continuous.
     """
     check_sde(use_sde, action_space)
     if isinstance(action_space, spaces.Discrete):
@@ -39,10 +39,10 @@ def make_distribution(action_space: spaces.Space, use_sde: bool = False) -> Dist
 def masked(distribution: Distribution, masks: Tensor | None) -> Distribution:
     """Forbid actions: they are neither drawn nor the mode, and the others keep the ratios of their probabilities.
 
-    Entropies and log-probabilities stay finite, and no gradient reaches what made the probability of a forbidden one.
+    Entropies and log-probabilities stay finite, and no gradient flows through the logit of a forbidden action.
 
     Args:
-        distribution: One of `make_distribution`, of discrete actions, with its parameters; it is changed.
+        distribution: A distribution of discrete actions from `make_distribution`, with its parameters; it is changed.
         masks: (B, A) of bool, true where an action is allowed, as `bistable_rl.agents.action_masks` describes them;
             None forbids nothing.
     """
@@ -60,26 +60,26 @@ def masked(distribution: Distribution, masks: Tensor | None) -> Distribution:
 
 
 def forbid(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return logits that are as low as they can be where the mask is false; -inf would make NaN of an entropy."""
+    """Return logits with the lowest finite value where the mask is false; -inf would make the entropy NaN."""
     return torch.where(mask, logits, torch.finfo(logits.dtype).min)
 
 
 def forbid_bits(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the logits (n, k) of k bits that are 1, as low or as high as they can be where the masks forbid 1 or 0.
+    """Return the logits (n, k) of k bits, with the lowest or highest finite value where the masks forbid 1 or 0.
 
     Args:
         logits: (n, k).
-        masks: (n, 2 k), two for each bit, for 0 and for 1.
+        masks: (n, 2 k), two entries for each bit, for 0 and for 1.
     """
     zero, one = masks[:, ::2], masks[:, 1::2]
     return -forbid(-forbid(logits, one), zero)
 
 
 def check_sde(use_sde: bool, action_space: spaces.Space) -> None:
-    """Check that generalised state-dependent exploration is asked for with continuous actions only.
+    """Check that generalised state-dependent exploration is used with continuous actions only.
 
     Raises:
-        UserError: If the actions are others.
+        UserError: If the actions are not continuous.
     """
     if use_sde and not isinstance(action_space, spaces.Box):
         raise UserError(f"algorithm.use_sde needs Box actions, not {action_space}.")

@@ -1,4 +1,4 @@
-"""Sums of embeddings, one of each category, whose gradient is a product; torch's is added row by row."""
+"""Sums of embeddings, one per category, whose gradient is a matrix product; torch's gradient is added row by row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import embedding
 from bistable_rl.kernels.torch_state import is_traced, transform
 
 FEW = 32
-"""Rows of a table up to which a product is faster; MiniGrid has 11 objects, 6 colours and 4 states."""
+"""The most rows of a table for which a product is faster; MiniGrid has 11 objects, 6 colours and 4 states."""
 
 
 def sum_of_embeddings(categories: Tensor, tables: Iterable[nn.Module]) -> Tensor:
@@ -33,7 +33,7 @@ def sum_of_embeddings(categories: Tensor, tables: Iterable[nn.Module]) -> Tensor
 
 
 class _Sum(torch.autograd.Function):
-    """A row of each table, added; only the first `rows` of a table are asked for."""
+    """The sum of one row of each table; only the first `rows` of a table are used."""
 
     @staticmethod
     def forward(ctx: Any, categories: Tensor, rows: int, *weights: Tensor) -> Tensor:

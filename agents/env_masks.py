@@ -22,19 +22,19 @@ IN_INFO = "action_mask"
 
 
 class EnvMasks:
-    """The masks of the observations that the copies of an environment returned last, if it offers masks.
+    """The masks of the last observations of an environment's copies, if the environment offers masks.
 
-    They are asked for by the method, where there is one, else read from the infos. Where an episode has just begun, the
-    info is that of its reset, not the one in which the last episode ended.
+    The method gives the masks if there is one; otherwise they are read from the infos. Where an episode has just begun,
+    the info is that of its reset, not that of the last episode's end.
 
     Args:
-        env: The copies, which have just been reset; None for an environment whose masks are not to be used.
+        env: The copies, which have just been reset; None for an environment whose masks are not used.
 
     Attributes:
-        now: (n, A) of bool, None where the environment offers none.
+        now: (n, A) of bool; None if the environment offers no masks.
 
     Raises:
-        RunFailedError: If a mask is missing, does not fit the actions or allows none; `see` raises it too.
+        RunFailedError: If a mask is missing, does not fit the actions or allows no action; `see` raises it too.
     """
 
     def __init__(self, env: VecEnv | None) -> None:
@@ -47,11 +47,11 @@ class EnvMasks:
             self.see(np.ones(env.num_envs, np.bool_), ())
 
     def see(self, starts: npt.NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]) -> None:
-        """Take the masks of the observations that a step has returned.
+        """Read the masks of the observations that a step has returned.
 
         Args:
-            starts: (n,) where an episode starts with its observation.
-            infos: Those of the step.
+            starts: (n,) whether an episode starts with the observation.
+            infos: The infos of the step.
         """
         if self._asks or self._reads:
             assert self.env is not None
@@ -69,15 +69,15 @@ class EnvMasks:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The masks as the argument of an agent's `predict`; nothing where there are none."""
+        """The masks as the argument of an agent's `predict`; empty if there are none."""
         return {} if self.now is None else {MASKS: self.now}
 
     def tensors(self, device: torch.device) -> dict[str, Any]:
-        """Return the masks as the argument of a policy's `step`; nothing where there are none."""
+        """Return the masks as the argument of a policy's `step`; empty if there are none."""
         return {} if self.now is None else {MASKS: torch.from_numpy(self.now).to(device)}
 
     def sample(self, space: spaces.Space) -> np.ndarray:
-        """Return an action for each copy, drawn among those that are allowed by a space's own generator."""
+        """Return an action for each copy, drawn from the allowed ones by the space's own generator."""
         assert self.env is not None
         if self.now is None:
             return np.stack([space.sample() for _ in range(self.env.num_envs)])
@@ -93,7 +93,7 @@ def takes_masks(agent: Any) -> bool:
 def _has_method(env: VecEnv) -> bool:
     try:
         return env.has_attr(MASKS)
-    except Exception:  # somebody else's VecEnv need not let its copies be asked
+    except Exception:  # a VecEnv from elsewhere may not let us query its copies
         return False
 
 
@@ -103,7 +103,7 @@ def _ask(env: VecEnv) -> Any:
 
 
 def _reset_infos(env: VecEnv) -> Sequence[Mapping[str, Any]]:
-    return env.unwrapped.reset_infos  # a wrapper has a list of its own, always empty
+    return env.unwrapped.reset_infos  # a wrapper has its own list, which is always empty
 
 
 def _read(env: VecEnv, starts: npt.NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]) -> list[Any]:

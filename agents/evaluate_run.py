@@ -32,14 +32,14 @@ def evaluate_run(
         overrides: Changes of the run's environment, as of `bistable_rl.runs.config.build`.
         best: Whether to load the best checkpoint instead of the last one.
         episodes: The number of episodes.
-        max_episode_steps: Steps in which an episode must end; None for those of the run's config.
+        max_episode_steps: Steps in which an episode must end; None for the number in the run's config.
 
     Returns:
         The run, the steps of the training, the environment, and the summary of the evaluation.
 
     Raises:
         UserError: If the run cannot be read, or the environment does not fit the agent.
-        RunFailedError: If the environment fails while it is played.
+        RunFailedError: If the environment fails during an episode.
     """
     opened = Run.open(run)
     experiment = opened.experiment(overrides)
@@ -66,32 +66,32 @@ def evaluate_run_at(
     max_episode_steps: int | None = None,
     watch: Callable[[Iterator[dict[str, Any]], int], Iterable[dict[str, Any]]] = lambda rows, total: rows,
 ) -> dict[str, Any]:
-    """Play the agent of a run at some horizons and with some streams.
+    """Evaluate the agent of a run at several horizons and with several streams.
 
     Args:
         run: The run or its folder.
         overrides: Changes of the run's environment, as of `bistable_rl.runs.config.build`.
-        horizons: Values of its environment's horizon argument; none is that of the training, where there are streams.
-        streams: Kinds of streams of distractors; none leaves that of the training.
+        horizons: Values of its environment's horizon argument; if empty, with streams, the training's own horizon.
+        streams: Kinds of streams of distractors; if empty, the training's own stream.
         episodes: Episodes at each horizon and stream with the most likely actions, and as many with sampled ones.
-        best: Take the best checkpoint instead of the last one.
-        max_episode_steps: Steps in which an episode must end, in an environment that is not ours; None for those of the
-            run's config.
+        best: Load the best checkpoint instead of the last one.
+        max_episode_steps: Steps in which an episode must end, in an environment that is not ours; None for the number
+            in the run's config.
         watch: Shows the progress of an iterator over a number of rows.
 
     Returns:
-        The run, the steps of the training, the environment, the name of its horizon argument and the value in training,
-        and as `horizons` the rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
+        The run, the steps of the training, the environment, the name of its horizon argument and its value in training,
+        and under `horizons` the rows of `bistable_rl.agents.horizons.Horizons.evaluate`.
 
     Raises:
         UserError: If there is no run, its environment has no horizon, shows no distractors or refuses one of the
             values, or its spaces differ from those in training.
-        RunFailedError: If the environment fails while it is played.
+        RunFailedError: If the environment fails during an episode.
     """
     opened = Run.open(run)
     experiment = opened.experiment(overrides)
     seed = derived_seed(experiment.seed, FINAL_EVALUATION)
-    points(experiment.env, horizons, streams)  # refuses what cannot be asked
+    points(experiment.env, horizons, streams)  # refuses impossible horizons and streams
     name, trained = horizon_argument(experiment.env)
     _check_options(experiment, overrides, name, horizons, streams, max_episode_steps)
     agent = load(opened, best=best)
@@ -115,7 +115,7 @@ def _check_options(
     streams: Sequence[str],
     max_episode_steps: int | None,
 ) -> None:
-    """Refuse what is given twice, or has no effect."""
+    """Refuse options that are given twice or have no effect."""
     changed = {token.partition("=")[0].removeprefix("--") for token in overrides}
     for option, values, argument in (("--horizons", horizons, name), ("--streams", streams, "distractors")):
         if values and f"env.kwargs.{argument}" in changed:
@@ -126,7 +126,7 @@ def _check_options(
 
 
 def _about(run: Run, experiment: Experiment, steps: int) -> dict[str, Any]:
-    """Return the run, the steps of its training and the environment that it is evaluated in."""
+    """Return the run, the steps of its training and the environment of the evaluation."""
     env = experiment.env
     config = {"id": env.id, "kwargs": env.kwargs, "wrappers": env.wrappers}
     return {"run": str(run), "steps": steps, "env": config}

@@ -24,7 +24,7 @@ from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.errors import NonFiniteError, RunFailedError, UserError, one_sentence
 
 LONGEST_EPISODE = 100_000
-"""Default number of steps after which an episode counts as one that never ends."""
+"""Default number of steps after which an episode counts as endless."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evaluation:
         returns: Undiscounted return of each episode, (episodes,).
         lengths: Steps of each episode, (episodes,).
         successes: Whether each succeeded, (episodes,): from `info["is_success"]`, else whether the return reached the
-            environment's reward threshold; None if it has neither.
+            environment's reward threshold; None if the environment has neither.
         errors: Mean squared error of each episode's answers, (episodes,), from `info["mse"]`; None if it has none.
     """
 
@@ -67,18 +67,18 @@ def evaluate(
 ) -> Evaluation:
     """Play exactly `episodes` episodes on the copies of `env`.
 
-    Each copy plays a share fixed beforehand: taking the episodes that end first would favour short ones. A network acts
-    with the weights that it has at the start, see `fixed_weights`.
+    Each copy plays a fixed share: taking the episodes that end first would favour short ones. A network acts with the
+    weights that it has at the start, see `fixed_weights`.
 
     Args:
-        agent: Has SB3's recurrent `predict`, to which action masks are given where it has an argument for them.
+        agent: Has SB3's recurrent `predict`. It gets action masks if `predict` has an argument for them.
         env: The copies; reset first.
         episodes: The number of episodes to count, at least 1.
         deterministic: Take the most likely action instead of sampling one; gSDE's noise is drawn once for each copy.
-        stop: Called before every step, and once for all that are passed together; true ends the evaluation with the
-            episodes completed so far.
-        max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or the `horizon` of
-            an environment of ours if that is longer.
+        stop: Called before every step, and once for steps that are passed together. If it returns true, the evaluation
+            ends with the episodes completed so far.
+        max_episode_steps: Steps within which every episode must end; None for `LONGEST_EPISODE`, or for the `horizon`
+            of one of our environments if that is longer.
 
     Raises:
         RunFailedError: If an episode does not end, an info reports an invalid success or error, or an action mask does
@@ -148,10 +148,10 @@ def _known(values: tuple[Any, ...]) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def playing() -> Iterator[None]:
-    """Turn any error of an environment, while an agent plays it, into one sentence.
+    """Turn any error of an environment in the block, where an agent plays it, into one sentence.
 
     Raises:
-        RunFailedError: If the environment raises an error, or gives NaN or infinity.
+        RunFailedError: If the environment raises an error, or returns NaN or infinity.
     """
     try:
         yield
@@ -171,7 +171,7 @@ def check_finite(values: Any, name: str, when: Callable[[int], str]) -> None:
     Args:
         values: An array (n, ...) over the copies of an environment, or a dict of such arrays.
         name: Their name in the message.
-        when: Takes the index of a copy, and returns the time for the message.
+        when: Returns the time for the message, given the index of a copy.
 
     Raises:
         NonFiniteError: If a number is NaN or infinite.
@@ -211,7 +211,7 @@ def error_of(info: Mapping[str, Any]) -> float | None:
 
 
 def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
-    """Return the steps within which an episode must end: as given, `LONGEST_EPISODE`, or our own longer `horizon`."""
+    """Return the steps within which an episode must end: as given, else `LONGEST_EPISODE` or our longer `horizon`."""
     if max_episode_steps is not None:
         return check_int("max_episode_steps", max_episode_steps, 1)
     try:
@@ -240,7 +240,7 @@ def declared_horizon(env: VecEnv) -> int | None:
 def reward_threshold(env: VecEnv) -> float | None:
     """Return the return that counts as solved, if the environment or its registration declares it as a number.
 
-    The registration of a copy in another process is not asked for: it may hold what cannot be pickled.
+    The registration of a copy in another process is not read: it may not be picklable.
     """
     for declared in (attribute_of(env, "reward_threshold"), _registered_threshold(env)):
         if isinstance(declared, int | float | np.number) and not isinstance(declared, bool) and math.isfinite(declared):
@@ -251,5 +251,5 @@ def reward_threshold(env: VecEnv) -> float | None:
 def _registered_threshold(env: VecEnv) -> Any:
     try:
         return first_copy(env).spec.reward_threshold
-    except (Exception, SystemExit):  # no such attribute, or one that is somebody else's and raises
+    except (Exception, SystemExit):  # no such attribute, or a foreign one that raises
         return None

@@ -1,4 +1,4 @@
-"""Who called sys.exit: an environment, or a callback, a logger or a network of the user's own."""
+"""Who called sys.exit: an environment, or the user's own callback, logger or network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_THEIRS = ("bistable_rl", "stable_baselines3", "torch")
 
 
 def exited(experiment: Experiment, error: SystemExit) -> str:
-    """Return who called sys.exit, the innermost of those on the stack, as a sentence without its full stop."""
+    """Return who called sys.exit, the innermost caller on the stack, as a sentence without its full stop."""
     called = f"called sys.exit({'' if error.code is None else repr(error.code)})"
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         own = frame.f_locals.get("self")

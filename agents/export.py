@@ -39,8 +39,8 @@ class Exported:
     Attributes:
         path: The file.
         size: Its bytes.
-        about: What it says of itself: version, cell, spaces, inputs, outputs, initial state.
-        compared: How it compares with `predict`.
+        about: The file's own description: version, cell, spaces, inputs, outputs, initial state.
+        compared: The comparison with `predict`.
     """
 
     path: Path
@@ -55,8 +55,8 @@ def export(
 ) -> Exported:  # fmt: skip
     """Write one step of a run's agent to a file that runs on onnxruntime, or on torch alone.
 
-    The file is compared with `Agent.predict` over 200 steps with resets before it is written. agents/EXPORT.md says
-    what it holds and how it is used.
+    The file is compared with `Agent.predict` over 200 steps with resets before it is written. agents/EXPORT.md
+    describes its content and its use.
 
     Args:
         run: The run or its folder, finished or stopped.
@@ -65,9 +65,9 @@ def export(
         best: Export the weights with the best evaluation instead of the latest ones.
 
     Raises:
-        UserError: If there is no run or no checkpoint, the format or a package is missing, the file is named as of
-            another format, the network consists of more than torch's operations, the file differs from `predict`, or
-            it cannot be written.
+        UserError: If there is no run or no checkpoint, the format or a package is missing, the file has the suffix of
+            another format, the network uses operations that are not torch's own, the file differs from `predict`, or it
+            cannot be written.
     """
     with user_errors("export", ValueError):
         kind = FORMATS[check_choice("format", format, FORMATS)]
@@ -97,7 +97,7 @@ def export(
 
 
 def exported_step(agent: Agent) -> ExportedStep:
-    """Return the step of an agent, whose weights take no gradients any more."""
+    """Return the step of an agent; its weights require no gradients from then on."""
     return ExportedStep(agent.policy, agent.observation_space, agent.masked).eval().requires_grad_(False)
 
 
@@ -126,14 +126,14 @@ def program_of(step: ExportedStep) -> ExportedProgram:
 
 
 def example(step: ExportedStep, n: int = 3) -> tuple[Any, ...]:
-    """Return an observation and the state of n copies, and their action masks where the environment has them."""
+    """Return an observation and the state of n copies, and their action masks if the environment has them."""
     seen = observations(step.space, n, np.random.default_rng(0), {})
     masks = () if step.mask_size is None else (torch.ones(n, step.mask_size, dtype=torch.bool),)
     return tree_map(torch.from_numpy, seen), step.initial_state.repeat(1, n, 1), *masks
 
 
 def describe(agent: Agent, step: ExportedStep) -> dict[str, Any]:
-    """Return what a file says of itself, as plain values."""
+    """Return a file's description of itself, as plain values."""
     observation, *others = example(step)
     inputs = {**named(observation), **dict(zip(["state", "action_mask"], others, strict=False))}
     with torch.no_grad():
@@ -160,5 +160,5 @@ def _described(name: str, value: Tensor) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error of torch, whose others are for those who work on it."""
+    """Return the first line of an error of torch; the other lines are for torch's developers."""
     return str(error).strip().partition("\n")[0][:200]

@@ -1,4 +1,4 @@
-"""Whether an exported file does what `predict` does: both play 200 steps of random observations, with resets."""
+"""Compare an exported file with `predict`: both play 200 steps of random observations, with resets."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from bistable_rl.agents.spaces import ONLY
 from bistable_rl.errors import UserError
 
 STEPS, COPIES, RESETS = 200, (1, 5), 0.05
-"""How many steps are played, by how many copies, and the share of the steps at which an episode starts."""
+"""The number of steps, the numbers of copies, and the share of the steps at which an episode starts."""
 
 TOLERANCE = 1e-3
 """The largest difference of a number x from `predict`'s that counts as rounding, relative to 1 + |x|."""
 
 FAR = 1e4
-"""Numbers further from 0, which a Box without real bounds may hold, are drawn nearer to it."""
+"""The largest absolute value of a drawn number: a Box without real bounds may hold larger ones."""
 
 Moments = tuple[np.ndarray, np.ndarray]
 
 
 class Compared(NamedTuple):
-    """How a file compares with `predict`.
+    """The comparison of a file with `predict`.
 
     Attributes:
         difference: The largest difference of a step's actions and states, relative to `1 + |x|`.
-        parted: The steps after which rounding had grown so much, in a network that amplifies it, that the file on its
-            own was elsewhere; None if that never happened.
+        parted: The steps after which the file, running on its own states, had left the trajectory of `predict`, because
+            the network amplifies rounding; None if that never happened.
     """
 
     difference: float
@@ -46,8 +46,8 @@ def compare(agent: Agent, step: ExportedStep, run: Run) -> Compared:
 
     Args:
         agent: The agent.
-        step: What was exported.
-        run: The opened file. It goes on from its own states, from those of `predict` where they have parted.
+        step: The exported step.
+        run: The opened file. It continues from its own states, or from those of `predict` once they have parted.
 
     Raises:
         UserError: If a step from the same state differs by more than rounding.
@@ -116,7 +116,7 @@ def observations(space: spaces.Space, n: int, rng: np.random.Generator, moments:
 
 
 def masks_of(space: spaces.Space, n: int, rng: np.random.Generator) -> Masks:
-    """Return n random action masks: half of the values are allowed, and one of each action at least."""
+    """Return n random action masks: half of the values are allowed, and at least one of each action."""
     parts = [rng.random((n, size)) < 0.5 for size in choices(space)]
     for part in parts:
         part[np.arange(n), rng.integers(part.shape[1], size=n)] = True
@@ -133,9 +133,9 @@ def _moments(normalization: Normalization | None) -> dict[str, Moments]:
 
 
 def _shortfall(space: spaces.Space, action: np.ndarray, found: np.ndarray, parameters: np.ndarray) -> float:
-    """Return by how much the actions of `predict` are not those of the file; of discrete ones, in their logits.
+    """Return how far the actions of the file are from those of `predict`; for discrete actions, in logits.
 
-    Where two actions are equally likely but for rounding, either is right.
+    If two actions are equally likely up to rounding, either is right.
     """
     if found.shape != action.shape:
         return float("inf")

@@ -28,9 +28,9 @@ class Format(NamedTuple):
     """A kind of file.
 
     Attributes:
-        pack: Returns the file of a program and of the JSON values about it, whose `inputs` and `outputs` name both.
-        open: Opens what `pack` returned.
-        packages: What must be installed beside torch.
+        pack: Returns the file, from a program and JSON values about it; their `inputs` and `outputs` give the names.
+        open: Opens a file that `pack` returned.
+        packages: The packages that are needed besides torch.
     """
 
     pack: Callable[[ExportedProgram, Mapping[str, Any]], bytes]
@@ -63,7 +63,7 @@ def check_installed(name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch's exporters say: packages they do not find, their own deprecations, graphs that failed."""
+    """Silence the messages of torch's exporters: missing packages, their own deprecations, failed graphs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -79,7 +79,7 @@ def _to_onnx(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
     made = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
     assert made is not None
     model = made.model_proto
-    del model.metadata_props[:]  # what the exporter noted down, such as the paths of this machine's files
+    del model.metadata_props[:]  # the exporter's notes, such as paths of files on this machine
     del model.graph.value_info[:]
     for held in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del held.metadata_props[:]
@@ -110,7 +110,7 @@ def _open_onnx(data: bytes) -> Run:
 
 def _to_pt2(program: ExportedProgram, about: Mapping[str, Any]) -> bytes:
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # with the paths of this machine's files
+        node.meta.pop("stack_trace", None)  # it holds paths of files on this machine
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={ABOUT: json.dumps(about)})
     return buffer.getvalue()

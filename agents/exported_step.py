@@ -2,8 +2,8 @@
 
     (observation, state[, action mask]) -> (action, next state, the parameters of the actions' distribution)
 
-The observation is read as the policy reads it, normalised first where the agent was trained so; the cells take their
-equation's step (`Cell.prepare`), not a kernel of this package; the critic is left out.
+The observation is read as the policy reads it, after normalisation if the agent was trained with it. The cells step by
+their equation (`Cell.prepare`), not by a kernel of this package. The critic is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ExportedStep(nn.Module):
 
     Attributes:
         initial_state: (L, 1, S), the state in which an episode begins, of the L layers that the actor reads.
-        mask_size: The entries A of an action mask, None where the environment has none.
+        mask_size: The entries A of an action mask; None if the environment has no masks.
 
     Inputs: observation, state, action_mask
         - **observation**: n observations of `space`: a tensor (n, ...), or a dict or tuple of tensors.
@@ -47,8 +47,8 @@ class ExportedStep(nn.Module):
     Outputs: action, next_state, and those of `parameter_names`
         - **action**: n actions, as the environment takes them: in the action space's shape and dtype, clipped to a Box.
         - **next_state**: (L, n, S).
-        - **logits**: (n, A) of discrete actions, (n, sum of A) of several, (n, k) of k binary ones; those of forbidden
-          actions are as low as they can be.
+        - **logits**: (n, A) of discrete actions, (n, sum of A) of several, (n, k) of k binary ones; forbidden actions
+          have the lowest finite logits.
         - **mean**, **log_std**: (n, ...) of continuous actions, in the shape of the action.
     """
 
@@ -110,7 +110,7 @@ class ExportedStep(nn.Module):
 
 
 def read_as(read: spaces.Space, given: spaces.Space, observation: Any) -> Any:
-    """Return n observations of a space as a policy reads them, of another: flat, images with their channels first."""
+    """Return n observations of the given space in the form that a policy reads: flat, images with channels first."""
     parts = observation if isinstance(given, spaces.Dict) else {ONLY: observation}
     wanted, found = spaces_of(read), {}
     for key, space in spaces_of(given).items():

@@ -1,9 +1,9 @@
 """From any observation to a feature vector: images, MiniGrid's symbolic views, numbers, and Dicts of them.
 
-The meaning of a Box of bytes is declared, never guessed from its size: by its class (`Categories`, which our
-environments and wrappers use), by `observation_kinds`, or, for a saved network, by its weights. Two conventions are
-SB3's: bytes from 0 to 255 in three dimensions, with 36 pixels a side or more, are pixels; a vector of bytes (Atari's
-RAM) is read as numbers from 0 to 255, unscaled.
+The meaning of a Box of bytes is declared, never guessed from its size. The declaration is its class (`Categories`,
+which our environments and wrappers use), `observation_kinds`, or, for a saved network, its weights. Two conventions
+come from SB3: bytes from 0 to 255 in three dimensions, with at least 36 pixels a side, are pixels; a vector of bytes
+(Atari's RAM) is read as numbers from 0 to 255, unscaled.
 """
 
 import copy
@@ -31,7 +31,7 @@ from bistable_rl.envs.wrappers import Categories, minigrid_views
 SMALLEST_IMAGE = 36
 
 READERS = {"flat": "numbers", "nature_cnn": "pixels", "impala": "pixels", "minigrid": "categories"}
-"""Names of what can read observations, and the kind of those that it reads; all others are read flat."""
+"""The readers of observations by name, each with the kind of observation that it reads; others are read flat."""
 
 OBSERVATION_KINDS = ("categories", "pixels", "numbers")
 """How an observation is read: embedded cell by cell, by the CNN, or flat."""
@@ -46,15 +46,15 @@ CHANGING = {
     "bistable_rl.agents.vec_envs": ("BatchedVecEnv",),  # where VecNormalize has replaced the parts of its Dict
     "stable_baselines3.common.vec_env": ("VecFrameStack", "VecNormalize", "VecTransposeImage"),
 }
-"""Wrappers, by the package that holds them, that give the observations another form and no other meaning."""
+"""Wrappers, by package, that change the form of the observations but not their meaning."""
 
 
 class Changed(spaces.Box):
-    """A Box of former categories, which a wrapper flattened, stacked or normalised: equal to the plain Box."""
+    """A Box of former categories that a wrapper flattened, stacked or normalised. It equals the plain Box."""
 
 
 def with_categories(space: spaces.Space, keys: Collection[str], mark: type[spaces.Box] = Categories) -> spaces.Space:
-    """Return a space whose Boxes of these keys are `Categories`, or of another class."""
+    """Return a space whose Boxes under these keys are `Categories`, or another given class."""
     if not keys:
         return space
     parts = spaces_of(space)
@@ -73,7 +73,7 @@ def declared_categories(env: VecEnv) -> list[str]:
     """Return the keys of the observations that the environment declares to be categories.
 
     The space of the copies themselves counts: SB3's wrappers replace `Categories` by a plain Box with channels first.
-    MiniGrid's own view is categories too, unless a wrapper has replaced it by another image.
+    MiniGrid's own view holds categories too, unless a wrapper has replaced it by another image.
     """
     inner = spaces_of(env.unwrapped.observation_space)
     views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
@@ -86,12 +86,12 @@ def declared_categories(env: VecEnv) -> list[str]:
 
 
 def changed_categories(env: VecEnv) -> list[str]:
-    """Return the keys of the observations that are categories in another form than the environment gave them.
+    """Return the keys of the observations that are categories, but no longer in the environment's form.
 
-    Only through the wrappers of `CHANGING` is a meaning followed: any other may have drawn a picture.
+    The meaning is followed through the wrappers of `CHANGING` only: any other wrapper may have drawn a picture.
     """
     views = minigrid_views(env.unwrapped.envs[0]) if isinstance(env.unwrapped, DummyVecEnv) else []
-    shown: dict[str, spaces.Space] = {}  # by one layer, from the innermost on
+    shown: dict[str, spaces.Space] = {}  # the parts that one layer shows, from the innermost layer on
     for layer in reversed(list(_layers(env))):
         space = layer.single_observation_space if isinstance(layer, VectorEnv) else layer.observation_space
         meant = [*views, *shown.values()]
@@ -109,7 +109,7 @@ def changed_categories(env: VecEnv) -> list[str]:
 
 
 def _layers(env: Any) -> Iterator[Any]:
-    """Yield an environment, what it wraps, and so on to the innermost."""
+    """Yield an environment, the one that it wraps, and so on to the innermost."""
     while env is not None:
         yield env
         if isinstance(env, DummyVecEnv):
@@ -152,7 +152,7 @@ def unsaid(space: spaces.Space, kinds: Mapping[str, str]) -> dict[str, str]:
     for key, part in spaces_of(space).items():
         try:
             told[key] = _kind(key, part)
-        except ValueError:  # it does not tell
+        except ValueError:  # the space does not declare it
             continue
     return {key: kind for key, kind in kinds.items() if told.get(key) != kind}
 
@@ -161,7 +161,7 @@ def _kinds(space: spaces.Space, given: Mapping[str, str], reader: str | None) ->
     """Return how each part of an observation is read.
 
     Raises:
-        ValueError: If one cannot be read in that way, or its kind is unclear.
+        ValueError: If a part cannot be read as its kind says, or its kind is unclear.
     """
     parts = spaces_of(space)
     if not isinstance(given, Mapping):
@@ -315,19 +315,19 @@ class Features(BaseFeaturesExtractor):
 
     Args:
         observation_space: Any space of numbers, or a Dict of them.
-        observation_kinds: How each key ("observation" where there is no Dict) is read: "categories" (bytes in V x V
-            cells of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat; an image scaled to 0 to 1, all else
-            unscaled). Left out: categories in a `Categories` space, pixels in an image, else numbers.
+        observation_kinds: How each key ("observation" if there is no Dict) is read: "categories" (bytes in V x V cells
+            of 3, embedded), "pixels" (an image, by a CNN) or "numbers" (flat; an image scaled to 0 to 1, all else
+            unscaled). By default a `Categories` space is read as categories, an image as pixels, all else as numbers.
         reader: A key of `READERS`, for all bytes in three dimensions; None chooses by the space.
-        features_dim: Features of each image (256 unless given) or view of categories (64).
+        features_dim: Features of each image (default: 256) or view of categories (default: 64).
 
     Shape:
         - Output: (B, features_dim)
 
     Raises:
-        ValueError: If a space cannot be read as asked, an image is too small for the CNN, or its meaning is not
-            declared: a small picture or categories, bytes in two or in more than three dimensions, categories that a
-            wrapper flattened, stacked or normalised.
+        ValueError: If a space cannot be read as given, an image is too small for the CNN, or a meaning is not declared:
+            that of bytes that may be a small picture or categories, of bytes in two or in more than three dimensions,
+            or of categories that a wrapper flattened, stacked or normalised.
     """
 
     def __init__(
@@ -359,5 +359,5 @@ class Features(BaseFeaturesExtractor):
 
 
 def reads_numbers(features: nn.Module) -> bool:
-    """Return whether what reads the observations hands on one array of numbers, as it is."""
+    """Return whether the features extractor passes one array of numbers on unchanged."""
     return isinstance(features, Features) and len(features.parts) == 1 and type(features.parts[0]) is nn.Flatten

@@ -7,10 +7,10 @@ from torch.linalg import vector_norm
 
 
 class Gradient:
-    """A vector of which the gradient of each parameter is a view, until something replaces that gradient.
+    """A vector; the gradient of each parameter is a view of it, until something replaces that gradient.
 
     Args:
-        parts: The parameters by their purpose; all of one dtype, on one device.
+        parts: The parameters by their purpose, all of one dtype and on one device.
     """
 
     def __init__(self, parts: dict[str, list[nn.Parameter]]) -> None:
@@ -32,5 +32,5 @@ class Gradient:
         return norms
 
     def clip(self, norm: Tensor, max_norm: float) -> None:
-        """Scale the gradient, whose norm is given, down to at most `max_norm`."""
+        """Scale the gradient, which has the given norm, down to at most `max_norm`."""
         self.vector.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -1,4 +1,4 @@
-"""The memory that a policy needs, counted before its layers are built."""
+"""The memory that a policy needs, computed before its layers are built."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ _training: ContextVar[tuple[int, torch.device] | None] = ContextVar("training", 
 
 @contextmanager
 def training(copies: int, device: torch.device) -> Iterator[None]:
-    """Let the policies built in the block be counted as trained on so many copies of the environment, on this device.
+    """Count the policies built in the block as trained on this device, on this many copies of the environment.
 
-    Only the algorithm knows that, and only the policy's constructor knows its sizes.
+    Only the algorithm knows device and copies, and only the policy's constructor knows the policy's sizes.
     """
     token = _training.set((copies, device))
     try:
@@ -33,8 +33,8 @@ def check_policy_memory(config: PolicyConfig, features: BaseFeaturesExtractor) -
     """Check that there is memory for a policy on these features and, inside `training`, to train it.
 
     Raises:
-        UserError: If there is too little; the sentence names the sizes.
-        ValueError: If there is no such cell, it has no such option, or an option is out of range.
+        UserError: If there is too little memory; the message names the sizes.
+        ValueError: If there is no such cell, the cell has no such option, or an option is out of range.
         TypeError: If a switch of the cell is neither True nor False.
     """
     width, hidden_size, num_layers = features.features_dim, config.hidden_size, config.num_layers

@@ -1,4 +1,4 @@
-"""The two linear heads on one memory, as one product: products with a few columns cost what reading the memory does."""
+"""The two linear heads on one memory, as one product: with few columns its cost is that of reading the memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bistable_rl.kernels.torch_state import is_batched_gradient, is_traced, tran
 def both_heads(latent: Tensor, action_net: nn.Module, value_net: nn.Module) -> tuple[Tensor, Tensor]:
     """Return `action_net(latent)` (N, A) and `value_net(latent)` (N,) for a latent (N, H).
 
-    They are one product where both are plain linear layers and nothing watches torch's operations.
+    They are computed as one product if both are plain linear layers and nothing watches torch's operations.
     """
     followed = is_traced(latent) or transform() or torch.is_autocast_enabled(latent.device.type)
     if followed or not (is_plain(action_net) and is_plain(value_net)):
@@ -24,7 +24,7 @@ def both_heads(latent: Tensor, action_net: nn.Module, value_net: nn.Module) -> t
 
 
 def is_plain(net: nn.Module) -> bool:
-    """Return whether a call of a module does nothing but add a bias to a product, without anybody's hook."""
+    """Return whether a call of a module only adds a bias to a product, without any hooks."""
     hooked = net._forward_pre_hooks or net._forward_hooks or net._backward_pre_hooks or net._backward_hooks
     return type(net) is nn.Linear and net.bias is not None and not hooked and "forward" not in vars(net)
 
@@ -46,7 +46,7 @@ class _Heads(torch.autograd.Function):
         grad_weight, grad_bias = grad.t() @ latent, grad.sum(0)
         if not ctx.needs_input_grad[0]:
             grad_latent = None
-        elif torch.is_grad_enabled() or is_batched_gradient(grad):  # torch follows each operation
+        elif torch.is_grad_enabled() or is_batched_gradient(grad):  # torch records each operation
             grad_latent = grad @ weight
         else:
             grad_latent = torch.mm(grad, weight, out=memory.empty(tuple(latent.shape), latent))

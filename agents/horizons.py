@@ -30,11 +30,11 @@ FIGURES = ("success", "return", "normalized_score")
 
 @dataclass(frozen=True)
 class Point:
-    """Where an agent is evaluated.
+    """One combination of horizon and stream at which an agent is evaluated.
 
     Attributes:
         horizon: A value of the environment's horizon argument.
-        stream: A kind of stream of distractors, None for that of the environment.
+        stream: A kind of stream of distractors; None for the environment's own.
     """
 
     horizon: int
@@ -74,9 +74,9 @@ class Horizons:
         horizons: Values of that argument.
         episodes: Episodes at each point with deterministic actions, and as many with sampled ones.
         seed: Seeds the episodes and the sampled actions, so that every evaluation has the same.
-        streams: Kinds of streams, of `bistable_rl.envs.streams.KINDS`; none leaves that of the environment.
-        max_episode_steps: Steps within which an episode must end, as of `bistable_rl.agents.evaluation.evaluate`; those
-            of ours end by themselves.
+        streams: Kinds of streams, of `bistable_rl.envs.streams.KINDS`; if empty, the environment's own stream.
+        max_episode_steps: Steps within which an episode must end, as in `bistable_rl.agents.evaluation.evaluate`;
+            episodes of our environments end by themselves.
 
     Raises:
         UserError: If `points` raises it, or the environment refuses one of the values.
@@ -107,7 +107,7 @@ class Horizons:
         """Check that the copies at every point have the spaces of an environment.
 
         Raises:
-            UserError: If some have others.
+            UserError: If the spaces of a copy differ.
         """
         for point, at in self.envs.items():
             for kind in ("observation_space", "action_space"):
@@ -123,14 +123,14 @@ class Horizons:
 
         Args:
             agent: Has SB3's recurrent `predict`.
-            stop: As of `bistable_rl.agents.evaluation.evaluate`; true ends the evaluation with the points completed so
-                far.
+            stop: As in `bistable_rl.agents.evaluation.evaluate`; if it returns true, the evaluation ends with the
+                points completed so far.
 
         Returns:
-            A row of plain values for each point: `horizon`, `stream` if kinds of streams were asked for, and with
-            deterministic actions the number of `episodes`, the mean `length` in steps, and the means `success`,
-            `return` and `normalized_score` (None if the environment does not give them), each with a 95% bootstrap
-            interval over the episodes as `<name>_interval`. `sampled` holds the same names with sampled actions.
+            One row of plain values per point: `horizon`, and `stream` if kinds of streams were given. For deterministic
+            actions it holds the number of `episodes`, the mean `length` in steps, and the means `success`, `return` and
+            `normalized_score` (None if the environment does not give them), each with a 95% bootstrap interval over the
+            episodes as `<name>_interval`. `sampled` holds the same names for sampled actions.
         """
         return list(self.rows(agent, stop))
 
@@ -166,11 +166,11 @@ def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
     """Return the name of the argument that sets an environment's horizon, and its value.
 
     Returns:
-        The name, which `env.horizon_kwarg` gives for an environment that is not ours, and a number or several, None if
-        the environment has a default that is unknown or no number.
+        The name, which `env.horizon_kwarg` gives for an environment that is not ours. The value, one number or several;
+        None if the environment's default is unknown or not a number.
 
     Raises:
-        UserError: If there is no such argument, or it is another one.
+        UserError: If there is no such argument, or `env.horizon_kwarg` names another one.
     """
     spec = _known(env)
     name = env.horizon_kwarg
@@ -200,7 +200,7 @@ def is_ours(env: EnvConfig) -> bool:
 
 
 def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
-    """Check that an agent of an environment can be asked with kinds of streams.
+    """Check that an agent of an environment can be evaluated with the given kinds of streams.
 
     Raises:
         UserError: If the environment has no argument `distractors`, its observation holds none, or a kind is unknown.
@@ -229,7 +229,7 @@ def _known(env: EnvConfig) -> EnvSpec:
 
 
 def _value(env: EnvConfig, env_id: str, name: str) -> Any:
-    """Return the value of an argument of an environment of ours: as given, or its default."""
+    """Return the value of an argument of one of our environments: the given one, or its default."""
     entry = ENVIRONMENTS[env_id]
     default = inspect.signature(entry.batched).parameters[name].default
     return {name: default, **entry.kwargs, **env.kwargs}[name]
@@ -253,7 +253,7 @@ def _figures(played: Evaluation, env: Any) -> dict[str, Any]:
     samples["return"] = played.returns
     if played.successes is not None:
         samples["success"] = played.successes.astype(float)
-    if isinstance(env, SingleEnv | BatchedEnv):  # somebody else's attribute of that name may be anything
+    if isinstance(env, SingleEnv | BatchedEnv):  # in other environments an attribute of that name may be anything
         scores: Any = env.normalized_score
         samples["normalized_score"] = scores(played.returns)
     figures: dict[str, Any] = {"episodes": len(played.returns), "length": float(played.lengths.mean())}

@@ -22,12 +22,12 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add to the input what the convolutions make of it."""
+        """Add the output of the convolutions to the input."""
         return x + self.second(torch.relu(self.first(torch.relu(x))))
 
 
 class ImpalaCNN(nn.Module):
-    """Three sections, each of a convolution, a pooling by 2 and two residual blocks; then a linear layer.
+    """Three sections, each with a convolution, a pooling by 2 and two residual blocks; then a linear layer.
 
     Args:
         space: A Box of bytes, channels first.

@@ -1,4 +1,4 @@
-"""The weights of archives that sb3-contrib's RecurrentPPO saved; nothing else in them is read, or unpickled."""
+"""The weights of archives that sb3-contrib's RecurrentPPO saved; nothing else in them is read, nothing is unpickled."""
 
 from __future__ import annotations
 

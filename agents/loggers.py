@@ -1,6 +1,6 @@
-"""Further loggers that a config names: SB3's csv and json, W&B, and `package:Name` of one's own.
+"""Further loggers that a config names: SB3's csv and json, W&B, and your own `package:Name`.
 
-They get what SB3's logger holds after every update. metrics.csv and TensorBoard are written in any case.
+After every update they get the values in SB3's logger. metrics.csv and TensorBoard are always written.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ STEPS = "time/total_timesteps"
 
 
 class ProgressCSV(KVWriter):
-    """progress.csv: a column for every name that is ever logged, those of a user's callbacks too.
+    """progress.csv: one column for every logged name, including those of the user's callbacks.
 
     Args:
         folder: The run folder.
-        first_step: Rows from this step on, which are written again, are dropped.
+        first_step: Rows from this step on are dropped; they are written again.
 
     Raises:
-        UserError: If the file that is there has no column of steps.
+        UserError: If an existing file has no column of steps.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -73,11 +73,11 @@ class ProgressCSV(KVWriter):
 
 
 class ProgressJSON(JSONOutputFormat):
-    """progress.json: a JSON object a line, as SB3 writes it.
+    """progress.json: one JSON object per line, as SB3 writes it.
 
     Args:
         folder: The run folder.
-        first_step: Lines from this step on, which are written again, are dropped.
+        first_step: Lines from this step on are dropped; they are written again.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -96,15 +96,15 @@ def _step_of(line: str) -> float:
 
 
 class WandB(KVWriter):
-    """Weights & Biases. A resumed run goes on under its id, which wandb.json in the run folder holds.
+    """Weights & Biases. A resumed run continues under its id, which wandb.json in the run folder holds.
 
     Args:
         run: The run.
-        experiment: The experiment, W&B's config.
-        kwargs: Arguments of `wandb.init`, such as `project`, beside or in place of ours.
+        experiment: The experiment; it becomes W&B's config.
+        kwargs: Arguments of `wandb.init`, such as `project`, in addition to ours or in place of them.
 
     Raises:
-        UserError: If wandb is missing or refuses to begin.
+        UserError: If wandb is missing or fails to start.
     """
 
     def __init__(self, run: Run, experiment: Experiment, kwargs: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class WandB(KVWriter):
         }
         try:
             self._run = wandb.init(**{**ours, **kwargs})
-        except Exception as error:  # no account, no network, an argument that it does not know
+        except Exception as error:  # no account, no network, an unknown argument
             raise UserError(f"loggers: wandb cannot begin: {type(error).__name__}: {one_sentence(error)}") from None
         write_json(kept, {"id": str(self._run.id)})
 
@@ -154,7 +154,7 @@ def import_wandb() -> Any:
 
 
 def _simple(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return numbers, as Python's, and texts; leave out pictures and histograms."""
+    """Return the numbers, as Python numbers, and the texts; leave out pictures and histograms."""
     numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {name: value for name, value in numbers.items() if isinstance(value, int | float | str)}
 
@@ -163,7 +163,7 @@ KNOWN: dict[str, type[KVWriter]] = {"csv": ProgressCSV, "json": ProgressJSON, "w
 
 
 def check_loggers(experiment: Experiment) -> None:
-    """Check the names of an experiment's loggers, and that what they need is installed.
+    """Check the names of an experiment's loggers, and that the packages that they need are installed.
 
     Raises:
         UserError: If one is unknown, missing or refused.
@@ -178,18 +178,19 @@ def check_loggers(experiment: Experiment) -> None:
 
 
 def open_loggers(run: Run, experiment: Experiment, first_step: int) -> Iterator[KVWriter]:
-    """Open the loggers of an experiment, each when it is asked for.
+    """Open the loggers of an experiment one by one, each when the iterator reaches it.
 
     Args:
         run: The run.
         experiment: The experiment.
-        first_step: The step that the training starts at.
+        first_step: The step at which the training starts.
 
     Yields:
-        SB3's interface to each; a logger of a user's own is called with the run folder, as SB3's are, and its kwargs.
+        SB3's interface to each logger. Like SB3's loggers, a logger of the user is called with the run folder; it also
+        gets its kwargs.
 
     Raises:
-        UserError: If one cannot be built.
+        UserError: If a logger cannot be built.
     """
     for name, kwargs in map(named_part, experiment.loggers):
         with user_errors("loggers", ValueError):

@@ -1,4 +1,4 @@
-"""Pass the steps before an answer in one scan of their observations, which are known in advance."""
+"""Process the steps before an answer in one scan, since their observations are known in advance."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bistable_rl.agents.env_masks import EnvMasks
 from bistable_rl.agents.vec_envs import BatchedVecEnv
 
 AHEAD = 1 << 15
-"""The most observations, of all copies together, that are looked ahead at once, to bound the memory."""
+"""The most observations of one look ahead, over all copies; it bounds the memory."""
 
 
 class Predicts(Protocol):
     """Anything with SB3's recurrent `predict`.
 
-    An agent that has `predict_ahead` and `remember` too, as `RecurrentPolicy` does, passes many steps at once. One
-    whose `predict` has an argument `action_masks` is given those of the environment.
+    An agent that also has `predict_ahead` and `remember`, as `RecurrentPolicy` does, passes many steps at once. If
+    `predict` has an argument `action_masks`, it gets the masks of the environment.
     """
 
     def predict(
@@ -30,16 +30,18 @@ class Predicts(Protocol):
 class LookAhead:
     """An agent that acts in copies of an environment, and passes steps that are known in advance.
 
-    Where the environment says which action leads on to the answer (`DistractedEnv.MEANWHILE`), its observations are
-    known as long as the agent takes this action. So they are scanned at once; each copy passes the steps up to the
-    first at which the agent wants another action, and takes this one. Where any action leads on, none is asked for.
+    If the environment names the action that leads on to the answer (`DistractedEnv.MEANWHILE`), its observations are
+    known as long as the agent takes this action. So they are scanned at once. Each copy passes the steps up to the
+    first one at which the agent chooses another action, and takes that action. If any action leads on, the agent
+    chooses none in these steps.
 
-    The states are those of single steps: bit for bit by the compiled kernels, up to rounding by torch's operations. So
-    deterministic decisions are the same. Sampled ones come from the same distributions by other random numbers.
+    The states equal those of single steps: bit for bit with the compiled kernels, up to rounding with torch's
+    operations. So deterministic decisions are the same. Sampled actions come from the same distributions, but from
+    other random numbers.
 
     Args:
         agent: Has SB3's recurrent `predict`.
-        env: The copies. Each one goes on by itself: after a scan they are at different steps.
+        env: The copies. Each copy advances by itself: after a scan they are at different steps.
         deterministic: Take the most likely actions instead of sampling them.
         masks: The masks of the environment's actions.
     """
@@ -54,13 +56,13 @@ class LookAhead:
         self.most = self.limit = max(1, AHEAD // env.num_envs)
 
     def act(self, obs: Any, state: Any, starts: np.ndarray, playing: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-        """Pass steps, none or many in each copy, and choose the actions of the steps that come then.
+        """Pass any number of steps in each copy, and choose the actions of the next steps.
 
         Args:
-            obs: The observations of the present step.
+            obs: The observations of the current step.
             state: The agent's state before it.
-            starts: (n,), where an episode starts with it.
-            playing: (n,), the copies that matter for how far to look ahead, at least one.
+            starts: (n,), whether an episode starts with it.
+            playing: (n,), the copies that determine how far to look ahead, at least one.
 
         Returns:
             The number of steps that each copy has passed (n,), the actions, and the agent's state.
@@ -78,14 +80,14 @@ class LookAhead:
         meanwhile = self.distracted.MEANWHILE
         if meanwhile is not None:
             actions = np.where(strays, wanted, actions)
-            # as far again as the copies went: not at all where most stray at once, then farther and farther
+            # as far again as the copies went: nowhere if most deviate at once, else farther and farther
             self.most = min(self.limit, int(2 * (passed + (actions == meanwhile))[playing].mean()))
         return passed, actions, state
 
     def _pass(
         self, steps: np.ndarray, state: Any, starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-        """Return how many of the steps (n,) each copy passes, which ones stray then, by what action, and the state."""
+        """Return how many steps (n,) each copy passes, which copies deviate then, their actions, and the state."""
         assert self.distracted is not None
         T, n = int(steps.max()), len(steps)
         seen = self.distracted.look_ahead(T)

@@ -1,6 +1,6 @@
-"""The classes that a policy and a training are given by name (`bistable_rl.runs.named`), and torch's short names.
+"""The classes that a policy and a training take by name (`bistable_rl.runs.named`), and torch's short names.
 
-A class itself, as in SB3, is taken too. It is saved by its name, never by pickle.
+As in SB3, the class itself is accepted too. It is saved by its name, never by pickle.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def resolve(argument: str, given: str | type, known: Mapping[str, type], base: t
 
 
 def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of a policy with names in place of classes, as they are saved.
+    """Return the arguments of a policy in their saved form, with names in place of classes.
 
     Raises:
         ValueError: If a class has no name by which it could be found again.
@@ -63,7 +63,7 @@ def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_names(experiment: Experiment) -> Experiment:
-    """Return an experiment with names in place of classes, as a run folder holds it.
+    """Return an experiment in the form of a run folder, with names in place of classes.
 
     Raises:
         UserError: If a class has no name by which it could be found again, or a schedule is a function.

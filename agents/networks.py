@@ -1,4 +1,4 @@
-"""The parts of a policy that can be one's own: what reads the observations, the activation, the optimizer."""
+"""The parts of a policy that a user can replace: the features extractor, the activation, the optimizer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ADAM = {"eps": 1e-5, "fused": True}
 
 
 def extractor_of(config: PolicyConfig) -> tuple[type[BaseFeaturesExtractor], dict[str, Any]]:
-    """Return the class that reads the observations, and its arguments after their space.
+    """Return the class of the features extractor, and its arguments after the observation space.
 
     Raises:
-        ValueError: If there is no such class, or a key does not go with it.
+        ValueError: If there is no such class, or a key does not fit it.
     """
     given, kwargs = config.features_extractor_class, config.features_extractor_kwargs
     if given is None or given in READERS:
@@ -55,7 +55,7 @@ def make_optimizer(config: PolicyConfig, parameters: Iterable[nn.Parameter], rat
     """Return the optimizer of a policy's parameters.
 
     Raises:
-        ValueError: If there is no such optimizer, it does not take its arguments, or its step needs a closure.
+        ValueError: If there is no such optimizer, it refuses its arguments, or its step needs a closure.
     """
     kind: Any = resolve("optimizer_class", config.optimizer_class or "adam", OPTIMIZERS, torch.optim.Optimizer)
     kwargs = {**(ADAM if kind is torch.optim.Adam else {}), **config.optimizer_kwargs}

@@ -1,4 +1,4 @@
-"""NaN and infinity in a rollout or an update: refused in a sentence that says where they arose."""
+"""NaN and infinity in a rollout or an update raise an error that says where they arose."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bistable_rl.errors import NonFiniteError
 
 
 def check_rollout(buffer: RolloutBuffer, names: Sequence[str], num_timesteps: int) -> None:
-    """Check tensors of the buffer, before their NaN or infinity reaches the gradient and is blamed on it.
+    """Check tensors of the buffer, before their NaN or infinity reaches the gradient and seems to arise there.
 
     Args:
         buffer: The rollout.
         names: The tensors: "observations", or attributes of the buffer.
-        num_timesteps: Environment steps so far, with those of the rollout.
+        num_timesteps: Environment steps so far, including those of the rollout.
 
     Raises:
         NonFiniteError: If a number is NaN or infinite; the message names the step and the copy.
@@ -40,10 +40,10 @@ def check_reward_scale(buffer: RolloutBuffer, num_timesteps: int) -> None:
     """Check that finite rewards are not so large that the squared returns, in the value loss, become infinite.
 
     Raises:
-        NonFiniteError: If they are; the message says how large they are.
+        NonFiniteError: If the rewards are too large; the message says how large they are.
     """
     largest = buffer.rewards.abs().max()
-    rewards_alone = torch.isfinite(largest) & torch.isfinite(buffer.values).all()  # else something else is wrong
+    rewards_alone = torch.isfinite(largest) & torch.isfinite(buffer.values).all()  # otherwise the cause is elsewhere
     if bool(rewards_alone & ~torch.isfinite(buffer.returns.square().sum())):
         raise NonFiniteError(
             f"rewards of up to {float(largest):g} are too large for float32: the value loss squares returns, and "
@@ -63,10 +63,10 @@ def non_finite_error(
 
     Args:
         policy: Holds the parameters.
-        what: Goes before a parameter's name: "the gradient of ", or nothing.
-        tensor_of: Returns the tensor of a parameter that is meant.
+        what: Text before the parameter's name: "the gradient of ", or nothing.
+        tensor_of: Returns the tensor to check, for a parameter.
         num_timesteps: Environment steps so far.
-        largest_reward: The largest reward, by its amount.
+        largest_reward: The reward with the largest absolute value.
     """
     for name, parameter in policy.named_parameters():
         tensor = tensor_of(parameter)

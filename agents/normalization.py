@@ -1,7 +1,7 @@
 """Observations and rewards normalised by running statistics, as SB3's VecNormalize does.
 
-In training VecNormalize stands between the environment and the algorithm. Everything after it, evaluations among it,
-steps the environment as it is, and the policy normalises what it reads by the statistics of the training.
+In training VecNormalize stands between the environment and the algorithm. After training, and in evaluations, the
+environment is stepped as it is, and the policy normalises its observations by the statistics of the training.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from bistable_rl.agents.ppo import RecurrentPPO
 
 CLIP, EPSILON = 10.0, 1e-8
-"""VecNormalize's defaults: the largest normalised number, and what is added to a variance."""
+"""VecNormalize's defaults: the largest normalised number, and the number that is added to a variance."""
 
 PREFIX = "normalize/"
-"""Precedes the names of the statistics in a checkpoint."""
+"""The prefix of the names of the statistics in a checkpoint."""
 
 Arrays = Mapping[str, np.ndarray]
 Moments = tuple[np.ndarray, np.ndarray]
@@ -41,7 +41,7 @@ def check_normalizable(space: spaces.Space) -> None:
     """Check that the observations of a space can be normalised.
 
     Raises:
-        ValueError: If one is no Box of floating-point numbers.
+        ValueError: If an observation is not a Box of floating-point numbers.
     """
     for key, part in spaces_of(space).items():
         floats = isinstance(part, spaces.Box) and np.issubdtype(part.dtype, np.floating)
@@ -54,7 +54,7 @@ def check_normalizable(space: spaces.Space) -> None:
 
 
 def normalized(env: VecEnv, experiment: Experiment) -> VecEnv:
-    """Return the copies of an experiment for its training: normalised as its `env.normalize` says."""
+    """Return the copies of an experiment for its training, normalised according to `env.normalize`."""
     config = experiment.env.normalize
     if not (config.obs or config.reward):
         return env
@@ -63,10 +63,10 @@ def normalized(env: VecEnv, experiment: Experiment) -> VecEnv:
 
 
 class Normalization(nn.Module):
-    """Observations by fixed statistics: mean 0 and variance 1, clipped.
+    """Normalises observations by fixed statistics to mean 0 and variance 1, and clips them.
 
     Args:
-        moments: Mean and variance by key, "observation" where there is no Dict.
+        moments: Mean and variance by key; the key is "observation" if there is no Dict.
 
     Shape:
         - Input and output: (B, ...), one tensor or one per key; the output is in float32
@@ -80,7 +80,7 @@ class Normalization(nn.Module):
             self.register_buffer(f"std_{i}", torch.tensor(np.sqrt(var + EPSILON)), persistent=False)
 
     def forward(self, obs: PyTorchObs) -> PyTorchObs:
-        """Normalise a batch, as VecNormalize does in double precision, to the same bits."""
+        """Normalise a batch in double precision, bit for bit as VecNormalize does."""
         if isinstance(obs, dict):
             return {key: self._part(obs[key], i) for i, key in enumerate(self.keys)}
         return self._part(obs, 0)
@@ -92,7 +92,7 @@ class Normalization(nn.Module):
 
 @contextlib.contextmanager
 def reading_unnormalized(model: RecurrentPPO) -> Iterator[None]:
-    """Let the policy of a training read observations as the environment gives them, in the block."""
+    """In the block, let the policy of a training read observations as the environment gives them."""
     env = model.get_vec_normalize_env()
     if env is None or not env.norm_obs:
         yield
@@ -128,7 +128,7 @@ def read_moments(arrays: Arrays, name: str, shape: tuple[int, ...]) -> Moments:
 
     Raises:
         KeyError: If they are missing.
-        ValueError: If they are of another shape, NaN, infinite or negative.
+        ValueError: If they have another shape, or hold NaN, infinity or a negative variance.
     """
     mean, var = arrays[f"{PREFIX}{name}/mean"], arrays[f"{PREFIX}{name}/var"]
     if mean.shape != shape or var.shape != shape:

@@ -1,4 +1,4 @@
-"""Play episodes with a trained agent: show them step by step, or record what its memory is given."""
+"""Play episodes with a trained agent: show them step by step, or record the inputs of its memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def watch(
         seed: Seed of the environment; by default one on which the run did not train.
         save: A GIF or MP4 to write.
         sequence: A file of `evaluate --adversary --json`; its distractors are shown, in an episode of their length.
-        cue: The number of the cue in that file; by default the first that was killed.
+        cue: The number of the cue in that file; by default the first killed cue.
         delay: Seconds between two steps.
         show: Called with each line of text.
 
@@ -62,7 +62,7 @@ def watch(
     Raises:
         UserError: If there is no run, or its agent does not fit the environment.
         ValueError: If the environment has no pictures to save.
-        RunFailedError: If the environment fails while it is played, or an episode never ends.
+        RunFailedError: If the environment fails during an episode, or an episode never ends.
     """
     run = Run.open(run)
     experiment = run.experiment(overrides)
@@ -79,7 +79,7 @@ def watch(
     try:
         agent.check_spaces(env)
         if found is not None:
-            env.env_method("reset", options=found.options)  # refuses what does not fit before anything is played
+            env.env_method("reset", options=found.options)  # refuses options that do not fit, before any episode
             env.set_options(found.options)
         if save and env.render_mode != "rgb_array":
             raise ValueError(f"{find_spec(config.id).id} has no pictures to save")
@@ -149,7 +149,7 @@ def _watch(
 
 
 def _first(obs: Any) -> Any:
-    """Return the first copy's observation, with the channels of an image last again: SB3 moves them to the front."""
+    """Return the first copy's observation, with an image's channels moved back to the end: SB3 puts them first."""
     if isinstance(obs, dict):
         return {key: _first(value) for key, value in obs.items()}
     first = obs[0]
@@ -163,7 +163,7 @@ class Episodes:
     Attributes:
         features: (T, n, F) inputs of the recurrent layers, zeros after an episode's end.
         lengths: (n,) steps of each episode.
-        successes: (n,) whether each succeeded; None if the environment does not say or an episode was cut.
+        successes: (n,) whether each succeeded; None if the environment does not say, or an episode was cut short.
         cut: The number of episodes that were cut before their end.
     """
 
@@ -174,15 +174,15 @@ class Episodes:
 
 
 Choose = Callable[[Any, np.ndarray, EnvMasks], np.ndarray]
-"""Returns the actions for observations, the episode starts (n,), and the masks of the actions."""
+"""A function of the observations, the episode starts (n,) and the action masks; it returns the actions."""
 
 
 def record(env: VecEnv, policy: RecurrentPolicy, choose: Choose, longest: int) -> Episodes:
     """Play one episode in every copy of an environment, and record the features of every step.
 
     Args:
-        env: The copies, seeded; is reset first.
-        policy: Gives the features, with the weights that it has at the start.
+        env: The copies, already seeded; they are reset first.
+        policy: Computes the features, with the weights that it has at the start.
         choose: Chooses the actions.
         longest: Steps after which an episode is cut.
 

@@ -1,6 +1,6 @@
 """The policy: features of the observation, recurrent layers of any cell, and heads for actions and value.
 
-`RecurrentPPO` of this package trains it as it is; `bistable_rl.agents.sb3_contrib` adapts it to sb3-contrib's.
+`RecurrentPPO` of this package trains it directly; `bistable_rl.agents.sb3_contrib` adapts it to that of sb3-contrib.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ def check_policy_kwargs(policy: type, policy_kwargs: Mapping[str, Any] | None) -
 
     Raises:
         TypeError: If it has no such argument; the message lists its arguments.
-        ValueError: If a name is sb3-contrib's; the message says what it is called here.
+        ValueError: If a name is sb3-contrib's; the message gives the name that is used here.
     """
     parameters = inspect.signature(policy).parameters.values()
     by_the_algorithm = ("observation_space", "action_space", "lr_schedule", "use_sde")
@@ -90,7 +90,7 @@ class RecurrentPolicy(BasePolicy):
         **arguments: The keys of `PolicyConfig`, see `help(RecurrentPolicy)`.
 
     Attributes:
-        features_extractor: From an observation to F numbers.
+        features_extractor: Maps an observation to F numbers.
         memory: The recurrent layers that the actor reads.
         critic_memory: The critic's own recurrent layers, or None.
         critic_linear: The linear layer of a feedforward critic, or None.
@@ -98,9 +98,10 @@ class RecurrentPolicy(BasePolicy):
         critic_mlp: The layers before `value_net`.
         action_net: The action head.
         value_net: The value head.
-        nested_space: The space of the observations before they were flattened, which `predict` takes too, or None.
-        normalization: Statistics by which observations are normalised before they are read, of a trained agent whose
-            `env.normalize.obs` is true; else None.
+        nested_space: The space of the observations before they were flattened, or None; `predict` takes these
+            observations too.
+        normalization: The statistics that normalise the observations of a trained agent whose `env.normalize.obs` is
+            true; else None.
 
     Raises:
         ValueError: If `critic`, the cell, a size or an option of the cell is wrong, a number is not finite, or a class
@@ -174,14 +175,14 @@ class RecurrentPolicy(BasePolicy):
             nn.init.constant_(self.log_std_net.bias, config.log_std_init)
         self._make_memories(config)
         if use_sde:
-            self.reset_noise()  # without a graph, which could not be copied
+            self.reset_noise()  # without a graph: a graph cannot be copied
         self.optimizer = make_optimizer(config, self.parameters(), lr_schedule(1))
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
-        """Return what reads the observations; one of the user's own has then read one, to see that it can.
+        """Return the features extractor; one of the user's own is first tried on one observation.
 
         Raises:
-            ValueError: If it cannot be built, or its features are not what it says.
+            ValueError: If it cannot be built, or its features differ from what it declares.
         """
         kind = self.features_extractor_class
         if kind is Features:
@@ -208,8 +209,8 @@ class RecurrentPolicy(BasePolicy):
     def _make_memories(self, config: PolicyConfig) -> None:
         width, hidden_size = self.features_extractor.features_dim, config.hidden_size
         make = partial(make_rnn, config.cell, width, hidden_size, config.num_layers, cell_kwargs=config.cell_kwargs)
-        # The LSTMs are drawn and dropped: version 0.1 built sb3-contrib's before its own layers, and without
-        # their draws the same seed would give other weights than in that version.
+        # The LSTMs are drawn and dropped: version 0.1 built those of sb3-contrib before its own layers. Without
+        # these draws the same seed would give other weights than in that version.
         nn.LSTM(width, hidden_size)
         critic_linear = nn.Linear(width, hidden_size) if config.critic == "feedforward" else None
         if config.critic == "separate":
@@ -239,7 +240,7 @@ class RecurrentPolicy(BasePolicy):
         return parts
 
     def initial_state(self, n: int) -> Tensor:
-        """Return the state (K, n, S) in which an episode begins: zero, or learned."""
+        """Return the state (K, n, S) in which an episode begins; it is zero or learned."""
         return torch.stack([cell.initial_state(n) for memory in self.memories for cell in memory.layers])
 
     def restart(self, state: Tensor, episode_starts: np.ndarray) -> Tensor:
@@ -263,7 +264,7 @@ class RecurrentPolicy(BasePolicy):
         return actions.reshape(-1, *(self.action_space.shape or ())), state
 
     def advance(self, obs: PyTorchObs, state: Tensor, resets: Tensor) -> Tensor:
-        """Return the state after T steps of observations (T, n, ...), reset before the steps where `resets` (T, n)."""
+        """Return the state after T steps of observations (T, n, ...), reset before the steps marked in `resets`."""
         T, n = resets.shape
         features = self.extract_features(map_obs(lambda part: part.flatten(0, 1), obs))
         return self._advance(features.reshape(T, n, -1), state, resets)[2]
@@ -289,7 +290,7 @@ class RecurrentPolicy(BasePolicy):
             actions: (N, ...).
             state: (K, B, S) before the first step of each sequence.
             batch_sizes: (T,) as in a `PackedSequence`.
-            action_masks: (N, A) true where an action was allowed; None where all were.
+            action_masks: (N, A) true where an action was allowed; None if all actions were.
         """
         features = self.extract_features(obs)
         actor_output, critic_output, _ = self._advance(PackedSequence(features, batch_sizes), state)
@@ -316,7 +317,7 @@ class RecurrentPolicy(BasePolicy):
     def _advance(
         self, features: Tensor | PackedSequence, state: Tensor, resets: Tensor | None = None
     ) -> tuple[Any, Any, Tensor]:
-        """Run the memories over time; return the outputs that actor and critic read, and the next state of all."""
+        """Run the memories over time; return the outputs for actor and critic, and the next state of all memories."""
         if self.critic_memory is None:
             output, state = self.memory(features, state, resets)
             return output, output, state
@@ -335,7 +336,7 @@ class RecurrentPolicy(BasePolicy):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return values, log-probabilities and entropies (N,)."""
         if isinstance(self.action_space, spaces.MultiBinary | spaces.Box):
-            # stored as the environment takes them: in any shape, bytes or in double precision
+            # stored in the environment's form: in any shape, as bytes or in double precision
             actions = actions.reshape(len(actions), -1).float()
         if self._heads_share_input():
             action_output, values = both_heads(actor_output, self.action_net, self.value_net)
@@ -349,7 +350,7 @@ class RecurrentPolicy(BasePolicy):
         return values, distribution.log_prob(actions), entropy
 
     def _heads_share_input(self) -> bool:
-        """Return whether both heads read the same numbers, with gradient through both, in no subclass's own way."""
+        """Return whether both heads read the same numbers, with gradient through both, and no subclass changes that."""
         shared = self.critic_memory is None and self.critic_linear is None and self.critic_gradient
         apart = len(self.actor_mlp) or len(self.critic_mlp)
         kind = type(self)
@@ -368,7 +369,7 @@ class RecurrentPolicy(BasePolicy):
         """Return the distribution of the actions, from the action head's output if it is known already."""
         if action_output is None:
             action_output = self.action_net(latent)
-        # a copy takes the parameters: kept in the policy, they would keep a graph alive, and deepcopy refuses them
+        # A copy holds the parameters: in the policy itself they would keep a graph alive, which deepcopy refuses.
         distribution: Any = copy(self.action_dist)
         if isinstance(distribution, DiagGaussian):
             log_std = self.log_std_net(latent) if self.state_dependent_std else self.log_std
@@ -383,7 +384,7 @@ class RecurrentPolicy(BasePolicy):
 
     @torch.no_grad()
     def reset_noise(self, n_envs: int = 1) -> None:
-        """Draw the matrices of gSDE's noise: one for each of n copies, and one for any other number of them."""
+        """Draw the matrices of gSDE's noise: one for each of n copies, and one for any other number of copies."""
         assert isinstance(self.action_dist, StateDependentNoiseDistribution)
         self.action_dist.sample_weights(self.clamp_log_std(self.log_std), batch_size=n_envs)
 
@@ -398,13 +399,13 @@ class RecurrentPolicy(BasePolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Return actions and the next state; without a state, every copy starts an episode.
 
-        As in SB3 the action for one observation is an array too, of no axis where it is discrete: `int(action)`.
+        As in SB3 the action for one observation is an array too. A discrete action has no axis: `int(action)`.
 
-        Hand the returned state back at the next call, with `episode_start` true where an episode has just begun:
-        otherwise the agent has no memory. A second call without a state warns, unless `episode_start` is true.
+        Pass the returned state to the next call, with `episode_start` true where an episode has just begun. Otherwise
+        the agent has no memory. A second call without a state warns, unless `episode_start` is true.
 
         `action_masks`, one for each observation as in MaskablePPO, are true where an action is allowed: (A,) for one
-        observation, (n, A) for a batch; see `bistable_rl.agents.action_masks`. Without them all actions are.
+        observation, (n, A) for a batch; see `bistable_rl.agents.action_masks`. Without masks all actions are allowed.
         """
         first = state is None and not (episode_start is not None and np.all(episode_start))
         if first and self._predicted_first:
@@ -414,7 +415,7 @@ class RecurrentPolicy(BasePolicy):
                 stacklevel=4,
             )
         self._predicted_first = first
-        if self.training:  # going through all modules costs as much as a step
+        if self.training:  # visiting all modules costs as much as a step
             self.set_training_mode(False)
         obs, vectorized = self.obs_to_tensor(self._flat(observation))
         n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
@@ -438,7 +439,7 @@ class RecurrentPolicy(BasePolicy):
         return (taken if vectorized else taken.squeeze(axis=0)), (memory.cpu().numpy(),)
 
     def _given(self, state: Any, n: int) -> Tensor:
-        """Return the memory (K, n, S) that a call of `predict` returned and the next one was given.
+        """Return the memory (K, n, S) that a call of `predict` received from the previous call.
 
         Raises:
             ValueError: If it is something else.
@@ -456,7 +457,7 @@ class RecurrentPolicy(BasePolicy):
         return torch.from_numpy(held).to(weight.device, weight.dtype)
 
     def _flat(self, observation: Any) -> Any:
-        """Return one observation or a batch, flattened where the environment's are nested."""
+        """Return one observation or a batch, flattened if the environment's observations are nested."""
         space = self.nested_space
         if space is None or is_flat(space, observation):
             return observation
@@ -475,7 +476,7 @@ class RecurrentPolicy(BasePolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Return the discrete actions of `predict` at the first `steps` (n,) of T steps, 0 later, and the state then.
 
-        Arguments are those of `remember`, and masks (T, n, A) where there are any.
+        The arguments are those of `remember`, and masks (T, n, A) if there are any.
 
         Returns:
             The actions (T, n), and the state.
@@ -500,9 +501,9 @@ class RecurrentPolicy(BasePolicy):
         episode_start: np.ndarray,
         steps: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Return the state that `predict` would after the first `steps` (n,) of T steps of observations (T, n, ...).
+        """Return the state of `predict` after the first `steps` (n,) of T steps of observations (T, n, ...).
 
-        `state` and `episode_start` are those of the first step; no episode starts at a later one.
+        `state` and `episode_start` are those of the first step; no episode starts at a later step.
         """
         return self._scan(observations, state, episode_start, steps)[1]
 
@@ -516,7 +517,8 @@ class RecurrentPolicy(BasePolicy):
         """Run the memories over the first `steps` (n,) of T observations.
 
         Returns:
-            What the actor reads in the copies that have steps, None if none has; the state of all; those copies.
+            The actor's input in the copies that have steps, or None if no copy has any; the state of all copies; the
+            copies that have steps.
         """
         if self.training:
             self.set_training_mode(False)
@@ -533,7 +535,7 @@ class RecurrentPolicy(BasePolicy):
         return output, (memory.cpu().numpy(),), i
 
     def save(self, path: Any) -> None:
-        """Raise, and say how a policy is saved: SB3's policies write a pickle.
+        """Raise an error that says how a policy is saved: SB3's policies write a pickle.
 
         Raises:
             NotImplementedError: Always.
@@ -545,7 +547,7 @@ class RecurrentPolicy(BasePolicy):
 
     @classmethod
     def load(cls, path: Any, device: Any = "auto") -> NoReturn:
-        """Raise, and say how a policy is loaded: SB3's policies open a pickle.
+        """Raise an error that says how a policy is loaded: SB3's policies open a pickle.
 
         Raises:
             NotImplementedError: Always.

@@ -1,12 +1,12 @@
 """PopArt (van Hasselt et al. 2016): the critic learns values in units of the spread of the returns.
 
-With returns of any size the value loss is about 1 and its gradient the same, and the value head covers the same part
-of the way from 0 to the returns in one step of the optimizer.
+Whatever the size of the returns, the value loss is about 1 and its gradient has the same size. One step of the
+optimizer moves the value head by the same fraction of the way from 0 to the returns.
 
-In the paper the head is that of the normalised value, V = σ (w·x + b) + μ, and w and b are rewritten whenever σ and μ
-move, so that no value changes. Here the head is that of the value itself, of weight W = σw and bias B = σb + μ, and
-stays as it is when they move. Only the optimizer sees W/σ and B/σ, and μ, on which no gradient depends, is not needed.
-σ is rounded to a power of two, so that a head which the optimizer leaves alone keeps every bit.
+In the paper the head gives the normalised value, V = σ (w·x + b) + μ, and w and b are rewritten whenever σ and μ
+change, so that no value changes. Here the head gives the value itself, with weight W = σw and bias B = σb + μ, and it
+stays unchanged when σ and μ change. Only the optimizer sees W/σ and B/σ. No gradient depends on μ, so μ is not needed.
+σ is rounded to a power of two, so that a head that the optimizer does not change keeps every bit.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ RATE = 0.1
 """Weight of the latest rollout in the moments of the returns."""
 
 SMALLEST = 1e-2
-"""Lower bound of σ: where all returns are equal, as before the first reward, an error is not made large."""
+"""Lower bound of σ: it keeps errors small while all returns are equal, as before the first reward."""
 
 
 class PopArt:
     """The spread of the returns over the last rollouts, and the optimizer's step in units of it.
 
     Attributes:
-        mean: Mean of the returns, of weight `weight`: an exponential average that begins at 0.
+        mean: Mean of the returns, with weight `weight`: an exponential average that begins at 0.
         mean_square: Mean of their squares, likewise.
-        weight: What the rollouts so far weigh, from 0 to 1.
+        weight: Total weight of the rollouts so far, from 0 to 1.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class PopArt:
         return 2.0 ** round(math.log2(max(variance, SMALLEST**2)) / 2)
 
     def update(self, returns: Tensor) -> None:
-        """Take the returns of a rollout into the average, in double precision."""
+        """Add the returns of a rollout to the averages, in double precision."""
         returns = returns.double()
         self.mean += RATE * (float(returns.mean()) - self.mean)
         self.mean_square += RATE * (float(returns.square().mean()) - self.mean_square)
@@ -54,7 +54,7 @@ class PopArt:
 
     @contextmanager
     def normalised(self, value_net: nn.Linear) -> Iterator[None]:
-        """Let the optimizer see the head of the normalised value and its gradient."""
+        """In the block, show the optimizer the head of the normalised value and its gradient."""
         parameters, scale = list(value_net.parameters()), self.scale
         with torch.no_grad():
             for parameter in parameters:
@@ -72,7 +72,7 @@ class PopArt:
         return dict(vars(self))
 
     def set_state(self, state: Mapping[str, float]) -> None:
-        """Continue from what `get_state` returned.
+        """Continue from values that `get_state` returned.
 
         Raises:
             KeyError, TypeError, ValueError: If it is something else.

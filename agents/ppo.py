@@ -55,11 +55,11 @@ from bistable_rl.kernels import memory
 from bistable_rl.runs.devices import check_torch_device, chosen_backend, warn_of_missing_kernels
 from bistable_rl.runs.progress import in_notebook
 
-# Sequences whose values are asked for at once after a rollout: enough for the kernels, little for the memory.
+# Sequences whose values are computed at once after a rollout: enough for the kernels, few for the memory.
 EVALUATED_STEPS = 4096
 
 Truncated = tuple[int, np.ndarray, list[Any], Tensor]
-"""Episodes that a time limit truncated in a step: the step, their copies, last observations and the states after it."""
+"""Episodes that a time limit truncated in a step: the step, their copies, last observations and states after it."""
 
 Self = TypeVar("Self", bound="RecurrentPPO")
 P = ParamSpec("P")
@@ -68,7 +68,7 @@ P = ParamSpec("P")
 def _with_arguments_of(
     kind: Callable[P, object],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, str | type[RecurrentPolicy], AnyEnv | str, P], None]]:
-    """Return `with_arguments_of(kind)`, typed: a checker sees the keys as arguments after policy and env."""
+    """Return `with_arguments_of(kind)`, typed: a type checker sees the keys as arguments after policy and env."""
     return with_arguments_of(cast(type, kind))
 
 
@@ -77,9 +77,9 @@ def _schedule(value: float | tuple[float, float] | Schedule) -> float | Schedule
 
 
 def _made(env: AnyEnv | str | None, verbose: int) -> GymEnv:
-    """Return an environment, made if it is an id, whose spaces a policy can read and act in."""
+    """Return an environment whose spaces the policies support; an id is made into an environment first."""
     if isinstance(env, str):
-        find_spec(env)  # imports what registers it: ours are no less known than gymnasium's
+        find_spec(env)  # imports the package that registers it, so that our ids work like gymnasium's
     env = None if env is None else as_vec_env(maybe_make_env(env, verbose))  # type: ignore[arg-type]
     if env is None or isinstance(env, type) or not hasattr(env, "observation_space"):
         raise ValueError(f"env must be an environment or its id, got {env!r}")
@@ -90,16 +90,16 @@ def _made(env: AnyEnv | str | None, verbose: int) -> GymEnv:
 class RecurrentPPO(OnPolicyAlgorithm):
     """Proximal policy optimisation (Schulman et al. 2017) of an agent with a memory, with SB3's interface.
 
-    A minibatch consists of whole sequences, the pieces of episodes in a rollout, packed by length: there is no padding,
-    and no sequence is cut. Advantages are estimated by GAE (Schulman et al. 2016); where a time limit truncates an
-    episode, they are bootstrapped with the value of the last observation in the state that the memory had reached.
+    A minibatch consists of whole sequences, the pieces of episodes in a rollout. They are packed by length, without
+    padding, and no sequence is cut. Advantages are estimated by GAE (Schulman et al. 2016). Where a time limit
+    truncates an episode, they are bootstrapped with the value of the last observation in the memory's last state.
 
-    `help(RecurrentPPO)` shows the arguments with the constructor.
+    `help(RecurrentPPO)` shows the arguments under the constructor.
 
     Raises:
-        TypeError: If the policy has no argument of a name in `policy_kwargs`.
-        ValueError: If a number is out of range, or the policy is not a `RecurrentPolicy` or cannot read the
-            observations or give the actions.
+        TypeError: If `policy_kwargs` names an argument that the policy does not have.
+        ValueError: If a number is out of range, or the policy is not a `RecurrentPolicy` or does not support the
+            observations or the actions.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
@@ -120,8 +120,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
         Args:
             policy: `RecurrentPolicy`, a subclass, or its name.
-            env: The environment, or its id: ours, any that gymnasium knows, or "package:id". SB3's VecEnv and
-                gymnasium's vector environments, in autoreset mode SAME_STEP, are taken too; Tuple and nested Dict
+            env: The environment, or its id: one of ours, any that gymnasium knows, or "package:id". SB3's VecEnv and
+                gymnasium's vector environments in autoreset mode SAME_STEP are accepted too. Tuple and nested Dict
                 observations are flattened.
             learning_rate: As below.
             **arguments: The keys of `PPOArguments`:
@@ -209,7 +209,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         self.minibatch_generator = np.random.default_rng(self.seed)
 
     def _warn_of_horizons_beyond(self, reach: int) -> None:
-        """Warn if cue and answer of an episode can lie further apart than gradient reaches."""
+        """Warn if cue and answer of an episode can lie further apart than the gradient reaches."""
         horizon = None if self.env is None else declared_horizon(self.env)
         if horizon is not None and horizon > reach:
             name = "n_steps" if reach == self.n_steps else "bptt_length"
@@ -220,7 +220,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             )
 
     def set_env(self, env: AnyEnv, force_reset: bool = True) -> None:
-        """Set the environment in which training continues; it is taken as the constructor takes it."""
+        """Set the environment in which training continues; it takes the same forms as in the constructor."""
         super().set_env(_made(env, self.verbose), force_reset)
 
     def _make_certified_loss(self) -> None:
@@ -245,7 +245,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         return made
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write the current logs; a clock that is set while training changes neither seconds nor fps."""
+        """Write the current logs; changes of the system clock affect neither seconds nor fps."""
         self.start_time = time.time_ns() - round(1e9 * (time.monotonic() - self.started_at))
         super().dump_logs(iteration)
 
@@ -258,10 +258,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> RecurrentPPO:
-        """Train for a number of environment steps, all copies together; the last update is completed.
+        """Train for a number of environment steps over all copies; the last update is completed.
 
         Raises:
-            ValueError: If it was loaded without a schedule that is a function.
+            ValueError: If the model was loaded without a schedule that was a function.
         """
         save_load.check_trainable(self)
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)  # type: ignore[arg-type]
@@ -285,12 +285,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
         The file is a zip of safetensors and JSON.
 
         Args:
-            path: The file, without a suffix `.zip` is added; or a file object, `io.BytesIO()` or `open(path, "wb")`.
-            exclude: SB3's; names of attributes that are not in the file, as all others than those above never are.
-            include: SB3's; names of attributes that are in the file.
+            path: The file (`.zip` is added to a name without a suffix), or a file object such as `io.BytesIO()` or
+                `open(path, "wb")`.
+            exclude: SB3's argument: names of attributes to leave out. Only attributes that are never saved are allowed.
+            include: SB3's argument: names of attributes to save. Only attributes that are always saved are allowed.
 
         Raises:
-            ValueError: If an argument of the policy is no plain value, or other attributes are to be left out or saved.
+            ValueError: If an argument of the policy is not a plain value, or `exclude` or `include` names another
+                attribute.
             UserError: If the file cannot be written.
         """
         save_load.save(self, path, exclude, include)
@@ -304,11 +306,11 @@ class RecurrentPPO(OnPolicyAlgorithm):
         """Load weights and Adam's moments in place, as SB3's method of the same name does.
 
         Args:
-            load_path_or_dict: A file or file object that `save` wrote, of which nothing is executed, or a dictionary as
+            load_path_or_dict: A file or file object that `save` wrote; nothing in it is executed. Or a dictionary as
                 `get_parameters` returns it.
-            exact_match: Whether all weights must be there. Else those of a file that are here too are loaded, and the
-                moments stay as they are.
-            device: As in SB3, of no consequence: the networks stay where they are.
+            exact_match: Whether all weights must be there. If false, the weights that the file and the policy share are
+                loaded, and the moments do not change.
+            device: Without effect, as in SB3: the networks stay on their device.
 
         Raises:
             UserError: If there is no such file, it is broken, or its weights belong to another architecture.
@@ -336,15 +338,15 @@ class RecurrentPPO(OnPolicyAlgorithm):
             path: The file, or a file object such as `open(path, "rb")`.
             env: The environment in which training continues, with new episodes; its VecNormalize gets the saved
                 statistics.
-            device: Where the networks go.
+            device: The device of the networks.
             custom_objects: Settings in place of the saved ones, as SB3's `load` takes them; other names are ignored.
-            print_system_info: Print the versions of this machine; a file does not say on which it was saved.
-            force_reset: True: a file holds no episodes that could go on.
-            **settings: Arguments of the constructor in place of the saved ones. `policy` must be given where it is a
-                subclass of `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
+            print_system_info: Print the versions of this machine; a file does not hold those of its own machine.
+            force_reset: Must be true: a file holds no episodes that could continue.
+            **settings: Arguments of the constructor in place of the saved ones. Give `policy` if it is a subclass of
+                `RecurrentPolicy`, `tensorboard_log` to log, and a schedule that is a function to train.
 
         Raises:
-            TypeError: If a setting is no argument of the constructor.
+            TypeError: If a setting is not an argument of the constructor.
             ValueError: If a setting is out of range, or `force_reset` is not true.
             UserError: If there is no such file, it is broken or not of this kind, or it does not fit the environment.
         """
@@ -356,16 +358,17 @@ class RecurrentPPO(OnPolicyAlgorithm):
         return save_load.load(cls, path, env, device, {**settings, "custom_objects": custom_objects})
 
     def import_sb3(self, path: str | Path) -> None:
-        """Take the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
+        """Load the weights of an archive that sb3-contrib's RecurrentPPO saved, and nothing else of it.
 
-        Its policy must have the architecture of this one: ours, or sb3-contrib's own with its LSTM, which is
-        `policy_kwargs={"cell": "lstm", "hidden_size": 256, "critic": "separate", "net_arch": [64, 64]}` by default.
+        The saved policy must have the architecture of this one. It may be our policy, or sb3-contrib's own with its
+        LSTM; the default of the latter is
+        `policy_kwargs={"cell": "lstm", "hidden_size": 256, "critic": "separate", "net_arch": [64, 64]}` here.
 
         Args:
             path: The file.
 
         Raises:
-            UserError: If it holds no such weights, or they belong to another architecture.
+            UserError: If the file holds no such weights, or they belong to another architecture.
         """
         import_sb3(self, Path(path))
 
@@ -387,7 +390,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
     @property
     def rollout_buffer(self) -> RolloutArrays:  # type: ignore[override]
-        """The rollout as SB3's callbacks read it; the tensors are in `rollout`."""
+        """The rollout in the form that SB3's callbacks read; the tensors are in `rollout`."""
         return RolloutArrays(self.rollout)
 
     @torch.no_grad()
@@ -396,13 +399,13 @@ class RecurrentPPO(OnPolicyAlgorithm):
     ) -> bool:
         """Step all copies `n_rollout_steps` times and estimate the advantages; return False if the callback stops it.
 
-        A rollout that is stopped is discarded, and the next one starts with new episodes. All its steps act with the
-        weights that the policy has when they begin. Callbacks read the same `locals` as those of SB3's method.
+        A stopped rollout is discarded, and the next one starts with new episodes. All steps of a rollout act with the
+        weights that the policy has at its start. Callbacks read the same `locals` as in SB3's method.
         """
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
         lend(callback, StepLocals(self._evaluate_step, callback.locals))
-        if self.use_sde:  # after the callback, which keeps the random generators for a run that resumes
+        if self.use_sde:  # after the callback, which saves the random generators for a resumed run
             self.policy.reset_noise(env.num_envs)
         with fixed_weights(self.policy):
             truncated = self._step_copies(env, callback, n_rollout_steps)
@@ -429,7 +432,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
     def _step_copies(self, env: VecEnv, callback: BaseCallback, n_rollout_steps: int) -> list[Truncated] | None:
         """Fill the buffer; return the episodes that time limits truncated, or None if the callback stops it.
 
-        Callbacks of SB3 find the local variables by their names: `new_obs` is CleanRL's next_obs.
+        SB3's callbacks read the local variables by their names: `new_obs` is CleanRL's next_obs.
         """
         obs: Any = self._last_obs
         episode_starts, state = self._last_episode_starts, self._last_state
@@ -459,7 +462,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             ended = np.flatnonzero(dones)
             if len(ended):
                 for i in ended:
-                    success_of(infos[i])  # refuses what would make SB3's means NaN, or fail
+                    success_of(infos[i])  # refuses values that would make SB3's means NaN, or raise an error there
                 self._update_info_buffer([infos[i] for i in ended], dones[ended])
                 copies = self._truncated(ended, infos)
                 if len(copies):
@@ -473,14 +476,14 @@ class RecurrentPPO(OnPolicyAlgorithm):
         return truncated
 
     def _evaluate_step(self, variables: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return values (n, 1) and log-probabilities (n,) of the step whose local variables are given."""
+        """Return values (n, 1) and log-probabilities (n,) of a step, from its local variables."""
         obs, actions, before = (variables[name] for name in ("obs_tensor", "action_tensor", "before"))
         given = variables["given"]
         values, log_probs, _ = self.policy.evaluate_packed(obs, actions, before, torch.tensor([len(actions)]), **given)
         return values.unsqueeze(1), log_probs
 
     def _truncated(self, ended: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
-        """Return the copies, of those whose episode ended, that a time limit truncated and whose last obs is known."""
+        """Return the ended copies whose episode a time limit truncated and whose last observation is known."""
         limited = [i for i in ended if infos[i].get("TimeLimit.truncated", False)]
         known = [i for i in limited if infos[i].get("terminal_observation") is not None]
         if len(known) < len(limited) and not self._warned_of_terminal_observation:
@@ -493,7 +496,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
         return np.array(known, np.int64)
 
     def _evaluate_rollout(self) -> None:
-        """Compute values, log-probabilities, advantages and returns, just as the update will compute the first two."""
+        """Compute values and log-probabilities exactly as the update will, then advantages and returns."""
         buffer = self.rollout
         for minibatch in buffer.sequences.in_order(EVALUATED_STEPS):
             values, log_probs, _ = self._evaluate(minibatch)
@@ -593,7 +596,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
 
         entropy_loss = -entropy.mean()
         loss = policy_loss + self.vf_coef * value_loss
-        if ent_coef:  # else its gradient would be computed to be multiplied by 0
+        if ent_coef:  # otherwise its gradient would be computed and multiplied by 0
             loss = loss + ent_coef * entropy_loss
         with torch.no_grad():
             metrics = {

@@ -1,4 +1,4 @@
-"""An agent seen by its adversary: its states under given distractors, and how far each is from a wrong answer."""
+"""The adversary's view of an agent: its states under given distractors, and their distances from a wrong answer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Prey:
 
     Args:
         policy: The agent.
-        env: The environment; a new one with another length is made.
+        env: The environment; a new one with another length is made from it.
         steps: The most steps of distraction.
-        first: The fewest.
+        first: The fewest steps of distraction.
 
     Attributes:
         cues: C, the number of cues.
@@ -87,8 +87,8 @@ class Prey:
         """Show distractor number `distractors` (n,) at step `t` of an episode.
 
         Returns:
-            The states (K, n, S), and how far another action than the one that is right before the answer is from being
-            taken, (n,): negative if it is taken, infinite if any is right.
+            The states (K, n, S), and the gap (n,) between the right action before the answer and every other action:
+            negative if another action is taken, infinite if any action is right.
         """
         if self.clocked:
             phases = self.env.phases(t)
@@ -106,11 +106,11 @@ class Prey:
         return actions[:, right] - others.amax(1)
 
     def gaps(self, state: Tensor, cue: Tensor) -> Tensor:
-        """Return how far the answers in each state (K, n, S) are from being wrong, (n, J), over all observations.
+        """Return the gaps (n, J) between the answers in each state (K, n, S) and wrong ones, over all observations.
 
-        For discrete actions the logit of the right one minus that of each other one, infinite for itself. For
-        continuous ones the tolerance minus the squared error, and for each dimension and direction the distance to an
-        error that is wrong by itself. One is negative if and only if an answer is wrong.
+        For discrete actions they are the logit of the right action minus that of each other one, infinite for the right
+        action itself. For continuous actions they are the tolerance minus the squared error, and for each dimension and
+        direction the distance to an error that is wrong by itself. A gap is negative if and only if an answer is wrong.
         """
         return self._gaps(state, cue).amin(1)
 
@@ -129,17 +129,17 @@ class Prey:
         return torch.cat([square, reach - error, reach + error], 2)
 
     def margins(self, state: Tensor, cue: Tensor, t: int) -> Tensor:
-        """Return the least gap of each state, (n,); infinite before the first answer that is asked."""
+        """Return the least gap of each state, (n,); infinite before the first step at which an answer counts."""
         if t < self.first:
             return torch.full((len(cue),), torch.inf)
         return self.gaps(state, cue).amin(1)
 
     def replay(self, cue: int, distractors: np.ndarray) -> tuple[np.ndarray, int] | None:
-        """Play distractors (t,), again from the first until `first` of them are shown, and the worst answer.
+        """Play distractors (t,), repeated until `first` of them are shown, and then the worst answer.
 
         Returns:
-            What the environment was given where the agent failed, (steps + 1,) symbols or (steps + 1, d) numbers, and
-            the seed of that episode; None if it did not fail.
+            The distractors with which the agent failed, (steps + 1,) symbols or (steps + 1, d) numbers, and the seed of
+            that episode; None if it did not fail.
         """
         steps = max(len(distractors), self.first)
         shown = np.resize(distractors, steps) if len(distractors) else np.zeros(steps, np.int64)
@@ -149,7 +149,7 @@ class Prey:
             state, _ = self.step(t, torch.tensor([k]), state)
         worst = int(self._gaps(state, which)[0].amin(1).argmin()) % len(self.answered)
         sequence = np.concatenate([self.shown[shown], self.answered[[worst]]])
-        copies = 1 if len(self.answers) == len(self.answered) else len(self.answers)  # where a question is drawn
+        copies = 1 if len(self.answers) == len(self.answered) else len(self.answers)  # more if the question is drawn
         env = self.env.with_distraction(steps, copies)
         failed = failures(self.policy, env, self.phases, cue, sequence)
         return (sequence, int(failed.argmax())) if failed.any() else None
@@ -158,14 +158,14 @@ class Prey:
 def failures(
     policy: RecurrentPolicy, env: DistractedEnv, phases: Phases, cue: int, distractors: np.ndarray
 ) -> np.ndarray:
-    """Return in which copies (n,) of an environment an agent fails, played one step after the other.
+    """Return whether an agent fails in each of the copies (n,) of an environment, played step by step.
 
     Args:
         policy: The agent.
         env: The copies, with `len(distractors) - 1` steps of distraction; copy k is seeded with k.
-        phases: Of the environment.
+        phases: The phases of the environment.
         cue: The index of the cue.
-        distractors: The option of `reset`.
+        distractors: The value of the option "distractors" of `reset`.
     """
     strays = np.zeros(env.num_envs, np.bool_)
     observations, _ = env.reset(seed=0, options={"cue": phases.options[cue], "distractors": distractors})
@@ -184,9 +184,10 @@ def failures(
 
 
 def candidates(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return observations to try from M boxes, (N, D), and the numbers that distinguish them, (N, d).
+    """Return candidate observations from M boxes, (N, D), and the numbers that distinguish them, (N, d).
 
-    Points are all there are, with d = 0. Of a box there are its corners, its centre and a grid along each dimension.
+    Boxes that are points are their own candidates, and d = 0. The candidates of a proper box are its corners, its
+    centre and a grid along each dimension.
     """
     free = np.flatnonzero((low < high).any(0))
     d = len(free)

@@ -9,7 +9,7 @@ from bistable_rl.runs.progress import NOTEBOOK_WIDTH
 
 
 class NotebookBar(BaseCallback):
-    """SB3's ProgressBarCallback without rich, whose bar a notebook draws anew at every step, or not at all."""
+    """SB3's ProgressBarCallback without rich: a notebook redraws rich's bar at every step, or does not show it."""
 
     def _on_training_start(self) -> None:
         total = self.locals["total_timesteps"] - self.model.num_timesteps

@@ -1,4 +1,4 @@
-"""The spaces of a run, kept in its folder as spaces.json: an agent is loaded without its environment."""
+"""The spaces of a run, kept in its folder as spaces.json, so that an agent can be loaded without its environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Spaces(NamedTuple):
 
 
 def spaces_of_env(env: VecEnv, masked: bool = False) -> Spaces:
-    """Return the spaces of an environment; that of its observations declares what they mean."""
+    """Return the spaces of an environment; the observation space declares the meaning of the observations."""
     given = nested_space_of(env) or env.unwrapped.observation_space
     return Spaces(as_shown(env.observation_space, env), env.action_space, given, masked)
 
@@ -53,7 +53,7 @@ def write_spaces(run: Run, found: Spaces) -> None:
 
 
 def read_spaces(run: Run) -> Spaces | None:
-    """Return the spaces of a run, None where an earlier version, which kept none, has written it.
+    """Return the spaces of a run; None if an earlier version wrote the run, without its spaces.
 
     Raises:
         UserError: If spaces.json is broken.
@@ -70,7 +70,7 @@ def read_spaces(run: Run) -> Spaces | None:
             choices(found.action)
         if not becomes(flat_space(found.given), found.observation):
             raise ValueError(f"observations of {found.given} do not become {found.observation}")
-    except Exception as error:  # gymnasium's spaces raise errors of any type for what they do not take
+    except Exception as error:  # gymnasium's spaces raise errors of any type for wrong arguments
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{run.folder / SPACES} is broken: {kind}{one_sentence(error)}") from None
     return found

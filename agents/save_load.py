@@ -65,19 +65,19 @@ SCHEDULES = {
 """Arguments that may be schedules, and the attributes that hold the schedules."""
 
 FORMER_DEFAULTS: dict[str, Any] = {"cell": "nbrc", "critic": "shared", "net_arch": []}
-"""Arguments of the policy whose defaults have changed: what they are in an archive that does not say them."""
+"""Arguments of the policy whose defaults have changed: their values for an archive that does not hold them."""
 
 LATER_SETTINGS = {"use_sde": False, "sde_sample_freq": 0, "popart": False}
-"""Settings that archives of earlier versions do not have, and what they did without."""
+"""Settings that archives of earlier versions do not have, with the values that those versions acted by."""
 
 FUNCTION = "function"
 
 KEPT = "weights, moments, counters, VecNormalize's statistics and the arguments of the constructor"
-"""What an archive holds."""
+"""The content of an archive."""
 
 
 class LostFunction:
-    """Stands for a schedule that was a function, which is not saved: the loaded algorithm can act but not train.
+    """A placeholder for a schedule that was a function and was not saved: the loaded algorithm can act but not train.
 
     Args:
         name: The argument.
@@ -90,7 +90,7 @@ class LostFunction:
         self.name = name
 
     def __call__(self, progress_remaining: float) -> float:
-        """Raise."""
+        """Raise the error."""
         raise ValueError(f"its {self.name} was a function, which is not saved; give it: load(path, {self.name}=...).")
 
 
@@ -141,7 +141,7 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
         cls(policy, None, device=device, _init_setup_model=False, **settings)  # type: ignore[arg-type]
         saved = {name: from_json(about[name]) for name in ("observation_space", "action_space")}
         n_envs = check_int("n_envs", about["n_envs"], 1)
-        nested = about.get("nested_space")  # which earlier versions do not have
+        nested = about.get("nested_space")  # absent in earlier versions
         nested = None if nested is None else from_json(nested)
         if nested is not None and not becomes(flat_space(nested), saved["observation_space"]):
             raise ValueError(f"its observations cannot be those of {nested}")
@@ -185,7 +185,7 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
 
 
 def _say_kinds(model: RecurrentPPO, folder: checkpoint.Folder) -> None:
-    """Let the policy read each observation as the saved one did; the names of its weights tell, in old archives too."""
+    """Let the policy read each observation as the saved one did; the weights' names tell how, also in old files."""
     kinds = saved_kinds(checkpoint.weight_names(folder), model.observation_space)
     categories = [key for key, kind in kinds.items() if kind == "categories"]
     model.observation_space = with_categories(model.observation_space, categories)
@@ -214,17 +214,17 @@ def _custom_settings(objects: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _check_arguments(cls: type[RecurrentPPO], given: Mapping[str, Any]) -> None:
-    """Check that the settings given to `load` are arguments of the constructor, before the file is blamed for them."""
+    """Check that the settings given to `load` are arguments of the constructor, so that no error blames the file."""
     parameters = inspect.signature(cls).parameters
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return  # a subclass with arguments of its own
+        return  # a subclass with its own arguments
     known = parameters.keys() - {"env", "device", "_init_setup_model"}
     for name in given.keys() - known:
         raise TypeError(unknown("argument of load", name, known))
 
 
 def _former_defaults(policy: Any) -> dict[str, Any]:
-    """Return those of `FORMER_DEFAULTS` that are arguments of a policy: a subclass may have others."""
+    """Return the `FORMER_DEFAULTS` that are arguments of a policy; a subclass may have other arguments."""
     parameters = inspect.signature(policy if isinstance(policy, type) else RecurrentPolicy).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
@@ -238,7 +238,7 @@ def _settings(about: Mapping[str, Any], path: str, policy: Any) -> tuple[dict[st
         "sde_sample_freq": 0,
         "popart": False,
         **about["settings"],
-    }  # which earlier versions do not have
+    }  # absent in earlier versions
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
         warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):

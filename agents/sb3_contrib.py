@@ -1,7 +1,8 @@
-"""Our policy in the form that an unmodified `sb3_contrib.RecurrentPPO` takes.
+"""Our policy in the form that an unmodified `sb3_contrib.RecurrentPPO` accepts.
 
-sb3-contrib is written for two LSTMs, each with a hidden and a cell state. Ours has one state (K, n, S), which stands in
-all four places; their sizes are read from `lstm_actor`. A sequence runs in one call, wherever episodes start in it.
+sb3-contrib is written for two LSTMs, each with a hidden and a cell state. Our policy has one state (K, n, S), which
+takes all four places; sb3-contrib reads their sizes from `lstm_actor`. A sequence runs in one call, even if episodes
+start within it.
 """
 
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What callbacks written for SB3 read: the rollout as numpy arrays, and the variables of a step by SB3's names."""
+"""The data that SB3's callbacks read: the rollout as numpy arrays, and the variables of a step by SB3's names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COMPUTED = ("values", "log_probs")
 class RolloutArrays:
     """A rollout of T steps and n copies under the names, shapes and types that SB3's RolloutBuffer has before training.
 
-    On the CPU the arrays share the memory of the rollout; from a GPU they are copied at each reading.
+    On the CPU the arrays share the memory of the rollout; from a GPU they are copied at each access.
 
     Attributes:
-        observations: (T, n, ...), (T, n, 1) for one discrete number, a dictionary by key where the space is a Dict.
+        observations: (T, n, ...), (T, n, 1) for one discrete number, a dictionary by key if the space is a Dict.
         actions: (T, n, ...), (T, n, 1) for one discrete action.
-        action_masks: (T, n, A) of 0 and 1, as MaskablePPO's; None where the environment offers no masks.
-        rewards: (T, n); what a time limit's bootstrapping adds is not in them.
+        action_masks: (T, n, A) of 0 and 1, as in MaskablePPO; None if the environment offers no masks.
+        rewards: (T, n), without the values that bootstrapping adds at a time limit.
         episode_starts: (T, n) of 0 and 1.
         values: (T, n), once the rollout is complete.
         log_probs: (T, n), likewise.
@@ -96,7 +96,7 @@ class StepLocals(dict[str, Any]):
     """A callback's `locals`; values (n, 1) and log-probabilities (n,) of a step are computed when they are read.
 
     Args:
-        compute: Returns both for the variables of a step.
+        compute: Computes both from the variables of a step.
         variables: The variables so far.
     """
 
@@ -121,7 +121,7 @@ class StepLocals(dict[str, Any]):
 
 
 def lend(callback: Any, variables: StepLocals) -> None:
-    """Let a callback and those within it, as SB3 nests them, read the variables of the steps that come."""
+    """Let a callback, and the callbacks that SB3 nests in it, read the variables of the next steps."""
     if isinstance(callback, BaseCallback):
         callback.locals = variables
         for child in (*getattr(callback, "callbacks", ()), getattr(callback, "callback", None)):
@@ -133,5 +133,5 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _with_an_axis(tensor: Tensor) -> np.ndarray:
-    """Return the steps of all copies; one number a step has an axis of its own, as in SB3."""
+    """Return the steps of all copies; a single number per step gets its own axis, as in SB3."""
     return _array(tensor.unsqueeze(-1) if tensor.ndim == 2 else tensor)

@@ -16,9 +16,9 @@ class Minibatch:
     """Sequences of unequal length, the longest first, step by step: the rows of a `PackedSequence`, without padding.
 
     Attributes:
-        sequences: (B,) which sequences, the longest first.
-        rows: (N,) which row of the flattened rollout (step · copies + copy) stands at each place.
-        batch_sizes: (T,) how many sequences are that long.
+        sequences: (B,) the indices of the sequences, the longest first.
+        rows: (N,) the row of the flattened rollout (step · copies + copy) at each place.
+        batch_sizes: (T,) the number of sequences that have each step.
     """
 
     sequences: Indices
@@ -29,8 +29,8 @@ class Minibatch:
 class Sequences:
     """The sequences of a rollout of T steps of n copies.
 
-    A sequence begins where an episode starts, at the rollout's first step, and at every `bptt_length` steps from there;
-    it ends before the next one.
+    A sequence begins where an episode starts, at the rollout's first step, and at every `bptt_length` steps after it;
+    it ends before the next sequence.
 
     Args:
         episode_starts: (T, n) whether an episode starts with that step.
@@ -38,9 +38,9 @@ class Sequences:
 
     Attributes:
         step: (S,) the first step of each sequence.
-        copy: (S,) its copy.
-        length: (S,) its number of steps.
-        fresh: (S,) whether it begins an episode.
+        copy: (S,) the copy of each sequence.
+        length: (S,) the number of steps of each sequence.
+        fresh: (S,) whether a sequence begins an episode.
     """
 
     def __init__(self, episode_starts: npt.NDArray[np.bool_], bptt_length: int | None = None) -> None:
@@ -70,8 +70,8 @@ class Sequences:
     def minibatches(self, batch_size: int, generator: np.random.Generator) -> Iterator[Minibatch]:
         """Yield all sequences in random order, in minibatches of about `batch_size` steps; no sequence is cut.
 
-        Their number is the rollout's steps divided by `batch_size`, rounded, and at least one; it is smaller where
-        single sequences are longer than `batch_size`.
+        The number of minibatches is the rollout's steps divided by `batch_size`, rounded, and at least one. It is
+        smaller if single sequences are longer than `batch_size`.
         """
         order = generator.permutation(len(self))
         ends = np.cumsum(self.length[order])

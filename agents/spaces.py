@@ -1,4 +1,4 @@
-"""Spaces: which ones the policies support, and their form as plain JSON values."""
+"""The spaces that the policies support, and their form as plain JSON values."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from bistable_rl.envs.nested import NESTED
 from bistable_rl.envs.wrappers import Categories, is_text
 
 ONLY = "observation"
-"""The key of an observation that is no Dict."""
+"""The key of an observation that is not a Dict."""
 
 
 LARGEST = 10**8
-"""No saved Box has more numbers: its bounds alone would fill the memory."""
+"""The most numbers of a saved Box: the bounds of a larger one would fill the memory."""
 
 
 def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
@@ -24,7 +24,7 @@ def spaces_of(space: spaces.Space) -> dict[str, spaces.Space]:
 
 
 def becomes(given: spaces.Space, read: spaces.Space) -> bool:
-    """Return whether flat observations are what a policy reads, as they are or with the channels of images first."""
+    """Return whether flat observations have the form that a policy reads, as given or with the channels first."""
     before, after = spaces_of(given), spaces_of(read)
     return before.keys() == after.keys() and all(_part_becomes(before[key], after[key]) for key in after)
 
@@ -38,10 +38,10 @@ def _part_becomes(given: Any, read: Any) -> bool:
 
 
 def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
-    """Check that the policies can read an environment's observations and give it actions.
+    """Check that the policies support an environment's observations and actions.
 
     Raises:
-        ValueError: If they cannot; the message names the space.
+        ValueError: If they do not; the message names the space.
     """
     seen = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
     if not seen:
@@ -106,7 +106,7 @@ def from_json(data: dict[str, Any]) -> spaces.Space:
     """Return the space that `to_json` described.
 
     Raises:
-        ValueError, KeyError, TypeError: If the data describe no space.
+        ValueError, KeyError, TypeError: If the data do not describe a space.
     """
     kind = data["space"]
     if kind == "Box":
@@ -138,7 +138,7 @@ def _shown(space: gymnasium.Space) -> str:
 
 
 def _bound(values: np.ndarray) -> Any:
-    """Return a bound as nested lists, or as one number where all are equal; infinity, which JSON lacks, as text."""
+    """Return a bound as nested lists, or as one number if all are equal; infinity becomes text, since JSON lacks it."""
     plain = np.array(values.tolist(), object)
     plain[~np.isfinite(values)] = plain[~np.isfinite(values)].astype(str)
     first = plain.flat[0] if plain.size else 0

@@ -2,8 +2,8 @@
 
     capture(model) -> TrainingState -> pack -> the files of a checkpoint -> load -> TrainingState -> restore(model, ...)
 
-It is captured between two updates. The current episodes belong to it if the environment is ours; any other environment
-starts new ones.
+The state is captured between two updates. It includes the current episodes if the environment is ours; any other
+environment starts new episodes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training between two updates.
+    """The state of a training between two updates.
 
     Attributes:
         steps: Environment steps so far.
@@ -50,7 +50,7 @@ class TrainingState:
 
 
 def pack(model: RecurrentPPO, state: TrainingState) -> dict[str, bytes]:
-    """Return the files of a checkpoint: weights, moments and a state.
+    """Return the files of a checkpoint: weights, Adam's moments and a state.
 
     Raises:
         UserError: If the weights hold NaN or infinity.
@@ -97,7 +97,7 @@ def capture(model: RecurrentPPO) -> TrainingState:
 
 
 def capture_counters(model: RecurrentPPO) -> TrainingState:
-    """Return the part of the state that outlives the environment: counters, minibatches, VecNormalize's statistics."""
+    """Return the part of the state without the environment: counters, minibatches, VecNormalize's statistics."""
     generator = model.minibatch_generator.bit_generator.state
     values = {"updates": model._n_updates, "minibatch_generator": generator}
     if model.popart:
@@ -106,7 +106,7 @@ def capture_counters(model: RecurrentPPO) -> TrainingState:
 
 
 def capture_normalization(model: RecurrentPPO) -> dict[str, np.ndarray]:
-    """Return VecNormalize's statistics; nothing where the environment is not normalised."""
+    """Return VecNormalize's statistics; empty if the environment is not normalised."""
     normalize = model.get_vec_normalize_env()
     if normalize is None:
         return {}
@@ -120,8 +120,8 @@ def capture_normalization(model: RecurrentPPO) -> dict[str, np.ndarray]:
 def restore(model: RecurrentPPO, state: TrainingState) -> None:
     """Set the state of a model that was made for the same experiment; `load` has set its weights and optimizer.
 
-    An environment that is not ours starts new episodes, for which the caller has seeded it. The process's random
-    generators are set, so this comes last before `learn(..., reset_num_timesteps=False)`.
+    An environment that is not ours starts new episodes; the caller has seeded it. The process's random generators are
+    set, so call this last before `learn(..., reset_num_timesteps=False)`.
 
     Raises:
         ValueError, KeyError, TypeError, IndexError, RuntimeError: If the state belongs to another experiment.
@@ -153,7 +153,7 @@ def restore_counters(model: RecurrentPPO, state: TrainingState) -> None:
     model.num_timesteps = state.steps
     model._n_updates = int(state.values["updates"])
     model.minibatch_generator.bit_generator.state = state.values["minibatch_generator"]
-    if model.popart and "popart" in state.values:  # else it begins anew
+    if model.popart and "popart" in state.values:  # otherwise it starts afresh
         model.returns_spread.set_state(state.values["popart"])
     statistics = _below(state.arrays, PREFIX[:-1])
     normalize = model.get_vec_normalize_env()

@@ -14,8 +14,8 @@ from bistable_rl.agents.sequences import Minibatch
 def start_states(policy: RecurrentPolicy, buffer: RolloutBuffer, minibatch: Minibatch) -> Tensor:
     """Return the states (K, B, S) before the sequences of a minibatch.
 
-    A sequence that begins an episode begins in the initial state; any other one in the state that was stored, or, with
-    a burn-in, in the state reached from an earlier one with the current weights, without gradient.
+    A sequence that begins an episode starts in the initial state. Any other sequence starts in its stored state. With a
+    burn-in it starts in the state reached from an earlier stored one with the current weights, without gradient.
     """
     sequences = buffer.sequences
     state = policy.initial_state(len(minibatch.sequences))
@@ -42,8 +42,8 @@ def refresh(policy: RecurrentPolicy, buffer: RolloutBuffer, last_state: Tensor) 
         last_state: (K, n, S) the current state, after the last step.
 
     Returns:
-        The state after the last step, recomputed, and the staleness: the mean over sequences of ‖old - new‖ / ‖new‖,
-        of the states within episodes and of the last.
+        The recomputed state after the last step, and the staleness: the mean over sequences of ‖old - new‖ / ‖new‖, for
+        the states within episodes and the last state.
     """
     end = buffer.context + buffer.n_steps
     state, before, drifts = buffer.states[0], 0, []
@@ -51,7 +51,7 @@ def refresh(policy: RecurrentPolicy, buffer: RolloutBuffer, last_state: Tensor) 
         state, before = _run(policy, buffer, state, before, time), time
         if time >= buffer.context:
             old = last_state if time == end else buffer.states[time]
-            resets = buffer.dones[-1] if time == end else buffer.episode_starts[time]  # there the old state is not used
+            resets = buffer.dones[-1] if time == end else buffer.episode_starts[time]  # the old state is not used there
             drift = torch.linalg.vector_norm(old - state, dim=(0, 2))
             drift = drift / torch.linalg.vector_norm(state, dim=(0, 2)).clamp(min=1e-6)
             drifts.append(drift[torch.from_numpy(~resets).to(drift.device)])
@@ -65,7 +65,7 @@ def refresh(policy: RecurrentPolicy, buffer: RolloutBuffer, last_state: Tensor) 
 def _run(
     policy: RecurrentPolicy, buffer: RolloutBuffer, state: Tensor, begin: int, end: int, copies: Tensor | None = None
 ) -> Tensor:
-    """Return the state at time `end`, from the one at `begin`, of all copies or of some."""
+    """Return the state at time `end`, computed from the state at `begin`, for all copies or some."""
     if begin == end:
         return state
     obs, episode_starts = buffer.steps(begin, end, copies)

@@ -44,7 +44,7 @@ from bistable_rl.runs.stopping import Stopper
 
 WARM_UP_EPISODES = 64
 WARM_UP_STEPS = 1000
-"""The steps after which an episode of the warm-up is cut."""
+"""The number of steps after which an episode of the warm-up is cut."""
 
 
 def train(
@@ -58,10 +58,11 @@ def train(
     """Train in a new run folder and return it; `result.json` in it says how the run ended.
 
     Args:
-        experiment: What to train.
+        experiment: The experiment.
         out: The output folder; the run goes to `out/<name>/<cell>-seed<k>`.
-        overwrite: Replace a run that is there already, instead of numbering the new one.
-        stop: Set by another thread, it stops the training as Ctrl-C does: at the next step, with a checkpoint.
+        overwrite: Replace an existing run instead of numbering the new one.
+        stop: An event. When another thread sets it, the training stops as with Ctrl-C: at the next step, with a
+            checkpoint.
         progress_bar: Whether to show the progress on stderr.
 
     Raises:
@@ -84,12 +85,12 @@ def resume(
 ) -> None:
     """Resume a run from its latest checkpoint, or from the beginning if there is none.
 
-    In one of our environments the weights and the metrics, time and memory aside, become those of a run that was never
-    stopped; any other environment starts new episodes. A finished run stays as it is.
+    In one of our environments the weights and the metrics, except time and memory, become those of a run that was never
+    stopped; any other environment starts new episodes. A finished run does not change.
 
     Args:
         run: The run or its folder; a `config.yaml` in it is enough.
-        total_steps: Environment steps to train for, in place of those of the experiment.
+        total_steps: Environment steps to train for, in place of the number in the experiment.
         stop: As of `train`.
         progress_bar: As of `train`.
 
@@ -125,7 +126,7 @@ class _Parts:
     masked: bool
 
     def close(self) -> None:
-        """Close the environments; warn of one that fails at it."""
+        """Close the environments; warn of one that fails to close."""
         close(self.env)
         close(self.eval_env)
         self.horizons.close()
@@ -159,7 +160,7 @@ def _make_parts(experiment: Experiment, saved: Path | None = None) -> _Parts:
 
 @contextlib.contextmanager
 def _errors_of_users(experiment: Experiment) -> Iterator[None]:
-    """Turn errors that only an environment or another part of the user's raises into the error of a failed run."""
+    """Turn errors that only an environment or another part of the user can raise into the error of a failed run."""
     try:
         yield
     except (Exception, KeyboardInterrupt):
@@ -199,13 +200,13 @@ def _train(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Even
                     together: list[BaseCallback] = [callback, *parts.callbacks]
                     model.learn(steps, together, log_interval=None, reset_num_timesteps=not callback.is_resumed)
             finally:
-                with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which has failed the run before
+                with stopper.holding(), contextlib.suppress(OSError):  # a full disk, which made the run fail before
                     callback.close()
                     model.logger.close()
 
 
 def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event, progress_bar: bool) -> RunCallback:
-    """Bring the model to the latest checkpoint, if there is one, and return the callback that goes on from there.
+    """Load the latest checkpoint into the model, if there is one, and return the callback that continues from there.
 
     Raises:
         UserError: If the checkpoint is broken or does not fit.
@@ -216,7 +217,7 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
     try:
         callback = RunCallback(experiment, run, parts.eval_env, parts.horizons, start, stop, progress_bar)
         if start is not None:
-            parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one that starts new episodes
+            parts.env.seed(derived_seed(experiment.seed, TRAINING, start.steps))  # for one with new episodes
             restore(model, start)
     except Exception as error:  # any error: the file may come from anybody
         if start is None:
@@ -228,7 +229,7 @@ def _load(run: Run, experiment: Experiment, parts: _Parts, stop: threading.Event
 
 
 def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> tuple[RecurrentPPO, bool]:
-    """Build the algorithm and try the environment for a step; return whether that says which actions are allowed.
+    """Build the algorithm and try the environment for a step; return also whether the environment has action masks.
 
     Raises:
         UserError: If the policy section, the environment or both together do not work.
@@ -248,7 +249,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> tu
         masked = _try(env)
     except UserError:
         raise
-    except RunFailedError as error:  # of its action masks
+    except RunFailedError as error:  # from its action masks
         raise UserError(str(error)) from None
     except MemoryError:
         raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
@@ -299,7 +300,7 @@ def _warm_up(experiment: Experiment, policy: RecurrentPolicy) -> list[dict[str, 
 def without_gate_options(experiment: Experiment) -> Experiment:
     """Leave out `c_bias` and `t_max` for a cell that has no slow gate, and say so.
 
-    A config that sets them for the gated cells can thus be trained with every cell.
+    So a config that sets them for the gated cells can be trained with every cell.
 
     Raises:
         UserError: If there is no such cell.

@@ -1,4 +1,4 @@
-"""Vectorised environments for SB3: made from the `env` section of a config, ours in one batch of numpy arrays."""
+"""Vectorised environments for SB3, made from the `env` section of a config; ours are one batch of numpy arrays."""
 
 import copy
 import time
@@ -28,10 +28,10 @@ from bistable_rl.errors import UserError, one_sentence
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.schema import EnvConfig
 
-# wrappers that have a batched form, as a config gives them
+# wrappers that have a batched form, by their names in a config
 BATCHED_WRAPPERS = ({"name": "previous_action_reward"}, {"name": "previous_action_reward", "kwargs": {}})
 
-# the most episodes of an evaluation that are played at once: a batched step of hundreds costs little more than one
+# the most episodes of an evaluation that are played at once: a batched step of hundreds costs little more than of one
 BATCHED_COPIES, COPIES = 256, 16
 
 
@@ -74,7 +74,7 @@ def make_rendered_env(env: EnvConfig, seed: int) -> VecEnv:
     """
     try:
         return make_vec_env(replace(env, kwargs={**env.kwargs, "render_mode": "rgb_array"}), 1, seed)
-    except UserError:  # it takes no render_mode; whatever else is wrong is said again
+    except UserError:  # it takes no render_mode; any other error is raised again below
         return make_vec_env(env, 1, seed)
 
 
@@ -96,7 +96,7 @@ def close(env: VecEnv) -> None:
     """Close an environment that is no longer needed; a failure is only a warning, since nothing depends on it."""
     try:
         env.close()
-    except (Exception, SystemExit) as error:  # whatever somebody else's environment does
+    except (Exception, SystemExit) as error:  # an environment from elsewhere may raise anything
         warnings.warn(
             f"the environment could not be closed: {type(error).__name__}: {one_sentence(error)}", stacklevel=2
         )
@@ -111,7 +111,7 @@ AnyEnv = GymEnv | VectorEnv[Any, Any, Any]
 
 
 def as_vec_env(env: AnyEnv) -> GymEnv:
-    """Return an environment as SB3's algorithms take it: gymnasium's vector environments as VecEnv, nothing nested.
+    """Return an environment in SB3's form: gymnasium's vector environments as VecEnv, no nested observations.
 
     Raises:
         ValueError: If its autoreset mode is not SAME_STEP, or its nested observations cannot be flattened.
@@ -124,30 +124,30 @@ def as_vec_env(env: AnyEnv) -> GymEnv:
 
 
 def nested_space_of(env: VecEnv) -> gymnasium.Space | None:
-    """Return the space of an environment's observations before they were flattened, None where they were not."""
+    """Return the space of an environment's observations before they were flattened; None if they were not."""
     space = attribute_of(env, "nested_space")
     try:
         return space if is_nested(space) and becomes(flat_space(space), env.observation_space) else None
-    except ValueError:  # an attribute of somebody else's
+    except ValueError:  # a foreign attribute of that name
         return None
 
 
 def attribute_of(env: VecEnv, name: str) -> Any:
-    """Return an attribute of an environment's first copy, None where it has none or fails to tell.
+    """Return an attribute of an environment's first copy; None if it has none or reading it fails.
 
-    It is asked for only where it exists: a process of SubprocVecEnv that lacks it would end.
+    The attribute is read only if it exists: otherwise a process of SubprocVecEnv would end.
     """
     try:
         return env.get_attr(name)[0] if env.has_attr(name) else None
-    except (Exception, SystemExit):  # somebody else's property, or VecEnv, may raise anything
+    except (Exception, SystemExit):  # a foreign property or VecEnv may raise anything
         return None
 
 
 def first_copy(env: VecEnv) -> Any:
-    """Return the first copy without its wrappers; None where it lives in another process and would have to be pickled.
+    """Return the first copy without its wrappers; None if it lives in another process and would have to be pickled.
 
     Raises:
-        Exception: Whatever somebody else's VecEnv raises.
+        Exception: Any error of a VecEnv from elsewhere.
     """
     return None if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("unwrapped")[0]
 
@@ -159,14 +159,14 @@ class BatchedVecEnv(VecEnv):
     since the start `t`), `terminal_observation` and `TimeLimit.truncated` are added to the environment's own keys, such
     as `is_success`. `env_is_wrapped(Monitor)` is therefore true.
 
-    Action masks come from its method `action_masks()`, one for each copy, or from that of its copies where they are
-    gymnasium's SyncVectorEnv or AsyncVectorEnv.
+    Action masks come from the environment's method `action_masks()`, one for each copy. In gymnasium's SyncVectorEnv or
+    AsyncVectorEnv they come from the method of the copies.
 
     Args:
         env: The vector environment, in autoreset mode SAME_STEP; nested observations are flattened.
 
     Raises:
-        ValueError: If it is in another mode, or its observations cannot be flattened.
+        ValueError: If the environment is in another mode, or its observations cannot be flattened.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -188,7 +188,7 @@ class BatchedVecEnv(VecEnv):
         self._offers_masks = hasattr(_owner(env, MASKS), MASKS) or _copies_have(env, MASKS)
         space = copy.copy(env.single_observation_space)
         if isinstance(space, gymnasium.spaces.Dict):
-            space.spaces = dict(space.spaces)  # VecNormalize replaces what it normalises, in the space it is given
+            space.spaces = dict(space.spaces)  # VecNormalize replaces the normalised parts in the given space
         super().__init__(env.num_envs, space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
@@ -237,11 +237,11 @@ class BatchedVecEnv(VecEnv):
 
     @property
     def distracted(self) -> DistractedEnv | None:
-        """The environment, if one can look ahead in it."""
+        """The environment, if it allows looking ahead."""
         return self.env if isinstance(self.env, DistractedEnv) else None
 
     def go_on(self, steps: np.ndarray) -> np.ndarray:
-        """Go on as `DistractedEnv.go_on`, and return the observations of the step that comes now."""
+        """Advance as `DistractedEnv.go_on` does, and return the observations of the step that follows."""
         assert isinstance(self.env, DistractedEnv)
         self.env.go_on(steps)
         self._lengths += steps
@@ -262,11 +262,11 @@ class BatchedVecEnv(VecEnv):
         return owner.action_masks() if hasattr(owner, MASKS) else owner.call(MASKS)
 
     def has_attr(self, attr_name: str) -> bool:
-        """Return whether the environment, or one that is wrapped, has an attribute."""
+        """Return whether the environment, or one that it wraps, has an attribute."""
         return self._offers_masks if attr_name == MASKS else super().has_attr(attr_name)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute once per copy, all of which share it; it may be of the environment that is wrapped."""
+        """Return an attribute once per copy; the copies share it. It may belong to the wrapped environment."""
         return [getattr(_owner(self.env, attr_name), attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -277,7 +277,7 @@ class BatchedVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method once for all copies; masks and a tuple of one result per copy are distributed, else shared."""
+        """Call a method once for all copies; masks and tuples with one result per copy are split, others are shared."""
         if method_name == MASKS and self._offers_masks:
             masks = self.action_masks()
             return [masks[copy] for copy in self._get_indices(indices)]
@@ -309,7 +309,7 @@ class BatchedVecEnv(VecEnv):
 
 
 def _owner(env: VectorEnv[Any, Any, Any], name: str) -> Any:
-    """Return the first of a vector environment and those it wraps that has an attribute, else the innermost."""
+    """Return the outermost environment of a stack of wrappers that has an attribute, else the innermost one."""
     while isinstance(env, VectorWrapper) and not hasattr(env, name):
         env = env.env
     return env
@@ -322,7 +322,7 @@ def _copies_have(env: VectorEnv[Any, Any, Any], name: str) -> bool:
 
 
 def _of_copy(infos: dict[str, Any], copy: int) -> dict[str, Any]:
-    """Return one copy's info from those of a vector environment, whose mask "_key" tells which copies have a key."""
+    """Return one copy's info from those of a vector environment; its mask "_key" marks the copies that have a key."""
     info: dict[str, Any] = {}
     for key, value in infos.items():
         if key.startswith("_") or not infos.get(f"_{key}", np.ones(copy + 1, np.bool_))[copy]:

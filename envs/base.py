@@ -35,7 +35,7 @@ class BatchOptions(TypedDict, total=False):
 class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """n copies of one environment, stepped together in numpy.
 
-    With an int seed s, copy k has the episodes of a single environment seeded s + k, also after an autoreset.
+    With an int seed s, copy k has the episodes of a single environment with the seed s + k, also after an autoreset.
 
     A subclass names the arrays that change in `STATE`, sets `horizon`, `optimal_return` and `memoryless_return`, and
     implements:
@@ -74,7 +74,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """The options of `reset` besides cue and reset_mask."""
 
     optimal_return: float
-    """The expected return of an optimal policy, or a bound that the class names where that is not known."""
+    """The expected return of an optimal policy; if it is not known, a bound that the class names."""
     memoryless_return: float
     """The expected return of the best policy that sees the current observation only, or of one without memory that the
     class names where that is not known."""
@@ -123,7 +123,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         raise NotImplementedError
 
     def _use_options(self, options: dict[str, Any]) -> None:
-        """Take the options of `reset` that `OPTIONS` names."""
+        """Apply the options of `reset` that `OPTIONS` names."""
 
     def observation_text(self, k: int) -> str:
         """Return the current observation of copy `k` as text."""
@@ -159,7 +159,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
         Args:
             seed: An int s seeds copy k with s + k. A sequence has a seed for each copy. A copy whose seed is None
-                starts the next episode of its present seed.
+                starts the next episode of its current seed.
             options: "cue" sets the cue, one for all copies or one for each. "reset_mask", (n,) of bool, selects the
                 copies to reset; the others continue.
 
@@ -256,7 +256,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return {name: getattr(self, name).copy() for name in self._state_names()}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Continue from a state of `get_state`, of this environment or of another with the same arguments.
+        """Continue from a state of `get_state`, from this environment or another one with the same arguments.
 
         Raises:
             ValueError: If the state has other arrays or other shapes.

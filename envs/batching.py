@@ -30,7 +30,7 @@ def replace_rows(observations: Any, i: Copies, new: Any) -> None:
 
 
 def masked_infos(values: dict[str, np.ndarray], mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Return infos with each value, zero where the mask is false, and the mask itself as `_name`."""
+    """Return infos that hold each value, zero where the mask is false, and the mask itself under `_name`."""
     infos: dict[str, Any] = {}
     for name, value in values.items():
         if value.dtype != object:
@@ -40,7 +40,7 @@ def masked_infos(values: dict[str, np.ndarray], mask: npt.NDArray[np.bool_]) -> 
 
 
 def find_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    """Return the autoreset mode that is given as itself, by name ("SAME_STEP") or by value ("SameStep")."""
+    """Return an autoreset mode, given as itself, by its name ("SAME_STEP") or by its value ("SameStep")."""
     for known in AutoresetMode:
         if mode in (known, known.name, known.value):
             return known

@@ -32,9 +32,9 @@ class CopyFirstVectorEnv(DistractedEnv):
     """At the end of an episode, name the symbol that was shown first.
 
     The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The first is the cue; the others are
-    distractors. Only the last action counts. The task isolates one question: is one of K facts kept for `length`
-    steps while the input goes on? `distractors` says how it goes on: a memory that averages noise away stands the
-    uniform stream and fails where a symbol stays.
+    distractors. Only the last action counts. The task isolates one question: does the memory keep one of K facts for
+    `length` steps while the input continues? `distractors` sets how it continues: a memory that averages noise away
+    withstands the uniform stream but fails where a symbol stays.
 
     This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
     long-lasting memory", PLoS ONE 16(6), section 5, in episodes, with symbols instead of real numbers.
@@ -63,7 +63,7 @@ class CopyFirstVectorEnv(DistractedEnv):
       uniformly for each episode.
     - `num_symbols`: K, the number of symbols, at least 2.
     - `flags`: whether the observation marks the first and the last step.
-    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
+    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. The paper uses "uniform".
 
     ## Version History
     - v0: first version.

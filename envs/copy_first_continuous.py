@@ -43,8 +43,8 @@ class CopyFirstContinuousVectorEnv(DistractedEnv):
     """At the end of an episode, repeat the numbers that were shown first.
 
     The player sees a stream of vectors of standard normal numbers. The first is the cue; the others are distractors.
-    Only the last action counts. The task isolates one question: how exactly is a number kept for `length` steps while
-    the input goes on?
+    Only the last action counts. The task isolates one question: how exactly does the memory keep a number for `length`
+    steps while the input continues?
 
     This is the copy-first benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
     long-lasting memory", PLoS ONE 16(6), section 5, in episodes.
@@ -75,7 +75,7 @@ class CopyFirstContinuousVectorEnv(DistractedEnv):
     - `dimensions`: D, the number of numbers to keep, at least 1.
     - `reward`: the kind of reward, "abs", "exp" or "mse".
     - `flags`: whether the observation marks the first and the last step.
-    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
+    - `distractors`: the kind of stream, one of `bistable_rl.envs.streams.KINDS`. The paper uses "uniform".
 
     ## Version History
     - v0: first version.
@@ -143,7 +143,7 @@ class CopyFirstContinuousVectorEnv(DistractedEnv):
         return self.length - 1
 
     def phases(self, t: int | None = None) -> Phases:
-        """Return the admissible observations: any numbers within ±10; and the eight octiles of a cue as examples."""
+        """Return the admissible observations: any numbers within ±10, and the eight octiles of a cue as examples."""
         examples = norm.ppf((np.arange(8) + 0.5) / 8)[:, None].repeat(self.dimensions, 1)
         cue, low = np.zeros((2, 8, self._size), np.float32)
         cue[:, : self.dimensions], low[:, : self.dimensions] = examples, -LIMIT

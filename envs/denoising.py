@@ -28,7 +28,7 @@ FLAGS = {1: "  MARKED", 0: "  ANSWER FROM NOW ON"}
 
 
 def check_window(length: int, window: int | None) -> tuple[int, int]:
-    """Check that `length` and `window` fit; return the window, and the number of steps that can be marked."""
+    """Check that `length` and `window` fit together; return the window, and the number of steps that can be marked."""
     check_size("length", length, 2 * MARKS, f", {MARKS} steps for the marks and {MARKS} for the answers")
     if window is None:
         window = min(WINDOW, length)
@@ -42,7 +42,7 @@ def draw_marks(keys: rng.Keys, steps: int) -> npt.NDArray[np.int64]:
     """Draw `MARKS` different steps uniformly from the first `steps`; return them in order, (len(keys), MARKS)."""
     marks = np.empty((len(keys), MARKS), np.int64)
     for k in range(MARKS):
-        # The index of a step among those that are left; each earlier mark not above it shifts it by one.
+        # The index of a step among the remaining ones; each earlier mark that is not above it shifts it by one.
         mark = rng.integers(keys, rng.ONCE + k, steps - k)
         for earlier in range(k):
             mark += mark >= marks[:, earlier]
@@ -59,9 +59,9 @@ def flags(t: npt.NDArray[np.int64], marked: npt.NDArray[np.bool_], length: int) 
 class DenoisingVectorEnv(DistractedEnv):
     """Repeat, in order, the five numbers that were marked in a stream of noise.
 
-    The player sees a stream of numbers, and a flag that marks five of them. In the last five steps it repeats the five
-    in their order. The task isolates one question: are facts picked out of noise, and kept apart and in order, for the
-    N steps after the last step that can be marked?
+    The player sees a stream of numbers, and a flag that marks five of them. In the last five steps it repeats these
+    five in their order. The task isolates one question: does the memory pick facts out of noise, and keep them apart
+    and in order, for the N steps after the last step that can be marked?
 
     This is the denoising benchmark of Vecoven et al. (2021), "A bio-inspired bistable recurrent cell allows for
     long-lasting memory", PLoS ONE 16(6), section 5, in episodes.
@@ -74,9 +74,9 @@ class DenoisingVectorEnv(DistractedEnv):
     steps, 0 at the first of the last five and -1 elsewhere. Zeros after the last step.
 
     ## Rewards
-    At the k-th of the last five steps (1 - |a - x_k|) / 5, a the answer and x_k the k-th marked number; 0 before.
-    `optimal_return` is 1 (numbers beyond ±4 cost 1e-5 of it). Without memory the observations at the last five steps
-    say nothing of the numbers, so the best answer is a constant: 0, by symmetry, and `memoryless_return` is
+    At the k-th of the last five steps (1 - |a - x_k|) / 5 for the answer a and the k-th marked number x_k; 0 before.
+    `optimal_return` is 1 (numbers beyond ±4 cost 1e-5 of it). The observations at the last five steps are independent
+    of the numbers, so without memory the best answer is a constant: 0, by symmetry. `memoryless_return` is
     1 - E|x| = 1 - √(2/π).
 
     ## Starting State
@@ -92,7 +92,7 @@ class DenoisingVectorEnv(DistractedEnv):
     - `window`: T - N, the number of first steps that can be marked, at least 5; by default 40, or `length` if that is
       less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
     - `distractors`: the kind of stream of the unmarked numbers, one of
-      `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
+      `bistable_rl.envs.streams.KINDS`. The paper uses "uniform".
 
     ## Version History
     - v0: first version.
@@ -119,7 +119,7 @@ class DenoisingVectorEnv(DistractedEnv):
             **options,
         )
         self.stream = Stream(distractors, self.num_envs, first=0)
-        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and a last entry that no step reaches
         self.cue = np.zeros((self.num_envs, MARKS))
         self.squares = np.zeros(self.num_envs)  # the sum of squared errors so far
         self.horizon = length

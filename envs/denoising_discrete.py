@@ -47,7 +47,7 @@ class DenoisingDiscreteVectorEnv(DistractedEnv):
       less. With `window` fixed, a greater `length` is a longer forgetting period N = T - `window`.
     - `num_symbols`: K, the number of symbols, at least 2.
     - `distractors`: the kind of stream of the unmarked symbols, one of
-      `bistable_rl.envs.streams.KINDS`. "uniform" is the paper's.
+      `bistable_rl.envs.streams.KINDS`. The paper uses "uniform".
 
     ## Version History
     - v0: first version.
@@ -77,7 +77,7 @@ class DenoisingDiscreteVectorEnv(DistractedEnv):
             **options,
         )
         self.stream = Stream(distractors, self.num_envs, first=0)
-        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and one that never comes
+        self.marks = np.full((self.num_envs, MARKS + 1), -1)  # the marked steps, and a last entry that no step reaches
         self.cue = np.zeros((self.num_envs, MARKS), np.int64)
         self.right = np.zeros(self.num_envs, np.int64)  # the number of right answers so far
         self.horizon = length

@@ -19,8 +19,8 @@ class DistractedEnv(BatchedEnv):
     A subclass makes `stream`, calls `stream.advance` in `_advance`, and implements `_observe_at` instead of `_observe`.
     Its distractors are symbols below `num_symbols` unless it overrides `_draw` and `_check_distractors`.
 
-    `reset(options={"distractors": sequence})` shows a given sequence in every copy, again from its start after its end,
-    until the next `reset`.
+    `reset(options={"distractors": sequence})` shows a given sequence in every copy until the next `reset`; after its
+    end the sequence starts again.
     """
 
     OPTIONS: ClassVar[tuple[str, ...]] = ("distractors",)
@@ -29,13 +29,13 @@ class DistractedEnv(BatchedEnv):
     ARGUMENTS: ClassVar[tuple[str, ...]]
     """The arguments besides `length` and `distractors`, each kept as an attribute."""
     MEANWHILE: ClassVar[int | None] = None
-    """The discrete action that goes on to the answer; None if any does."""
+    """The discrete action that leads on to the answer; None if any action does."""
     stream: Stream | None = None
     num_symbols: int
     given: np.ndarray | None = None
 
     def with_distraction(self, steps: int, num_envs: int = 1) -> Self:
-        """Return one like it with as many steps of distraction between cue and answer, and other copies."""
+        """Return a similar environment with the given steps of distraction between cue and answer, and new copies."""
         arguments = {name: getattr(self, name) for name in self.ARGUMENTS}
         kind = None if self.stream is None else self.stream.kind
         arguments |= {"length": self.SHORTEST + steps, "distractors": kind, "num_envs": num_envs}
@@ -50,21 +50,21 @@ class DistractedEnv(BatchedEnv):
         return None
 
     def _first_answer(self) -> npt.NDArray[np.int64] | int:
-        """Return the step, (n,) or of all copies, that `MEANWHILE` leads to without reward or end; 0 if unknown."""
+        """Return the step, (n,) or one for all, to which `MEANWHILE` leads without reward or end; 0 if unknown."""
         return 0
 
     def _pass(self, steps: npt.NDArray[np.int64]) -> None:
-        """Change what else changes in a number of steps (n,) with the action `MEANWHILE`."""
+        """Update the rest of the state for a number of steps (n,) with the action `MEANWHILE`."""
 
     @property
     def steps_ahead(self) -> npt.NDArray[np.int64]:
-        """The steps that each copy passes from now on, without a reward or an end, if it does `MEANWHILE`, (n,)."""
+        """The steps (n,) that each copy can take from now on by `MEANWHILE`, without a reward or an end."""
         return np.maximum(self._first_answer() - self.t, 0)
 
     def look_ahead(self, steps: int) -> npt.NDArray[np.float32]:
-        """Return the observations of the present step and of later ones after `MEANWHILE`, (steps, n, D).
+        """Return the observations of the current step and of later ones after `MEANWHILE`, (steps, n, D).
 
-        Those of a copy are right up to the step after its `steps_ahead`.
+        The observations of a copy are right up to the step after its `steps_ahead`.
         """
         t = self.t + np.arange(steps)[:, None]
         index = t if self.stream is None else self.stream.ahead(self.keys, t)
@@ -72,11 +72,11 @@ class DistractedEnv(BatchedEnv):
         return observations.reshape(steps, self.num_envs, -1)
 
     def masks_ahead(self, steps: int) -> npt.NDArray[np.bool_]:
-        """Return the action masks at the observations of `look_ahead`, (steps, n, A), of a task that has masks."""
+        """Return the action masks at the observations of `look_ahead`, (steps, n, A), if the task has masks."""
         raise NotImplementedError
 
     def go_on(self, steps: npt.NDArray[np.int64]) -> None:
-        """Do `MEANWHILE` for a number of steps in each copy, (n,), at most `steps_ahead`."""
+        """Take the action `MEANWHILE` for a number of steps in each copy, (n,), at most `steps_ahead`."""
         if self.stream is not None:
             passed = np.minimum(np.arange(steps.max() + 1)[:, None], steps)
             self.stream.advance(self.keys, self.t + passed)
@@ -84,13 +84,13 @@ class DistractedEnv(BatchedEnv):
         self.t = self.t + steps
 
     def observe(self) -> npt.NDArray[np.float32]:
-        """Return the observations of the present step, (n, D)."""
+        """Return the observations of the current step, (n, D)."""
         observations: npt.NDArray[np.float32] = self._observe(self.copies)
         return observations
 
     @property
     def stream_state(self) -> npt.NDArray[np.int64]:
-        """The state of the streams, (4, n); there is none without streams that change."""
+        """The state of the streams, (4, n); it exists only for streams that change."""
         assert self.stream is not None
         return self.stream.state
 
@@ -122,7 +122,7 @@ class DistractedEnv(BatchedEnv):
             self.stream.begin(i, self.keys[i])
 
     def _next_distractors(self) -> None:
-        """Go on to the distractors of the next step."""
+        """Advance to the distractors of the next step."""
         if self.stream is not None:
             self.stream.advance(self.keys, self.t[None] + 1)
 
@@ -145,6 +145,6 @@ class DistractedEnv(BatchedEnv):
         return (symbols[:, None] == np.arange(self.num_symbols)) & shown[:, None]
 
     def _distractor_text(self, k: int) -> str:
-        """Return the distractor at the end of the observation of copy `k` as text, "" if there is none."""
+        """Return the distractor at the end of copy `k`'s observation as text, or "" if there is none."""
         symbol = self._observe(np.array([k]))[0, -self.num_symbols :] if self.stream is not None else np.zeros(1)
         return f"  distractor {symbol.argmax()}" if symbol.any() else ""

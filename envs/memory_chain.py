@@ -18,7 +18,7 @@ from bistable_rl.envs.streams import APART, Steps, Stream
 from bistable_rl.errors import UserError
 
 MOST_BITS = 12
-"""The most bits of which all values are listed as cues."""
+"""The most bits whose values are all listed as cues."""
 
 
 class MemoryChainVectorEnv(DistractedEnv):
@@ -26,10 +26,10 @@ class MemoryChainVectorEnv(DistractedEnv):
 
     Between the cue and the question the observation holds only a clock, so there is nothing to ignore. `MemoryLength`
     has one bit and tests how long it is kept; `MemorySize` has several and tests how many are kept. With `distractors`
-    there is something to ignore: a symbol that says nothing of the bits.
+    there is something to ignore: a symbol that is independent of the bits.
 
     The experiments are memory_len and memory_size of Osband et al. (2020), "Behaviour Suite for Reinforcement
-    Learning", ICLR. There the cue is shown in the first two observations; here only in the first.
+    Learning", ICLR. There the cue is shown in the first two observations; here it is shown only in the first.
 
     ## Action Space
     `Discrete(2)`: the bit that the player names.

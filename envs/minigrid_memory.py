@@ -24,7 +24,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
     """MiniGrid's memory task, step for step the same and many times as fast.
 
     The agent starts in a hallway between a room on the left, which holds a key or a ball, and a junction on the right,
-    with a key on one side and a ball on the other. It must go to the object that is in the room. The task needs more
+    with a key on one side and a ball on the other. It must go to the same object as in the room. The task needs more
     than keeping a cue: the agent may have to go and look first.
 
     This is `MiniGrid-Memory` of Chevalier-Boisvert et al. (2023), "Minigrid & Miniworld: Modular & Customizable
@@ -45,11 +45,11 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
     `optimal_return` is the expected return, over starts and layouts, of the shortest way to see the room's object and
     one of those at the end, and to go to the match: shortest paths over states of knowledge (`World.plans`).
 
-    A player without memory loses in the hallway what it saw in the room. If it cannot see the room's object from the
-    junction (V = 3, or V = 7 from size 11 on), it succeeds by chance, and `memoryless_return` is half of the reward for
-    walking straight to either side. If it can, it may look back from the junction, but when it faces up again it does
-    not know whether it has looked, so it steps with the best probability p (`World.memoryless_return`). The tests find
-    no better policy by gradient ascent over all policies from image and direction to probabilities of actions.
+    A player without memory forgets the room's object in the hallway. If it cannot see this object from the junction
+    (V = 3, or V = 7 from size 11 on), it succeeds by chance, and `memoryless_return` is half of the reward for walking
+    straight to either side. If it can see it, it may look back from the junction. When it faces up again, it does not
+    know whether it has looked, so it steps with the best probability p (`World.memoryless_return`). The tests find no
+    better policy by gradient ascent over all policies from image and direction to probabilities of actions.
 
     ## Starting State
     The agent is anywhere in the row of the hallway and faces right. `options={"cue": 0}` sets a key in the room, 1 a
@@ -99,7 +99,7 @@ class MiniGridMemoryVectorEnv(BatchedEnv):
             action_space=Discrete(num_actions),
             **options,
         )
-        self.generators = [np.random.default_rng(0)] * self.num_envs  # replaced by each copy's own when it is seeded
+        self.generators = [np.random.default_rng(0)] * self.num_envs  # each copy gets its own when it is seeded
         self.place = np.zeros(self.num_envs, np.int64)
         self.direction = np.zeros(self.num_envs, np.int64)
         self.horizon = 5 * size**2

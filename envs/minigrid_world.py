@@ -1,4 +1,4 @@
-"""The states of MiniGrid's memory task as a table: where a step leads, what is seen there, and the best returns."""
+"""The states of MiniGrid's memory task as a table: the next place of a step, the view there, and the best returns."""
 
 from functools import cached_property, lru_cache
 
@@ -14,8 +14,8 @@ STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # a step forward, by direct
 class World:
     """All states of the task for one size and view.
 
-    Only the agent changes in MiniGrid's memory task (`pickup` becomes `toggle` there, which leaves a key or a ball
-    alone), so a state is a place, which is a cell of a layout, and a direction. The number of a layout is
+    Only the agent changes in MiniGrid's memory task: `pickup` becomes `toggle` there, which does not affect a key or a
+    ball. So a state is a place, which is a cell of a layout, and a direction. The number of a layout is
     v = 4 · (hallway's end - first end) + 2 · cue + order. Cue 0 is a key; with order 0 the ball is up.
 
     Args:
@@ -154,9 +154,10 @@ class World:
     def memoryless_return(self, cost: float) -> tuple[float, float]:
         """Return the return of the best player without memory, and the probability p of its guess.
 
-        The player walks to the junction and faces up. There it steps up with probability p, as a guess, and otherwise
-        looks back. If it then sees the cue and the goal is down, it turns down and steps. If the goal is up, it turns
-        up, where it again steps with probability p or looks back. If it does not see the cue, it goes down.
+        The player walks to the junction and faces up. There it steps up with probability p, as a guess; otherwise it
+        looks back. If it then sees the cue and the goal is down, it turns down and steps. If it sees the cue and the
+        goal is up, it turns up, and there it again steps with probability p or looks back. If it does not see the cue,
+        it goes down.
 
         Args:
             cost: The part of the reward that a step costs.

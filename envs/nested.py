@@ -1,7 +1,7 @@
 """Observations that are a Tuple, or a Dict with Tuples and Dicts in it, flattened by gymnasium's own utilities.
 
-A Tuple becomes one vector, and so does each Tuple or Dict under a key of a Dict: discrete numbers one-hot, all else as
-it is, as `gymnasium.spaces.utils.flatten` orders them.
+A Tuple becomes one vector, and so does each Tuple or Dict under a key of a Dict. Discrete numbers become one-hot, all
+else stays unchanged, in the order of `gymnasium.spaces.utils.flatten`.
 """
 
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ def is_nested(space: gymnasium.Space[Any]) -> bool:
 
 
 def flat_space(space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
-    """Return the space of the flattened observations; one that is not nested is returned as it is.
+    """Return the space of the flattened observations; a space that is not nested is returned unchanged.
 
     Raises:
-        ValueError: If a part has no fixed number of numbers, is a text, or holds bytes that may be a picture.
+        ValueError: If a part has no fixed size, is a text, or holds bytes that may be a picture.
     """
     if not is_nested(space):
         return space
@@ -50,7 +50,7 @@ def flat_observation(space: gymnasium.Space[Any], observation: Any) -> Any:
 
 
 def flat_batch(space: gymnasium.Space[Any], observations: Any, n: int) -> Any:
-    """Return n observations of a nested space, each part an array (n, ...), flattened."""
+    """Return n observations of a nested space, flattened; each part is an array (n, ...)."""
     flat = [flat_observation(space, _of_copy(space, observations, copy)) for copy in range(n)]
     if isinstance(space, spaces.Dict):
         return {key: np.stack([one[key] for one in flat]) for key in space.spaces}
@@ -58,10 +58,10 @@ def flat_batch(space: gymnasium.Space[Any], observations: Any, n: int) -> Any:
 
 
 def copies_of(space: gymnasium.Space[Any], observation: Any) -> int | None:
-    """Return how many observations of a nested space there are; None for one alone.
+    """Return the number of observations in a batch of a nested space; None for a single observation.
 
     Raises:
-        ValueError: If it is no observation of the space.
+        ValueError: If it is not an observation of the space.
     """
     try:
         part, value = next(_leaves(space, observation))
@@ -82,13 +82,13 @@ def is_flat(space: gymnasium.Space[Any], observation: Any) -> bool:
 
 
 class FlattenNested(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Flatten nested observations; any others are left as they are.
+    """Flatten nested observations; any others are left unchanged.
 
     Args:
         env: The environment.
 
     Attributes:
-        nested_space: The space before.
+        nested_space: The observation space before flattening.
 
     Raises:
         ValueError: If `flat_space` raises it.
@@ -112,7 +112,7 @@ class FlattenNestedVector(VectorWrapper):
         env: The vector environment, whose observations are nested.
 
     Attributes:
-        nested_space: The space of one copy before.
+        nested_space: The observation space of one copy before flattening.
 
     Raises:
         ValueError: If `flat_space` raises it.
@@ -165,7 +165,7 @@ def _parts(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
 
 
 def _leaves(space: gymnasium.Space[Any], observation: Any) -> Iterator[tuple[gymnasium.Space[Any], Any]]:
-    """Yield each part of a space that is not nested, with its part of an observation."""
+    """Yield each innermost part of a space, with its part of an observation."""
     if isinstance(space, NESTED):
         keys: Any = space.spaces if isinstance(space, spaces.Dict) else range(len(space.spaces))
         for key in keys:

@@ -1,7 +1,7 @@
 """The observations that a task can show in each phase of an episode: cue, distraction, answer.
 
-The observation space holds more than that, such as two symbols at once. To ask whether *any* sequence makes an agent
-forget, one must know which sequences exist.
+The observation space also holds observations that never occur, such as two symbols at once. To find out whether *any*
+sequence makes an agent forget, a search or a proof must know which sequences exist.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Phases:
     """The admissible observations of D numbers, by phase, and the right actions.
 
     Attributes:
-        cue: (C, D), the first observation, for each of C cues (all of them, or examples of continuous ones).
+        cue: (C, D), the first observation for each of C cues (all cues, or examples of continuous ones).
         low: (M, D), the lower corners of M boxes. Every later observation before the answer is in one of them.
         high: (M, D), the upper corners. A box with equal corners is a single observation.
         answer_low: (A, D), the lower corners of A boxes that hold the observation at the answer.
@@ -25,7 +25,7 @@ class Phases:
         options: (C,) or (C, n), the option "cue" of `reset` that shows each cue.
         right: The right action for each cue and box of the answer: (C, A) of int, or (C, A, d) of float.
         tolerance: The mean squared error below which a continuous action is right; None for discrete ones.
-        meanwhile: The discrete action that is right before the answer, None if any is.
+        meanwhile: The discrete action that is right before the answer; None if any action is.
     """
 
     cue: Vectors

@@ -24,7 +24,7 @@ def observation_text(env: Any, observation: Any) -> str:
     """Return an observation as text for a person.
 
     Args:
-        env: The unwrapped environment, or a batch of which the first copy is shown.
+        env: The unwrapped environment, or a batch; its first copy is shown.
         observation: Its last observation.
     """
     if isinstance(env, SingleEnv):
@@ -39,12 +39,12 @@ def observation_text(env: Any, observation: Any) -> str:
 
 
 def caption(env: Any, step: int, seen: str) -> str:
-    """Return the line below a picture in a film: the step, what is seen and, in ours, what is to be remembered.
+    """Return the line below a picture in a film: the step, the observation and, in ours, a perfect memory's content.
 
     Args:
         env: As of `observation_text`.
         step: The number of the step in its episode.
-        seen: What `observation_text` returned; several lines are a picture, which is shown already.
+        seen: The text that `observation_text` returned; several lines are a picture, which the film shows already.
     """
     batch = env.batch if isinstance(env, SingleEnv) else env
     memory = f"  to remember: {batch.memory_text(0)}" if isinstance(batch, BatchedEnv) else ""

@@ -91,13 +91,13 @@ class PreviousActionReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstruc
 class PreviousActionRewardVector(VectorWrapper):
     """`PreviousActionReward` for a batch of copies.
 
-    The previous action and reward are those of the step itself, so the wrapper has no state of its own.
+    The previous action and reward are those of the step itself, so the wrapper itself has no state.
 
     Args:
         env: A batched environment with discrete or vector actions, in autoreset mode SAME_STEP.
 
     Raises:
-        ValueError: If the action space or the autoreset mode is another one.
+        ValueError: If the action space or the autoreset mode is of another kind.
     """
 
     env: BatchedEnv

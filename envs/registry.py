@@ -28,7 +28,7 @@ def find_spec(env_id: str) -> EnvSpec:
     """Return the specification of an environment, after importing the package that registers it.
 
     Args:
-        env_id: A registered id, or "package:id". `bistable_rl.runs.user_modules` says where packages are searched.
+        env_id: A registered id, or "package:id". `bistable_rl.runs.user_modules` says where packages are looked for.
 
     Raises:
         ValueError: If there is no such environment, or its package is missing, refused or fails.
@@ -64,7 +64,7 @@ def make_env(
             nested ones are flattened (see `bistable_rl.envs.nested`).
         kwargs: Its arguments, and gymnasium's `max_episode_steps`.
         wrappers: The wrappers from the inside out, each `{"name": ..., "kwargs": its arguments}`. A name is a key of
-            WRAPPERS, or "package:Name" of any gymnasium.Wrapper; the class itself is taken too.
+            WRAPPERS, or "package:Name" of any gymnasium.Wrapper; the class itself is accepted too.
 
     Raises:
         ValueError: If a name is unknown or an argument is refused.
@@ -131,7 +131,7 @@ def default_of(spec: EnvSpec, argument: str) -> Any:
     try:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         default = inspect.signature(creator).parameters[argument].default  # type: ignore[arg-type]
-    except Exception:  # there is no such argument, or it is somebody else's creator that cannot be loaded or inspected
+    except Exception:  # no such argument, or a creator from elsewhere that cannot be loaded or inspected
         return None
     return None if default is inspect.Parameter.empty else default
 
@@ -153,7 +153,7 @@ def _build(
     make: Callable[..., Built],
     extra: list[str],
 ) -> Built:
-    """Call `make(**kwargs)`, where `creator` takes the arguments except the `extra` ones; refuse in one sentence."""
+    """Call `make(**kwargs)`; `creator` takes all arguments but the `extra` ones. An error is one sentence."""
     if not isinstance(kwargs, Mapping | None):
         raise ValueError(f"the arguments of {name} must be given as {{name: value}}, not {kwargs!r}")
     kwargs = dict(kwargs or {})
@@ -166,7 +166,7 @@ def _build(
     except ValueError:
         raise
     except Exception as error:
-        # gymnasium wraps a constructor's TypeError in one that repeats all arguments.
+        # gymnasium wraps a constructor's TypeError in another one that repeats all arguments.
         reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
         given = ", ".join(f"{argument}={value!r}" for argument, value in kwargs.items()) or "no arguments"
         raise ValueError(f"{name} cannot be built with {given}: {reason or type(error).__name__}") from error

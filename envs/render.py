@@ -1,4 +1,4 @@
-"""Pictures of numbers, for environments without another picture, and films of episodes."""
+"""Pictures of numbers, for environments without their own picture, and films of episodes."""
 
 import io
 import shutil
@@ -21,7 +21,7 @@ _POSITIVE = np.array([255, 180, 40])
 WIDTH, HEIGHT = 480, 640
 """The width to which a small picture is enlarged, unless it would be higher than this."""
 LINES, LINE_HEIGHT, CHARACTER_WIDTH = 2, 20, 9
-"""Of a caption, in pixels."""
+"""The number of lines of a caption, and the size of its characters in pixels."""
 
 
 def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -42,14 +42,14 @@ def heat(*rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def film_frame(picture: npt.NDArray[np.uint8], caption: str) -> npt.NDArray[np.uint8]:
-    """Return a picture as it is filmed: small ones enlarged by a whole factor, the caption below.
+    """Return the frame of a film: the picture, enlarged by a whole factor if it is small, and the caption below.
 
     Args:
         picture: (H, W, 3) bytes.
-        caption: At most `LINES` lines of it are shown.
+        caption: The caption; at most `LINES` lines of it are shown.
 
     Returns:
-        Bytes, (height, width, 3), even numbers as an MP4 needs them, the same for all captions.
+        Bytes, (height, width, 3). Height and width are even, as an MP4 needs, and the same for all captions.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -100,7 +100,7 @@ def _mp4(frames: Sequence[npt.NDArray[np.uint8]], seconds: float) -> bytes:
 
 
 def find_ffmpeg() -> str:
-    """Return the ffmpeg of this machine, or that of the package imageio-ffmpeg.
+    """Return the path of this machine's ffmpeg, or of that in the package imageio-ffmpeg.
 
     Raises:
         UserError: If there is none.

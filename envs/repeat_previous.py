@@ -18,12 +18,12 @@ class RepeatPreviousVectorEnv(BatchedEnv):
     """At every step, name the symbol that was shown k steps ago.
 
     The player sees a stream of symbols, each drawn uniformly from `num_symbols`. The memory must be rewritten at every
-    step: the task needs a queue of `k` facts instead of one fact that is kept, so a latch alone does badly.
+    step: the task needs a queue of `k` facts instead of one stored fact, so a latch alone does badly.
 
     This is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
-    ICLR, with independent symbols instead of cards drawn from a deck. POPGym's own is `PopgymRepeatPreviousEasy-v0`: it
-    deals the suits of a shuffled deck without replacement, counts the card in view among the k (its k = 5 asks for the
-    card of 4 steps ago), and shows after the last answer one card more.
+    ICLR, with independent symbols instead of cards drawn from a deck. POPGym's own version is
+    `PopgymRepeatPreviousEasy-v0`: it deals the suits of a shuffled deck without replacement, counts the card in view
+    among the k (its k = 5 asks for the card of 4 steps ago), and shows one more card after the last answer.
 
     ## Action Space
     `Discrete(num_symbols)`: the symbol that the player names.

@@ -1,8 +1,8 @@
 """Random numbers as a function of a copy's seed, its episode and an index within the episode.
 
-A batch of n copies must have the episodes of n single environments in whatever order the copies are reset. So there is
-no generator to share or to advance: `episode_keys` gives each (seed, episode) a key, and the other functions return
-random number `index` of a key's stream. They work on whole arrays, and any number can be computed again at any time.
+A batch of n copies must have the episodes of n single environments, in any order of resets. So there is no generator to
+share or to advance: `episode_keys` gives each (seed, episode) a key, and the other functions return random number
+`index` of a key's stream. They work on whole arrays, and any number can be computed again at any time.
 
 The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its
 state is the key plus a multiple of an odd constant, so number `index` does not depend on the numbers before it.
@@ -31,7 +31,7 @@ def _mix(x: Keys) -> Keys:
 
 def _bits(keys: Keys, index: Index) -> Keys:
     """Return 64 random bits, number `index` of each key's stream."""
-    # atleast_1d: numpy warns of integer overflow, which is intended here, in scalars only.
+    # atleast_1d: numpy warns of integer overflow for scalars only, and overflow is intended here.
     return _mix(keys + (np.atleast_1d(index).astype(np.uint64) + np.uint64(1)) * _GAMMA)
 
 
@@ -74,7 +74,7 @@ def normal_pairs(keys: Keys, index: Index) -> npt.NDArray[np.float64]:
 
 
 def _polar(keys: Keys, index: Index) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return radius and angle of points of the plane whose coordinates are standard normal."""
+    """Return radius and angle of points in the plane with standard normal coordinates."""
     bits = _bits(keys, index)
     radius = np.sqrt(-2.0 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
     return radius, (bits & np.uint64(0xFFFFFFFF)) * (2.0 * np.pi * 2.0**-32)
@@ -84,6 +84,6 @@ def permutations(keys: Keys, index: int, size: int) -> npt.NDArray[np.int64]:
     """Return permutations of 0..size-1 drawn uniformly, (n, size), from the random numbers from `index` on."""
     numbers = np.arange(size)
     low = np.uint64(2 ** int(size).bit_length() - 1)
-    drawn = (_bits(keys[:, None], index + numbers) & ~low) | numbers.astype(np.uint64)  # none is drawn twice
+    drawn = (_bits(keys[:, None], index + numbers) & ~low) | numbers.astype(np.uint64)  # no number is drawn twice
     drawn.sort(axis=1)
     return (drawn & low).astype(np.int64)

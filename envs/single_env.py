@@ -14,7 +14,7 @@ from bistable_rl.envs.batching import rows
 class SingleEnv(gymnasium.Env[Any, Any]):
     """One copy of a batched environment, as a `gymnasium.Env`.
 
-    A subclass names its batched environment in `vector_class`, which documents the task.
+    A subclass names its batched environment in `vector_class`; that class documents the task.
 
     Args:
         **arguments: The arguments of `vector_class`, except `num_envs` and `autoreset_mode`.

@@ -1,8 +1,8 @@
-"""Streams of distractors: the symbols or numbers of a task that say nothing of its cue.
+"""Streams of distractors: the symbols or numbers of a task that carry no information about its cue.
 
-A distractor is one of the random numbers of an episode (see `bistable_rl.envs.rng`). The kind of stream says which one
-is shown at which step: another at every step, or the same for a while. Whatever the kind, each single distractor has
-the task's distribution and is drawn independently of the cue.
+A distractor is one of the random numbers of an episode (see `bistable_rl.envs.rng`). The kind of stream determines
+which one is shown at each step: a new one at every step, or the same one for a while. In every kind, each single
+distractor has the task's distribution and is drawn independently of the cue.
 """
 
 from math import log
@@ -30,7 +30,7 @@ LONGEST = 200
 """The greatest L and P."""
 
 APART = 1 << 43
-"""The index of the first random number of a stream that must share none with the task's own draws."""
+"""The index of the first random number of a stream that must share no numbers with the task's own draws."""
 
 _UNIFORM, _, _BLOCKS, _PERIODIC, _STICKY = range(5)
 _DRAW_KIND = rng.ONCE + (1 << 20)
@@ -64,7 +64,7 @@ class Stream:
 
     @property
     def changes(self) -> bool:
-        """Whether `state` changes."""
+        """Whether `state` changes during an episode or between episodes."""
         return self.kind not in ("uniform", "constant")
 
     def begin(self, i: Copies, keys: rng.Keys) -> None:
@@ -77,7 +77,7 @@ class Stream:
         self.state[3, i] = np.where(kind == _STICKY, length, 0)
 
     def advance(self, keys: rng.Keys, t: Steps) -> None:
-        """Go on through the steps `t`, (T, n), from the present one or the next; a step may come again."""
+        """Advance through the steps `t`, (T, n), from the current step or the next one; a step may be repeated."""
         if self.kind in ("sticky", "mixture"):
             self.state[0] = self._starts(keys, t)[-1]
 
@@ -96,7 +96,7 @@ class Stream:
         return np.maximum.accumulate(np.where(changes, _HELD + t, start))
 
     def indices(self, i: Copies, t: Steps) -> Steps:
-        """Return the index of the random number that each of the copies `i` shows at its present step `t`."""
+        """Return the index of the random number that each of the copies `i` shows at its current step `t`."""
         if self.kind == "uniform":
             return self.start + t
         start, hold, period, _ = self.state[:, i]

@@ -18,8 +18,8 @@ class FixedHorizonTMazeVectorEnv(BatchedEnv):
     """A goal shown at an oracle, once, decides which way to turn at the end of a corridor, at the last step.
 
     The oracle is at x = 0, the junction at x = `oracle` + `length`, the goal one step up or down from it. The player
-    starts at x = `oracle`. Unlike in `bistable_rl/TMaze-v0`, an episode has a fixed length, which suffices exactly for
-    the way to the oracle and to the goal; the goal is seen at the first visit of the oracle only; a wasted step costs.
+    starts at x = `oracle`. Unlike in `bistable_rl/TMaze-v0`, an episode has a fixed length, which is exactly enough for
+    the way to the oracle and to the goal. The goal is seen only at the first visit of the oracle. A wasted step costs.
 
     These are the T-mazes of Ni, Ma, Eysenbach and Bacon (2023), "When Do Transformers Shine in RL? Decoupling Memory
     from Credit Assignment", NeurIPS (their code's `TMazeClassicPassive` and `TMazeClassicActive`): passive, where the
@@ -34,8 +34,8 @@ class FixedHorizonTMazeVectorEnv(BatchedEnv):
 
     ## Rewards
     At the last step 1 if it ends in the arm with the goal, else 0. At every other step -1/L if x < t - `oracle`, where
-    t is the number of steps with this one, else 0. `optimal_return` is 1. Without memory the best player goes right and
-    turns either way, so `memoryless_return` is 1/2.
+    t is the number of steps including this one, else 0. `optimal_return` is 1. Without memory the best player goes
+    right and turns either way, so `memoryless_return` is 1/2.
 
     ## Starting State
     The goal is up or down with probability 1/2. `options={"cue": 0}` sets up, 1 down.

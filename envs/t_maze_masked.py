@@ -15,12 +15,12 @@ class MaskedTMazeVectorEnv(TMazeVectorEnv):
 
     ## Action Space
     `Discrete(4)`: 0 right, 1 up, 2 left, 3 down. `action_masks()`, (n, 4) of bool, or (4,) for one copy, says which are
-    allowed now: right in the corridor, left except at the entrance, up and down at the junction. A forbidden action
-    that is taken nevertheless is a step against a wall. The random steps of `stochasticity` are not masked.
+    allowed now: right in the corridor, left except at the entrance, up and down at the junction. A player who takes a
+    forbidden action steps against a wall. The random steps of `stochasticity` are not masked.
 
     ## Observation Space
     That of `bistable_rl/TMaze-v0`, `Box(0, 1, (4,))`: one-hot of goal up, goal down, corridor, junction; zeros in the
-    arms. `previous_action_reward` and `distractors` add to it as there.
+    arms. `previous_action_reward` and `distractors` extend it in the same way as there.
 
     ## Rewards
     4 for the arm with the goal, -0.1 for the other arm and for a step against a wall, else 0. `optimal_return` and
@@ -58,7 +58,7 @@ class MaskedTMazeVectorEnv(TMazeVectorEnv):
         return masks
 
     def phases(self, t: int | None = None) -> Phases | None:
-        """Return None: neither proofs nor the search for the worst distractors know which actions are forbidden."""
+        """Return None: proofs and the search for the worst distractors do not know which actions are forbidden."""
         return None
 
 

@@ -35,8 +35,9 @@ VELOCITIES: dict[str, tuple[int, ...]] = {
 class Categories(Box):
     """A Box of bytes that are categories, such as MiniGrid's view, and not brightness. It equals the plain Box.
 
-    The shape of a space does not tell one from the other, so the environment declares it by this class. A wrapper
-    that makes other observations of these (tiles drawn in colour, stacked frames) declares a plain Box.
+    The shape of a space does not distinguish categories from brightness, so the environment declares categories by this
+    class. A wrapper that turns them into other observations (tiles drawn in colour, stacked frames) declares a plain
+    Box.
     """
 
 
@@ -47,7 +48,7 @@ def one_hot_cells(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
-    """Return the space of the view of an unwrapped MiniGrid environment, which holds categories; None for others."""
+    """Return the space of an unwrapped MiniGrid environment's view, which holds categories; None for others."""
     if not any(kind.__module__ == "minigrid.minigrid_env" for kind in type(env).__mro__):
         return None
     space = env.observation_space
@@ -55,7 +56,7 @@ def minigrid_view(env: Any) -> gymnasium.Space[Any] | None:
 
 
 def minigrid_views(env: gymnasium.Env[Any, Any]) -> list[gymnasium.Space[Any]]:
-    """Return the spaces of a MiniGrid environment and of MiniGrid's wrappers around it that hold categories."""
+    """Return the spaces that hold categories, of a MiniGrid environment and of MiniGrid's wrappers around it."""
     views = [minigrid_view(env.unwrapped)]
     while isinstance(env, gymnasium.Wrapper):
         if type(env).__module__ == "minigrid.wrappers" and type(env).__name__ in ("FullyObsWrapper", "ViewSizeWrapper"):
@@ -70,7 +71,7 @@ def is_text(space: gymnasium.Space[Any]) -> bool:
 
 
 class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
-    """Drop the texts of a Dict observation (MiniGrid's mission), which no network here reads.
+    """Drop the texts of a Dict observation (MiniGrid's mission): no network here reads them.
 
     Args:
         env: The environment; observations without texts are left unchanged.
@@ -103,8 +104,8 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: A MiniGrid environment.
-        encoding: "symbolic" leaves the image unchanged: (V, V, 3) bytes of object, colour and state. "one_hot" makes it
-            a vector of V·V·20 zeros and ones.
+        encoding: "symbolic" leaves the image unchanged: (V, V, 3) bytes of object, colour and state. "one_hot" turns it
+            into a vector of V·V·20 zeros and ones.
         actions: The names of the actions to keep, in the order of their new numbers; None keeps all seven.
 
     Raises:

@@ -1,8 +1,8 @@
 """POPGym's environments (Morad et al. 2023, "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR).
 
-Each is step for step that of the package popgym 1.0.7, batched: from the same hidden state it has the same
-observations (flat), rewards and ends. Our own generator draws hidden states from popgym's distribution, so a seed has
-other episodes.
+Each equals that of the package popgym 1.0.7 step for step, batched: from the same hidden state it has the same
+observations (flat), rewards and ends. Our own generator draws hidden states from popgym's distribution, so a seed gives
+other episodes than in popgym.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """One of POPGym's environments in its three levels.
+    """One of POPGym's environments at its three levels.
 
     Attributes:
         single: The environment of one copy.

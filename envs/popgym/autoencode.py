@@ -16,8 +16,8 @@ PLAY, WATCH = range(2)
 class PopgymAutoencodeVectorEnv(DeckEnv):
     """POPGym: see a deck of cards, then name their suits in reverse order.
 
-    The player watches the N = 52 `num_decks` cards of a shuffled deck, one a step, and then names all of them, the last
-    one first. The memory must hold a stack of N facts.
+    The player watches the N = 52 `num_decks` cards of a shuffled deck, one per step, and then names all of them, the
+    last one first. The memory must hold a stack of N facts.
 
     This is Autoencode of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.autoencode`); `num_decks` is 1 in Easy, 2 in Medium, 3 in Hard.

@@ -1,4 +1,4 @@
-"""The base class of POPGym's environments: flat observations, and the previous action as POPGym's trainings see it."""
+"""The base class of POPGym's environments: flat observations, and the previous action as in POPGym's trainings."""
 
 from typing import Any, ClassVar
 
@@ -18,12 +18,12 @@ Observations = npt.NDArray[Any]
 
 
 class PopgymEnv(BatchedEnv):
-    """A batched environment of POPGym (Morad et al. 2023, ICLR), step for step that of the package popgym 1.0.7.
+    """A batched environment of POPGym (Morad et al. 2023, ICLR), equal step for step to that of popgym 1.0.7.
 
     Observations are popgym's, flattened by `gymnasium.spaces.flatten`: discrete ones are one-hot. With
-    `previous_action` they are those of `popgym.wrappers.Antialias(PreviousAction(env))`, with which POPGym's authors
-    trained on every environment: the observation, the previous action (the first one, or zeros, at the first step), and
-    (1, 0), or (0, 1) at the first step. The previous reward is never seen.
+    `previous_action` they are those of `popgym.wrappers.Antialias(PreviousAction(env))`, which POPGym's authors used in
+    every training: the observation, the previous action (the first one, or zeros, at the first step), and (1, 0), or
+    (0, 1) at the first step. The previous reward is never seen.
 
     A subclass implements `_show` and `_play` instead of `_observe` and `_advance`.
 
@@ -32,7 +32,7 @@ class PopgymEnv(BatchedEnv):
         acted: popgym's action space of one copy.
         previous_action: Whether the observation holds the previous action and the mark of the first step.
         action_space: The action space of one copy, if it is not `acted`.
-        **options: Those of `BatchedEnv`.
+        **options: The arguments of `BatchedEnv`.
     """
 
     optimal_return = 1.0
@@ -63,15 +63,15 @@ class PopgymEnv(BatchedEnv):
         self.previous = np.zeros((self.num_envs, *(acted.shape or ())), acted.dtype)
 
     def _show(self, i: Copies, observations: Observations) -> None:
-        """Write popgym's observations of the copies `i` at step `self.t` into zeros."""
+        """Write popgym's observations of the copies `i` at step `self.t` into arrays of zeros."""
         raise NotImplementedError
 
     def _play(self, actions: np.ndarray) -> StepResult:
-        """Apply every copy's action, which is one of popgym's, at step `self.t`."""
+        """Apply every copy's action, in popgym's form, at step `self.t`."""
         raise NotImplementedError
 
     def _as_popgyms(self, actions: np.ndarray) -> np.ndarray:
-        """Return actions as those of popgym's space."""
+        """Return the actions as actions of popgym's space."""
         return actions
 
     def _state_names(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class PopgymEnv(BatchedEnv):
         return observations
 
     def _show_previous(self, i: Copies, observations: Observations) -> None:
-        """Write the previous actions and the marks of the first step into zeros."""
+        """Write the previous actions and the marks of the first step into arrays of zeros."""
         if isinstance(self._acted, Box):
             observations[:, :-2] = self.previous[i]
         else:

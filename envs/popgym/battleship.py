@@ -17,13 +17,13 @@ from bistable_rl.envs.render import heat
 from bistable_rl.envs.single_env import SingleEnv
 
 TRIES = 16
-"""The places of a ship that are drawn at once, until one is free."""
+"""The number of places of a ship that are drawn at once, until one is free."""
 
 
 class PopgymBattleshipVectorEnv(PopgymEnv):
     """POPGym: sink all ships of a board that is not seen; only the last shot's hit or miss is.
 
-    The memory must hold which squares were shot at and where the hits were.
+    The memory must hold the squares that were shot at, and which of them were hits.
 
     This is Battleship of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.battleship`); `size` is 8 in Easy, 10 in Medium, 12 in Hard.
@@ -32,26 +32,27 @@ class PopgymBattleshipVectorEnv(PopgymEnv):
     `MultiDiscrete([size, size])`: row and column of the shot.
 
     ## Observation Space
-    `Box(0, 1, (2,))`: (0, 1) for a hit of a square that was not shot at before, (1, 0) for a miss and at the first
+    `Box(0, 1, (2,))`: (0, 1) for a hit on a square that was not shot at before, (1, 0) for a miss and at the first
     step; popgym's is `Discrete(2)`. With `previous_action` the previous row and column, each one-hot (those of square
     (0, 0) at the first step), and (1, 0), or (0, 1) at the first step, follow. Only they tell where the shot went.
 
     ## Rewards
     1/S for a hit, where S is the number of the ships' squares, and -1/(`size`² - S) for a miss; shooting once at every
-    square adds up to 0. `optimal_return` is 1, the bound: what the best player gets on average is not known. Neither is
-    that without memory; `memoryless_return` is the exact mean of a player who shoots at random, -0.45 in Easy.
+    square adds up to 0. `optimal_return` is 1, a bound: the mean return of the best player is not known. That of the
+    best player without memory is not known either; `memoryless_return` is the exact mean of a player who shoots at
+    random, -0.45 in Easy.
 
     ## Starting State
-    Each ship in turn is placed uniformly among the places, across or down, that are free of the ships before.
+    Each ship in turn is placed uniformly among the places, across or down, that are free of the earlier ships.
     `options={"cue": board}` sets the board: `size`² numbers, row by row, 1 where a ship is.
 
     ## Episode End
-    The episode terminates when all ships are sunk, and is truncated after `size`² steps; both, if at once.
-    `info["is_success"]` says whether all are sunk.
+    The episode terminates when all ships are sunk, and is truncated after `size`² steps; both can happen at once.
+    `info["is_success"]` says whether all ships are sunk.
 
     ## Arguments
     - `size`: the rows and columns of the board.
-    - `ship_sizes`: the lengths of the ships; there must be a place for each wherever those before it are.
+    - `ship_sizes`: the lengths of the ships; there must be a place for each, wherever the earlier ships are.
     - `previous_action`: whether the observation holds the previous action and the mark of the first step.
 
     ## Version History
@@ -78,7 +79,7 @@ class PopgymBattleshipVectorEnv(PopgymEnv):
         self.board = np.zeros((self.num_envs, size**2), np.bool_)
         self.shot = np.zeros((self.num_envs, size**2), np.bool_)
         self.hits = np.zeros(self.num_envs, np.int64)
-        self.hit = np.zeros(self.num_envs, np.bool_)  # what the observation says
+        self.hit = np.zeros(self.num_envs, np.bool_)  # the content of the observation
         self.horizon = size**2
         self.hit_reward = 1.0 / self.squares
         self.miss_reward = -1.0 / (self.horizon - self.squares)
@@ -87,7 +88,7 @@ class PopgymBattleshipVectorEnv(PopgymEnv):
     def memoryless_return(self) -> float:  # type: ignore[override]
         """The expected return of a player who shoots at random."""
         hit = (self.squares - np.arange(self.squares)) / self.horizon
-        p = np.eye(1, self.squares)[0]  # of the number of hits so far
+        p = np.eye(1, self.squares)[0]  # the distribution of the number of hits so far
         total = 0.0
         for _ in range(self.horizon):
             total += float(p @ (hit * self.hit_reward + (1 - hit) * self.miss_reward))
@@ -154,7 +155,7 @@ def _places(size: int, ship: int) -> npt.NDArray[np.int64]:
 
 
 def check_ships(ship_sizes: Sequence[int], size: int) -> list[int]:
-    """Check for ships that can be placed in turn, wherever those before are.
+    """Check that each ship can be placed in turn, wherever the earlier ships are.
 
     A square blocks at most 2 s of the 2 size (size - s + 1) places of a ship of s squares.
     """

@@ -1,4 +1,4 @@
-"""POPGym's CartPoles: balance a pole, of whose cart and angle only the positions are seen, with or without noise."""
+"""POPGym's CartPoles: balance a pole when only the cart's position and the angle are seen, with or without noise."""
 
 import math
 from typing import ClassVar
@@ -38,8 +38,8 @@ class PopgymPositionOnlyCartPoleVectorEnv(PopgymEnv):
     (that of action 0 at the first step), and (1, 0), or (0, 1) at the first step, follow: `Box((6,))`.
 
     ## Rewards
-    1/`length` at every step. `optimal_return` is 1, the bound. What the best player without memory gets is not known;
-    `memoryless_return` is that of a player who pushes at random, who keeps the pole up for 22.2 steps on average.
+    1/`length` at every step. `optimal_return` is 1, a bound. The return of the best player without memory is not known;
+    `memoryless_return` is that of a player who pushes at random and keeps the pole up for 22.2 steps on average.
 
     ## Starting State
     Position, velocity, angle and angular velocity are drawn uniformly from -0.05 to 0.05. `options={"cue": four}` sets
@@ -47,7 +47,7 @@ class PopgymPositionOnlyCartPoleVectorEnv(PopgymEnv):
 
     ## Episode End
     The episode terminates when the cart is beyond ±2.4 or the angle beyond ±0.2095 (12°), and is truncated after
-    `length` steps; both, if at once. `info["is_success"]` says whether the pole is still up.
+    `length` steps; both can happen at once. `info["is_success"]` says whether the pole is still up.
 
     ## Arguments
     - `length`: the greatest number of steps, at least 100.

@@ -21,9 +21,9 @@ from bistable_rl.envs.single_env import SingleEnv
 class PopgymConcentrationVectorEnv(DeckEnv):
     """POPGym: turn up pairs of equal cards, of which two are seen at a time.
 
-    The N = 52 `num_decks` cards of a shuffled deck lie face down. The player turns up one card a step. Two equal ones
-    stay face up; two others are seen together once, and lie face down again at the next step. The memory must hold what
-    lies where.
+    The N = 52 `num_decks` cards of a shuffled deck lie face down. The player turns up one card per step. Two equal
+    cards stay face up. Two different cards are seen together once, and lie face down again at the next step. The memory
+    must hold the kind and the place of each card.
 
     This is Concentration of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
     ICLR (popgym 1.0.7, `popgym.envs.concentration`); (`num_decks`, `deck_type`) is (1, colors) in Easy, (2, colors) in
@@ -38,10 +38,10 @@ class PopgymConcentrationVectorEnv(DeckEnv):
     step), and (1, 0), or (0, 1) at the first step, follow.
 
     ## Rewards
-    2/N for a pair; -2/H for two cards that are no pair; for a card that is face up already -1/H, or -2/H if it is the
-    second; H is the greatest number of steps. `optimal_return` is 1, the bound that only luck reaches: what the best
-    player gets on average is not known. Neither is that without memory; `memoryless_return` is the exact mean of a
-    player who turns up cards at random, -0.19 in Easy.
+    2/N for a pair; -2/H for two cards that are not a pair; -1/H for a card that is face up already, or -2/H if it is
+    the second. H is the greatest number of steps. `optimal_return` is 1, a bound that only luck reaches: the mean
+    return of the best player is not known. That of the best player without memory is not known either;
+    `memoryless_return` is the exact mean of a player who turns up cards at random, -0.19 in Easy.
 
     ## Starting State
     The deck is shuffled. `options={"cue": deck}` sets it: the numbers 0 to N - 1 in the order of their places; card c
@@ -88,7 +88,7 @@ class PopgymConcentrationVectorEnv(DeckEnv):
         self.seen = np.zeros((self.num_envs, n * (self.kinds + 1)), np.uint8)  # the observation
         self.up = np.zeros((self.num_envs, n), np.bool_)  # in a pair
         self.first = np.full(self.num_envs, -1, np.int64)  # the card turned up that waits for a second, or -1
-        self.last = np.zeros((2, self.num_envs), np.int64)  # the cards that were turned up last
+        self.last = np.zeros((2, self.num_envs), np.int64)  # the two cards turned up last
         self.turn_down = np.zeros(self.num_envs, np.bool_)  # whether they lie face down again at the next step
 
     @property
@@ -140,7 +140,7 @@ class PopgymConcentrationVectorEnv(DeckEnv):
         return " ".join("." if kind == self.kinds else str(kind) for kind in shown)
 
     def memory_text(self, k: int) -> str:
-        """Return the content of a perfect memory in copy `k`, as text: all cards, also those it has not seen yet."""
+        """Return the content of a perfect memory in copy `k`, as text: all cards, including those not seen yet."""
         return " ".join(map(str, kind_of(self.deck_type, self.deck[k])))
 
     def _picture(self, k: int) -> npt.NDArray[np.uint8]:
@@ -157,7 +157,7 @@ def limit(num_cards: int) -> int:
 def random_return(num_cards: int, kinds: int) -> float:
     """Return the expected return of a player who turns up cards at random, one of all cards at every step."""
     success, failure, total = 2 / num_cards, -1 / limit(num_cards), 0.0
-    # states: the pairs left of each kind, and those of the kind that waits for a second card, or 0
+    # states: the pairs left of each kind, and the pairs left of the kind that waits for a second card, or 0
     chances = {((num_cards // kinds // 2,) * kinds, 0): 1.0}
     for _ in range(limit(num_cards)):
         after: defaultdict[tuple[tuple[int, ...], int], float] = defaultdict(float)

@@ -17,16 +17,16 @@ from bistable_rl.envs.single_env import SingleEnv
 class PopgymCountRecallVectorEnv(DeckEnv):
     """POPGym: at every step, say how often a kind of card was seen.
 
-    At every step a card of a shuffled deck is shown, and a second shuffled deck tells which kind of card (a colour, a
-    suit or a rank) is asked for. The player says how many cards of that kind it has seen, the one in view included: the
-    memory must hold a count for every kind, and the order does not matter.
+    At every step a card of a shuffled deck is shown, and a second shuffled deck sets the kind of card (a colour, a suit
+    or a rank) that is asked for. The player says how many cards of that kind it has seen, including the one in view.
+    The memory must hold a count for every kind; the order does not matter.
 
     This is CountRecall of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.count_recall`); (`num_decks`, `deck_type`) is (1, colors) in Easy, (2, suits) in Medium,
     (4, ranks) in Hard.
 
     ## Action Space
-    `Discrete(C + 1)`: the count; C = 52 `num_decks` / K cards are of each of K kinds.
+    `Discrete(C + 1)`: the count; there are C = 52 `num_decks` / K cards of each of K kinds.
 
     ## Observation Space
     `Box(0, 1, (2 K,))`: the kind of the card, one-hot, and the kind that is asked for, one-hot; popgym's is

@@ -26,13 +26,13 @@ SUITS = "sdch"
 
 
 def kind_of(kind: str, cards: np.ndarray) -> Cards:
-    """Return the colour, suit or rank of cards, which are numbered as popgym does: by rank, then by suit."""
+    """Return the colour, suit or rank of cards, numbered as in popgym: by rank, then by suit."""
     cards = cards.astype(np.int64)
     return (cards >> 2) % 13 if kind == "ranks" else cards & (KINDS[kind] - 1)
 
 
 def check_decks(name: str, cue: np.ndarray, num_cards: int) -> np.ndarray:
-    """Check for the cards of a deck in some order, along the last axis."""
+    """Check that the last axis holds the cards of a deck in some order."""
     if cue.dtype.kind not in "iu" or cue.shape[-1:] != (num_cards,) or (np.sort(cue) != np.arange(num_cards)).any():
         raise ValueError(f"{name} must be the numbers from 0 to {num_cards - 1} in some order, got {cue}")
     return cue
@@ -41,7 +41,7 @@ def check_decks(name: str, cue: np.ndarray, num_cards: int) -> np.ndarray:
 class DeckEnv(PopgymEnv):
     """An environment of POPGym that deals the cards of shuffled decks.
 
-    A subclass sets `scale`, and counts right answers by `_grade`.
+    A subclass sets `scale`, and counts right answers with `_grade`.
 
     Args:
         num_decks: The number of decks shuffled together.
@@ -87,10 +87,10 @@ class DeckEnv(PopgymEnv):
 
 
 def check_num_decks(num_decks: int) -> int:
-    """Check for a number of decks."""
+    """Check the number of decks, and return it."""
     return check_int("num_decks", num_decks, 1, 1000)
 
 
 def chance(rate: float) -> float:
-    """Return the return, from -1 to 1, of a player whose answers are right at a rate."""
+    """Return the return, from -1 to 1, of a player whose answers are right at the given rate."""
     return 2 * rate - 1

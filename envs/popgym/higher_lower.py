@@ -20,8 +20,8 @@ RANKS = KINDS["ranks"]
 class PopgymHigherLowerVectorEnv(DeckEnv):
     """POPGym: will the next card be higher or lower than the one in view?
 
-    The player sees the N = 52 `num_decks` cards of a shuffled deck, one a step. The card in view says most; a memory
-    that counts the cards of each rank knows which ones are left.
+    The player sees the N = 52 `num_decks` cards of a shuffled deck, one per step. The card in view carries most of the
+    information; a memory that counts the cards of each rank knows which ones are left.
 
     This is HigherLower of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.higher_lower`); `num_decks` is 1 in Easy, 2 in Medium, 3 in Hard.
@@ -97,7 +97,7 @@ class PopgymHigherLowerVectorEnv(DeckEnv):
 @cache
 def counting_return(num_decks: int) -> float:
     """Return the expected return of a player who knows which cards are left."""
-    cards, each = CARDS * num_decks, 4 * num_decks  # of a rank
+    cards, each = CARDS * num_decks, 4 * num_decks  # each: the cards of a rank
     log_factorial = np.array([lgamma(n + 1) for n in range(cards)])
 
     def log_choose(n: int, k: np.ndarray) -> npt.NDArray[np.float64]:

@@ -22,8 +22,8 @@ MINE, VIEWED, NUMBER = 128, 64, 15
 class PopgymMineSweeperVectorEnv(PopgymEnv):
     """POPGym: view all squares without a mine; only the number of mines around the last one is seen.
 
-    The player names a square a step and sees how many mines lie on it and around it, but not the board: the memory must
-    hold which squares were viewed and what they said.
+    The player names one square per step and sees how many mines lie on it and around it, but not the board. The memory
+    must hold the viewed squares and their numbers.
 
     This is MineSweeper of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.minesweeper`); (`size`, `num_mines`) is (4, 2) in Easy, (6, 6) in Medium, (8, 10) in
@@ -40,17 +40,17 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
 
     ## Rewards
     With C = `size`² - `num_mines`, 1/C for a square viewed the first time, -0.5/(C - 2) for one viewed before,
-    -0.5 - 1/C for a mine. `optimal_return` is 1, the bound: no player avoids every mine, and what the best one gets on
-    average is not known. Neither is that without memory; `memoryless_return` is the exact mean of a player who names
-    squares at random, -0.27 in Easy.
+    -0.5 - 1/C for a mine. `optimal_return` is 1, a bound: no player avoids every mine, and the mean return of the best
+    player is not known. That of the best player without memory is not known either; `memoryless_return` is the exact
+    mean of a player who names squares at random, -0.27 in Easy.
 
     ## Starting State
     The mines are drawn without replacement. `options={"cue": squares}` sets them: `num_mines` different numbers, row
     times `size` plus column.
 
     ## Episode End
-    The episode terminates at a mine and when all C squares were viewed, and is truncated after C steps.
-    `info["is_success"]` says whether all were viewed.
+    The episode terminates at a mine and when all C squares have been viewed, and is truncated after C steps.
+    `info["is_success"]` says whether all have been viewed.
 
     ## Arguments
     - `size`: the rows and columns of the board.
@@ -85,7 +85,7 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
         self._inside = ((np.arange(size)[:, None] + 1) * self.width + np.arange(size) + 1).ravel()
         self.board = np.zeros((self.num_envs, self.width**2), np.uint8)
         self.num_viewed = np.zeros(self.num_envs, np.int64)
-        self.number = np.zeros(self.num_envs, np.int64)  # what the observation says
+        self.number = np.zeros(self.num_envs, np.int64)  # the content of the observation
         self.horizon = squares - num_mines
         self.success_reward = 1 / self.horizon
         self.mine_reward = -0.5 - self.success_reward
@@ -97,7 +97,7 @@ class PopgymMineSweeperVectorEnv(PopgymEnv):
         squares, total = self.size**2, 0.0
         viewed = np.arange(self.horizon + 1) / squares
         new = self.horizon / squares - viewed
-        p = np.eye(1, self.horizon + 1)[0]  # of the number of squares viewed so far
+        p = np.eye(1, self.horizon + 1)[0]  # the distribution of the number of squares viewed so far
         rewards = new * self.success_reward + viewed * self.again_reward
         rewards += self.num_mines / squares * self.mine_reward
         for _ in range(self.horizon):

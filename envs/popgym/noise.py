@@ -17,11 +17,11 @@ def add_noise(
     """Add normal noise to observations (n, 2), in place, and clip them to ±limit.
 
     Args:
-        observations: (n, 2), of n copies at their steps `t`.
+        observations: (n, 2), the observations of n copies at their steps `t`.
         sigma: The standard deviation.
-        limit: (2,), the greatest numbers that can be seen.
+        limit: (2,), the largest absolute values of the observations.
         keys: (n,), the keys of the copies' episodes.
-        t: (n,), the steps; those of an episode share no noise.
+        t: (n,), the steps; different steps of an episode have independent noise.
     """
     observations += (sigma * rng.normal_pairs(keys, t)).astype(np.float32)
     np.clip(observations, -limit, limit, out=observations)

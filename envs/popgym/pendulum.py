@@ -1,4 +1,4 @@
-"""POPGym's Pendulums: swing a pendulum up, of which only the angle is seen, with or without noise."""
+"""POPGym's Pendulums: swing up a pendulum when only its angle is seen, with or without noise."""
 
 from math import pi
 from typing import ClassVar
@@ -40,8 +40,8 @@ class PopgymPositionOnlyPendulumVectorEnv(PopgymEnv):
     ## Rewards
     (1 - cost/8.137)/`length`, where the cost of a step is angle² + 0.1 speed² + 0.001 torque² before the step, at most
     16.27; the angle is 0 upright. From a random start the swing up costs about 137.5 on average, so `optimal_return` is
-    about 1 - 137.5/(8.137 `length`), for a player who sees angle and speed. What the best player without memory gets is
-    not known; `memoryless_return` is that of a player with random torques, about 0.24 whatever the length.
+    about 1 - 137.5/(8.137 `length`), for a player who sees angle and speed. The return of the best player without
+    memory is not known; `memoryless_return` is that of a player with random torques, about 0.24 for any length.
 
     ## Starting State
     The angle is drawn uniformly from -π to π, the speed from -1 to 1. `options={"cue": [angle, speed]}` sets them.

@@ -13,8 +13,8 @@ from bistable_rl.envs.single_env import SingleEnv
 class PopgymRepeatFirstVectorEnv(DeckEnv):
     """POPGym: at every step, name the suit of the first card.
 
-    The player sees the N = 52 `num_decks` cards of a shuffled deck, one a step. The first one is the fact to keep; only
-    `previous_action` marks it. The reward says at every step whether the answer was right.
+    The player sees the N = 52 `num_decks` cards of a shuffled deck, one per step. The first one is the fact to keep; it
+    is marked only with `previous_action`. The reward says at every step whether the answer was right.
 
     This is RepeatFirst of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning", ICLR
     (popgym 1.0.7, `popgym.envs.repeat_first`); `num_decks` is 1 in Easy, 8 in Medium, 16 in Hard.

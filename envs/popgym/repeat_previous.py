@@ -14,8 +14,8 @@ from bistable_rl.envs.single_env import SingleEnv
 class PopgymRepeatPreviousVectorEnv(DeckEnv):
     """POPGym: at every step, name the suit of the k-th last card, counted from the card in view.
 
-    The player sees the N = 52 `num_decks` cards of a shuffled deck, one a step, and must keep the last k of them in
-    their order. Unlike in `bistable_rl/RepeatPrevious-v0`, the cards are drawn without replacement, k counts the card
+    The player sees the N = 52 `num_decks` cards of a shuffled deck, one per step, and must keep the last k of them in
+    order. Unlike in `bistable_rl/RepeatPrevious-v0`, the cards are drawn without replacement, k counts the card
     in view, and the card after the last answer is shown.
 
     This is RepeatPrevious of Morad et al. (2023), "POPGym: Benchmarking Partially Observable Reinforcement Learning",
@@ -30,7 +30,7 @@ class PopgymRepeatPreviousVectorEnv(DeckEnv):
     action, one-hot (that of action 0 at the first step), and (1, 0), or (0, 1) at the first step, follow: `Box((10,))`.
 
     ## Rewards
-    Once k cards were seen 1/(N - k) for the suit of the card of k - 1 steps ago, -1/(N - k) for another; 0 before.
+    Once k cards are seen, 1/(N - k) for the suit of the card of k - 1 steps ago, -1/(N - k) for another; 0 before.
     `optimal_return` is 1. Without memory the best answer is a suit that is not in view, right with probability
     (N/4)/(N - 1), so `memoryless_return` is -0.49 in Easy.
 
