@@ -19,7 +19,8 @@ CORNERS = 32
 class Prey:
     """A policy in an environment with distractors, in batches of states.
 
-    The candidates of a continuous distractor are the corners of its box, its centre and a grid along each dimension.
+    The candidates of a continuous distractor are the corners of its box (a fixed sample of them if there are more than
+    `CORNERS`), its centre and a grid along each dimension.
 
     Args:
         policy: The agent.
