@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import cog
 
 RESULTS = Path(__file__).resolve().parent.parent / "bistable_rl" / "results"
 
@@ -67,14 +65,37 @@ def seeds(values: Iterable[float], show: Show = whole) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table of Markdown between the page's marks."""
+    import cog  # exists only while cog fills a page; .site/front.py reads rows without it
+
     for row in (header, ["---"] * len(header), *rows):
         cog.outl("| " + " | ".join(row) + " |" if row[0] != "---" else "|" + "|".join(row) + "|")
 
 
+def processors(rows: Iterable[Mapping[str, str]]) -> str:
+    """Return the machines of some runs."""
+    return "; ".join(sorted({row["hardware"].rsplit(",", 1)[0] for row in rows}))
+
+
+def days(rows: Iterable[Mapping[str, str]]) -> str:
+    """Return the first and the last day of some runs."""
+    found = sorted(row["date"][:10] for row in rows)
+    return found[0] if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+
+
 def hardware(*folders: str) -> str:
-    """Return on what the runs of these folders were made, and when."""
+    """Return on what the runs of these folders were made, with how many threads, and when."""
     rows = [row for folder in folders for row in read(folder)]
-    dates = sorted(row["date"][:10] for row in rows)
-    processors = sorted({row["hardware"].rsplit(",", 1)[0] for row in rows})
-    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return f"{'; '.join(processors)}; one thread a run; {when}"
+    threads = sorted({row["threads"] for row in rows})
+    each = "one thread per run" if threads == ["1"] else f"{' or '.join(threads)} threads per run"
+    return f"{processors(rows)}; {each}; {days(rows)}"
+
+
+def ppo_speed() -> tuple[dict[tuple[Any, ...], float], str]:
+    """Return environment steps per second by (algorithm, copies, batch size, epochs), and on what and when."""
+    rows, where = measured("ppo")
+    return {(row["algorithm"], *row["setting"].values()): row["steps_per_second"] for row in rows}, where
+
+
+def worst(row: Mapping[str, str], horizon: int) -> float:
+    """Return the success of a run in the stream in which it does worst, of all that it was evaluated with."""
+    return min(float(value) for name, value in row.items() if name.startswith(f"final.success@{horizon}/"))

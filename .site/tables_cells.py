@@ -10,7 +10,9 @@ from typing import Any
 import cog
 from tables import RESULTS, final, hardware, measured, read, seeds, share, table
 
-NAMES = {"brc": "BRC", "nbrc": "nBRC", "gru": "GRU", "lstm": "LSTM", "mixed": "mixed"}
+from bistable_rl.figure_style import cell_names
+
+CELLS = ("brc", "nbrc", "gru", "lstm")
 
 
 def made(environment: dict[str, Any], command: str) -> str:
@@ -35,13 +37,12 @@ def starts() -> None:
 
 def _start(text: str) -> str:
     cell, _, start = text.partition(" ")
-    return NAMES[cell] + (f", `start: {start}`" if start else "")
+    return cell_names(cell) + (f", `start: {start}`" if start else "")
 
 
 def speed_of_cells() -> None:
     """Print how many times faster the cells are than torch's layers, by shape."""
     rows, _ = measured("cells")
-    cells = [cell for cell in NAMES if cell != "mixed"]
     lines = []
     for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
         here = {
@@ -49,21 +50,21 @@ def speed_of_cells() -> None:
         }
         gru, lstm = here["nn.GRU", False], here["nn.LSTM", False]
         for fixed in (True, False) if shape[1] == 1 else (False,):
-            times = [here[cell, fixed] for cell in cells]
+            times = [here[cell, fixed] for cell in CELLS]
             what = f"{shape}{', one step' if shape[1] == 1 else ''}{', fixed weights' if fixed else ''}"
             lines.append([what, *(f"{gru / time:.1f} ({lstm / time:.1f})" for time in times)])
-    table(["(B, T, I, H)", *(NAMES[cell] for cell in cells)], lines)
+    table(["(B, T, I, H)", *map(cell_names, CELLS)], lines)
     _made_cells()
 
 
 def memory_of_cells() -> None:
     """Print the peak memory of forward and backward, by shape."""
     rows, _ = measured("cells")
-    layers = [*(cell for cell in NAMES if cell != "mixed"), "nn.GRU", "nn.LSTM"]
+    layers = [*CELLS, "nn.GRU", "nn.LSTM"]
     shapes = dict.fromkeys(tuple(row["shape"]) for row in rows if row["shape"][1] > 1)
     found = {(tuple(row["shape"]), row["layer"]): row["memory"] for row in rows}
     table(
-        ["(B, T, I, H)", *(NAMES.get(layer, layer) for layer in layers)],
+        ["(B, T, I, H)", *map(cell_names, layers)],
         [[str(shape), *(f"{found[shape, layer]:.0f}" for layer in layers)] for shape in shapes],
     )
     _made_cells()
@@ -85,7 +86,7 @@ def warm_up_success() -> None:
     for steps, column in (("50", "success_rate"), ("5000", "success@5000")):
         table(
             [f"success at {steps} steps", "as it is", "slow gate (`c_bias: chrono`)", "warm-up"],
-            [[NAMES[cell], *success(cell, column)] for cell in ("nbrc", "brc", "gru", "lstm")],
+            [[cell_names(cell), *success(cell, column)] for cell in ("nbrc", "brc", "gru", "lstm")],
         )
         cog.outl()
     cog.outl(hardware(folder) + ": `bistable-rl compare compare/help_copy_first`.")
@@ -104,7 +105,7 @@ def warm_up_attractors() -> None:
     table(
         ["", "VAA*, before → after, by seed", f"attractors reached from {rows[0]['of']} states"],
         [
-            [NAMES[cell], pairs(cell, "vaa_star", 2), pairs(cell, "attractors", 0)]
+            [cell_names(cell), pairs(cell, "vaa_star", 2), pairs(cell, "attractors", 0)]
             for cell in ("nbrc", "brc", "gru", "lstm")
         ],
     )

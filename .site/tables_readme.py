@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 import cog
-from tables import final, hardware, measured, read, seeds, share, table, whole
+from tables import final, hardware, measured, ppo_speed, read, seeds, share, table, whole
 
 from bistable_rl.benchmarks.reproduce.published import PUBLISHED
 
@@ -20,19 +20,15 @@ def linked(text: str, folder: str) -> str:
 def results() -> None:
     """Print what agents reach."""
     rows = []
-    for text, folder, column, label in (
-        (
-            "copy-first of 50 steps, chrono initialisation, asked at 50,000",
-            "horizons_copy_first",
-            "success@50000",
-            "{}",
-        ),
-        ("T-maze of 200 steps, asked at 20,000", "t_maze_200", "success@20000", "{}"),
-        ("MiniGrid-MemoryS13, 3x3 view", "minigrid_memory", "success_rate", "{}, size 13"),
+    copy_first = "copy-first of 50 steps, chrono initialisation, asked at 50,000"
+    of_default = final("default_t_maze_200", "default", "success@20000")
+    for text, folder, column, label, default in (
+        (copy_first, "horizons_copy_first", "success@50000", "{}", []),
+        ("T-maze of 200 steps, asked at 20,000", "t_maze_200", "success@20000", "{}", of_default),
+        ("MiniGrid-MemoryS13, 3x3 view", "minigrid_memory", "success_rate", "{}, size 13", []),
     ):
-        given = [seeds(final(folder, label.format(cell), column), share) for cell in CELLS[1:]]
-        of_default = seeds(final("default_t_maze_200", "default", column), share) if "maze" in folder else "–"
-        rows.append([linked(text, folder), of_default, *given])
+        values = [default, *(final(folder, label.format(cell), column) for cell in CELLS[1:])]
+        rows.append([linked(text, folder), *(seeds(each, share) for each in values)])
     for text, folder in (
         ("CartPole-v1, 100,000 steps, return", "cartpole"),
         ("Acrobot-v1, 100,000 steps, return", "acrobot"),
@@ -55,8 +51,7 @@ def speed() -> None:
         ]
         for shape in shapes
     ]
-    rows, of_ppo = measured("ppo")
-    rate = {(row["algorithm"], *row["setting"].values()): row["steps_per_second"] for row in rows}
+    rate, of_ppo = ppo_speed()
     setting = (64, 1024, 4)
     lines.append(
         [
@@ -65,7 +60,7 @@ def speed() -> None:
         ]
     )
     table(["", "nBRC", "BRC", "GRU", "LSTM"], lines)
-    cog.outl(f"\nLayers: {where}, 2 threads; PPO: {of_ppo}, 1 thread.")
+    cog.outl(f"\nLayers: {where}; PPO: {of_ppo}.")
 
 
 def papers() -> None:
@@ -75,11 +70,8 @@ def papers() -> None:
         line = [setting.replace("=", " = ")]
         for cell in ("nbrc", "brc", "gru", "lstm"):
             mine = [float(r["final.mse"]) for r in ran if (r["grid.setting"], r["grid.cell"]) == (setting, cell)]
-            line.append(
-                f"{statistics.mean(mine):.3f} / {published[cell]['mse'][0]:.3f}"
-                if mine
-                else f"– / {published[cell]['mse'][0]:.3f}"
-            )
+            ours = f"{statistics.mean(mine):.3f}" if mine else "–"
+            line.append(f"{ours} / {published[cell]['mse'][0]:.3f}")
         lines.append(line)
     table(["MSE: ours / published", "nBRC", "BRC", "GRU", "LSTM"], lines)
     minutes = sum(float(r["seconds"]) for r in ran) / 60

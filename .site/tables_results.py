@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cog
-from tables import RESULTS, Show, final, measured, read, seeds, share, table
+from tables import RESULTS, Show, days, final, hardware, measured, processors, read, seeds, share, table, worst
 
 from bistable_rl.benchmarks.reproduce import grids
 from bistable_rl.benchmarks.reproduce.tables import Entry, entries
 from bistable_rl.compare import comparison, ledger
+from bistable_rl.envs.streams import KINDS
 from bistable_rl.figure_style import cell_names
 from bistable_rl.runs.config import shipped_configs
 
 CELLS = ("nbrc", "brc", "gru", "lstm")
 NAMES = [cell_names(cell) for cell in CELLS]
-STREAMS = ("uniform", "constant", "blocks", "periodic", "sticky")
+STREAMS = [kind for kind in KINDS if kind != "mixture"]  # of the others
 CHRONO = {"no": "", "yes": " with help"}
 """The labels of runs without and with chrono initialisation."""
 
@@ -52,24 +53,10 @@ def number(folder: str, fact: str) -> list[float]:
     return [float(row[fact]) for row in read(folder)]
 
 
-def where(*folders: str) -> str:
-    """Return on what and when the runs of these folders were trained."""
-    rows = [row for folder in folders for row in read(folder)]
-    hardware = "; ".join(sorted({row["hardware"].rsplit(",", 1)[0] for row in rows}))
-    threads = sorted({row["threads"] for row in rows})
-    each = "one thread per run" if threads == ["1"] else f"{' or '.join(threads)} threads per run"
-    return f"{hardware}; {each}; {_days(rows)}"
-
-
 def say_where(*folders: str) -> None:
     """Print the line below a table: the commands, the hardware and the dates of its runs."""
     links = ", ".join(f"[`compare/{folder}`]({_page(folder)})" for folder in folders)
-    cog.outl(f"\n{links}: {where(*folders)}.")
-
-
-def _days(rows: Iterable[Mapping[str, str]]) -> str:
-    days = sorted(row["date"][:10] for row in rows)
-    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    cog.outl(f"\n{links}: {hardware(*folders)}.")
 
 
 def _page(folder: str) -> str:
@@ -121,8 +108,8 @@ def speeds() -> None:
     for path in sorted(RESULTS.glob("speed_*.json")):
         of = json.loads(path.read_text("utf-8"))["environment"]
         command = " ".join(of["command"]).partition(" --json")[0]
-        hardware = f"{of['processor']}, {of['cores']} cores, torch {of['versions']['torch']}"
-        rows.append([f"[`{path.name}`]({path.name})", f"`{command}`", hardware, of["date"][:10]])
+        machine = f"{of['processor']}, {of['cores']} cores, torch {of['versions']['torch']}"
+        rows.append([f"[`{path.name}`]({path.name})", f"`{command}`", machine, of["date"][:10]])
     table(["file", "command", "hardware", "date"], rows)
 
 
@@ -134,8 +121,7 @@ def _facts(folder: str, planned: int) -> list[str]:
     """Return the runs, the minutes, the hardware and the dates of a folder."""
     rows = read(folder)
     minutes = sum(number(folder, "seconds")) / 60
-    hardware = sorted({row["hardware"].rsplit(",", 1)[0] for row in rows})
-    return [f"{len(rows)} of {planned}", f"{minutes:,.0f}", "; ".join(hardware), _days(rows)]
+    return [f"{len(rows)} of {planned}", f"{minutes:,.0f}", processors(rows), days(rows)]
 
 
 # --- results/MEMORY.md -------------------------------------------------------------------------------------
@@ -306,5 +292,4 @@ def epochs() -> None:
 
 def worst_stream(folder: str, label: str, horizon: int) -> str:
     """Return the mean over the seeds of the success in the stream in which each does worst."""
-    by_kind = [final(folder, label, f"success@{horizon}/{stream}") for stream in STREAMS]
-    return f"{statistics.mean(map(min, zip(*by_kind, strict=True))):.3f}"
+    return f"{statistics.mean(worst(row, horizon) for row in read(folder) if row['label'] == label):.3f}"
