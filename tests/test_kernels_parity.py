@@ -5,6 +5,7 @@ Each comparison also asserts which backend ran, so that none can pass by quietly
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -217,6 +218,15 @@ def test_only_what_needs_a_gradient_gets_one(backend: str, kind: str) -> None:
     assert all(parameter.grad is not None for parameter in cell.parameters())
 
 
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """Fill what `torch.empty` returns with NaN, so that a result that depends on it shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # without it torch does not fill
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("unwritten_memory_is_nan")
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_one_backend_goes_back_over_what_another_saved(backend: str, kind: str, recompute: bool) -> None:

@@ -136,7 +136,10 @@ class Kernel:
         return (rows, I), recurrent, (rows if bias is not None and bias.shape == (rows,) else 2 * H,), (-1,)
 
     def saved_shape(self, rows: int, hidden_size: int, *, recompute: bool) -> tuple[int, int, int]:
-        """Return the shape of `saved`: (N, rows per step, H rounded up to a multiple of 16)."""
+        """Return the shape of `saved`: (N, rows per step, H rounded up to a multiple of 16).
+
+        `backward` may read all of it, so `forward` writes finite numbers beyond H too; they change no result.
+        """
         return rows, self.recompute_saved if recompute else self.saved, -(-hidden_size // 16) * 16
 
 

@@ -67,6 +67,7 @@ def forward(
     outputs = x.new_empty(len(rows), H)
     n, kept, padded = kernel.saved_shape(len(rows), H, recompute=recompute)
     saved = x.new_empty(n, kept if save else 0, padded)
+    saved[..., H:] = 0  # the C++ backward pass reads it, and 0 times NaN is NaN
     bias = _input_bias(kernel, weights)
     for chunk in _chunks(sizes, batch, kernel.gates * H):
         now = slice(chunk.start, chunk.end)
