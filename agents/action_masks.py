@@ -52,7 +52,7 @@ def checked(masks: Any, space: spaces.Space, n: int) -> Masks:
     array = masks.copy() if fits else _stacked(masks, space, n)
     if array.dtype != np.bool_:
         if array.dtype.kind not in "iuf" or not ((array == 0) | (array == 1)).all():
-            raise ValueError(f"an action mask must hold true and false, or 1 and 0, not {array[0].tolist()}")
+            raise ValueError(f"an action mask must hold only true and false, or 1 and 0, not {array[0].tolist()}")
         array = array == 1
     possible = np.logical_or.reduceat(array, [0, *accumulate(sizes[:-1])], axis=1)
     if not possible.all():

@@ -113,7 +113,7 @@ class Agent:
         for kind in ("observation_space", "action_space"):
             trained, here = getattr(self.policy, kind), getattr(env, kind)
             if trained != here:
-                raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, the agent was trained on {trained}.")
+                raise UserError(f"env: its {kind.replace('_', ' ')} is {here}, but the agent was trained on {trained}.")
 
 
 def load(run: Run | str | os.PathLike[str], device: str = "cpu", *, best: bool = False) -> Agent:

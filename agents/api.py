@@ -163,7 +163,9 @@ def evaluate(
     changes = overrides or {}
     for key in changes:
         if key.split(".")[0] != "env" or key == "env.num_envs":
-            raise UserError(f"overrides: {key} is no key of the environment to evaluate in, such as env.kwargs.length.")
+            raise UserError(
+                f"overrides: {key} cannot be changed; keys of the environment such as env.kwargs.length can."
+            )
     if not horizons and not streams:
         return evaluate_run(run, changes, best=best, episodes=episodes, max_episode_steps=max_episode_steps)
     return evaluate_run_at(

@@ -71,12 +71,12 @@ def read(file: File) -> tuple[zipfile.Path, str]:
     except FileNotFoundError:
         raise UserError(f"there is no file {name}.") from None
     except Exception as error:  # zipfile raises errors of any type
-        raise UserError(f"{name} is no archive of RecurrentPPO.save ({one_sentence(error)[:-1]}).") from None
+        raise UserError(f"{name} is not an archive of RecurrentPPO.save ({one_sentence(error)[:-1]}).") from None
     names = {member.filename for member in members}
     if {"data", "policy.pth"} <= names:
         raise UserError(
-            f"{name} was saved by Stable-Baselines3, with pickles, which are never opened here; "
-            "`import_sb3` of a RecurrentPPO of the same architecture takes its weights alone."
+            f"{name} was saved by Stable-Baselines3, with pickles, which are never opened here. "
+            "`import_sb3` of a RecurrentPPO of the same architecture loads its weights alone."
         )
     try:
         check_members(archive, size)
@@ -84,7 +84,7 @@ def read(file: File) -> tuple[zipfile.Path, str]:
             raise ValueError("other files")
     except ValueError:
         raise UserError(
-            f"{name} is no archive of RecurrentPPO.save: it must hold {', '.join(sorted(FILES))}, uncompressed, "
+            f"{name} is not an archive of RecurrentPPO.save: it must hold {', '.join(sorted(FILES))}, uncompressed, "
             "and nothing else."
         ) from None
     return zipfile.Path(archive), name
@@ -98,9 +98,9 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
     """
     members = archive.infolist()
     if len({member.filename for member in members}) != len(members):
-        raise ValueError("a file is in it twice")
+        raise ValueError("it holds a file twice")
     if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & ENCRYPTED for m in members):
-        raise ValueError("a file in it is compressed or encrypted")
+        raise ValueError("it holds a compressed or encrypted file")
     if sum(member.file_size for member in members) > size:
         raise ValueError("its contents claim to be larger than the file")
 
@@ -108,7 +108,7 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
 def _check_object(file: Any, ability: str, right: str) -> None:
     able = getattr(file, ability, None)
     if not callable(able) or not able() or isinstance(file, io.TextIOBase):
-        raise ValueError(f"an archive needs a path or a {ability} file object of bytes such as {right}, got {file!r}")
+        raise ValueError(f"an archive needs a path or a {ability} binary file object such as {right}, got {file!r}")
 
 
 def _with_suffix(path: Path) -> Path:

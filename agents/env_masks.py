@@ -63,9 +63,7 @@ class EnvMasks:
         elif self._is_new:
             self._is_new = False
             if any(IN_INFO in info for info in infos):
-                warnings.warn(
-                    f"info[{IN_INFO!r}] comes with steps, but not with reset: no masks are used", stacklevel=3
-                )
+                warnings.warn(f"step returns info[{IN_INFO!r}], but reset does not, so no masks are used", stacklevel=3)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -112,6 +110,6 @@ def _read(env: VecEnv, starts: npt.NDArray[np.bool_], infos: Sequence[Mapping[st
     for copy, mask in enumerate(masks):
         if mask is None:
             raise ValueError(
-                f"info[{IN_INFO!r}] of copy {copy} is missing: where reset gives a mask, every step must give one"
+                f"info[{IN_INFO!r}] of copy {copy} is missing; if reset returns a mask, every step must return one"
             )
     return masks

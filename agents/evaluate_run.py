@@ -122,7 +122,9 @@ def _check_options(
             raise UserError(f"command line: {option} sets env.kwargs.{argument} already; give one of the two.")
     if max_episode_steps is not None and is_ours(experiment.env):
         option = "--horizons" if horizons else "--streams"
-        raise UserError(f"evaluate: --max-episode-steps is not for {option}; those environments end by themselves.")
+        raise UserError(
+            f"evaluate: leave out --max-episode-steps with {option}; episodes of our environments end by themselves."
+        )
 
 
 def _about(run: Run, experiment: Experiment, steps: int) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def playing() -> Iterator[None]:
         raise RunFailedError(f"env: {one_sentence(error)}") from error
     except (Exception, SystemExit) as error:  # any error: the environment may be anybody's
         raise RunFailedError(
-            f"env: it fails while it is played: {type(error).__name__}: {one_sentence(error)}"
+            f"env: it fails during an episode: {type(error).__name__}: {one_sentence(error)}"
         ) from error
 
 
@@ -224,9 +224,9 @@ def longest_episode(env: VecEnv, max_episode_steps: int | None = None) -> int:
 def never_ends(longest: int) -> RunFailedError:
     """Return the error for an episode that does not end."""
     return RunFailedError(
-        f"env: an episode has not ended after {longest:,} steps; cut episodes by the wrapper time_limit "
+        f"env: an episode has not ended after {longest:,} steps; cut episodes with the wrapper time_limit "
         "(env.wrappers: [{name: time_limit, kwargs: {max_episode_steps: 1000}}]), or allow longer ones in evaluations "
-        "by evaluation.max_episode_steps."
+        "with evaluation.max_episode_steps."
     )
 
 

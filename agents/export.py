@@ -88,8 +88,8 @@ def export(
         except Exception as error:  # torch's exporters raise errors of any type for operations they cannot follow
             raise UserError(
                 f"{run} cannot be exported: its {agent.policy.memory.cell} layers, its activation or its "
-                f"{type(agent.policy.features_extractor).__name__} is not made of torch's operations alone, without "
-                f"choices by values ({type(error).__name__}: {_first_line(error)})."
+                f"{type(agent.policy.features_extractor).__name__} is not made of torch's operations alone, or "
+                f"branches on values ({type(error).__name__}: {_first_line(error)})."
             ) from error
     compared = compare(agent, step, opened)
     write_bytes(target, data)
@@ -120,7 +120,7 @@ def program_of(step: ExportedStep) -> ExportedProgram:
         if space not in OWN_OPERATORS:
             raise UserError(
                 f"the step of {step.actor.memory.cell} cannot be exported: it calls the operator {node.target}, which "
-                "runs only where its package is; its `step` must consist of torch's operations."
+                "runs only where its package is; its `step` must use torch's operations only."
             )
     return program
 

@@ -73,8 +73,8 @@ def compare(agent: Agent, step: ExportedStep, run: Run) -> Compared:
                 begun = t
             if not off <= TOLERANCE:
                 raise UserError(
-                    f"the exported file differs from predict by {off:.2g} at step {t} of {copies} copies, more than "
-                    f"rounding ({TOLERANCE:g}), and was not written."
+                    f"the exported file was not written: it differs from predict by {off:.2g} at step {t} of {copies} "
+                    f"copies, which is more than rounding ({TOLERANCE:g})."
                 )
             worst, state = max(worst, off), after
     return Compared(worst, parted)

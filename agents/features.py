@@ -168,7 +168,7 @@ def _kinds(space: spaces.Space, given: Mapping[str, str], reader: str | None) ->
         raise ValueError(f"observation_kinds must be a mapping such as {{image: categories}}, got {given!r}")
     for key, kind in given.items():
         if key not in parts:
-            raise ValueError(f"observation_kinds has no observation {key!r}; there are {', '.join(map(repr, parts))}")
+            raise ValueError(f"observation_kinds: there is no observation {key!r}, only {', '.join(map(repr, parts))}")
         if kind not in OBSERVATION_KINDS:
             raise ValueError(f"observation_kinds: {key} must be one of {', '.join(OBSERVATION_KINDS)}, got {kind!r}")
     if reader is None:
@@ -176,7 +176,7 @@ def _kinds(space: spaces.Space, given: Mapping[str, str], reader: str | None) ->
     views = [key for key, part in parts.items() if READERS[reader] != "numbers" and _is_bytes(part)]
     kinds = dict.fromkeys(parts, "numbers") | dict.fromkeys(views, READERS[reader]) | dict(given)
     if READERS[reader] not in kinds.values():
-        raise ValueError(f"{reader} reads bytes in three dimensions, and there are none in the observations, {space}")
+        raise ValueError(f"{reader} reads bytes in three dimensions, but the observations have none: {space}")
     return kinds
 
 
@@ -186,11 +186,11 @@ def _kind(key: str, space: spaces.Space) -> str:
     if isinstance(space, Changed):
         raise ValueError(
             f"the observation {key!r} of {size} was made by a wrapper that flattened, stacked or normalised "
-            f"bytes, which were categories or a picture: leave it out, or say {numbers} to read it flat"
+            f"bytes, which were categories or a picture; leave the wrapper out, or set {numbers} to read it flat"
         )
     if (isinstance(space, Categories) or _is_whole_byte(space)) and len(space.shape or ()) not in (0, 1, 3):
         raise ValueError(
-            f"the observation {key!r} of {size} bytes may be pictures or categories: say {numbers} to read it flat, "
+            f"the observation {key!r} of {size} bytes may be pictures or categories; set {numbers} to read it flat, "
             "from 0 to 255 as it is, or give it 3 dimensions for 'pixels' or 'categories'"
         )
     if isinstance(space, Categories) and len(space.shape) == 3:
@@ -198,7 +198,7 @@ def _kind(key: str, space: spaces.Space) -> str:
     if _is_bytes(space) and 3 in (space.shape[0], space.shape[2]) and max(space.shape) < SMALLEST_IMAGE:  # type: ignore[index,arg-type]
         raise ValueError(
             f"the observation {key!r} of {size} bytes may be a small picture or a grid of categories, such as "
-            f"MiniGrid's view: say it by observation_kinds={{{key!r}: 'categories'}} or {{{key!r}: 'numbers'}} "
+            f"MiniGrid's view; set observation_kinds={{{key!r}: 'categories'}} or {{{key!r}: 'numbers'}} "
             f"(policy.observation_kinds in a config), or enlarge a picture to {SMALLEST_IMAGE} pixels a side"
         )
     if not is_image_space(space):
@@ -227,8 +227,8 @@ def _module(
             raise ValueError(f"categories are bytes in V x V cells of 3, but the observation {key!r} is {space}")
         if space.shape[0] == space.shape[2] != space.shape[1]:  # type: ignore[index]
             raise ValueError(
-                f"in the observation {key!r} of {size} either side may be the 3 categories of a cell; give a grid that "
-                "is 3 cells wide as many cells high, or flat"
+                f"in the observation {key!r} of {size}, the first or the last axis may be the 3 categories of a cell; "
+                "make a grid that is 3 cells wide also 3 cells high, or flatten it"
             )
         width = features_dim or 64
         return SymbolicView(space.shape or (), width), width
@@ -241,7 +241,8 @@ def _module(
         if min(sorted(space.shape)[1:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"an image of {size} is too small for the CNN, which needs {SMALLEST_IMAGE} pixels a side; enlarge it, "
-                f"or say observation_kinds={{{key!r}: 'numbers'}} to read it flat (policy.observation_kinds in a file)"
+                f"or set observation_kinds={{{key!r}: 'numbers'}} (policy.observation_kinds in a config) to read it "
+                "flat"
             )
         return Image(NatureCNN(space, width)), width
     flat = Scaled() if is_image_space(space) else nn.Flatten()

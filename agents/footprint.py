@@ -51,6 +51,6 @@ def check_policy_memory(config: PolicyConfig, features: BaseFeaturesExtractor) -
         check_memory(f"the training of {sizes} (weights, gradients and Adam's moments)", 4 * network, device)
         cell = get_cell(config.cell)(width, hidden_size, device="meta", **config.cell_kwargs)
         state = memories * num_layers * cell.state_size
-        check_memory(f"the state of {copies:,} copies, {state:,} numbers each,", 8 * copies * state, device)
+        check_memory(f"the state of {copies:,} copies ({state:,} numbers each)", 8 * copies * state, device)
     unused_lstm = 16 * hidden_size * (width + hidden_size)  # of `RecurrentPolicy._make_memories`
     check_memory(f"a network of {sizes}", network + unused_lstm)

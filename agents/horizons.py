@@ -114,8 +114,8 @@ class Horizons:
                 here, there = getattr(env, kind), getattr(at, kind)
                 if here != there:
                     raise UserError(
-                        f"horizons: at {self._name} {point.horizon} the {kind.replace('_', ' ')} is {there}, in "
-                        f"training {here}; one network cannot serve both."
+                        f"horizons: at {self._name} {point.horizon} the {kind.replace('_', ' ')} is {there}, but in "
+                        f"training it is {here}; one network cannot serve both."
                     )
 
     def evaluate(self, agent: Predicts, stop: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
@@ -181,8 +181,8 @@ def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
         return ours, _value(env, spec.id, ours)
     if name is None:
         raise UserError(
-            f"horizons: {spec.id} has no argument that sets its horizon; the environments that have one are ours. For "
-            "another, env.horizon_kwarg names it: length, say, or gymnasium's max_episode_steps."
+            f"horizons: which argument sets the horizon is known for our environments only, not for {spec.id}. Set "
+            "env.horizon_kwarg to its name, such as length or gymnasium's max_episode_steps."
         )
     value = env.kwargs[name] if name in env.kwargs else default_of(spec, name)
     numbers = value if isinstance(value, list | tuple) else [value]
@@ -216,8 +216,8 @@ def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
         )
     if _value(env, env_id, "distractors") is None:
         raise UserError(
-            f"streams: the observation of {env_id} holds distractors only where env.kwargs.distractors is a kind of "
-            "stream, and here it is null; train an agent with distractors first."
+            f"streams: the observation of {env_id} holds distractors only if env.kwargs.distractors is a kind of "
+            "stream, but here it is null; train an agent with distractors first."
         )
 
 

@@ -29,10 +29,10 @@ def import_sb3(model: RecurrentPPO, path: Path) -> None:
         # torch's restricted reader builds tensors and refuses anything else
         tensors = torch.load(io.BytesIO(data), map_location=model.device, weights_only=True)
         if not isinstance(tensors, dict) or not all(map(_is_dense, tensors, tensors.values())):
-            raise ValueError("policy.pth must hold dense tensors by their names")
+            raise ValueError("policy.pth must map names to dense tensors")
     except Exception as error:  # torch's reader raises errors of any type
         raise UserError(
-            f"{path} is no archive of sb3-contrib's RecurrentPPO whose weights can be read "
+            f"{path} must be an archive of sb3-contrib's RecurrentPPO, but its weights cannot be read "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]})."
         ) from None
     checkpoint.fill(model.policy, tensors, str(path))

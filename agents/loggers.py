@@ -48,7 +48,7 @@ class ProgressCSV(KVWriter):
         with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = list(csv.DictReader(file))
         if rows and STEPS not in rows[0]:
-            raise UserError(f"{self._path} is broken: it has no column {STEPS}; move it away, and a new one is begun.")
+            raise UserError(f"{self._path} is broken: it has no column {STEPS}; move it away to begin a new one.")
         return rows
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
@@ -121,7 +121,7 @@ class WandB(KVWriter):
         try:
             self._run = wandb.init(**{**ours, **kwargs})
         except Exception as error:  # no account, no network, an unknown argument
-            raise UserError(f"loggers: wandb cannot begin: {type(error).__name__}: {one_sentence(error)}") from None
+            raise UserError(f"loggers: wandb cannot start: {type(error).__name__}: {one_sentence(error)}") from None
         write_json(kept, {"id": str(self._run.id)})
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -136,7 +136,7 @@ class WandB(KVWriter):
 def _id_of(file: Path) -> str:
     found = read_json(file).get("id")
     if not isinstance(found, str):
-        raise UserError(f"{file} is broken: it has no id; move it away, and W&B begins a new run.")
+        raise UserError(f"{file} is broken: it has no id; move it away to begin a new run of W&B.")
     return found
 
 

@@ -47,7 +47,7 @@ def resolve(argument: str, given: str | type, known: Mapping[str, type], base: t
     Raises:
         ValueError: If that function raises it.
     """
-    return named.resolve(argument, given, known, base, of_script="give policy_kwargs with the class itself")
+    return named.resolve(argument, given, known, base, of_script="give the class itself in policy_kwargs")
 
 
 def plain(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def with_names(experiment: Experiment) -> Experiment:
     """
     for key, value in vars(experiment.algorithm).items():
         if callable(value):
-            raise UserError(f"algorithm.{key}: a run folder holds a number or [first, last], and no function.")
+            raise UserError(f"algorithm.{key}: a run folder cannot hold a function; give a number or [first, last].")
     with user_errors("policy", ValueError):
         policy = replace(experiment.policy, **plain(vars(experiment.policy)))
     env = replace(experiment.env, wrappers=[_with_name("env.wrappers", one) for one in experiment.env.wrappers])

@@ -31,7 +31,9 @@ def extractor_of(config: PolicyConfig) -> tuple[type[BaseFeaturesExtractor], dic
         for name in kwargs.keys() - {"features_dim"}:
             raise ValueError(unknown("argument in features_extractor_kwargs", name, ["features_dim"]))
         if config.normalize_images is not None:
-            raise ValueError("normalize_images goes with a features_extractor_class of your own; ours scale pixels")
+            raise ValueError(
+                "normalize_images is only for a features_extractor_class of your own; ours always scale pixels"
+            )
         return Features, {"observation_kinds": config.observation_kinds, "reader": given, **kwargs}
     kind = resolve("features_extractor_class", given, dict.fromkeys(READERS, Features), BaseFeaturesExtractor)
     if config.observation_kinds:

@@ -46,7 +46,7 @@ def check_reward_scale(buffer: RolloutBuffer, num_timesteps: int) -> None:
     rewards_alone = torch.isfinite(largest) & torch.isfinite(buffer.values).all()  # otherwise the cause is elsewhere
     if bool(rewards_alone & ~torch.isfinite(buffer.returns.square().sum())):
         raise NonFiniteError(
-            f"rewards of up to {float(largest):g} are too large for float32: the value loss squares returns, and "
+            f"rewards of up to {float(largest):g} are too large for float32: the value loss, which squares returns, "
             f"became infinite in the rollout that ends at {num_timesteps} steps; scale rewards to about 1, "
             "for example by stable_baselines3's VecNormalize or gymnasium's TransformReward"
         )
@@ -76,6 +76,6 @@ def non_finite_error(
                 "a smaller learning_rate or max_grad_norm usually cures this"
             )
     return NonFiniteError(
-        f"{what}the network as a whole overflowed in the update at {num_timesteps} steps: rewards reach "
-        f"{largest_reward:g}; smaller rewards or a smaller learning_rate cure this"
+        f"{what}the network as a whole overflowed in the update at {num_timesteps} steps, with rewards up to "
+        f"{largest_reward:g}; smaller rewards or a smaller learning_rate usually cure this"
     )

@@ -49,7 +49,7 @@ def check_normalizable(space: spaces.Space) -> None:
             what = "" if key == ONLY else f" for {key!r}"
             raise ValueError(
                 f"normalize.obs takes a Box of floating-point numbers, or a Dict of them, not {part}{what}; "
-                "normalize.reward works with any"
+                "normalize.reward works with any observation"
             )
 
 

@@ -93,10 +93,10 @@ def _for_sequence(config: EnvConfig, found: Found) -> EnvConfig:
     """Return the environment with the length that a sequence of distractors needs."""
     spec = find_spec(config.id).id
     if spec != find_spec(found.env_id).id:
-        raise UserError(f"play: the sequence was found in {found.env_id}, and the run's environment is {config.id}.")
+        raise UserError(f"play: the sequence was found in {found.env_id}, but the run's environment is {config.id}.")
     batched = ENVIRONMENTS[spec].batched if spec in ENVIRONMENTS else None
     if config.wrappers or batched is None or not hasattr(batched, "SHORTEST"):
-        raise UserError(f"play: {config.id} shows no distractors that can be given.")
+        raise UserError(f"play: a sequence of distractors cannot be given to {config.id}.")
     return replace(config, kwargs={**config.kwargs, "length": batched.SHORTEST + found.steps})
 
 

@@ -52,7 +52,7 @@ THEIR_NAMES = {
     "lstm_hidden_size": "hidden_size",
     "n_lstm_layers": "num_layers",
     "shared_lstm": "critic='shared'",
-    "enable_critic_lstm": "critic='separate' (or 'feedforward' where it is False)",
+    "enable_critic_lstm": "critic='separate' (for False, critic='feedforward')",
     "lstm_kwargs": "cell_kwargs",
 }
 """Arguments of sb3-contrib's recurrent policies, and the arguments that take their place here."""
@@ -410,8 +410,8 @@ class RecurrentPolicy(BasePolicy):
         first = state is None and not (episode_start is not None and np.all(episode_start))
         if first and self._predicted_first:
             warnings.warn(
-                "predict was called twice in a row without a state, and has started an episode each time: within an "
-                "episode, hand back the state that the last call returned; at the start of one, say episode_start=True",
+                "predict was called twice in a row without a state, and has started an episode each time. Within an "
+                "episode, pass the state that the last call returned; at the start of one, pass episode_start=True.",
                 stacklevel=4,
             )
         self._predicted_first = first
@@ -426,7 +426,7 @@ class RecurrentPolicy(BasePolicy):
             if episode_start is not None:
                 starts = np.asarray(episode_start, np.bool_)
                 if starts.size not in (1, n):
-                    raise ValueError(f"episode_start is of {starts.size} copies and the observation of {n}")
+                    raise ValueError(f"episode_start is for {starts.size} copies, but the observation is of {n}")
                 memory = self.restart(memory, starts)
         given = {}  # a subclass may have a `step` without masks
         if action_masks is not None:
@@ -450,10 +450,11 @@ class RecurrentPolicy(BasePolicy):
             found = state if held is None else held
             what = f"an array {found.shape}" if isinstance(found, np.ndarray) else f"a {type(state).__name__}"
             raise ValueError(
-                f"the state must be what the last call of predict returned, a tuple of an array {(K, n, S)}, not {what}"
+                f"the state must be what the last call of predict returned, a tuple of one array {(K, n, S)}, not "
+                f"{what}"
             )
         if held.shape[1] != n:
-            raise ValueError(f"the state is of {held.shape[1]} copies and the observation of {n}")
+            raise ValueError(f"the state is of {held.shape[1]} copies, but the observation is of {n}")
         return torch.from_numpy(held).to(weight.device, weight.dtype)
 
     def _flat(self, observation: Any) -> Any:
@@ -541,8 +542,8 @@ class RecurrentPolicy(BasePolicy):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "a policy alone would be saved as a pickle, which is never opened here: save the algorithm, "
-            "model.save(path), and take RecurrentPPO.load(path).policy"
+            "a policy alone would be saved as a pickle, which is never opened here; save the algorithm with "
+            "model.save(path), and use RecurrentPPO.load(path).policy"
         )
 
     @classmethod
@@ -553,8 +554,8 @@ class RecurrentPolicy(BasePolicy):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            "a policy alone would be loaded from a pickle, which is never opened here: take "
-            "RecurrentPPO.load(path).policy of what model.save(path) wrote, or bistable_rl.load(run).policy of a run"
+            "a policy alone would be loaded from a pickle, which is never opened here; use "
+            "RecurrentPPO.load(path).policy after model.save(path), or bistable_rl.load(run).policy of a run"
         )
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
@@ -572,4 +573,4 @@ class RecurrentPolicy(BasePolicy):
 
 def _check_action_bias(action_space: spaces.Space, action_bias: list[float]) -> None:
     if action_bias and (not isinstance(action_space, spaces.Discrete) or len(action_bias) != action_space.n):
-        raise ValueError(f"action_bias must be one logit for each of Discrete actions, got {action_bias}")
+        raise ValueError(f"action_bias must be one logit for each action of a Discrete space, got {action_bias}")

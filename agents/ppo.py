@@ -214,8 +214,8 @@ class RecurrentPPO(OnPolicyAlgorithm):
         if horizon is not None and horizon > reach:
             name = "n_steps" if reach == self.n_steps else "bptt_length"
             warnings.warn(
-                f"an episode can take {horizon} steps, but gradient reaches back {name} = {reach} steps at most: "
-                "the network does not learn to remember over more steps",
+                f"an episode can take {horizon} steps, but the gradient reaches back at most {name} = {reach} steps, "
+                "so the network does not learn to remember over more steps",
                 stacklevel=4,
             )
 
@@ -490,7 +490,7 @@ class RecurrentPPO(OnPolicyAlgorithm):
             self._warned_of_terminal_observation = True
             warnings.warn(
                 "a time limit cuts episodes (info['TimeLimit.truncated']), but info['terminal_observation'] is "
-                "missing: they count as ended, with nothing to come",
+                "missing, so they count as terminated",
                 stacklevel=5,
             )
         return np.array(known, np.int64)

@@ -40,9 +40,11 @@ class Prey:
 
     def __init__(self, policy: RecurrentPolicy, env: DistractedEnv, steps: int, first: int) -> None:
         if env.phases() is None:
-            raise ValueError("the environment declares no phases, so nobody knows which observations it can show")
+            raise ValueError("the environment does not declare which observations it can show")
         if env.stream is None:
-            raise ValueError("the environment shows no distractors: its argument distractors must name their kind")
+            raise ValueError(
+                "the environment shows no distractors; make it with a kind of them, such as distractors='uniform'"
+            )
         self.policy, self.steps = policy, steps
         self.env = env.with_distraction(steps)
         phases, last = self.env.phases(1), self.env.phases(steps)
@@ -51,7 +53,7 @@ class Prey:
         if self.env.single_observation_space != policy.observation_space:
             raise ValueError(
                 f"the environment's observations are {self.env.single_observation_space}, "
-                f"the agent was trained on {policy.observation_space}"
+                f"but the agent was trained on {policy.observation_space}"
             )
         self.phases = phases
         self.clocked = not np.array_equal(phases.low, last.low)

@@ -91,7 +91,9 @@ class LostFunction:
 
     def __call__(self, progress_remaining: float) -> float:
         """Raise the error."""
-        raise ValueError(f"its {self.name} was a function, which is not saved; give it: load(path, {self.name}=...).")
+        raise ValueError(
+            f"its {self.name} was a function, which is not saved; give it again: load(path, {self.name}=...)."
+        )
 
 
 def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include: Iterable[str] | None) -> None:
@@ -122,7 +124,7 @@ def save(model: RecurrentPPO, file: File, exclude: Iterable[str] | None, include
     except UserError:
         raise
     except (TypeError, ValueError) as error:
-        raise ValueError(f"only plain values can be saved; an argument of the algorithm is none: {error}") from None
+        raise ValueError(f"only plain values can be saved; an argument of the algorithm is not one: {error}") from None
     archive.write(file, files)
 
 
@@ -147,7 +149,7 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
             raise ValueError(f"its observations cannot be those of {nested}")
         saved_policy = cls.policy_aliases.get(about["policy"])
         if policy is not saved_policy and about["policy"] != getattr(policy, "__name__", policy):
-            raise ValueError(f"its policy is a {about['policy']}, which must be given as policy={about['policy']}")
+            raise ValueError(f"its policy is a {about['policy']}; give policy={about['policy']}")
     except UserError:
         raise
     except Exception as error:  # SB3 raises errors of any type for arguments that it never wrote
@@ -157,7 +159,8 @@ def load(cls: type[M], file: File, env: AnyEnv | None, device: torch.device | st
         if env is not None and getattr(model, name) != space:
             kind = name.replace("_", " ")
             raise UserError(
-                f"{path} does not fit the environment: its {kind} is {space}, the environment's {getattr(model, name)}."
+                f"{path} does not fit the environment: its {kind} is {space}, but the environment's is "
+                f"{getattr(model, name)}."
             )
         setattr(model, name, space)
     if env is None:
@@ -240,7 +243,7 @@ def _settings(about: Mapping[str, Any], path: str, policy: Any) -> tuple[dict[st
         **about["settings"],
     }  # absent in earlier versions
     if found.pop("tensorboard_log", None) is not None:  # written by an earlier version
-        warnings.warn(f"{path} does not say where to log: give tensorboard_log=... to load", stacklevel=5)
+        warnings.warn(f"{path} does not say where to log; pass tensorboard_log=... to load", stacklevel=5)
     if found.keys() != set(SETTINGS):
         odd = sorted(found.keys() ^ set(SETTINGS))[0]
         raise ValueError(f"its setting {odd!r} is {'unknown here' if odd in found else 'missing'}")

@@ -45,10 +45,10 @@ def check_spaces(observation_space: gymnasium.Space, action_space: gymnasium.Spa
     """
     seen = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"": observation_space}
     if not seen:
-        raise ValueError("its observation space is a Dict that holds nothing a policy reads; texts are left out")
+        raise ValueError("its observation space is a Dict that holds nothing a policy reads; text is left out")
     for key, space in seen.items():
         if not isinstance(key, str):
-            raise ValueError(f"its observation space has the key {key!r}; the keys of a Dict must be texts")
+            raise ValueError(f"its observation space has the key {key!r}; the keys of a Dict must be strings")
         where = f"its observation space{f' {key!r}' if key else ''} is {_shown(space)}"
         if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise ValueError(

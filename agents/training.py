@@ -252,7 +252,7 @@ def _make_model(experiment: Experiment, env: VecEnv, device: torch.device) -> tu
     except RunFailedError as error:  # from its action masks
         raise UserError(str(error)) from None
     except MemoryError:
-        raise UserError("the experiment needs more memory than there is; fewer copies or steps would do.") from None
+        raise UserError("the experiment needs more memory than there is; use fewer copies or steps.") from None
     except Exception as error:
         raise UserError(f"env: it fails at its first step: {type(error).__name__}: {one_sentence(error)}") from None
     env.seed(derived_seed(experiment.seed, TRAINING))  # the algorithm has seeded it with the experiment's seed

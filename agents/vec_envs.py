@@ -41,7 +41,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
     Raises:
         UserError: If the id, an argument or a wrapper is wrong, or the environment cannot be built.
     """
-    check_memory(f"env.num_envs {num_envs}: so many copies", 500 * num_envs)  # the infos of one step alone
+    check_memory(f"env.num_envs {num_envs}", 500 * num_envs)  # the infos of one step alone
 
     def one() -> gymnasium.Env:
         single = make_env(env.id, kwargs=env.kwargs, wrappers=env.wrappers)
@@ -88,7 +88,7 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
         most = BATCHED_COPIES if _is_batched(env) else COPIES
     except (ValueError, gymnasium.error.Error) as error:
         raise UserError(f"env: {one_sentence(error)}") from None
-    check_memory(f"evaluation.episodes {episodes}: their results", 100 * episodes)
+    check_memory(f"the result of evaluation.episodes {episodes}", 100 * episodes)
     return make_vec_env(env, min(most, episodes), seed)
 
 
@@ -173,7 +173,7 @@ class BatchedVecEnv(VecEnv):
         mode = env.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(
-                f"SB3 resets an environment in the step that ends its episode: autoreset_mode must be SAME_STEP, "
+                f"SB3 resets an environment in the step that ends its episode, so autoreset_mode must be SAME_STEP, "
                 f"not {getattr(mode, 'name', mode)}; give autoreset_mode=AutoresetMode.SAME_STEP where the vector "
                 "environment is made (to gymnasium.make_vec of CartPole: vectorization_mode='sync', "
                 "vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})"
@@ -305,7 +305,7 @@ class BatchedVecEnv(VecEnv):
 
     def _check_all(self, indices: VecEnvIndices, what: str) -> None:
         if sorted(self._get_indices(indices)) != list(range(self.num_envs)):
-            raise ValueError(f"cannot {what} for some copies only: they are one object")
+            raise ValueError(f"cannot {what} for some copies only, since all copies are one object")
 
 
 def _owner(env: VectorEnv[Any, Any, Any], name: str) -> Any:

@@ -93,10 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.say("stopped")
         code = stopping.exit_code(stopped.args[0] if stopped.args else None)
     except SystemExit as left:  # from other code, such as an environment
-        streams.say(f"stopped: code that is not part of bistable-rl called sys.exit({shown(left.code)}).")
+        given = "" if left.code is None else shown(left.code)
+        streams.say(f"stopped: code that is not part of bistable-rl called sys.exit({given}).")
         code = 1
     except MemoryError as error:
-        streams.say(f"out of memory{f' ({error})' if str(error) else ''}; ask for something smaller.")
+        streams.say(f"out of memory{f' ({error})' if str(error) else ''}; try smaller sizes.")
         code = 1
     except RecursionError:
         streams.say("stopped: the input is nested too deeply.")

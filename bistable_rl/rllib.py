@@ -159,7 +159,7 @@ def ppo_config(experiment: Source, overrides: Mapping[str, Any] | None = None, *
         raise UserError(f"env.num_envs {read.env.num_envs} must be a multiple of env_runners, {env_runners}.")
     for key, only in ONLY.items():
         if (value := attrgetter(key)(read)) != only:
-            raise UserError(f"{key} must be {shown(only)}, not {shown(value)}: RLlib's PPO knows nothing else.")
+            raise UserError(f"{key} must be {shown(only)}, not {shown(value)}: RLlib's PPO supports nothing else.")
     algorithm = read.algorithm
     if not isinstance(algorithm.clip_range, float):
         raise UserError(f"algorithm.clip_range must be one number for RLlib, not {shown(algorithm.clip_range)}.")
@@ -206,7 +206,9 @@ def save(algorithm: Algorithm, path: File) -> None:
     """
     module = algorithm.get_module()
     if not isinstance(module, RecurrentRLModule):
-        raise UserError(f"only algorithms of ppo_config are saved, and this one's module is a {type(module).__name__}.")
+        raise UserError(
+            f"only algorithms of ppo_config can be saved; the module of this one is a {type(module).__name__}."
+        )
     experiment = module.experiment
     settings = {**vars(experiment.algorithm), "policy_kwargs": policy_kwargs(experiment.policy), "device": "cpu"}
     model = RecurrentPPO("RecurrentPolicy", None, **settings, _init_setup_model=False)  # type: ignore[arg-type]
@@ -244,7 +246,9 @@ def _spaces(experiment: Experiment) -> Spaces:
         close(env)
     space = found.action
     if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box) or len(space.shape or ()) > 1:
-        raise UserError(f"env: its action space is {space}; RLlib takes Discrete, MultiDiscrete and Box of one axis.")
+        raise UserError(
+            f"env: its action space is {space}; RLlib takes Discrete, MultiDiscrete and one-dimensional Box."
+        )
     if masks is not None:
         raise UserError("env: it has action masks, which RLlib does not take.")
     return found

@@ -173,7 +173,7 @@ class RNN(nn.Module):
             if acted is not None:
                 return acted
         if isinstance(hx, tuple):
-            raise ValueError("hx is one tensor for every cell; for an LSTM's (h, c) give torch.cat([h, c], -1)")
+            raise ValueError("hx must be one tensor for every cell; for an LSTM's (h, c) pass torch.cat([h, c], -1)")
         if mask is not None:
             return self._masked(x, hx, resets, mask)
         if isinstance(x, PackedSequence):
@@ -181,9 +181,11 @@ class RNN(nn.Module):
         if x.dim() not in (2, 3):
             raise ValueError(f"{self._get_name()}: Expected input to be 2D or 3D, got {x.dim()}D tensor instead")
         if isinstance(resets, PackedSequence):
-            raise ValueError("resets must be a tensor where the input is one")
+            raise ValueError("resets must be a tensor when the input is a tensor")
         if resets is not None and resets.shape != x.shape[:-1]:
-            raise ValueError(f"resets must be {tuple(x.shape[:-1])}, as the input's steps; got {tuple(resets.shape)}")
+            raise ValueError(
+                f"resets must be {tuple(x.shape[:-1])}, one for each step of the input; got {tuple(resets.shape)}"
+            )
         batched = x.dim() == 3
         if hx is not None and hx.dim() != x.dim():
             raise RuntimeError(
@@ -232,15 +234,19 @@ class RNN(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run padded sequences, whose real steps `mask` marks, as packed ones."""
         if isinstance(x, PackedSequence) or isinstance(resets, PackedSequence) or x.dim() != 3:
-            raise ValueError("mask tells the real steps of a padded batch, a 3D tensor; a PackedSequence needs none")
+            raise ValueError("mask marks the real steps of a padded batch, a 3D tensor; a PackedSequence takes no mask")
         for name, steps in (("mask", mask), ("resets", resets)):
             if steps is not None and steps.shape != x.shape[:2]:
-                raise ValueError(f"{name} must be {tuple(x.shape[:2])}, as the input's steps; got {tuple(steps.shape)}")
+                raise ValueError(
+                    f"{name} must be {tuple(x.shape[:2])}, one for each step of the input; got {tuple(steps.shape)}"
+                )
         real = (mask if self.batch_first else mask.T) != 0  # (B, T)
         lengths = real.sum(1)
         first = torch.arange(real.shape[1], device=real.device) < lengths.unsqueeze(1)
         if (real != first).any() or (lengths == 0).any():
-            raise ValueError("mask must be true at the first steps of every sequence, one at least, then false")
+            raise ValueError(
+                "mask must be true at the first steps of every sequence (at least one) and false after them"
+            )
 
         def pack(steps: Tensor) -> PackedSequence:
             return pack_padded_sequence(steps, lengths.cpu(), self.batch_first, enforce_sorted=False)

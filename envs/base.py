@@ -206,7 +206,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             raise ResetNeeded("call reset() before the first step()")
         waiting = np.flatnonzero(self.over)
         if len(waiting) and self.autoreset_mode is AutoresetMode.DISABLED:
-            raise ResetNeeded(f"the episode of copy {waiting[0]} is over: reset it before the next step()")
+            raise ResetNeeded(f"the episode of copy {waiting[0]} is over; reset it before the next step()")
 
         reward, terminated, truncated, last = self._advance(self._valid(actions))
         self.t += 1
@@ -238,7 +238,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     def render(self) -> tuple[Any, ...] | None:
         """Return the picture or text of every copy, or print the texts, as `render_mode` says."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() shows nothing without a render_mode, an argument of the environment")
+            gymnasium.logger.warn("render() shows nothing without a render_mode; give one when the environment is made")
             return None
         if self.render_mode == "rgb_array":
             return tuple(np.kron(self._picture(k), np.ones((16, 16, 1), np.uint8)) for k in range(self.num_envs))
@@ -290,7 +290,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if isinstance(seed, int | np.integer):
             return [int(seed) + k for k in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise ValueError(f"seed must be an int or {self.num_envs} of them, one for each copy, not {len(seed)}")
+            raise ValueError(f"seed must be an int or {self.num_envs} ints, one for each copy, not {len(seed)}")
         return list(seed)
 
     def _seed(self, i: Copies, seeds: list[int | None]) -> None:
@@ -301,7 +301,7 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             seed = seeds[copy]
             if seed is not None:
                 if seed < 0:
-                    raise ValueError(f"seed must not be negative, not {seed}")
+                    raise ValueError(f"seed must not be negative, got {seed}")
                 self.seeds[copy] = seed % 2**64
                 self.episode[copy] = -1
             elif self.episode[copy] < 0:
@@ -320,7 +320,9 @@ class BatchedEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             return self.copies
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"reset_mask must be {self.num_envs} booleans, one for each copy, at least one true")
+            raise ValueError(
+                f"reset_mask must be {self.num_envs} booleans, one for each copy, and at least one must be true"
+            )
         return np.flatnonzero(mask)
 
     def _valid(self, actions: np.ndarray) -> np.ndarray:

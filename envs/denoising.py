@@ -136,7 +136,7 @@ class DenoisingVectorEnv(DistractedEnv):
 
     def _check_distractors(self, sequence: np.ndarray) -> np.ndarray:
         if sequence.ndim != 1 or not len(sequence):
-            raise ValueError(f"distractors must be a sequence of numbers, at least one, not {sequence}")
+            raise ValueError(f"distractors must be a sequence of at least one number, not {sequence}")
         return check_numbers("distractors", sequence, LIMIT)
 
     def _set_cue(self, i: Copies, cue: np.ndarray) -> None:

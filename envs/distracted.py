@@ -107,13 +107,13 @@ class DistractedEnv(BatchedEnv):
         sequence = options.get("distractors")
         if sequence is not None and self.stream is None:
             raise ValueError(
-                "the environment shows no distractors: its argument distractors must name their kind first"
+                "the environment shows no distractors; make it with a kind of them, such as distractors='uniform'"
             )
         self.given = None if sequence is None else self._check_distractors(np.asarray(sequence))
 
     def _check_distractors(self, sequence: np.ndarray) -> np.ndarray:
         if sequence.ndim != 1 or not len(sequence):
-            raise ValueError(f"distractors must be a sequence of symbols, at least one, not {sequence}")
+            raise ValueError(f"distractors must be a sequence of at least one symbol, not {sequence}")
         return check_symbols("distractors", sequence, self.num_symbols)
 
     def _start(self, i: Copies) -> None:

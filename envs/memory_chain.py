@@ -120,7 +120,7 @@ class MemoryChainVectorEnv(DistractedEnv):
         """
         if self.num_bits > MOST_BITS:
             raise UserError(
-                f"env: {self.num_bits} bits make 2^{self.num_bits} cues, too many to ask for each; "
+                f"env: {self.num_bits} bits make 2^{self.num_bits} cues, too many to try each; "
                 f"set env.kwargs.num_bits to {MOST_BITS} or less."
             )
         symbols = self.num_symbols if self.stream is not None else 1

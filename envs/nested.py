@@ -70,7 +70,7 @@ def copies_of(space: gymnasium.Space[Any], observation: Any) -> int | None:
             raise ValueError
         return np.shape(value)[0] if axes else None
     except (KeyError, TypeError, IndexError, ValueError):
-        raise ValueError(f"this is no observation of {space}: {observation!r}") from None
+        raise ValueError(f"this is not an observation of {space}: {observation!r}") from None
 
 
 def is_flat(space: gymnasium.Space[Any], observation: Any) -> bool:
@@ -145,11 +145,11 @@ def _flat_part(where: str, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
         return space
     for part in _parts(space):
         if isinstance(part, spaces.Text) or not part.is_np_flattenable:
-            raise ValueError(f"{where} holds {_shown(part)}, which is no fixed number of numbers")
+            raise ValueError(f"{where} holds {_shown(part)}, which has no fixed number of entries")
         if isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) > 1:
             raise ValueError(
-                f"{where} holds bytes of {' x '.join(map(str, part.shape))}, which may be a picture or categories: "
-                "give it a key of its own in a Dict, where it can be said how it is read"
+                f"{where} holds bytes of {' x '.join(map(str, part.shape))}, which may be a picture or categories; "
+                "give them a key of their own in a Dict, so that observation_kinds can say how they are read"
             )
     return flatten_space(space)
 
@@ -160,7 +160,7 @@ def _parts(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
         return
     for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
         if isinstance(space, spaces.Dict) and not isinstance(key, str):
-            raise ValueError(f"its observation space has the key {key!r}; the keys of a Dict must be texts")
+            raise ValueError(f"its observation space has the key {key!r}; the keys of a Dict must be strings")
         yield from _parts(part)
 
 

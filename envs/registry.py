@@ -110,7 +110,7 @@ def make_batched_env(
     """
     spec = find_spec(env_id)
     if spec.vector_entry_point is None:
-        raise ValueError(f"{env_id} has no batched form: make it with make_env")
+        raise ValueError(f"{env_id} has no batched form; make it with make_env")
     check_size("num_envs", num_envs)
     make = partial(
         gymnasium.make_vec,

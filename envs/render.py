@@ -114,5 +114,5 @@ def find_ffmpeg() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):  # RuntimeError: it came without a binary
         raise UserError(
-            "an MP4 needs ffmpeg, on this machine or by pip install imageio-ffmpeg; a .gif needs nothing."
+            "an MP4 needs ffmpeg: install it, for example with pip install imageio-ffmpeg, or name a .gif instead."
         ) from None

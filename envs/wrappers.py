@@ -87,7 +87,7 @@ class DropText(gymnasium.ObservationWrapper[Any, Any, Any], RecordConstructorArg
         if isinstance(space, Dict):
             kept = {key: value for key, value in space.items() if not is_text(value)}
             if not kept:
-                raise ValueError(f"the observations hold only texts ({', '.join(space)}), which no network here reads")
+                raise ValueError(f"the observations hold only text ({', '.join(space)}), which no network here reads")
             self.observation_space = Dict(kept)
 
     def observation(self, observation: Any) -> Any:
@@ -132,7 +132,7 @@ class MiniGrid(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         for name in names:
             check_choice("action", name, ACTIONS)
         if len(set(names)) != len(names) or not names:
-            raise ValueError(f"actions must be different names, at least one, not {names}")
+            raise ValueError(f"actions must be a list of at least one name, each given once, not {names}")
         self._numbers = [ACTIONS.index(name) for name in names]
         self.action_space = Discrete(len(names))
 

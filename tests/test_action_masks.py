@@ -164,10 +164,10 @@ def test_gymnasiums_sample_takes_them(kind: str) -> None:
         ("discrete", [[1] * 4, [0] * 4], "copy 1 allows no action: at least one entry must be true"),
         ("multi-discrete", [[1] * 9, [1, 1, 1, 0, 0, 1, 1, 1, 1]], "copy 1 allows no value of action 1: at least"),
         ("multi-binary", [[1, 1, 1, 1, 0, 0], [1] * 6], "copy 0 allows no value of action 2"),
-        ("discrete", [[0.5, 1, 1, 1]] * 2, r"must hold true and false, or 1 and 0, not \[0.5, 1.0, 1.0, 1.0\]"),
-        ("discrete", [[np.nan, 1, 1, 1]] * 2, "must hold true and false"),
+        ("discrete", [[0.5, 1, 1, 1]] * 2, r"must hold only true and false, or 1 and 0, not \[0.5, 1.0, 1.0, 1.0\]"),
+        ("discrete", [[np.nan, 1, 1, 1]] * 2, "must hold only true and false"),
         ("discrete", True, "action masks must be an array for each copy, not True"),
-        ("discrete", [["a", "b", "c", "d"]] * 2, "must hold true and false"),
+        ("discrete", [["a", "b", "c", "d"]] * 2, "must hold only true and false"),
     ],
 )
 def test_a_mask_that_does_not_fit_gets_one_sentence(kind: str, masks: Any, sentence: str) -> None:
@@ -318,7 +318,7 @@ class Wrong(Info):
     [
         (
             "missing",
-            r"^env: info\['action_mask'\] of copy 1 is missing: where reset gives a mask, every step must give",
+            r"^env: info\['action_mask'\] of copy 1 is missing; if reset returns a mask, every step must return",
         ),
         ("short", r"^env: the action mask of copy 1 has 3 entries, but Discrete\(4\) needs 4, one for each action\.$"),
         ("none", r"^env: the action mask of copy 1 allows no action: at least one entry must be true\.$"),
@@ -334,7 +334,7 @@ def test_masks_that_come_with_steps_only_are_not_used_and_a_warning_says_so() ->
         def step(self, action: Any) -> Any:
             return *super().step(action)[:4], {"action_mask": np.zeros(2)}
 
-    with pytest.warns(UserWarning, match=r"info\['action_mask'\] comes with steps, but not with reset: no masks are"):
+    with pytest.warns(UserWarning, match=r"step returns info\['action_mask'\], but reset does not, so no masks are"):
         make_model(DummyVecEnv([Late])).learn(24)
 
 
@@ -456,7 +456,7 @@ def test_an_agent_without_the_argument_is_evaluated_as_before() -> None:
 
 def test_no_search_for_distractors_claims_what_masks_change() -> None:
     env = make_vec_env(EnvConfig(id=MASKED, kwargs={"length": 4}), 2, seed=0)
-    with pytest.raises(ValueError, match="declares no"):
+    with pytest.raises(ValueError, match="does not declare which observations"):
         attack(make_model(env).policy, MaskedTMazeVectorEnv(length=4), 10)
 
 

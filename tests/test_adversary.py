@@ -152,8 +152,8 @@ def test_every_sequence_that_is_found_kills_in_the_environment(
 @pytest.mark.parametrize(
     ("name", "kwargs", "sentence"),
     [
-        ("Denoising", {}, "declares no phases"),
-        ("TMaze", {"stochasticity": 0.1, "distractors": "uniform"}, "declares no phases"),
+        ("Denoising", {}, "does not declare which observations"),
+        ("TMaze", {"stochasticity": 0.1, "distractors": "uniform"}, "does not declare which observations"),
         ("TMaze", {}, "shows no distractors"),
     ],
 )
@@ -183,7 +183,7 @@ def test_patterns_of_very_many_distractors_are_a_sample() -> None:
 
 def test_more_cues_than_can_be_listed_are_one_sentence() -> None:
     config = EnvConfig(id="bistable_rl/MemorySize-v0", kwargs={"num_bits": 40})
-    with pytest.raises(UserError, match="40 bits make 2\\^40 cues, too many to ask for each"):
+    with pytest.raises(UserError, match="40 bits make 2\\^40 cues, too many to try each"):
         distracted_env(config)
 
 
@@ -241,8 +241,8 @@ def test_what_cannot_be_played_is_one_sentence(
     assert "is not a file that" in refused(*play)
     file.write_text(json.dumps(data))
     assert "holds the cues 0 to 0, not 1" in refused(*play, "--cue", "1")
-    assert "neither --episodes nor --seed" in refused(*play, "--seed", "1")
-    assert "--cue chooses a cue of --sequence" in refused("play", "--run", str(trained), "--cue", "1")
+    assert "leave out --episodes and --seed" in refused(*play, "--seed", "1")
+    assert "--cue needs --sequence" in refused("play", "--run", str(trained), "--cue", "1")
     file.write_text(json.dumps({**data, "env": {"id": "bistable_rl/TMaze-v0"}}))
     assert "was found in bistable_rl/TMaze-v0" in refused(*play)
     found["sequence"] = [[[9], 2]]
@@ -260,8 +260,8 @@ def test_what_cannot_be_played_is_one_sentence(
     file.write_text(json.dumps(data))
     assert "every cue survived" in refused(*play)
     assert "--adversary" in refused("evaluate", str(trained), "--steps", "5")
-    assert "--episodes is not for --adversary" in refused("evaluate", str(trained), "--adversary", "--episodes", "9")
-    assert "--adversary asks at every length" in refused("evaluate", str(trained), "--adversary", "--horizons", "5")
+    assert "--adversary takes no --episodes" in refused("evaluate", str(trained), "--adversary", "--episodes", "9")
+    assert "--adversary tries every length" in refused("evaluate", str(trained), "--adversary", "--horizons", "5")
     wrapped = ["--env.wrappers", "[{name: time_limit, kwargs: {max_episode_steps: 9}}]"]
     assert "in a wrapper does not declare" in refused("evaluate", str(trained), "--adversary", *wrapped)
     assert "unknown environment id 'foo'" in refused("evaluate", str(trained), "--adversary", "--env.id", "foo")

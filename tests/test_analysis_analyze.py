@@ -38,7 +38,7 @@ def test_an_agent_is_analysed_into_figures_tables_and_a_page(
     page = (tmp_path / "a" / "analysis.md").read_text()
     for line in out.splitlines()[:-1]:
         assert f"- {line}" in page
-    assert "one of 2 cues is decoded correctly" in out
+    assert "the cue (one of 2) is decoded correctly" in out
     steps = [int(folder.name) for folder in Run(trained).checkpoints.all()]
     assert [int(row["steps"]) for row in rows(tmp_path / "a" / "attractors.csv")] == steps
     assert all(1 <= float(row["attractors"]) <= 8 for row in rows(tmp_path / "a" / "attractors.csv"))

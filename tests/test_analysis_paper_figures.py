@@ -125,7 +125,7 @@ def test_the_command_draws_all_of_them_and_a_page(tmp_path: Path, capsys: pytest
     assert how in out
     (tmp_path / "file").write_text("")
     assert main(["figures", "--out", str(tmp_path / "file")]) == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be created" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("nothing_committed")

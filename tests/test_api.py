@@ -133,7 +133,11 @@ def test_ctrl_c_is_raised_after_the_checkpoint_and_resume_goes_on(experiment: Ex
         (None, {"policy.cel": "gru"}, "overrides: unknown key 'policy.cel'; did you mean 'policy.cell'"),
         (None, {"seed": "one"}, "overrides: seed must be an integer from 0"),
         (None, {"algorithm.batch_size": 999}, "with the overrides: algorithm.batch_size 999 is more than the 80"),
-        (None, {"algorithm.learning_rate": lambda p: p}, "algorithm.learning_rate: a run folder holds a number or ["),
+        (
+            None,
+            {"algorithm.learning_rate": lambda p: p},
+            "algorithm.learning_rate: a run folder cannot hold a function; give",
+        ),
     ],
 )
 def test_a_mistake_is_the_commands_sentence(
@@ -147,8 +151,8 @@ def test_a_mistake_is_the_commands_sentence(
 
 def test_mistakes_in_evaluate_and_resume(trained: Path, tmp_path: Path) -> None:
     for changes, expected in (
-        ({"policy.cell": "gru"}, "overrides: policy.cell is no key of the environment to evaluate in"),
-        ({"env.num_envs": 3}, "overrides: env.num_envs is no key of the environment"),
+        ({"policy.cell": "gru"}, "overrides: policy.cell cannot be changed; keys of the environment"),
+        ({"env.num_envs": 3}, "overrides: env.num_envs cannot be changed"),
         ({"env.kwargs.lenght": 3}, "unknown argument of bistable_rl/CopyFirst-v0 'lenght'"),
     ):
         with pytest.raises(UserError, match=re.escape(expected)):
@@ -225,13 +229,13 @@ def test_what_predict_is_given_is_what_it_returned(trained: Path) -> None:
     _, state = agent.predict(seen)
     assert agent.predict(seen, (state[0].astype(np.float64),))[1][0].dtype == np.float32
     for wrong, expected in (
-        (state[0], "a tuple of an array (1, 3, 8), not an array (1, 3, 8)"),
+        (state[0], "a tuple of one array (1, 3, 8), not an array (1, 3, 8)"),
         ((state[0], state[0]), "not a tuple"),
         ((None,), "not a tuple"),
         ((state[0][:, :, :5],), "not an array (1, 3, 5)"),
-        ((state[0][:, :2],), "the state is of 2 copies and the observation of 3"),
+        ((state[0][:, :2],), "the state is of 2 copies, but the observation is of 3"),
     ):
         with pytest.raises(ValueError, match=re.escape(expected)):
             agent.predict(seen, wrong)
-    with pytest.raises(ValueError, match="episode_start is of 2 copies and the observation of 3"):
+    with pytest.raises(ValueError, match="episode_start is for 2 copies, but the observation is of 3"):
         agent.predict(seen, state, np.array([True, False]))

@@ -302,7 +302,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 def test_a_test_set_that_cannot_be_made_is_not_found_out_after_the_training(tmp_path: Path) -> None:
     config = small()
     config.task = TaskConfig("line_mnist", {"dataset": "digits", "black_lines": 2, "test_size": 5000})
-    with pytest.raises(UserError, match=r"task\.kwargs\.test_size must be at most 360, all there are, not 5000"):
+    with pytest.raises(UserError, match=r"task\.kwargs\.test_size must be at most 360, the size of the set, not 5000"):
         start(config, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -314,7 +314,7 @@ def test_a_test_set_that_cannot_be_made_is_not_found_out_after_the_training(tmp_
         (["x.yaml", "--resume", "run"], "name a CONFIG to train, or a run"),
         (["--resume", "nowhere"], "there is no folder nowhere"),
         (["--resume", "run", "--seed", "1"], "a run resumes with its own config.yaml; --seed cannot change it"),
-        (["rl/t_maze"], "is no config for `bistable-rl benchmark`"),
+        (["rl/t_maze"], "is not a config for `bistable-rl benchmark`"),
     ],
 )
 def test_a_wrong_command_is_one_sentence(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

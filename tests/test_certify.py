@@ -182,7 +182,7 @@ def test_a_wrong_command_is_one_sentence(
 
 
 def test_an_environment_of_another_size_is_refused() -> None:
-    with pytest.raises(UserError, match="the agent reads 3 numbers and the environment shows 1"):
+    with pytest.raises(UserError, match="the agent reads 3 numbers, but the environment shows 1"):
         proved(policy(3, 2), latch_env(0.1))
 
 
@@ -198,5 +198,5 @@ def test_no_more_steps_are_proved_than_an_episode_with_a_clock_has() -> None:
     env = make_batched_env("bistable_rl/MemoryLength-v0", num_envs=1, kwargs={"length": 10})
     agent = policy(3, 2)
     assert len(proved(agent, env, 10).cues) == 2
-    with pytest.raises(UserError, match="--steps 11 is beyond the episode, whose clock has 10 steps after the cue"):
+    with pytest.raises(UserError, match="--steps 11 is too long for the episode, which has 10 steps after the cue"):
         proved(agent, env, 11)

@@ -170,7 +170,7 @@ def test_a_config_may_have_any_name_that_a_file_can(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "runs/small/mixed-seed0/environment.json").read_text(encoding="utf-8"))
     assert "\udcff.yaml" in kept["command"]
     refused = command("$CLI train small.yaml --out $'\\xff'", tmp_path)
-    assert b"is not in UTF-8" in refused.stderr
+    assert b"is not UTF-8" in refused.stderr
     assert refused.returncode == 2
 
 
@@ -185,7 +185,7 @@ def caused(error: Exception, number: int) -> Exception:
     [
         (SystemExit("text"), 1, 'called sys.exit("text")'),
         (SystemExit(0), 1, "called sys.exit(0)"),
-        (SystemExit(None), 1, "called sys.exit(null)"),
+        (SystemExit(None), 1, "called sys.exit()"),
         (OSError(errno.EACCES, "Permission denied", "/some/file"), 2, '"/some/file": Permission denied.'),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "cannot be written: No space left on device."),
         (caused(UserError("x cannot be written: full."), errno.ENOSPC), 1, "x cannot be written: full."),
@@ -229,7 +229,7 @@ LONG = "x" * 256
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["train", "CONFIG", "--out", ""], "argument --out: a name is needed"),
+        (["train", "CONFIG", "--out", ""], "argument --out: the name is empty"),
         (["train", "CONFIG", "--out", LONG], "argument --out: a name of 256 bytes is too long"),
         (["train", "CONFIG", "--out", f"a/{LONG}/b"], "argument --out: a name of 256 bytes is too long"),
         (["train", "CONFIG", "--out", "a\0b"], "holds a NUL character"),
@@ -252,9 +252,12 @@ LONG = "x" * 256
         (["evaluate", "x", "--figure", f"{LONG}.png"], "argument --figure: a name of 260"),
         (["evaluate", "x", "--episodes", "1000000000"], "'1000000000' is more than 999,999,999"),
         (["analyze", "x", "--out", LONG], "argument --out: a name of 256"),
-        (["figures", "--runs", ""], "argument --runs: a name is needed"),
-        (["data", "mnist", "--data-dir", ""], "argument --data-dir: a name is needed"),
-        (["play", "bistable_rl/TMaze-v0", "--save", "x.jpg"], "--save writes a GIF, so its name must end in .gif"),
+        (["figures", "--runs", ""], "argument --runs: the name is empty"),
+        (["data", "mnist", "--data-dir", ""], "argument --data-dir: the name is empty"),
+        (
+            ["play", "bistable_rl/TMaze-v0", "--save", "x.jpg"],
+            "--save writes a GIF or an MP4, so its name must end in .gif",
+        ),
         (["play", "bistable_rl/TMaze-v0", "--save", f"{LONG}.gif"], "argument --save: a name of 260"),
         (["tensorboard", ".", "--port", "99999"], "'99999' is not a port, an integer from 1 to 65535"),
         (["tensorboard", ".", "--port", "0"], "'0' is not a port"),

@@ -32,10 +32,10 @@ LOSS = {"name": "train_loss"}
             "c.yaml, lenght 5: env: unknown argument of bistable_rl/CopyFirst-v0",
         ),
         ({"grid": {"env.wrappers": [[], [{"name": "minigird"}]]}}, "unknown wrapper 'minigird'"),
-        ({"grid": {"device": ["cuda:7"]}}, "c.yaml, nbrc: device: cuda:7 is not here"),
+        ({"grid": {"device": ["cuda:7"]}}, "c.yaml, nbrc: device: cuda:7 is not available"),
         (
             {"grid": {"env.id": ["CartPole-v1"], "env.kwargs": [{}], "evaluation.horizons": [[5]]}},
-            "has no argument that",
+            "for our environments only, not for CartPole-v1",
         ),
         (
             {"metric": {"name": "sucess_rate"}},

@@ -305,7 +305,7 @@ def test_a_grid_killed_five_times_gives_what_one_left_alone_gives(config: Path, 
 def test_two_grids_at_once_are_refused(config: Path, experiment: Experiment) -> None:
     grid_process = start(config.parent)
     wait_for_points(config.parent, 1)
-    with pytest.raises(UserError, match=r"another grid is at work in"):
+    with pytest.raises(UserError, match=r"another command is at work in"):
         run(grid(experiment, config.parent), config.parent)
     grid_process.kill()
     grid_process.communicate()

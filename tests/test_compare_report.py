@@ -171,7 +171,7 @@ def test_lower_can_be_better(tmp_path: Path) -> None:
 
 def test_a_metric_that_runs_do_not_report_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"metric.name: the evaluations of nbrc, seed 0 report no mse, but success_rate\."
+        UserError, match=r"metric.name: the evaluations of nbrc, seed 0 report no mse; they report success_rate\."
     ):
         report(tmp_path, ROWS, name="mse")
 

@@ -197,12 +197,12 @@ def test_a_device_that_torch_would_take_for_another_is_refused() -> None:
     with pytest.raises(ValueError, match="meta holds no numbers"):
         check_torch_device("meta")
     for name in ("xpu", "mps:7", "banana", *([] if torch.backends.mps.is_available() else ["mps"])):
-        with pytest.raises(UserError, match=f"^device: {name} is not here .*; choose cpu or auto"):
+        with pytest.raises(UserError, match=f"^device: {name} is not available .*; choose cpu or auto"):
             check_torch_device(name)
     assert check_torch_device("cpu") == "cpu"
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="cuda is not here"):
+        with pytest.raises(UserError, match="cuda is not available"):
             check_torch_device("cuda")
 
 
@@ -269,7 +269,7 @@ BENCHMARK = "name: x\ntask: {name: copy_first, kwargs: {length: 5}}\n"
         (BENCHMARK + "training: {validation_size: 5}\ndata: fresh", "training.validation_size must be 0 with fresh"),
         (BENCHMARK + "data: stale", "one of fixed, fresh"),
         (BENCHMARK.replace("name: x", "name: a b"), "since it names a folder"),
-        (MINIMAL, "is no config for `bistable-rl benchmark`; run `bistable-rl train` on it"),
+        (MINIMAL, "is not a config for `bistable-rl benchmark`; run `bistable-rl train` on it"),
     ],
 )
 def test_a_wrong_benchmark_is_refused_in_one_sentence(tmp_path: Path, text: str, expected: str) -> None:

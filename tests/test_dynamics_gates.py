@@ -58,7 +58,7 @@ def test_the_share_of_bistable_units_counts_gains_above_1() -> None:
 
 
 def test_what_has_no_such_gates_is_refused() -> None:
-    with pytest.raises(ValueError, match="lmu has no gates that can be traced; the cells that have are brc"):
+    with pytest.raises(ValueError, match="lmu has no gates that can be traced; the cells that have them are brc"):
         gate_trace(make_rnn("lmu", 1, 4), torch.zeros(2, 1, 1))
     with pytest.raises(ValueError, match="one direction"):
         gate_trace(NBRC(1, 4, bidirectional=True), torch.zeros(2, 1, 1))

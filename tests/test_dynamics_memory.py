@@ -61,5 +61,5 @@ def test_a_cue_survives_in_bistable_units_and_is_lost_in_leaky_ones() -> None:
 def test_too_few_sequences_of_a_cue_are_refused() -> None:
     rnn, x = make_rnn("gru", 1, 4), torch.zeros(3, 4, 1)
     for cues in ([0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0]):
-        with pytest.raises(ValueError, match="at least 2 different ones and 2 sequences of each"):
+        with pytest.raises(ValueError, match="at least 2 different cues and 2 sequences of each"):
             survival(rnn, x, np.array(cues))

@@ -261,8 +261,8 @@ def test_bad_calls_get_a_sentence() -> None:
         ({"options": {"cue": 2}}, "cue must be an integer from 0 to 1, got 2"),
         ({"options": {"cue": [0, 0, 0]}}, "cue must be one for all copies or one for each of 2"),
         ({"options": {"reset_mask": [True]}}, "reset_mask must be 2 booleans"),
-        ({"seed": [1, 2, 3]}, "seed must be an int or 2 of them"),
-        ({"seed": [1, -2]}, "seed must not be negative, not -2"),
+        ({"seed": [1, 2, 3]}, "seed must be an int or 2 ints"),
+        ({"seed": [1, -2]}, "seed must not be negative, got -2"),
     ]:
         with pytest.raises(ValueError, match=message):
             env.reset(**arguments)  # type: ignore[arg-type]

@@ -231,7 +231,7 @@ def test_a_time_limit_truncates_and_does_not_terminate() -> None:
         (
             MEMORY,
             {"wrappers": [{"name": "minigrid", "kwargs": {"actions": []}}]},
-            "actions must be different names, at least one",
+            "actions must be a list of at least one name, each given once",
         ),
         (MEMORY, {"wrappers": [{"name": "mask_velocity"}]}, "unknown environment for mask_velocity 'MiniGrid-Memory"),
     ],

@@ -350,13 +350,13 @@ def test_given_numbers_are_shown() -> None:
     ("env_id", "sequence", "message"),
     [
         ("bistable_rl/CopyFirst-v0", [3], "distractors must be an integer from 0 to 2"),
-        ("bistable_rl/CopyFirst-v0", [], "distractors must be a sequence of symbols, at least one"),
-        ("bistable_rl/CopyFirst-v0", 2, "distractors must be a sequence of symbols, at least one"),
+        ("bistable_rl/CopyFirst-v0", [], "distractors must be a sequence of at least one symbol"),
+        ("bistable_rl/CopyFirst-v0", 2, "distractors must be a sequence of at least one symbol"),
         ("bistable_rl/CopyFirst-v0", [0.5], "distractors must be an integer from 0 to 2"),
         ("bistable_rl/CopyFirstContinuous-v0", [[1, 2, 3]], "distractors must be a sequence of 2 numbers each"),
         ("bistable_rl/CopyFirstContinuous-v0", [11.0], "distractors must be numbers from -10 to 10"),
         ("bistable_rl/Denoising-v0", [float("nan")], "distractors must be numbers from -10 to 10"),
-        ("bistable_rl/Denoising-v0", [[1.0]], "distractors must be a sequence of numbers, at least one"),
+        ("bistable_rl/Denoising-v0", [[1.0]], "distractors must be a sequence of at least one number"),
     ],
 )
 def test_wrong_sequences_get_a_sentence(env_id: str, sequence: Any, message: str) -> None:
@@ -368,7 +368,9 @@ def test_wrong_kinds_get_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"'block'.*blocks"):
         make("bistable_rl/CopyFirst-v0", "block", 2)
     env = make_batched_env("bistable_rl/TMaze-v0", num_envs=2)
-    with pytest.raises(ValueError, match="shows no distractors: its argument distractors must name their kind first"):
+    with pytest.raises(
+        ValueError, match="shows no distractors; make it with a kind of them, such as distractors='uniform'"
+    ):
         env.reset(options={"distractors": [1]})
 
 

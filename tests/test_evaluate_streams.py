@@ -129,7 +129,7 @@ def test_the_help_says_what_each_kind_asks(capsys: pytest.CaptureFixture[str]) -
         (["--streams"], "expected one argument"),
         (["--streams", "all", "--env.kwargs.distractors", "sticky"], "--streams sets env.kwargs.distractors already"),
         (["--streams", "all", "--horizons", "5", "--env.kwargs.length", "5"], "--horizons sets env.kwargs.length"),
-        (["--streams", "all", "--max-episode-steps", "5"], "--max-episode-steps is not for --streams"),
+        (["--streams", "all", "--max-episode-steps", "5"], "leave out --max-episode-steps with --streams"),
         (["--streams", "all", "--env.id", "CartPole-v1", "--env.kwargs", "{}"], "CartPole-v1 has no argument distract"),
         (
             ["--streams", "all", "--env.id", "bistable_rl/RepeatPrevious-v0", "--env.kwargs", "{}"],
@@ -176,7 +176,10 @@ def test_an_agent_in_a_wrapper_of_gymnasium_plays_but_is_not_asked_with_streams(
     assert "length 5.0, over 3 episodes" in capsys.readouterr().out
     for option, expected in (
         (["--streams", "all"], f"streams: {name}-v0 has no argument distractors; the environments that have it are"),
-        (["--horizons", "5,9"], f"horizons: {name}-v0 has no argument that sets its horizon; the environments"),
+        (
+            ["--horizons", "5,9"],
+            "horizons: which argument sets the horizon is known for our environments only, not for ",
+        ),
         (["--adversary"], f"adversary: {name}-v0 does not declare which observations it can show; those that do are"),
     ):
         assert main(["evaluate", str(run), *option]) == 2
@@ -269,5 +272,5 @@ def test_a_report_shows_every_kind_and_names_the_worst(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["50/", "/constant", "50/Con stant", "x/constant"])
 def test_a_row_of_a_stream_that_cannot_be_is_refused(where: str, tmp_path: Path) -> None:
     ledger.write(tmp_path, [row("brc", 0, {f"success@{where}": 1.0})])
-    with pytest.raises(UserError, match="names no horizon"):
+    with pytest.raises(UserError, match="does not name a horizon"):
         ledger.read(tmp_path)

@@ -88,7 +88,8 @@ def test_without_ffmpeg_or_where_it_fails_there_is_one_sentence_and_no_file(
     assert film_of(tmp_path / "game.mp4", monkeypatch) == 2
     out, err = capsys.readouterr()
     assert err == (
-        "bistable-rl: an MP4 needs ffmpeg, on this machine or by pip install imageio-ffmpeg; a .gif needs nothing.\n"
+        "bistable-rl: an MP4 needs ffmpeg: install it, for example with pip install imageio-ffmpeg, "
+        "or name a .gif instead.\n"
     )
     assert out == ""  # nothing has been played
     (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho Unknown encoder libx264 >&2\nexit 3\n")

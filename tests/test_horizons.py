@@ -162,13 +162,16 @@ def test_the_command_writes_a_table_a_json_file_and_a_figure(
         (["--horizons"], "expected one argument"),
         (["--horizons", "1"], "length must be an integer of at least 2"),
         (["--horizons", "5", "--env.kwargs.length", "3"], "--horizons sets env.kwargs.length already"),
-        (["--horizons", "5", "--env.id", "CartPole-v1", "--env.kwargs", "{}"], "CartPole-v1 has no argument that sets"),
+        (
+            ["--horizons", "5", "--env.id", "CartPole-v1", "--env.kwargs", "{}"],
+            "our environments only, not for CartPole-v1",
+        ),
         (["--horizons", "5", "--env.kwargs.num_symbols", "3"], "the agent was trained on"),
         (["--horizons", "5", "--figure", "no/such/folder.png"], "there is no folder"),
         (["--horizons", "5", "--figure", "horizons.jpg"], "its name must end in .png, .pdf or .svg, not horizons.jpg"),
-        (["--horizons", "5", "--dpi", "300"], "evaluate: --dpi is for --figure."),
+        (["--horizons", "5", "--dpi", "300"], "evaluate: --dpi needs --figure."),
         (["--horizons", "5", "--figure", "x.png", "--dpi", "9"], "'9' is not an integer from 10 to 1200"),
-        (["--figure", "x.png"], "--figure draws what --horizons asks for"),
+        (["--figure", "x.png"], "--figure needs --horizons"),
     ],
 )
 def test_a_wrong_horizon_is_one_sentence(
@@ -187,6 +190,6 @@ def test_horizons_of_an_environment_without_one_are_refused_before_a_training(
     experiment.env = EnvConfig("CartPole-v1")
     experiment.evaluation.horizons = [500]
     experiment.policy.cell_kwargs = {}
-    with pytest.raises(UserError, match="CartPole-v1 has no argument that sets its horizon"):
+    with pytest.raises(UserError, match="for our environments only, not for CartPole-v1"):
         train(experiment, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

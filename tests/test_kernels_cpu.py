@@ -367,7 +367,7 @@ def test_a_binary_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cpu, "_INTERFACE", -1)
     assert cpu._load.__wrapped__() == (
         None,
-        "the C++ kernels were built from another version of their sources; install again",
+        "the C++ kernels were built from another version of their sources; install the package again",
     )
 
 

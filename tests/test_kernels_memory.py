@@ -219,7 +219,7 @@ def test_an_error_says_in_one_sentence_which_tensor_is_wrong() -> None:
 @pytest.mark.skipif(not cpu.available()[0], reason=cpu.available()[1])
 def test_every_status_of_the_library_has_its_own_error() -> None:
     cpu.check(0)
-    with pytest.raises(MemoryError, match="no memory for the workspace"):
+    with pytest.raises(MemoryError, match="not enough memory for the workspace"):
         cpu.check(1)
     with pytest.raises(RuntimeError, match="unknown status 2"):
         cpu.check(2)

@@ -113,13 +113,13 @@ def test_an_environment_set_later_is_taken_as_at_first() -> None:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1; the keys of a Dict must be texts"),  # type: ignore[dict-item]
-        (spaces.Tuple([spaces.Dict({2: TWO})]), "has the key 2; the keys of a Dict must be texts"),  # type: ignore[dict-item]
-        (spaces.Tuple([spaces.Text(4)]), "holds Text.*which is no fixed number of numbers"),
+        (spaces.Dict({1: spaces.Discrete(2)}), "has the key 1; the keys of a Dict must be strings"),  # type: ignore[dict-item]
+        (spaces.Tuple([spaces.Dict({2: TWO})]), "has the key 2; the keys of a Dict must be strings"),  # type: ignore[dict-item]
+        (spaces.Tuple([spaces.Text(4)]), "holds Text.*which has no fixed number of entries"),
         (spaces.Dict({"a": spaces.Tuple([spaces.Sequence(spaces.Discrete(2))])}), "space 'a' holds Sequence"),
         (
             spaces.Tuple([spaces.Box(0, 255, (36, 36, 3), np.uint8)]),
-            "bytes of 36 x 36 x 3.* key of its own",
+            "bytes of 36 x 36 x 3.* key of their own",
         ),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_vec_env_of_nested_observations_is_answered_with_what_flattens_them() 
 
 def test_an_observation_of_another_form_is_one_sentence() -> None:
     model = agent(Noise(TUPLE))
-    with pytest.raises(ValueError, match="this is no observation of Tuple"):
+    with pytest.raises(ValueError, match="this is not an observation of Tuple"):
         model.predict({"a": np.zeros(2)})
 
 

@@ -119,7 +119,7 @@ def test_the_command_evaluates_at_horizons_and_draws_them(
     ("options", "code", "expected"),
     [
         (["--env.horizon_kwarg", "dely"], 2, "unknown argument of own_env:Recall-v0 'dely'; did you mean 'delay'?"),
-        (["--env.horizon_kwarg", "null"], 2, "For another, env.horizon_kwarg names it: length, say"),
+        (["--env.horizon_kwarg", "null"], 2, "Set env.horizon_kwarg to its name, such as length"),
         (["--env.kwargs.delay", "3"], 2, "--horizons sets env.kwargs.delay already"),
         (["--env.kwargs.tall", "true"], 2, "the agent was trained on"),
         (["--env.kwargs.endless", "true", "--max-episode-steps", "30"], 1, "has not ended after 30 steps"),
@@ -422,7 +422,7 @@ def test_wandb_gets_every_row_and_a_resumed_run_goes_on_under_its_id(
     kept.write_text("{}")
     with pytest.raises(UserError, match=r"wandb\.json is broken: it has no id; move it away"):
         resume(run, total_steps=10**4)
-    with pytest.raises(UserError, match="loggers: wandb cannot begin: RuntimeError: api_key not configured"):
+    with pytest.raises(UserError, match="loggers: wandb cannot start: RuntimeError: api_key not configured"):
         train(configured(own, loggers=["wandb"]), tmp_path / "refused")
 
 

@@ -178,7 +178,7 @@ def test_an_optimizer_of_ones_own_updates_the_weights_and_its_moments_are_kept(
 def test_a_state_of_an_optimizer_that_cannot_be_saved_is_one_sentence(tmp_path: Path) -> None:
     model = agent(optimizer_class=Lists)
     model.learn(16)
-    with pytest.raises(UserError, match=r"the optimizer Lists cannot be saved: its state 0\.past is a list, and only"):
+    with pytest.raises(UserError, match=r"the optimizer Lists cannot be saved: its state 0\.past is a list, but only"):
         model.save(tmp_path / "model.zip")
 
 
@@ -214,10 +214,13 @@ def _local() -> type:
         ),
         ({"features_extractor_class": Wide}, r"Wide cannot be built .* must return .* \(1, 5\) here, not \(1, 10\)"),
         ({"features_extractor_class": Net, "observation_kinds": {"observation": "numbers"}}, "Net reads the observ"),
-        ({"features_extractor_class": "impala"}, "impala reads bytes in three dimensions, and there are none"),
+        (
+            {"features_extractor_class": "impala"},
+            "impala reads bytes in three dimensions, but the observations have none",
+        ),
         ({"features_extractor_kwargs": {"width": 3}}, "unknown argument in features_extractor_kwargs 'width'"),
         ({"features_extractor_kwargs": {"features_dim": 0}}, "features_dim must be an integer above 0, got 0"),
-        ({"normalize_images": False}, "normalize_images goes with a features_extractor_class of your own"),
+        ({"normalize_images": False}, "normalize_images is only for a features_extractor_class of your own"),
         ({"activation_fn": "rleu"}, "unknown name 'rleu'; did you mean 'relu'"),
         ({"activation_fn": torch.relu}, "activation_fn must be text or None"),
         ({"optimizer_class": "adam", "optimizer_kwargs": {"epsilon": 1}}, "optimizer_class Adam cannot be built with"),
@@ -253,7 +256,7 @@ RecurrentPPO.load("m.zip", device="cpu")
     (tmp_path / "mine.py").write_text(script)
     command = [sys.executable, "mine.py", str(Path(__file__).parent)]
     subprocess.run(command, cwd=tmp_path, check=True)
-    with pytest.raises(UserError, match="there is no Mine in __main__, the script that runs; give policy_kwargs with"):
+    with pytest.raises(UserError, match="there is no Mine in __main__, the script that runs; give the class itself in"):
         RecurrentPPO.load(tmp_path / "m.zip", device="cpu")
     kwargs = {"features_extractor_class": Net}
     assert type(RecurrentPPO.load(tmp_path / "m.zip", policy_kwargs=kwargs).policy.features_extractor) is Net

@@ -649,8 +649,11 @@ def t_maze(**options: Any) -> RecurrentPPO:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_steps": 10}, "an episode can take 11 steps, but gradient reaches back n_steps = 10 steps at most"),
-        ({"bptt_length": 4}, "an episode can take 11 steps, but gradient reaches back bptt_length = 4 steps at most"),
+        ({"n_steps": 10}, "an episode can take 11 steps, but the gradient reaches back at most n_steps = 10 steps"),
+        (
+            {"bptt_length": 4},
+            "an episode can take 11 steps, but the gradient reaches back at most bptt_length = 4 steps",
+        ),
     ],
 )
 def test_a_horizon_beyond_the_reach_of_gradient_is_warned_of(options: dict[str, Any], message: str) -> None:
@@ -683,7 +686,7 @@ def test_predicting_again_without_a_state_is_warned_of() -> None:
         _, state = model.predict(observation, state)
         model.predict(observation, state)
         model.predict(observation)  # another episode
-    with pytest.warns(UserWarning, match="hand back the state"):
+    with pytest.warns(UserWarning, match="pass the state"):
         model.predict(observation)
 
 

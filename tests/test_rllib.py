@@ -185,7 +185,7 @@ def test_padded_sequences_are_our_packed_ones_with_their_gradients(
 @pytest.mark.parametrize(
     ("source", "overrides", "sentence"),
     [
-        ("supervised/copy_first", {}, "is no config for `bistable-rl train`"),
+        ("supervised/copy_first", {}, "is not a config for `bistable-rl train`"),
         ("nowhere.yaml", {}, "there is no file 'nowhere.yaml'"),
         (
             "rl/copy_first",

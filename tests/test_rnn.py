@@ -320,8 +320,8 @@ def test_a_wrong_call_is_told_what_is_wrong(
     ("x", "mask", "message"),
     [
         (torch.zeros(3, 1, F), [[1], [0], [1]], "true at the first steps of every sequence"),
-        (torch.zeros(3, 1, F), [[0], [0], [0]], "one at least"),
-        (torch.zeros(3, 1, F), [[1, 1, 1]], r"mask must be \(3, 1\), as the input's steps; got \(1, 3\)"),
+        (torch.zeros(3, 1, F), [[0], [0], [0]], "at least one"),
+        (torch.zeros(3, 1, F), [[1, 1, 1]], r"mask must be \(3, 1\), one for each step of the input; got \(1, 3\)"),
         (torch.zeros(3, F), [1, 1, 0], "of a padded batch, a 3D tensor"),
         (pack_sequence([torch.zeros(2, F)]), [[1], [1]], "of a padded batch, a 3D tensor"),
     ],

@@ -329,7 +329,7 @@ def test_a_lock_that_is_another_name_of_a_users_file_is_refused(trained: Path, t
     run, precious = copied(trained, tmp_path / "run"), tmp_path / "precious"
     precious.write_text("mine")
     os.link(precious, run / ".lock")
-    with pytest.raises(UserError, match="another name of a file elsewhere"):
+    with pytest.raises(UserError, match="a hard link to another file"):
         resume(run, total_steps=480)
     assert precious.read_text() == "mine"
 
@@ -582,14 +582,16 @@ def test_an_environment_that_fails_to_close_loses_no_result(
     assert Run(run).finished(400)
 
 
-@pytest.mark.parametrize(("is_full", "ending"), [(False, "tells more"), (True, "could not be written")])
+@pytest.mark.parametrize(
+    ("is_full", "ending"), [(False, "see result.json for more"), (True, "result.json could not be written")]
+)
 def test_a_result_that_could_not_be_written_is_not_said_to_tell_more(
     is_full: bool, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_full:
         monkeypatch.setattr(Run, "write_result", Mock(side_effect=UserError("no space")))
     with (
-        pytest.raises(RunFailedError, match=rf"no checkpoint yet; result.json {ending}\.$"),
+        pytest.raises(RunFailedError, match=rf"no checkpoint yet; {ending}\.$"),
         recording(Run(tmp_path), lambda: {"steps": 3}, hardware={}, stopper=Stopper(), unit="updates"),
     ):
         raise OSError("broken")
@@ -720,7 +722,7 @@ def test_a_state_of_odd_content_is_one_sentence(
 def test_a_result_that_is_not_finite_is_a_failed_run_with_its_key(value: float, tmp_path: Path) -> None:
     result = {"steps": 3, "evaluation": {"mse": value, "accuracy": 0.5}}
     with (
-        pytest.raises(RunFailedError, match=f"evaluation.mse is {value}, which is no finite number. There is no"),
+        pytest.raises(RunFailedError, match=f"evaluation.mse is {value}, which is not a finite number. There is no"),
         recording(Run(tmp_path), lambda: result, hardware={}, stopper=Stopper(), unit="updates"),
     ):
         pass
@@ -753,5 +755,5 @@ def test_a_test_error_that_is_not_finite_is_the_same_sentence_at_every_resume(
     assert main(["benchmark", "supervised/copy_first", *options]) == 1
     for _ in range(2):
         err = capsys.readouterr().err
-        assert "evaluation.mse is inf, which is no finite number. The last good checkpoint is" in err
+        assert "evaluation.mse is inf, which is not a finite number. The last good checkpoint is" in err
         assert main(["benchmark", "--resume", str(tmp_path / "copy_first" / "nbrc-seed0")]) == 1

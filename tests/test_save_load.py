@@ -109,7 +109,7 @@ def test_a_schedule_that_is_a_function_must_be_given_again_to_train_but_not_to_a
     model.save(tmp_path / "again")
     for path in ("model", "again"):
         lacking = RecurrentPPO.load(tmp_path / path, copy_first(), device="cpu")
-        with pytest.raises(ValueError, match=rf"its {name} was a function.*give it: load\(path, {name}="):
+        with pytest.raises(ValueError, match=rf"its {name} was a function.*give it again: load\(path, {name}="):
             lacking.learn(32)
         assert lacking.num_timesteps == 64
         RecurrentPPO.load(tmp_path / path, copy_first(), device="cpu", **schedules).learn(32)
@@ -187,8 +187,8 @@ def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
 @pytest.mark.parametrize(
     ("doctor", "expected"),
     [
-        (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "is no archive of RecurrentPPO.save"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "is no archive of RecurrentPPO.save"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "is not an archive of RecurrentPPO.save"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), "is not an archive of RecurrentPPO.save"),
         (lambda path: path.write_bytes(path.read_bytes().replace(b"action_net", b"actoin_net", 1)), "truncated or bro"),
         (lambda path: _rewritten(path, lambda files: files.update({"evil.pkl": b""})), "and nothing else"),
         (lambda path: _rewritten(path, lambda files: None, zipfile.ZIP_DEFLATED), "uncompressed"),
@@ -211,8 +211,8 @@ def _counters(state: int) -> Callable[[dict[str, bytes]], None]:
             lambda path: _rewritten(path, lambda files: files.update({"model.json": b"\xff"})),
             "no algorithm that can be",
         ),
-        (lambda path: _flagged(path, 0x1), "is no archive of RecurrentPPO.save"),
-        (lambda path: _twice(path, "model.json"), "is no archive of RecurrentPPO.save"),
+        (lambda path: _flagged(path, 0x1), "is not an archive of RecurrentPPO.save"),
+        (lambda path: _twice(path, "model.json"), "is not an archive of RecurrentPPO.save"),
         (lambda path: _rewritten(path, _about(policy="Mine")), "its policy is a Mine"),
         (lambda path: _rewritten(path, _about(settings={"rm": "-rf"})), "no algorithm that can be loaded"),
         (lambda path: _rewritten(path, _about(n_envs=0)), "n_envs must be an integer above 0, got 0"),
@@ -242,7 +242,7 @@ def test_a_doctored_archive_is_refused_in_a_sentence(
         ({"n_steps": "8"}, ValueError, "^n_steps must be an integer above 0"),
         ({"device": "cuda:256"}, ValueError, "^device must be cuda:N with N from 0 to 127"),
         ({"device": "meta"}, ValueError, "^device: meta holds no numbers"),
-        ({"device": "banana"}, ValueError, "^device: banana is not here"),
+        ({"device": "banana"}, ValueError, "^device: banana is not available"),
         ({"policy_kwargs": {"hiden_size": 8}}, TypeError, "^(?!.*model.zip).*hiden_size"),
     ],
 )
@@ -258,7 +258,7 @@ def test_an_archive_does_not_say_where_to_log(saved: Path, tmp_path: Path) -> No
     path = tmp_path / "model.zip"
     path.write_bytes(saved.read_bytes())
     _rewritten(path, _settings(tensorboard_log=str(tmp_path / "theirs")))
-    with pytest.warns(UserWarning, match="give tensorboard_log="):
+    with pytest.warns(UserWarning, match="pass tensorboard_log="):
         model = RecurrentPPO.load(path, copy_first(), device="cpu")
     model.learn(32)
     assert not (tmp_path / "theirs").exists()
@@ -332,7 +332,7 @@ def test_odd_tensors_in_sb3s_archive_are_one_sentence(odd: Callable[[torch.Tenso
         torch.save({**weights, key: odd(weights[name])}, buffer)
         with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
             archive.writestr("policy.pth", buffer.getvalue())
-        with pytest.raises(UserError, match=r"weights can be read|another architecture"):
+        with pytest.raises(UserError, match=r"weights cannot be read|another architecture"):
             model.import_sb3(tmp_path / "odd.zip")
 
 
@@ -355,7 +355,7 @@ def test_a_pickle_in_place_of_sb3s_weights_is_refused(tmp_path: Path, monkeypatc
     with zipfile.ZipFile("evil.zip", "w") as archive:
         archive.write("policy.pth")
     model = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu")
-    with pytest.raises(UserError, match="whose weights can be read"):
+    with pytest.raises(UserError, match="its weights cannot be read"):
         model.import_sb3("evil.zip")
     assert not Path("executed").exists()
 
@@ -397,13 +397,13 @@ def test_a_file_object_is_written_and_read_as_a_path_is(saved: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda model, path: model.save(path.open("rb")), "needs a path or a writable file object of bytes such as"),
-        (lambda model, path: model.save(io.StringIO()), "writable file object of bytes"),
-        (lambda model, path: model.save(5), "writable file object of bytes .* got 5"),
-        (lambda model, path: model.load(io.StringIO()), "readable file object of bytes"),
-        (lambda model, path: model.load(path.open("ab")), "readable file object of bytes"),
-        (lambda model, path: model.set_parameters(None), "readable file object of bytes .* got None"),
-        (lambda model, path: model.load(io.BytesIO(b"x")), "the file object is no archive of RecurrentPPO.save"),
+        (lambda model, path: model.save(path.open("rb")), "needs a path or a writable binary file object such as"),
+        (lambda model, path: model.save(io.StringIO()), "writable binary file object"),
+        (lambda model, path: model.save(5), "writable binary file object .* got 5"),
+        (lambda model, path: model.load(io.StringIO()), "readable binary file object"),
+        (lambda model, path: model.load(path.open("ab")), "readable binary file object"),
+        (lambda model, path: model.set_parameters(None), "readable binary file object .* got None"),
+        (lambda model, path: model.load(io.BytesIO(b"x")), "the file object is not an archive of RecurrentPPO.save"),
         (lambda model, path: model.save(path, exclude=["gamma"]), "exclude: gamma cannot be left out: an archive"),
         (lambda model, path: model.save(path, include=["env"]), "include: env cannot be saved: .* no pickle"),
     ],
@@ -482,8 +482,8 @@ def test_a_policy_without_arguments_for_its_network_is_saved_and_loaded(tmp_path
 
 def test_a_policy_alone_is_neither_saved_nor_loaded_by_pickle(tmp_path: Path) -> None:
     policy = RecurrentPPO("RecurrentPolicy", copy_first(), policy_kwargs=KWARGS, device="cpu").policy
-    with pytest.raises(NotImplementedError, match=r"save the algorithm, model\.save\(path\)"):
+    with pytest.raises(NotImplementedError, match=r"save the algorithm with model\.save\(path\)"):
         policy.save(tmp_path / "policy.pt")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(NotImplementedError, match=r"take RecurrentPPO\.load\(path\)\.policy"):
+    with pytest.raises(NotImplementedError, match=r"use RecurrentPPO\.load\(path\)\.policy"):
         type(policy).load(tmp_path / "policy.pt")

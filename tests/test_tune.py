@@ -393,7 +393,7 @@ def test_a_password_is_neither_printed_nor_written(
         with pytest.raises(UserError, match=r"^the storage .*//me:\*\*\*@localhost/x: ") as error:
             Storage(url)
         assert "s3cret" not in str(error.value)
-    with pytest.raises(UserError, match="--storage: this is no URL of a database"):
+    with pytest.raises(UserError, match="--storage: this is not the URL of a database"):
         Storage("study s3cret db")
 
     def refused(*_: object, **__: object) -> None:

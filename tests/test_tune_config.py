@@ -60,14 +60,17 @@ CELLS = {"policy.cell": ["nbrc", "gru"]}
             space("policy.hidden_size", {"low": 1, "high": 9.5}),
             r", space: policy.hidden_size must be an integer above 0",
         ),
-        (space("policy.hidden_size", {"low": 2, "high": 8, "step": 1.5}), r"so its step must be one, not 1.5"),
+        (
+            space("policy.hidden_size", {"low": 2, "high": 8, "step": 1.5}),
+            r"so its step must be an integer too, not 1.5",
+        ),
         (space("algorithm.gamma", {"low": 0.9, "high": 1.1}), r", space: algorithm.gamma must be a number from 0 to 1"),
         (space("algorithm.gamma", {"low": 0.9, "high": "1"}), r": space.algorithm.gamma must be a list of choices, or"),
         (space("algorithm.gamma", {"low": 0.9, "high": 0.9}), r": space.algorithm.gamma must be a list of choices, or"),
-        (space("algorithm.gamma", {"low": 0, "high": 1, "log": True}), r"space.algorithm.gamma is logarithmic, which"),
+        (space("algorithm.gamma", {"low": 0, "high": 1, "log": True}), r"space.algorithm.gamma has log: true, which"),
         (
             space("algorithm.gamma", {"low": 0, "high": 1, "step": 0.3}),
-            r"gamma.step must lead from low to high, not 0.3",
+            r"gamma.step must divide the distance from low to high, not 0.3",
         ),
         (space("algorithm.gamma", {"low": 0, "hihg": 1}), r"unknown key 'space.algorithm.gamma.hihg'; did you mean"),
         (space("algorithm.gamma", {"choices": [0.9], "low": 0}), r"has choices and a range; keep one"),
@@ -76,22 +79,22 @@ CELLS = {"policy.cell": ["nbrc", "gru"]}
         (space("algorithm.gamma", [0.9, 0.9]), r", space: algorithm.gamma has the choice 0.9 twice"),
         (space("policy.critic", {"low": 0, "high": 1}), r", space: policy.critic must be one of separate, shared"),
         (space("policy.critic", ["sharde"]), r', space: policy.critic must be one of .* not "sharde"'),
-        (space("seed", [1]), r", space: seed is not to be varied"),
+        (space("seed", [1]), r", space: seed cannot be varied"),
         (space("policy.cell", ["nbrc", "grru"]), r", space, with policy.cell \"grru\": .*did you mean 'gru'"),
         (space("policy.cell_kwargs.strat", ["halves"]), r"with policy.cell_kwargs.strat \"halves\": .*strat"),
         (space("env.kwargs.length", {"low": -5, "high": 5}), r", space, with env.kwargs.length -5: "),
-        ({"space": {}}, r": space must hold a key"),
+        ({"space": {}}, r": space must have at least one key"),
         (
             {"space": {"policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": "nbrc"}}, **CELLS}},
-            r"start.when must name keys above it that have choices, and some of these, not policy.cell",
+            r"start.when must map keys above this one to some of their choices, not policy.cell",
         ),
         (
             {"space": {**CELLS, "policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": "brc"}}}},
-            r"start.when asks for policy.cell \"brc\", which is none of its choices",
+            r"start.when names policy.cell \"brc\", which is not one of its choices",
         ),
         (
             {"space": {**CELLS, "policy.cell_kwargs.start": {"choices": ["paper"], "when": {"policy.cell": []}}}},
-            r"start.when must name keys above it",
+            r"start.when must map keys above this one",
         ),
         (
             space("policy.cell_kwargs.t_max", {"low": 1, "high": float("inf")}),
@@ -168,7 +171,7 @@ def test_a_command_refuses_the_files_of_others(
         (["tune", "rl/t_maze"], "run `bistable-rl train` on it"),
         (["tune", "compare/copy_first_100"], "run `bistable-rl compare` on it"),
         (["tune", "tune/copy_first", "--address", "x"], "tune: --address is for a Ray cluster; add --launcher ray."),
-        (["tune", "tune/copy_first", "--storage", "study.db"], "--storage: this is no URL of a database"),
+        (["tune", "tune/copy_first", "--storage", "study.db"], "--storage: this is not the URL of a database"),
         (["tune", "tune/copy_first", "--trials", "0"], "'0' is not an integer above 0"),
     ):
         assert main(argv) == 2

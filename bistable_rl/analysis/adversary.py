@@ -85,7 +85,7 @@ def distracted_env(config: EnvConfig) -> DistractedEnv:
         name = f"{config.id} in a wrapper" if config.wrappers else config.id
         raise UserError(
             f"adversary: {name} does not declare which observations it can show; those that do are CopyFirst, "
-            "CopyFirstContinuous, MemoryLength, MemorySize, and TMaze without stochasticity and previous_action_reward."
+            "CopyFirstContinuous, MemoryLength, MemorySize, and TMaze without stochasticity or previous_action_reward."
         )
     return env
 
@@ -93,7 +93,7 @@ def distracted_env(config: EnvConfig) -> DistractedEnv:
 def print_table(found: Attack) -> None:
     """Print the steps after which each cue was forgotten, by search."""
     asked = f"{found.first:,} to {found.steps:,}" if found.first < found.steps else f"{found.steps:,}"
-    print(f"The agent forgets after so many distractors ({asked} were asked):")
+    print(f"Distractors after which the agent forgets ({asked} were tried):")
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("cue", justify="right", no_wrap=True)
     for name in found.searches:
@@ -105,7 +105,7 @@ def print_table(found: Attack) -> None:
     Console().print(table)
     print(
         f"{found.survivors()} of {len(found.worst)} cues survive {found.steps:,} steps. This is an upper bound of the "
-        "memory: a sequence that no search found may exist (`bistable-rl certify` gives a lower bound)."
+        "memory, since the searches may have missed a sequence (`bistable-rl certify` gives a lower bound)."
     )
 
 

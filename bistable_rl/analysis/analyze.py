@@ -135,7 +135,7 @@ def _memory(trained: TrainedNetwork, out: Path) -> tuple[list[str], list[str]]:
     lines = []
     for layer, (steps, units) in enumerate(zip(kept.steps, constants, strict=True)):
         lines.append(
-            f"layer {layer + 1}: one of {len(np.unique(cues))} cues is decoded correctly "
+            f"layer {layer + 1}: the cue (one of {len(np.unique(cues))}) is decoded correctly "
             + (f"for {steps:.0f} steps of noise" if np.isfinite(steps) else f"beyond {NOISE_STEPS:,} steps of noise")
             + f" (halfway to chance, {kept.chance:.3f}), {kept.accuracy[layer, -1]:.3f} at the end"
         )

@@ -146,8 +146,8 @@ FIGURES = {
     "fig1b": PaperFigure(
         fig_1b,
         "Fig. 1B: a neuron's feedback, I = V - α tanh V",
-        "With α below 1 the current vanishes at one voltage; above 1 at three, the outer two stable (filled), the "
-        "middle one unstable (open).",
+        "With α below 1 the current is zero at one voltage, with α above 1 at three. Of these the outer two are stable "
+        "(filled) and the middle one is unstable (open).",
     ),
     "fig2a": PaperFigure(
         fig_2a,
@@ -157,14 +157,15 @@ FIGURES = {
     "fig2b": PaperFigure(
         fig_2b,
         "Fig. 2B: h - F(h) of a BRC unit without input",
-        "Where the curve crosses 0 the state stays; crossing upwards it is stable (filled), downwards unstable (open).",
+        "Where the curve crosses 0, the state does not change. It is stable where the curve crosses upwards (filled) "
+        "and unstable where it crosses downwards (open).",
     ),
     "fig2c": PaperFigure(
         fig_2c,
         "Fig. 2C: response of a BRC unit to an input series",
-        "With a below 1 the state falls back to 0 after each push; above 1 it stays at ±h1 (dotted) until a push the "
-        "other way, and a small push changes nothing. A greater c slows both down; a short push may then fail to "
-        "flip the state.",
+        "With a below 1 the state falls back to 0 after each push. With a above 1 it stays at ±h1 (dotted) until a "
+        "push the other way, and a small push changes nothing. A greater c slows both down, so that a short push may "
+        "fail to flip the state.",
     ),
 }
 
@@ -203,7 +204,7 @@ def draw_figures(out: Path, trained: Path) -> list[str]:
         lines.append(f"{out / name}.png  {figure.see}")
     if not trainings:
         command = shlex.join(["bistable-rl", "reproduce", "fig3", "--preset", "quick", "--out", str(trained)])
-        lines.append(f"Fig. 3 is drawn from finished trainings, and {trained} has none: `{command}` runs them.")
+        lines.append(f"Fig. 3 needs finished trainings, and {trained} has none. `{command}` runs them.")
         page += [lines[-1], ""]
     write_text(out / PAGE, "\n".join(page))
     return [*lines, f"all figures, with explanations: {out / PAGE}"]

@@ -199,7 +199,7 @@ def cue_and_noise(trained: TrainedNetwork, steps: int, per_cue: int, seed: int) 
     is_cue = first if trained.marked is None else trained.marked & before_answer
     cues, noise = x[is_cue], x[before_answer & ~is_cue]
     if not len(noise):
-        raise ValueError("the sequences hold no step between the cue and the answer")
+        raise ValueError("the sequences have no step between the cue and the answer")
     different, which = np.unique(cues.round(4), axis=0, return_inverse=True)
     which = which.reshape(-1)
     if len(different) > len(cues) / 2:

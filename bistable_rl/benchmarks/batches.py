@@ -44,7 +44,7 @@ class Batches:
         self._epoch = -1
         if benchmark.data == "fresh":
             if not isinstance(task, SyntheticTask):
-                raise UserError(f"data must be fixed for {benchmark.task.name}, whose samples are not drawn.")
+                raise UserError(f"data must be fixed for {benchmark.task.name}, which has no new samples to draw.")
             size = task.train_size
         else:
             self._samples = task.train_set(_generator(benchmark.seed, _TRAIN_SET, 0, device), benchmark.protocol)

@@ -234,7 +234,7 @@ class Cell(nn.Module):
         if resets is not None:
             if resets.shape != x.shape[:-1] or resets.device != x.device:
                 raise ValueError(
-                    f"resets must be {tuple(x.shape[:-1])} on {x.device}, as the input's steps; "
+                    f"resets must be {tuple(x.shape[:-1])} on {x.device}, one for each step of the input; "
                     f"got {tuple(resets.shape)} on {resets.device}"
                 )
             resets = resets != 0

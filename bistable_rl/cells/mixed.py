@@ -52,7 +52,7 @@ class MixedCell(Cell):
         units, of_kind = self.units(hidden_size), self.of_kind or {}
         if not isinstance(of_kind, Mapping):
             raise ValueError(
-                f"of_kind must be options by kinds, such as {{'nbrc': {{'c_bias': 2.0}}}}; got {of_kind!r}"
+                f"of_kind must map kinds to options, such as {{'nbrc': {{'c_bias': 2.0}}}}; got {of_kind!r}"
             )
         for name in of_kind:
             if name not in units:
@@ -180,7 +180,7 @@ def check_parts(parts: object) -> None:
         ValueError: If they are not.
     """
     if not isinstance(parts, Mapping) or not parts:
-        raise ValueError(f"parts must be units by kinds, such as {{'nbrc': 32, 'gru': 32}}; got {parts!r}")
+        raise ValueError(f"parts must map kinds to numbers of units, such as {{'nbrc': 32, 'gru': 32}}; got {parts!r}")
     for name, n in parts.items():
         _kind(name)
         check_int(f"parts: {name}", n, 1)
@@ -201,7 +201,7 @@ def _options(name: str, kind: type[Cell], shared: Mapping[str, Any], own: object
     known = {option: default for option, default in defaults(kind).items() if option not in ("device", "dtype")}
     given = {} if own is None else own
     if not isinstance(given, Mapping):
-        raise ValueError(f"of_kind: {name} must be options by names, got {own!r}")
+        raise ValueError(f"of_kind: {name} must map options to values, such as {{'c_bias': 2.0}}; got {own!r}")
     for option, value in given.items():
         if option not in known:
             raise ValueError(f"of_kind: {name}: {unknown('option', option, known)}")

@@ -79,11 +79,11 @@ def certify(policy: RecurrentPolicy, env: DistractedEnv, steps: int = 0) -> Cert
     network, task = read_network(policy), read_phases(env)
     size, shown = network.layers[0].weight_ih.shape[1], task.cues.low.shape[1]
     if size != shown:
-        raise UserError(f"certify: the agent reads {size} numbers and the environment shows {shown}.")
+        raise UserError(f"certify: the agent reads {size} numbers, but the environment shows {shown}.")
     clocks = read_phases(env, 1).distractions, read_phases(env, 2).distractions
     if not np.array_equal(clocks[0].low, clocks[1].low) and steps >= env.horizon:
         raise UserError(
-            f"certify: --steps {steps} is beyond the episode, whose clock has {env.horizon - 1} steps after the cue; "
+            f"certify: --steps {steps} is too long for the episode, which has {env.horizon - 1} steps after the cue; "
             "set a greater env.kwargs.length, or fewer steps."
         )
     proofs = _Proofs(network, task)
@@ -157,7 +157,7 @@ class _Proofs:
             return self.search.invariant(start)
         except NoIntervalError as error:
             unit = _unit(error.unit, error.layer, self.network)
-            raise _Failure(f"{unit} has no interval that it provably stays in") from None
+            raise _Failure(f"no interval was found that {unit} stays in") from None
 
     def for_ever(self, cue: int, boxes: list[Bounds], start: list[Bounds]) -> None:
         """Prove that the boxes contain the start and are invariant, and that every answer from them is right."""

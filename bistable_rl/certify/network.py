@@ -17,7 +17,7 @@ from bistable_rl.errors import UserError
 
 Array = npt.NDArray[np.float64]
 
-OTHERWISE = "`evaluate --adversary` searches for a sequence that makes it forget"
+OTHERWISE = "use `evaluate --adversary`, which searches for a sequence that makes it forget"
 """The end of every refusal."""
 
 
@@ -83,7 +83,9 @@ def read_network(policy: RecurrentPolicy) -> Network:
     if any(parameter.dtype != torch.float32 for parameter in policy.parameters()):
         raise UserError(f"certify: only networks in float32 can be certified; {OTHERWISE}.")
     if not all(parameter.isfinite().all() for parameter in policy.parameters()):
-        raise UserError("certify: a weight of the network is NaN or infinite; nothing can be proved of its actions.")
+        raise UserError(
+            "certify: a weight of the network is NaN or infinite, so nothing can be proved about its actions."
+        )
     hidden = [_linear(layer) for layer in policy.actor_mlp if isinstance(layer, nn.Linear)]
     return Network([_layer(cell) for cell in cells], hidden, *_linear(policy.action_net))
 

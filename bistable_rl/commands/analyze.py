@@ -23,7 +23,7 @@ def analyze(argv: Sequence[str]) -> int:
     add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)
     if args.episodes < 2:
-        raise UserError("analyze: --episodes must be at least 2, for a comparison between episodes.")
+        raise UserError("analyze: --episodes must be at least 2, since episodes are compared with each other.")
 
     from bistable_rl.analysis.analyze import analyze
     from bistable_rl.figure_style import writing

@@ -21,7 +21,7 @@ def evaluate(argv: Sequence[str]) -> int:
     check_parent(args.figure)
     check_figure("evaluate: --figure", args.figure, args.dpi)
     if args.steps is not None and not args.adversary:
-        raise UserError("evaluate: --steps is for --adversary.")
+        raise UserError("evaluate: --steps needs --adversary.")
     if args.adversary:
         _against_adversary(args, overrides)
     elif args.horizons is not None or args.streams is not None:
@@ -65,7 +65,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--adversary", action="store_true", help="search for distractors that make it forget")
     parser.add_argument(
-        "--steps", metavar="N", type=count, help="with --adversary: at most so many distractors (default: 10000)"
+        "--steps", metavar="N", type=count, help="with --adversary: at most this many distractors (default: 10000)"
     )
     parser.add_argument("--json", metavar="FILE", type=path, help="also write the result to this file")
     parser.add_argument(
@@ -80,9 +80,12 @@ def _parser() -> Parser:
 
 def _against_adversary(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if args.episodes is not None:
-        raise UserError("evaluate: --episodes is not for --adversary, which searches once; --steps N sets how far.")
+        raise UserError("evaluate: --adversary takes no --episodes; --steps N sets its largest number of distractors.")
     if args.horizons is not None or args.streams is not None or args.max_episode_steps is not None:
-        raise UserError("evaluate: --adversary asks at every length up to --steps N; give no other.")
+        raise UserError(
+            "evaluate: --adversary tries every length up to --steps N; leave out --horizons, --streams and "
+            "--max-episode-steps."
+        )
     from bistable_rl.analysis.adversary import STEPS, evaluate_adversary
     from bistable_rl.figure_style import writing
 
@@ -119,8 +122,7 @@ def _at_horizons(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 def _on_episodes(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     if args.figure is not None:
         raise UserError(
-            "evaluate: --figure draws what --horizons asks for, such as --horizons 50,500,5000, "
-            "or --streams or --adversary."
+            "evaluate: --figure needs --horizons, such as --horizons 50,500,5000, --streams or --adversary."
         )
     from bistable_rl.agents.evaluate_run import evaluate_run
 

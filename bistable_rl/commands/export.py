@@ -38,10 +38,10 @@ def export(argv: Sequence[str]) -> int:
     for kind in ("inputs", "outputs"):
         print(f"{kind}:")
         print("\n".join(f"  {_shown(value)}" for value in about[kind]))
-    print(f"the same as predict over 200 steps with resets, to {written.compared.difference:.1g}")
+    print(f"differs from predict by at most {written.compared.difference:.1g} over 200 steps with resets")
     if written.compared.parted is not None:
         print(
-            f"rounding grows in this network: on its own, the file parted from predict "
+            f"rounding errors grow in this network: with its own states, the file differed from predict "
             f"after {written.compared.parted} steps"
         )
     if args.json is not None:

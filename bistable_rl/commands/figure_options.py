@@ -36,7 +36,7 @@ def check_figure(option: str, file: Path | None, dpi: int | None) -> None:
             f"{option} writes a PNG, PDF or SVG, so its name must end in .png, .pdf or .svg, not {file.name}."
         )
     if file is None and dpi is not None:
-        raise UserError(f"{option.split(':')[0]}: --dpi is for --figure.")
+        raise UserError(f"{option.split(':')[0]}: --dpi needs --figure.")
 
 
 def _formats(text: str) -> tuple[str, ...]:

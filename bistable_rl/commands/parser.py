@@ -103,15 +103,15 @@ def port(text: str) -> int:
 def path(text: str) -> Path:
     """Read the name of a file or folder that need not exist."""
     if not text:
-        raise argparse.ArgumentTypeError("a name is needed, not ''")
+        raise argparse.ArgumentTypeError("the name is empty")
     if "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} holds a NUL character, which no file's name can")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} holds a NUL character, which a file name cannot")
     try:
         longest = max(map(len, text.encode("utf-8").split(b"/")))
     except UnicodeEncodeError:  # the locale could not decode it
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not in UTF-8, as TensorBoard and JSON need it") from None
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not UTF-8, which TensorBoard and JSON need") from None
     if longest > NAME_BYTES:
-        raise argparse.ArgumentTypeError(f"a name of {longest} bytes is too long; a file's has at most {NAME_BYTES}")
+        raise argparse.ArgumentTypeError(f"a name of {longest} bytes is too long; at most {NAME_BYTES} are allowed")
     return Path(text)
 
 

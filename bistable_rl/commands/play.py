@@ -34,14 +34,14 @@ def play(argv: Sequence[str]) -> int:
         raise UserError("play: give either an ENV_ID to play, or a run to watch with --run RUN_DIR.")
     if args.sequence is not None and (args.run is None or args.seed is not None or args.episodes != 1):
         raise UserError(
-            "play: --sequence shows one episode of an agent: give --run, and neither --episodes nor --seed."
+            "play: --sequence shows one episode of an agent; give --run, and leave out --episodes and --seed."
         )
     if args.cue is not None and args.sequence is None:
-        raise UserError("play: --cue chooses a cue of --sequence FILE.")
+        raise UserError("play: --cue needs --sequence FILE.")
     check_parent(args.save)
     if args.save is not None and args.save.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(
-            f"play: --save writes a GIF, so its name must end in .gif, or in .mp4 for an MP4, not {args.save.name}."
+            f"play: --save writes a GIF or an MP4, so its name must end in .gif or .mp4, not {args.save.name}."
         )
     try:
         if args.run is not None:

@@ -43,7 +43,9 @@ def reproduce(argv: Sequence[str]) -> int:
     parser.add_argument("--workers", metavar="N", type=count, help="simultaneous runs (default: one per core)")
     parser.add_argument("--out", metavar="DIR", type=path, default=Path("runs"), help="output folder (default: runs)")
     parser.add_argument("--reuse-committed", action="store_true", help=REUSE_COMMITTED)
-    parser.add_argument("--estimate", action="store_true", help="estimate the time here from a few updates of each")
+    parser.add_argument(
+        "--estimate", action="store_true", help="estimate the time on this machine from a few updates of each run"
+    )
     parser.add_argument("--data-dir", metavar="DIR", type=path, help="the folder of MNIST (default: BISTABLE_RL_DATA)")
     add_figure_options(parser, formats=True)
     args = parser.parse_args(argv)

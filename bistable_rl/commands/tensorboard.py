@@ -18,7 +18,7 @@ def tensorboard(argv: Sequence[str]) -> int:
     if not args.folder.is_dir():
         raise UserError(f"there is no folder {args.folder}; give a folder with runs, such as runs/t_maze.")
     if not any(args.folder.rglob("*tfevents*")):
-        raise UserError(f"{args.folder} holds nothing for TensorBoard yet: no run below it has begun.")
+        raise UserError(f"{args.folder} holds nothing for TensorBoard yet, since no run in it has begun.")
 
     from tensorboard.program import TensorBoard, TensorBoardServerException
 

@@ -33,7 +33,7 @@ def read_with_base(path: Path, command: str, section: type[Keys]) -> tuple[Keys,
     data = read_yaml(path)
     check_command(data, path, command)
     if "base" not in data:
-        raise UserError(f"{path}: the key base is missing: a shipped config, a path, or an experiment.")
+        raise UserError(f"{path}: the key base is missing; give a shipped config, a path or an experiment.")
     base = data.pop("base")
     keys = build(section, data, str(path))
     return keys, *_read_base(base, data["name"], path)
@@ -71,7 +71,7 @@ def check_varied(key: str, where: str, what: str) -> None:
         UserError: If it may not.
     """
     if key in FIXED:
-        raise UserError(f"{where}: {key} is not to be varied; the {what}'s own name and seeds set it.")
+        raise UserError(f"{where}: {key} cannot be varied: the {what}'s own name and seeds set it.")
 
 
 def _read_base(base: Any, name: str, path: Path) -> tuple[Kind, dict[str, Any], str]:

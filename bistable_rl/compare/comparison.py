@@ -62,7 +62,7 @@ class Comparison(Section):
         check_seeds(self.seeds)
         for label, changes in self.variants.items():
             if not re.search(r"\w", label):
-                raise ValueError(f"variants.{shown(label)}: a variant's name must hold a letter or a digit.")
+                raise ValueError(f"variants.{shown(label)}: a variant's name must contain a letter or a digit.")
             if not isinstance(changes, dict):
                 example = "{policy.cell: gru}"
                 raise ValueError(f"variants.{label} must map keys to values, such as {example}, not {shown(changes)}.")
@@ -119,7 +119,7 @@ def _folder_name(label: str, where: str) -> str:
     with user_errors(where, ValueError):
         check_folder_name("the name of a variant", name)
     if name in WRITTEN:
-        raise UserError(f"{where}: {name} is the name of a file of every comparison; give the variant another name.")
+        raise UserError(f"{where}: every comparison writes a file named {name}; give the variant another name.")
     return name
 
 

@@ -52,8 +52,8 @@ class Outcome:
             total = len(self.failed) + len(self.rows)
             first, why = next(iter(self.failed.items()))
             raise RunFailedError(
-                f"{len(self.failed)} of {total} runs failed and are tried again by the same command; "
-                f"the first is {first}: {why}"
+                f"{len(self.failed)} of {total} runs failed; the same command tries them again. "
+                f"The first is {first}: {why}"
             )
 
 
@@ -78,7 +78,7 @@ def run_grid(jobs: Sequence[Job], folder: Path, launcher: Launcher, *, committed
         lock = take(make_folder(folder))
     except LockedError as busy:
         raise UserError(
-            f"another grid is at work in {folder}{busy.holder}; wait for it, or name another --out."
+            f"another command is at work in {folder}{busy.holder}; wait for it, or choose another --out."
         ) from None
     try:
         with raising():
@@ -180,7 +180,7 @@ def failure(job: Job, code: int) -> str:
         return "it was stopped; the same command continues it."
     log = Run(job.folder).log
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it said nothing.")
+    return next((line.removeprefix("bistable-rl: ") for line in reversed(lines) if line.strip()), "it printed nothing.")
 
 
 def fraction_done(job: Job) -> float:

@@ -112,8 +112,8 @@ def panels(rows: Iterable[Row], metric: MetricConfig) -> list[Panel]:
         if not any(metric.name in point for point in row.curve):
             known = sorted({name for point in row.curve for name in point} - {"steps", "seconds"})
             raise UserError(
-                f"metric.name: the evaluations of {row.label}, seed {row.seed} report no {metric.name}, "
-                f"but {', '.join(known) or 'nothing'}."
+                f"metric.name: the evaluations of {row.label}, seed {row.seed} report no {metric.name}; "
+                f"they report {', '.join(known) or 'nothing'}."
             )
         name = series(row.keys) or row.facts["cell"]
         found.setdefault(panel(row.keys), {}).setdefault(name, []).append(row)

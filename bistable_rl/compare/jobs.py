@@ -102,7 +102,7 @@ def prepare(job: Job) -> None:
         key, have, want = next(_differences(to_dict(there), to_dict(job.config)), ("something", "another", "this one"))
         raise UserError(
             f"{job.folder} holds a run of another experiment ({key} is {have!r} there and {want!r} here); "
-            "name another --out, or delete that folder."
+            "choose another --out, or delete that folder."
         )
 
 

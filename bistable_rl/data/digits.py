@@ -54,7 +54,7 @@ def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -
     folder = os.environ.get(FOLDER)
     if not folder:
         raise ValueError(
-            f"MNIST is needed: name the folder of its files by --data-dir or {FOLDER} (`bistable-rl data mnist` "
+            f"MNIST is needed: give the folder of its files with --data-dir or {FOLDER} (`bistable-rl data mnist` "
             "fetches them), or set task.kwargs.dataset to digits for scikit-learn's small images"
         )
     images, labels = (name for name in SHA256 if name.startswith({"train": "train", "test": "t10k"}[split]))
@@ -72,7 +72,7 @@ def load_any(folder: Path) -> Digits:
     home = find_mnist(folder)
     images, labels = read_idx(home / names[0]), read_idx(home / names[1])
     if images.ndim != 3 or labels.shape != images.shape[:1] or not len(labels) or labels.max() > 9:
-        raise ValueError(f"{home} does not hold images and as many labels from 0 to 9")
+        raise ValueError(f"{home} must hold images, and a label from 0 to 9 for each of them")
     return Digits(images, labels.astype(np.int64), white=255)
 
 
@@ -93,12 +93,14 @@ def load_small() -> Digits:
 
 def _checked(path: Path) -> npt.NDArray[np.uint8]:
     """Return the content of a file of MNIST after checking that it is the published file."""
-    expected = f"its plain content must have the SHA-256 {SHA256[path.name]}; `bistable-rl data mnist` fetches it"
+    expected = (
+        f"its uncompressed content must have the SHA-256 {SHA256[path.name]}; `bistable-rl data mnist` fetches it"
+    )
     try:
         array = read_idx(path)
     except ValueError as error:
         raise ValueError(f"{error}; {expected}") from None
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     if hashlib.sha256(header + array.tobytes()).hexdigest() != SHA256[path.name]:
-        raise ValueError(f"{path} is not MNIST's as published: {expected}")
+        raise ValueError(f"{path} is not the published file of MNIST: {expected}")
     return array

@@ -26,11 +26,11 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
                 raise ValueError(f"{file} cannot be read: {error}") from error
             break
     else:
-        raise ValueError(f"{path} does not exist, neither plain nor as .gz: BISTABLE_RL_DATA must name MNIST's folder")
+        raise ValueError(f"neither {path} nor {path.name}.gz exists: BISTABLE_RL_DATA must name MNIST's folder")
     # 0, 0, 8 (bytes), the number of axes; then the length of each axis as a big-endian int
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     start = 4 + 4 * axes
     shape = np.frombuffer(content[4:start], ">u4").astype(int) if axes and len(content) >= start else None
     if shape is None or len(content) != start + int(shape.prod()):
-        raise ValueError(f"{file} is not a whole IDX file of bytes")
+        raise ValueError(f"{file} is not a complete IDX file of bytes")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -79,7 +79,7 @@ def slow_gate(rnn: RNN) -> str:
     gate = rnn.layers[0].slow_gate
     if gate is None:
         known = ", ".join(name for name, cell in CELLS.items() if cell.slow_gate)
-        raise ValueError(f"{rnn.cell} has no gates that can be traced; the cells that have are {known}")
+        raise ValueError(f"{rnn.cell} has no gates that can be traced; the cells that have them are {known}")
     return gate
 
 

@@ -90,7 +90,8 @@ def survival(rnn: RNN, x: Tensor, cues: Tensor | np.ndarray) -> Survival:
     names, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if labels.shape != x.shape[1:2] or len(names) < 2 or counts.min() < 2:
         raise ValueError(
-            f"cues must be ({x.shape[1]},), at least 2 different ones and 2 sequences of each, got {labels.tolist()}"
+            f"cues must be ({x.shape[1]},), with at least 2 different cues and 2 sequences of each, got "
+            f"{labels.tolist()}"
         )
     h = torch.stack(layer_outputs(one_way(rnn), x)).cpu().numpy()  # (L, T, n, H)
     half = np.zeros(len(labels), bool)

@@ -153,7 +153,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     except OSError as error:
         return None, f"the C++ kernels cannot be loaded: {error}"
     if not hasattr(library, "brl_interface") or library.brl_interface() != _INTERFACE:
-        return None, "the C++ kernels were built from another version of their sources; install again"
+        return None, "the C++ kernels were built from another version of their sources; install the package again"
     library.brl_initialise(int(os.getpid() != _IMPORTED_IN))
     library.brl_isa.restype = ctypes.c_char_p
     library.brl_packed_bytes.restype = ctypes.c_size_t
@@ -183,6 +183,6 @@ def check(status: int) -> None:
         RuntimeError: If the library returned an unknown status.
     """
     if status == _NO_MEMORY:
-        raise MemoryError("no memory for the workspace of the CPU kernels")
+        raise MemoryError("not enough memory for the workspace of the CPU kernels")
     if status:
         raise RuntimeError(f"the CPU kernels returned the unknown status {status}")

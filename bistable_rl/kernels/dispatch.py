@@ -70,7 +70,7 @@ def choose(cell: str | None, device: str, dtype: torch.dtype, *, only_reference:
     if only_reference is not None:
         return Choice("reference", only_reference)
     if device == "meta":
-        return Choice("reference", "meta tensors have a shape and nothing to compute")
+        return Choice("reference", "meta tensors have a shape but no numbers")
     native = "cpu" if device == "cpu" else "triton"
     obstacle = _obstacle(native, device, dtype)
     if obstacle is None:
@@ -84,7 +84,7 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
     """Why a backend cannot serve this, or None."""
     if backend == "cpu":
         if device != "cpu":
-            return f"it runs on the CPU and the tensors are on {device}"
+            return f"it runs on the CPU, but the tensors are on {device}"
         if dtype not in (torch.float32, torch.float64):
             return f"it takes float32 and float64, not {dtype}"
         return None if _CPU[0] else _CPU[1]
@@ -92,7 +92,7 @@ def _obstacle(backend: str, device: str, dtype: torch.dtype) -> str | None:
         if not _TRITON:
             return "triton is not installed"
         if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            return f"it runs on CUDA devices and the tensors are on {device}"
+            return f"it runs on CUDA devices, but the tensors are on {device}"
         if dtype not in (torch.float32, torch.float64):
             return f"it takes float32 and float64, not {dtype}"
     return None
@@ -149,7 +149,8 @@ def warn_of_slow_layers(device: str) -> None:
     """Warn, once, that layers on the CPU run without the compiled kernels, and say why; not if that was asked for."""
     if device == "cpu" and not _CPU[0] and _asked is None and first_warning():
         warnings.warn(
-            f"these layers run without their compiled kernels: {_CPU[1]}; results are the same, several times as slow",
+            f"these layers run without their compiled kernels: {_CPU[1]}. Results are the same, but take several times "
+            "as long.",
             stacklevel=2,
         )
 

@@ -37,7 +37,7 @@ def check_memory(what: str, needed: int, device: torch.device | str = "cpu") -> 
         return
     there = available(device)
     if needed > there:
-        raise UserError(f"{what} needs {_shown(needed)} of memory at least, and {_shown(there)} are free.")
+        raise UserError(f"{what} needs at least {_shown(needed)} of memory, but only {_shown(there)} are free.")
 
 
 def _machine() -> int:

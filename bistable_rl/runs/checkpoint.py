@@ -275,6 +275,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         if not isinstance(value, Tensor | int | float | type(None)):
             raise UserError(
                 f"the optimizer {type(optimizer).__name__} cannot be saved: its state {name} is a "
-                f"{type(value).__name__}, and only tensors and numbers are."
+                f"{type(value).__name__}, but only tensors and numbers can be saved."
             )
     return _contiguous({name: torch.as_tensor(value) for name, value in held.items() if value is not None})

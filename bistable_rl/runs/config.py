@@ -195,7 +195,7 @@ def set_key(kind: type, data: dict[str, Any], key: str, value: Any, source: str)
     for part in parents:
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise UserError(f"{source}: {key} has {shown(place)} above it, which holds no keys.")
+            raise UserError(f"{source}: {key} cannot be set below {shown(place)}, which is not a mapping.")
     place[last] = _value(value, hint, key.removeprefix(dashes), source)
 
 

@@ -29,7 +29,7 @@ def resolve_device(name: torch.device | str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         found = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
-        raise UserError(f"device: {name} is not here ({found}); choose cpu or auto.")
+        raise UserError(f"device: {name} is not available ({found}); choose cpu or auto.")
     return device
 
 
@@ -69,7 +69,8 @@ def warn_of_missing_kernels(cell: str, choice: kernels.Choice) -> None:
     if choice.backend == "torch" and choice.why != "asked for":
         kernels.first_warning()  # the layers do not repeat the warning
         warnings.warn(
-            f"{cell} is trained without its fast kernels, {choice.why}; results are the same, several times as slow",
+            f"{cell} is trained without its fast kernels ({choice.why}). Results are the same, but take several times "
+            "as long.",
             stacklevel=3,
         )
 
@@ -85,12 +86,13 @@ def check_torch_device(device: torch.device | str) -> torch.device | str:
     if str(device).lower().startswith("cuda"):
         return resolve_device(device)
     if str(device) == "meta":
-        raise ValueError("device: meta holds no numbers to act or learn with; choose cpu or auto.")
+        raise ValueError("device: meta holds no numbers, so nothing can act or learn on it; choose cpu or auto.")
     if device not in ("auto", "cpu"):
         try:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:  # torch's NotImplementedError is a RuntimeError
-            raise UserError(f"device: {device} is not here ({one_sentence(error)[:-1]}); choose cpu or auto.") from None
+            why = one_sentence(error)[:-1]
+            raise UserError(f"device: {device} is not available ({why}); choose cpu or auto.") from None
     return device
 
 

@@ -215,7 +215,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the folder {path} cannot be made: {error.strerror}.") from None
+        raise UserError(f"the folder {path} cannot be created: {error.strerror}.") from None
     return path
 
 

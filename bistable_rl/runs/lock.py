@@ -95,9 +95,7 @@ def take(folder: Path) -> Lock:
             raise UserError(f"{path} cannot be written: {error.strerror}.") from None
         try:
             if os.fstat(descriptor).st_nlink > 1:
-                raise UserError(
-                    f"{path} is another name of a file elsewhere, which the lock would overwrite; remove it."
-                )
+                raise UserError(f"{path} is a hard link to another file, which the lock would overwrite; remove it.")
             held = _flock(descriptor, folder)
         except (LockedError, UserError):
             os.close(descriptor)

@@ -45,7 +45,7 @@ def resolve(
         assert isinstance(given, str)
         module, _, name = given.partition(":")
         if not name:
-            raise ValueError(f"{argument}: {unknown('name', given, known)} One of your own is named package:Name.")
+            raise ValueError(f"{argument}: {unknown('name', given, known)} Name one of your own as package:Name.")
         found = _imported(argument, module, name, of_script)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{argument} must be a subclass of {base.__module__}.{base.__name__}, got {found!r}")
@@ -81,8 +81,8 @@ def name_of(argument: str, kind: type) -> str:
     """
     if "<locals>" in kind.__qualname__:
         raise ValueError(
-            f"{argument}: {kind.__name__} is defined in a function, where no name finds it again; to be saved it must "
-            "be defined at the top of a module"
+            f"{argument}: {kind.__name__} is defined in a function, so it cannot be found again by its name; to be "
+            "saved, it must be defined at the top level of a module"
         )
     return f"{kind.__module__}:{kind.__qualname__}"
 

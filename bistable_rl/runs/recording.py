@@ -56,7 +56,7 @@ def recording(
                 "checkpoint": str(saved[-1].relative_to(run)) if saved else None,
             }
             for key, value in non_finite(result).items():
-                failure = failure or NonFiniteError(f"{key} is {value}, which is no finite number")
+                failure = failure or NonFiniteError(f"{key} is {value}, which is not a finite number")
             written = _write(run, _finite(result), failure)
             if isinstance(failure, UserError):
                 raise failure
@@ -84,9 +84,9 @@ def _told(run: Run, result: Mapping[str, Any], failure: Exception, unit: str, wr
     kind = "" if is_plain else f"{type(failure).__name__}: "
     last = result["checkpoint"]
     left = "There is no checkpoint yet" if last is None else f"The last good checkpoint is {last}"
-    more = "tells more" if written else "could not be written"
+    more = f"see {RESULT} for more" if written else f"{RESULT} could not be written"
     return RunFailedError(
-        f"{run} stopped after {result['steps']} {unit}; {kind}{one_sentence(failure)} {left}; {RESULT} {more}."
+        f"{run} stopped after {result['steps']} {unit}; {kind}{one_sentence(failure)} {left}; {more}."
     )
 
 

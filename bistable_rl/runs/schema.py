@@ -407,4 +407,4 @@ def check_command(data: dict[str, Any], path: Path, command: str) -> None:
     owners = [kind.COMMAND for section, kind in CONFIG_KINDS.items() if section in data]
     owners += [TUNE if "space" in data else COMPARE] * ("base" in data)
     if len(owners) == 1 and owners[0] != command:
-        raise UserError(f"{path} is no config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")
+        raise UserError(f"{path} is not a config for `bistable-rl {command}`; run `bistable-rl {owners[0]}` on it.")

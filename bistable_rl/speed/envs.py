@@ -96,7 +96,7 @@ def speed_envs(env_ids: Sequence[str] = (), *, sizes: Sequence[int] = SIZES, sec
                 raise
             print(f"not measured: {error}")
     print_table(
-        "steps a second on one core, and how many times as many",
+        "steps per second on one core; 3x: batched is three times as fast",
         ["environment"],
         ["copies", "batched", "in SB3", "singly", "", "original", ""],
         map(_row, speeds),

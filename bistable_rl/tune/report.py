@@ -113,8 +113,8 @@ def _blocks(folder: Path, plan: Plan, study: optuna.Study, shares: Mapping[str, 
     better = "" if tuning.objective.better == "higher" else " (lower is better)"
     yield Paragraph(
         f"{summary(study)}. The objective is {tuning.objective.name}{better} at the end of training, the mean over "
-        f"seeds {seeds}. The best of many trials looks better than it is: {BEST}, trained with other seeds, tells its "
-        "value."
+        f"seeds {seeds}. The best of many trials looks better than it is. To learn its true value, train {BEST} with "
+        "other seeds."
     )
     yield Heading(f"Best: trial {best.number}, {tuning.objective.name} {best.value:.6g}")
     yield Table(("key", "value"), [(one.key, _text(best, one.key)) for one in plan.space if one.key in best.params])

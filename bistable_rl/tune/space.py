@@ -50,11 +50,11 @@ class Domain(Section):
         if not all(map(_is_number, numbers)) or not self.low < self.high:
             raise ValueError(f"{what} must be a list of choices, or a range {{low: ..., high: ...}} of two numbers.")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError(f"{what} is logarithmic, which needs low above 0 and no step.")
+            raise ValueError(f"{what} has log: true, which needs low above 0 and no step.")
         if self.step is not None:
             steps = (self.high - self.low) / self.step if _is_number(self.step) and self.step > 0 else 0.5
             if abs(steps - round(steps)) > 1e-9 * steps:
-                raise ValueError(f"{prefix}step must lead from low to high, not {shown(self.step)}.")
+                raise ValueError(f"{prefix}step must divide the distance from low to high, not {shown(self.step)}.")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,9 @@ def read_space(kind: type, base: dict[str, Any], space: Mapping[str, Any], path:
             key, domain, integer, _by_label(domain, key, where), _conditions(domain, key, found, where)
         )
         if not found[key].values and integer and numbers[2] % 1:
-            raise UserError(f"{where}: {key} is an integer, so its step must be one, not {shown(domain.step)}.")
+            raise UserError(
+                f"{where}: {key} is an integer, so its step must be an integer too, not {shown(domain.step)}."
+            )
     return list(found.values())
 
 
@@ -148,12 +150,12 @@ def _conditions(domain: Domain, key: str, above: Mapping[str, Dimension], where:
         conditions[other] = allowed if isinstance(allowed, list) and allowed not in known else [allowed]
         if not known or not conditions[other]:
             raise UserError(
-                f"{where}: {key}.when must name keys above it that have choices, and some of these, "
-                f"not {other} {shown(allowed)}."
+                f"{where}: {key}.when must map keys above this one to some of their choices, "
+                f"not {other} to {shown(allowed)}."
             )
         for value in conditions[other]:
             if value not in known:
-                raise UserError(f"{where}: {key}.when asks for {other} {shown(value)}, which is none of its choices.")
+                raise UserError(f"{where}: {key}.when names {other} {shown(value)}, which is not one of its choices.")
     return conditions
 
 

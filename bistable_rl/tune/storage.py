@@ -55,7 +55,7 @@ class Storage:
             parsed = sqlalchemy.engine.make_url(url)
         except SQLAlchemyError:
             form = "sqlite:///study.db or postgresql+psycopg2://user@host/database"
-            raise UserError(f"--storage: this is no URL of a database; it looks like {form}.") from None
+            raise UserError(f"--storage: this is not the URL of a database, such as {form}.") from None
         self.shown = parsed.set(query={}).render_as_string(hide_password=True)
         secrets = (str(parsed.password or ""), *(str(value) for value in parsed.query.values()), url)
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
@@ -124,7 +124,7 @@ class Storage:
             if theirs.get(key) != ours.get(key):
                 raise UserError(
                     f"{plan.path}: {key} is {shown(ours.get(key))} here and {shown(theirs.get(key))} in the study "
-                    f"{tuning.name} of {self.shown}, which goes on only as it began; change it back, or change name."
+                    f"{tuning.name} of {self.shown}. A study cannot change; set the old value again, or change name."
                 )
         return study
 

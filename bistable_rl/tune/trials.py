@@ -134,7 +134,7 @@ class Tuner:
         except optuna.exceptions.UpdateFinishedTrialError:
             if one.running is not None:
                 one.running.kill()
-            self._leave(one, "it was begun again elsewhere")
+            self._leave(one, "it was started again elsewhere")
 
     # --- beginning ------------------------------------------------------------------------------------------
 

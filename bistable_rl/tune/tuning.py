@@ -82,7 +82,7 @@ class Tuning(Section):
         check_folder_name("name", self.name)
         check_seeds(self.seeds)
         if not self.space:
-            raise ValueError("space must hold a key at least, such as {policy.cell: [nbrc, gru]}.")
+            raise ValueError("space must have at least one key, such as {policy.cell: [nbrc, gru]}.")
         if self.pruner.reduction_factor < 2:
             raise ValueError("pruner.reduction_factor must be an integer above 1.")
 

@@ -160,14 +160,12 @@ def check_ships(ship_sizes: Sequence[int], size: int) -> list[int]:
     A square blocks at most 2 s of the 2 size (size - s + 1) places of a ship of s squares.
     """
     if isinstance(ship_sizes, str) or not isinstance(ship_sizes, Sequence) or not len(ship_sizes):
-        raise ValueError(f"ship_sizes must be a list of lengths, at least one, not {ship_sizes!r}")
+        raise ValueError(f"ship_sizes must be a list of at least one length, not {ship_sizes!r}")
     ships = [check_int("a ship's size", ship, 1, size, ", the size of the board") for ship in ship_sizes]
     before = 0
     for ship in ships:
         if 2 * ship * before >= 2 * size * (size - ship + 1):
-            raise ValueError(
-                f"ships of {list(ship_sizes)} squares may leave no place for one on a board of size {size}"
-            )
+            raise ValueError(f"ships of {list(ship_sizes)} squares may not all find a place on a board of size {size}")
         before += ship
     if before >= size**2:
         raise ValueError(f"ships of {list(ship_sizes)} squares leave no square of a board of size {size} to miss")

@@ -86,7 +86,7 @@ def _curves(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
         if not row.curve or not all(LOSS in point for point in row.curve):
             raise UserError(
                 f"{ledger.CURVES} has no {LOSS} of {row.label}, seed {row.seed}; "
-                f"delete its row in the {ledger.RUNS} beside it and reproduce it again."
+                f"delete the row of this run in the {ledger.RUNS} beside it and run the command again."
             )
     n = min(len(row.curve) for row in rows)
     steps = np.array([point["steps"] for point in rows[0].curve[:n]])

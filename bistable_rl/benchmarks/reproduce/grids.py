@@ -144,13 +144,13 @@ def find_grid(preset: str, table: str, protocol: DataProtocol = "paper") -> Grid
         raise UserError(unknown("table", table, GRIDS["paper"]))
     if table not in GRIDS[preset]:
         raise UserError(
-            f"{table} has no quick preset: no small size is known that shows its ordering; use --preset paper."
+            f"{table} has no quick preset, since no small size is known to show its ordering; use --preset paper."
         )
     grid = GRIDS[preset][table]
     if protocol == "paper":
         return grid
     if table == "johns":
-        raise UserError("johns has no protocol authors_code, which is the code behind Tables 1 to 5; use paper.")
+        raise UserError("johns has no protocol authors_code: that code is behind Tables 1 to 5 only; use paper.")
     # a quick grid keeps its own sizes, which are neither the text's nor the code's
     settings = grid.settings if preset == "quick" else tuple(map(_sized_as_the_code, grid.settings))
     return replace(grid, settings=settings, protocol=protocol)

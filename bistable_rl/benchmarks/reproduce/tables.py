@@ -153,7 +153,7 @@ def _value(row: Row, metric: str) -> float:
     """Return a metric of a finished run; `iterations` is its number of updates."""
     if metric != "iterations" and metric not in row.final:
         raise UserError(
-            f"{RUNS} has no final.{metric} of {row.label}, seed {row.seed}; delete that row and reproduce it again."
+            f"{RUNS} has no final.{metric} of {row.label}, seed {row.seed}; delete that row and run the command again."
         )
     return row.number("steps") if metric == "iterations" else row.final[metric]
 

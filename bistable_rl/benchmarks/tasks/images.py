@@ -73,7 +73,9 @@ class ImageTask(Task):
         except ValueError as error:
             raise UserError(one_sentence(error)) from None
         if size is not None and size > len(found.labels):
-            raise UserError(f"task.kwargs.{split}_size must be at most {len(found.labels)}, all there are, not {size}.")
+            raise UserError(
+                f"task.kwargs.{split}_size must be at most {len(found.labels)}, the size of the set, not {size}."
+            )
         pixels = torch.tensor(found.images[:size]).to(generator.device).float() / found.white - 0.5
         return self.samples(Images(pixels, torch.tensor(found.labels[:size]).to(generator.device)), generator, protocol)
 

@@ -98,7 +98,7 @@ class SyntheticTask(Task):
         return _TensorSamples(*self.draw(self.test_size, generator, protocol))
 
     def _check_memory(self, name: str, n: int, device: torch.device) -> None:
-        what = f"task.kwargs.{name} {n}: so many sequences of {self.steps:,} steps x {self.input_size} features"
+        what = f"task.kwargs.{name} {n} (sequences of {self.steps:,} steps x {self.input_size} features)"
         check_memory(what, 4 * n * self.steps * self.input_size, device)
 
     def fresh_batch(self, n: int, generator: torch.Generator, protocol: DataProtocol) -> Batch:
