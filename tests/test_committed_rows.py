@@ -1,5 +1,6 @@
 """Every committed row is found as finished by the command that made it, whatever has been renamed since."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_every_committed_row_is_a_job_of_its_grid(name: str, tmp_path: Path) -> 
         assert (job.label, job.config.seed, job.config.cell) == (row.label, row.seed, row.facts["cell"])
         assert book.row(job) == row
     assert committed
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_command_of_a_committed_report_works_in_any_clone(name: str) -> None:
+    for page in (ledger.RESULTS / name).glob("*.md"):
+        command = page.read_text(encoding="utf-8").rpartition("Written by `")[2].partition("`")[0]
+        assert not any(Path(word).is_absolute() for word in shlex.split(command)), command
 
 
 def test_a_renamed_key_keeps_its_old_name_in_the_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def _serves(backend: str) -> str | None:
 TRITON = pytest.param("triton", marks=() if torch.cuda.is_available() else pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """Fill what `torch.empty` returns with NaN, so that a result that depends on it shows.
+
+    Not on a GPU, where the setting would choose other algorithms than users run.
+    """
+    torch.use_deterministic_algorithms(not torch.cuda.is_available(), warn_only=True)  # torch fills only then
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(params=["cpu", "torch", TRITON])
 def backend(request: pytest.FixtureRequest) -> str:
     obstacle = _serves(request.param)
@@ -218,15 +229,6 @@ def test_only_what_needs_a_gradient_gets_one(backend: str, kind: str) -> None:
     assert all(parameter.grad is not None for parameter in cell.parameters())
 
 
-@pytest.fixture
-def unwritten_memory_is_nan() -> Iterator[None]:
-    """Fill what `torch.empty` returns with NaN, so that a result that depends on it shows."""
-    torch.use_deterministic_algorithms(True, warn_only=True)  # without it torch does not fill
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.usefixtures("unwritten_memory_is_nan")
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", kernels.KERNELS)
 def test_one_backend_goes_back_over_what_another_saved(backend: str, kind: str, recompute: bool) -> None:

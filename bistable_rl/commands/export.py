@@ -38,7 +38,7 @@ def export(argv: Sequence[str]) -> int:
     for kind in ("inputs", "outputs"):
         print(f"{kind}:")
         print("\n".join(f"  {_shown(value)}" for value in about[kind]))
-    print(f"differs from predict by at most {written.compared.difference:.1g} over 200 steps with resets")
+    print(f"largest difference from predict over 200 steps with resets: {written.compared.difference:.1g}")
     if written.compared.parted is not None:
         print(
             f"rounding errors grow in this network: with its own states, the file differed from predict "

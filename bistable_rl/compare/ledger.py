@@ -144,7 +144,10 @@ def _check_numbers(row: Row) -> None:
     for point in row.curve:
         steps = point.get("steps", math.nan)
         if not (before < steps < math.inf and 0 <= point.get("seconds", 0.0) < math.inf):
-            raise ValueError(f"the curve of {row.label}, seed {row.seed} is broken at {steps:g} steps")
+            raise ValueError(
+                f"the curve of {row.label}, seed {row.seed} is broken at {steps:g} steps: its steps must increase, "
+                "and its seconds must be 0 or more"
+            )
         before = steps
     for name in row.final:
         if "@" in name and not re.fullmatch(r"[1-9][0-9]{0,17}(/[a-z_]+)?", name.partition("@")[2]):
