@@ -16,7 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 from unittest import SkipTest
+from unittest.mock import patch
 
+import gymnasium
 import pytest
 import yaml
 
@@ -86,18 +88,19 @@ def read_config(example: Example) -> None:
 
 
 def run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> list[str]:
-    """Run the blocks of a page in a folder; return why blocks were skipped."""
+    """Run the blocks of a page in a folder, and forget what they registered; return why blocks were skipped."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     python, bash = CodeBlockParser("python", PythonEvaluator()), CodeBlockParser("bash", run_shell)
     document = Document.parse(str(page), python, bash, CodeBlockParser("yaml", read_config), SkipParser())
     document.namespace.update(slow=slow, __name__="__main__")
     skipped = []
-    for example in document.examples():
-        try:
-            example.evaluate()
-        except SkipTest as reason:
-            skipped.append(str(reason))
+    with patch.dict(gymnasium.registry):
+        for example in document.examples():
+            try:
+                example.evaluate()
+            except SkipTest as reason:
+                skipped.append(str(reason))
     return skipped
 
 
