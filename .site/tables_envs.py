@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import gymnasium
 
 import bistable_rl.envs
+from bistable_rl.data import digits
+
+os.environ.pop(digits.FOLDER, None)  # the pages are the same with and without MNIST
 
 
 def returns(name: str) -> list[str]:
