@@ -40,9 +40,9 @@ def _start(text: str) -> str:
     return cell_names(cell) + (f", `start: {start}`" if start else "")
 
 
-def speed_of_cells() -> None:
+def speed_of_cells(name: str = "cells") -> None:
     """Print how many times faster the cells are than torch's layers, by shape."""
-    rows, _ = measured("cells")
+    rows, _ = measured(name)
     lines = []
     for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
         here = {
@@ -54,7 +54,7 @@ def speed_of_cells() -> None:
             what = f"{shape}{', one step' if shape[1] == 1 else ''}{', fixed weights' if fixed else ''}"
             lines.append([what, *(f"{gru / time:.1f} ({lstm / time:.1f})" for time in times)])
     table(["(B, T, I, H)", *map(cell_names, CELLS)], lines)
-    _made_cells()
+    _made_cells(name)
 
 
 def memory_of_cells() -> None:
@@ -70,10 +70,11 @@ def memory_of_cells() -> None:
     _made_cells()
 
 
-def _made_cells() -> None:
-    data = json.loads((RESULTS / "speed_cells.json").read_text(encoding="utf-8"))
+def _made_cells(name: str = "cells") -> None:
+    data = json.loads((RESULTS / f"speed_{name}.json").read_text(encoding="utf-8"))
+    threads = data["measured"][0]["threads"]
     cog.outl()
-    cog.outl(made(data["environment"], "bistable-rl speed cells") + ".")
+    cog.outl(made(data["environment"], f"OMP_NUM_THREADS={threads} bistable-rl speed cells") + ".")
 
 
 def warm_up_success() -> None:

@@ -106,8 +106,11 @@ def speeds() -> None:
     """Print one row per file of `bistable-rl speed`."""
     rows = []
     for path in sorted(RESULTS.glob("speed_*.json")):
-        of = json.loads(path.read_text("utf-8"))["environment"]
+        data = json.loads(path.read_text("utf-8"))
+        of, threads = data["environment"], data["measured"][0].get("threads")
         command = " ".join(of["command"]).partition(" --json")[0]
+        if threads is not None:
+            command = f"OMP_NUM_THREADS={threads} {command}"
         machine = f"{of['processor']}, {of['cores']} cores, torch {of['versions']['torch']}"
         rows.append([f"[`{path.name}`]({path.name})", f"`{command}`", machine, of["date"][:10]])
     table(["file", "command", "hardware", "date"], rows)

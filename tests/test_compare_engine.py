@@ -14,10 +14,11 @@ from bistable_rl.compare.comparison import Comparison, MetricConfig
 from bistable_rl.compare.engine import Outcome, run_grid
 from bistable_rl.compare.jobs import Job, config_hash
 from bistable_rl.compare.launchers.child import stop_when_closed
-from bistable_rl.compare.launchers.local import LocalLauncher
+from bistable_rl.compare.launchers.local import LocalLauncher, Process
 from bistable_rl.compare.report import write_report
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import to_yaml
+from bistable_rl.runs.lock import take
 from bistable_rl.runs.schema import Experiment, PolicyConfig
 
 CELLS = ("nbrc", "gru")
@@ -261,6 +262,19 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_a_run_whose_folder_is_in_use_says_so_once_and_waits(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock = take(tmp_path)
+    process = Process(tmp_path, ["true"], threads=1)
+    assert process.poll() is None
+    assert capfd.readouterr().err.count(f"{tmp_path} is still in use") == 1
+    lock.release()
+    while process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() == 0
+
+
 def test_ctrl_c_stops_every_run_and_the_same_call_goes_on(config: Path, experiment: Experiment) -> None:
     out = config.parent
     grid_process = start(out)
@@ -269,7 +283,8 @@ def test_ctrl_c_stops_every_run_and_the_same_call_goes_on(config: Path, experime
         wait_for_points(job.folder, 1, "metrics.csv")
     grid_process.send_signal(signal.SIGINT)
     _, said = grid_process.communicate(timeout=30)
-    assert "stopping 2 runs" in said
+    assert "4 runs to do, 2 at once" in said
+    assert "stopping 2 runs; the same command continues them" in said
     assert "KeyboardInterrupt" in said
     pids = [int(line.split(":")[1]) for job in jobs[:2] for line in starts(job)]
     assert len(pids) == 2

@@ -82,7 +82,7 @@ def test_a_table_is_carried_out_shown_and_never_repeated(tiny: Path, capsys: pyt
     assert (folder / "table.png").stat().st_size > 1000
     page = (folder / "table.md").read_text()
     assert "| T=50 | nbrc | mse |" in page
-    assert "| T=50 | gru | mse | not run | 0.997 ± 0.005 |  | 20,000 | another size |" in page
+    assert "| T=50 | gru | mse | not run | 0.997 ± 0.005 |  | 20,000 |  |" in page
     assert "Written by `bistable-rl reproduce table1" in page
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
@@ -154,8 +154,8 @@ def test_a_mix_of_own_and_committed_rows_is_marked(tiny: Path, capsys: pytest.Ca
     assert page in capsys.readouterr().out
     assert "| T=5 | nbrc | mse | 0.300 ± 0.283 (2 seeds, 1 committed) | 0.000 | 1 | 20,000 | another size |" in page
     assert "| T=5 | gru | mse | 0.500 ± 0.000 (2 seeds, 2 committed) | 0.000 | 1 | 20,000 | another size |" in page
-    assert "2 runs, 0.0 hours of training together, on mine, 2026-01-02." in page
-    assert "6 runs committed with the package, 0.0 hours of training together, on a machine, 2026-01-02." in page
+    assert "2 runs, 0 min of training together, on mine, 2026-01-02." in page
+    assert "6 runs committed with the package, 0 min of training together, on a machine, 2026-01-02." in page
     assert "| T=50 nbrc | 0 | this folder | mine | 2026-01-02 |" in page
     assert "| T=50 nbrc | 1 | committed | a machine | 2026-01-02 |" in page
     assert [r["committed_seeds"] for r in read(tiny / "table1-quick" / "table.csv")] == ["1", "2"] * 2
@@ -266,7 +266,7 @@ def test_a_table_of_the_authors_code_has_its_own_folder_and_says_so(tiny: Path) 
     assert main(command(tiny, "--protocol", "authors_code", "--reuse-committed")) == 0
     assert [path.name for path in tiny.iterdir()] == ["table1-quick-authors_code"]
     page = (tiny / "table1-quick-authors_code" / "table.md").read_text()
-    assert "as in the code that its authors published (protocol authors_code)" in page
+    assert "follow the code that its authors published (--protocol authors_code)" in page
 
 
 @pytest.mark.parametrize("name", [name for name in GRIDS["quick"] if name != "fig3"])
@@ -289,7 +289,7 @@ def test_ours_is_marked_where_it_differs_by_more_than_the_spreads() -> None:
     assert "| T=50 | brc | mse | 0.060 ± 0.014 (2 seeds) | 0.082 ± 0.027 | 100 | 20,000 |  |" in page
     assert "| T=50 | nbrc | mse | 0.020 (1 seed) | 0.002 ± 0.000 | 100 | 20,000 | ≠ |" in page
     assert "| T=50 | gru | mse | not run | 0.997 ± 0.005 |  | 20,000 |  |" in page
-    assert "3 runs, 0.0 hours of training together, on a machine, 2026-01-02." in page
+    assert "3 runs, 2 min of training together, on a machine, 2026-01-02." in page
 
 
 def test_a_figure_of_another_size_is_shown_but_not_judged() -> None:

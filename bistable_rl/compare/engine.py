@@ -118,6 +118,8 @@ class _Grid:
                     self.waiting.append(job)
         done = [row for row in map(self.book.row, self.jobs) if row is not None]
         self.bar = Bar(len(self.jobs), len(self.jobs) - len(self.waiting), of_committed(done))
+        if self.waiting:
+            self.bar.say(f"{len(self.waiting)} runs to do, {self.launcher.slots} at once; each writes its log.txt")
         try:
             self._run()
         except BaseException:
@@ -161,7 +163,7 @@ class _Grid:
 
 def stop(running: Sequence[Running], bar: Bar) -> None:
     """Stop every run, each with a checkpoint; the next Ctrl-C stops them at once."""
-    bar.say(f"stopping {len(running)} runs; press Ctrl-C again to stop at once")
+    bar.say(f"stopping {len(running)} runs; the same command continues them. Press Ctrl-C again to stop at once")
     try:
         for process in running:
             process.interrupt()

@@ -32,7 +32,7 @@ FEW_SEEDS = (
     "of two in 33%, of four in 3%, of five in 1%."
 )
 OBSERVED = (
-    "These are shares of the observed pairs of runs. 1.00 (1.00 to 1.00) means that every run of the row ended better "
+    "These are shares of the observed pairs of runs. 1.00 means that every run of the row ended better "
     "than every run of the column. It does not promise that the next run will."
 )
 

@@ -45,13 +45,17 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the clone that this package runs from, with `+` after it if files have changed."""
+    """Return the commit of the clone that this package runs from, with `+` after it if its files have changed.
+
+    Files that git does not track, such as a config of one's own, are no change.
+    """
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(status, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

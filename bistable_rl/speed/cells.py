@@ -49,6 +49,7 @@ class Speed:
         shape: (B, T, I, H).
         milliseconds: The median time of forward and backward, or of a step if T = 1.
         memory: The peak memory of the call above the memory in use before it, in MB; None if it cannot be measured.
+        threads: The number of CPU threads of torch.
         fixed_weights: Whether the layer ran inside `bistable_rl.fixed_weights`, as agents do; only for steps.
     """
 
@@ -57,6 +58,7 @@ class Speed:
     shape: Shape
     milliseconds: float
     memory: float | None
+    threads: int
     fixed_weights: bool = False
 
 
@@ -120,7 +122,8 @@ def measure(
             wait=torch.cuda.synchronize if device == "cuda" else lambda: None,
             contexts=contexts,
         )
-    return [Speed(key[0], backends[key], shape, 1e3 * seconds[key], memory[key], key[1]) for key in keys]
+    threads = torch.get_num_threads()
+    return [Speed(key[0], backends[key], shape, 1e3 * seconds[key], memory[key], threads, key[1]) for key in keys]
 
 
 def speed_cells(

@@ -165,7 +165,8 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
         seeds = f" ({len(entry.rows)} seed{'s' * (len(entry.rows) > 1)}{of_committed(entry.rows, ', {}')})"
         ours = _with_spread(entry.mean, entry.std) + seeds if len(entry.values) else "not run"
         published = _with_spread(entry.published, entry.published_std) if entry.published is not None else ""
-        note = MARK if entry.differs else OTHER_SIZE if published and not entry.comparable else ""
+        other = published and len(entry.values) and not entry.comparable
+        note = MARK if entry.differs else OTHER_SIZE if other else ""
         updates = [_count(entry.updates), _count(entry.published_updates)]
         table.append([entry.setting, entry.cell, entry.metric, ours, published, *updates, note])
     blocks: list[Block] = [
@@ -174,7 +175,7 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
             f"{MARK}: the means differ by more than both standard deviations together; a missing one counts as 0."
         ),
         *([Paragraph(NOT_JUDGED)] if any(line[-1] == OTHER_SIZE for line in table) else []),
-        Paragraph(f"Data and order of samples as in {SOURCES[protocol]} (protocol {protocol})."),
+        Paragraph(f"The data and the order of the samples follow {SOURCES[protocol]} (--protocol {protocol})."),
     ]
     own, committed = ([row for row in rows if row.committed is kind] for kind in (False, True))
     if own:
@@ -188,11 +189,11 @@ def markdown(found: Sequence[Entry], rows: Sequence[Row], protocol: DataProtocol
 
 
 def _effort(rows: Sequence[Row]) -> str:
-    hours = sum(row.number("seconds") for row in rows) / 3600
+    minutes = sum(row.number("seconds") for row in rows) / 60
     hardware = "; ".join(sorted({row.facts["hardware"] for row in rows}))
     dates = sorted(row.facts["date"][:10] for row in rows)
     days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    return f"{hours:.1f} hours of training together, on {hardware}, {days}"
+    return f"{minutes:,.0f} min of training together, on {hardware}, {days}"
 
 
 def _facts(row: Row) -> list[str]:

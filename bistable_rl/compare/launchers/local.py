@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from tqdm import tqdm
+
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError
 from bistable_rl.runs import user_modules
@@ -74,8 +76,8 @@ class Process:
     """A job's process; its output goes to log.txt in the run folder.
 
     The process holds the run folder's lock, which this process takes for it. A grid that was killed and started again
-    may find that a run of the killed one still holds the lock. It waits until that run has ended, so that two runs
-    never write to the same folder.
+    may find that a run of the killed one still holds the lock. It says so, and waits until that run has ended, so that
+    two runs never write to the same folder.
 
     Args:
         folder: The run folder, which exists.
@@ -91,6 +93,7 @@ class Process:
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._process: subprocess.Popen[bytes] | None = None
         self._unwanted = False
+        self._told = False
         self.poll()
 
     def poll(self) -> int | None:
@@ -102,7 +105,10 @@ class Process:
         folder = self._folder
         try:
             lock = take(folder)
-        except LockedError:  # a run of a killed grid is still stopping
+        except LockedError as busy:  # a run of a killed grid is still stopping
+            if not self._told:
+                tqdm.write(f"{folder} is still in use{busy.holder}; waiting for that process to end", file=sys.stderr)
+                self._told = True
             return None
         except FileNotFoundError:
             raise UserError(f"the folder {folder} has been removed.") from None
