@@ -262,9 +262,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_run_whose_folder_is_in_use_says_so_once_and_waits(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_folder_is_in_use_says_so_once_and_waits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lock = take(tmp_path)
     process = Process(tmp_path, ["true"], threads=1)
     assert process.poll() is None

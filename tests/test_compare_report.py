@@ -190,7 +190,9 @@ def test_text_of_a_document_cannot_become_markup(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["compare x", "a `b` c", "``", "$(x) *y* <z>", "one\ntwo"])
 def test_the_command_is_one_code_span_whatever_it_holds(command: str) -> None:
     last = markdown([Heading("x")], command).splitlines()[-1]
-    [(fence, code)] = re.findall(r"^Written by (`+) ?(.*?) ?\1 from every finished run in its folder, whichever command made it\.$", last)
+    [(fence, code)] = re.findall(
+        r"^Written by (`+) ?(.*?) ?\1 from every finished run in its folder, whichever command made it\.$", last
+    )
     assert fence not in code
     assert code == " ".join(command.split())
 
