@@ -1,6 +1,7 @@
 """Every committed row is found as finished by the command that made it, whatever has been renamed since."""
 
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def test_a_shipped_comparison_takes_committed_rows_only_on_request(
     assert "5 finished runs (5 committed); " in (folder / "report.md").read_text()
     assert not (folder / ledger.RUNS).exists()
     assert not list(folder.rglob("config.yaml"))  # nothing was trained
+
+
+def test_only_what_draws_needs_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    command = ["compare", "compare/nbrc_copy_first", "--out", str(tmp_path / "runs"), "--reuse-committed"]
+    assert main([*command, "--dry-run"]) == 0
+    assert main(command) == 2
+    assert capsys.readouterr().err.endswith("install it with pip install 'bistable-rl[plot]'.\n")
+    assert not (tmp_path / "runs").exists()

@@ -46,7 +46,6 @@ def compare(
             file cannot be written.
         RunFailedError: If some runs failed; the others are finished and reported.
     """
-    figure_style.check_installed()
     config, jobs = comparison.read(path, out)
     folder = out / config.name
     committed = ledger.RESULTS / config.name if reuse_committed else None
@@ -56,6 +55,7 @@ def compare(
     if dry_run:
         print_estimate(jobs, book, partial(train_briefly, launcher=launcher), launcher.slots)
         return
+    figure_style.check_installed()
     outcome = run_grid(jobs, folder, launcher, committed=committed)
     if outcome.rows:
         unit = "environment steps" if isinstance(jobs[0].config, Experiment) else "updates"
