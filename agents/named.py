@@ -35,7 +35,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 
-NAMED = ("features_extractor_class", "activation_fn", "optimizer_class")
+NAMED = ("cell", "features_extractor_class", "activation_fn", "optimizer_class")
 """The arguments of a policy that are classes."""
 
 T = TypeVar("T")

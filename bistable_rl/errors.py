@@ -41,14 +41,15 @@ def user_errors(section: str, *types: type[Exception]) -> Iterator[None]:
 
 
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """Return the sentence for an unknown name, with the nearest choice and all choices, or some if there are many."""
+    """Return the sentence for an unknown name, with all choices, or some of many, and the nearest whatever its case."""
     options = sorted(choices)
-    near = difflib.get_close_matches(str(name), options, n=1)
-    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    folded = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(str(name).lower(), folded, n=1)
+    hint = f"did you mean {folded[near[0]]!r}? The" if near else "the"
     given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
     if len(options) > LISTED:
         hint += f" nearest of the {len(options)}"
-        options = difflib.get_close_matches(str(name), options, n=5, cutoff=0)
+        options = [folded[key] for key in difflib.get_close_matches(str(name).lower(), folded, n=5, cutoff=0)]
     return f"unknown {what} {given!r}; {hint} choices are {', '.join(options)}."
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Six of Okabe and Ito's colours and four of Tol's "muted" ones; distinct even without red, green or blue cones.
+# Two that are free for new cells, as distinct from these and from each other: #8C19E6 and #82A55F.
 CELL_COLOURS = {
     "nbrc": "#0072B2",
     "brc": "#56B4E9",

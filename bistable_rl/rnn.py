@@ -29,7 +29,7 @@ class RNN(nn.Module):
     `mask`. GRU and LSTM load torch's state dicts, and have torch's `weight_ih_l0`, ... and `all_weights`.
 
     Args:
-        cell: A key of `bistable_rl.cells.CELLS`.
+        cell: A key of `bistable_rl.cells.CELLS`; for a cell of your own its class, or its name `package:Name`.
         input_size: I, number of input features, at least 1.
         hidden_size: H, number of output features of a layer and direction, at least 1.
         num_layers: Number of layers, at least 1.
@@ -79,7 +79,7 @@ class RNN(nn.Module):
 
     def __init__(
         self,
-        cell: str,
+        cell: str | type[Cell],
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
@@ -106,7 +106,7 @@ class RNN(nn.Module):
                 f"but got dropout={dropout} and num_layers={num_layers}",
                 stacklevel=2,
             )
-        self.cell = cell
+        self.cell = cell if isinstance(cell, str) else f"{cell.__module__}:{cell.__qualname__}"
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers

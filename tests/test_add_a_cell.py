@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,11 +38,19 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)
     cells = root / "bistable_rl/cells"
-    section = PAGE.read_text(encoding="utf-8").partition("## Add a cell")[2]
-    (cells / "mine.py").write_text(section.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    section = PAGE.read_text(encoding="utf-8").partition("## Add a cell")[2].partition("\n## ")[0]
+    cell, _, layers = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (cells / "mine.py").write_text(cell, encoding="utf-8")
     insert(cells / "__init__.py", "from bistable_rl.cells.nbrc", "from bistable_rl.cells.mine import MineCell\n")
     insert(cells / "__init__.py", '    "nbrc": NBRCCell,', '    "mine": MineCell,\n')
     insert(root / "tests/test_cells_equations.py", "F, H, B, T = ", EQUATION.lstrip("\n"))
+    insert(cells / "options.py", '    "device": "Device of', '    "s": "The slope of the candidate.",\n')
+    insert(root / "bistable_rl/rnn.py", "def from_torch", f"{layers}\n\n")
+    insert(root / "bistable_rl/rnn.py", '"PBRC", "RNN",', '"Mine", ')
+    insert(root / "bistable_rl/__init__.py", "        HalfPBRC,\n", "        Mine,\n")
+    insert(root / "bistable_rl/__init__.py", '*("RNN", "make_rnn"', '"Mine", ')
+    insert(root / "bistable_rl/__init__.py", '    "PlasticGRU",\n    "Run",', '    "Mine",\n')
+    insert(cells / "README.md", "| `mixed` |", "| `Mine` | tests | 1 | everything | plain loop |\n")
     return root
 
 
@@ -57,6 +66,29 @@ def test_a_new_cell_passes_the_tests_of_every_cell(copy: Path) -> None:
     out = run(copy, "-m", "pytest", "-k", "mine or every_cell", *(f"tests/test_{name}.py" for name in files))
     assert int(out.split(" passed")[0].split()[-1]) > 60
     assert "skipped" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("bistable_rl/rnn.py", '"Mine", '),
+        ("bistable_rl/__init__.py", "        Mine,\n"),
+        ("bistable_rl/__init__.py", '"Mine", '),
+        ("bistable_rl/__init__.py", '    "Mine",\n'),
+        ("bistable_rl/cells/options.py", '    "s": "The slope of the candidate.",\n'),
+        ("bistable_rl/cells/README.md", "| `Mine` | tests | 1 | everything | plain loop |\n"),
+    ],
+)
+def test_a_step_that_is_forgotten_is_noticed(copy: Path, file: str, line: str) -> None:
+    whole = (copy / file).read_text(encoding="utf-8")
+    assert whole.count(line) == 1
+    (copy / file).write_text(whole.replace(line, ""), encoding="utf-8")
+    try:
+        with pytest.raises(AssertionError, match="1 failed"):
+            run(copy, "-m", "pytest", "-k", "mine and (class or exported)", "tests/test_rnn.py")
+    finally:
+        (copy / file).write_text(whole, encoding="utf-8")
 
 
 def test_a_new_cell_is_listed_trained_saved_loaded_and_analysed(copy: Path, config: Path, tmp_path: Path) -> None:

@@ -313,6 +313,16 @@ def test_c_bias_makes_the_slow_gate_keep_longer(name: str) -> None:
     assert kept[1] < 0.05 < 0.3 < kept[0]
 
 
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.slow_gate])
+def test_the_slow_gate_is_among_the_gates(name: str) -> None:
+    cell = make(name, {})
+    gates = cell.gates(cell.project(torch.randn(B, F, dtype=torch.float64)), random_state(cell))
+    assert cell.slow_gate in gates, f"{type(cell).__name__}.gates must return the gate {cell.slow_gate!r}"
+    kept = gates[cell.slow_gate]
+    assert kept.shape == (B, H)
+    assert bool((kept >= 0).all() and (kept <= 1).all())
+
+
 @pytest.mark.parametrize(("name", "slow_bias"), [("brc", "bias"), ("nbrc", "bias"), ("gru", "bias_ih")])
 def test_chrono_draws_the_slow_bias_between_0_and_log_t_max(name: str, slow_bias: str) -> None:
     torch.manual_seed(0)
@@ -431,3 +441,6 @@ def test_a_bad_option_is_named(name: str, options: dict[str, object], message: s
 def test_an_unknown_cell_lists_the_choices_and_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown cell 'nbcr'; did you mean 'nbrc'\? The choices are brc, goru"):
         get_cell("nbcr")
+    for given, nearest in (("NBRC", "nbrc"), ("LSTMCell", "lstm"), ("Plastic_GRU", "plastic_gru")):
+        with pytest.raises(ValueError, match=f"unknown cell '{given}'; did you mean '{nearest}'"):
+            get_cell(given)

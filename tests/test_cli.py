@@ -76,6 +76,7 @@ def test_doctor_names_versions_and_kernels(capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     for word in ("python", "torch", "stable-baselines3", "cuda", "kernels"):
         assert word in text
+    assert "kernels    mixed: those of its kinds, by default nbrc and gru\n" in text
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -72,6 +72,23 @@ def test_a_comparison_that_cannot_be_carried_out_writes_nothing(
         assert not (tmp_path / "runs").exists()
 
 
+def test_a_cell_misspelt_after_its_runs_is_named_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    path = tmp_path / "c.yaml"
+    command = ["compare", str(path), "--workers", "1", "--out", str(tmp_path / "runs")]
+    metric = {"name": "mean_reward"}
+    file: dict[str, Any] = {"name": "c", "base": str(config), "seeds": [0], "metric": metric}
+    for cell, code, sentence in (
+        ("gru", 0, ""),
+        ("gruu", 2, "c.yaml, one: policy: unknown cell 'gruu'; did you mean 'gru'"),
+        ("brc", 2, "one/seed0 holds a run of another experiment (policy.cell is 'gru' there and 'brc' here)"),
+    ):
+        path.write_text(yaml.safe_dump({**file, "variants": {"one": {"policy.cell": cell}}}))
+        assert main(command) == code
+        assert sentence in capsys.readouterr().err
+
+
 def test_an_environment_that_variants_share_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from bistable_rl.agents import check_experiment
 

@@ -1,8 +1,10 @@
 """The stacked layers: nn.GRU's interface, and resets."""
 
+import ast
 import copy
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
+import bistable_rl
 from bistable_rl import rnn as rnn_module
 from bistable_rl.cells import CELLS, NBRCCell, cell_options
 from bistable_rl.cells.options import defaults
@@ -68,6 +71,25 @@ def test_the_class_and_make_rnn_build_the_same(name: str) -> None:
     )
     assert defaults(cls) == {**cell_options(name), "device": None, "dtype": None}
     assert all(f"    {option}: " in cls.__doc__ for option in defaults(cls))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_class_of_layers_is_exported_and_on_the_pages(name: str) -> None:
+    cls = LAYERS[name].__name__
+    for module in (rnn_module, bistable_rl):
+        assert cls in module.__all__
+        assert getattr(module, cls) is LAYERS[name]
+    source = ast.parse(Path(bistable_rl.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(source) if isinstance(node, ast.ImportFrom)]
+    assert cls in {alias.name for node in imports for alias in node.names}  # for type checkers
+    for page, text in (
+        (".site/api/layers.md", f"bistable_rl.{cls}\n"),
+        (".site/api/cells.md", f"bistable_rl.cells.{CELLS[name].__name__}\n"),
+        ("bistable_rl/cells/README.md", f"`{cls}`"),
+    ):
+        path = Path(__file__).parents[1] / page
+        if path.exists():  # in a clone
+            assert text in path.read_text(encoding="utf-8"), f"{page} lacks {text.strip()}"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(GRU, nn.GRU), (LSTM, nn.LSTM)])

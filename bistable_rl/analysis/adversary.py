@@ -61,7 +61,7 @@ def evaluate_adversary(
         with user_errors("adversary", ValueError):
             found = attack(agent.policy, env, steps, first)
         if axes is not None:
-            _draw(axes, found, experiment.policy.cell)
+            _draw(axes, found, experiment.cell)
     print(f"{run}, trained for {agent.steps:,} steps")
     print_table(found)
     if json is not None:

@@ -56,7 +56,7 @@ def evaluate_horizons(
     """
     run = Run.open(run)
     experiment = run.experiment(overrides)
-    cell = experiment.policy.cell
+    cell = experiment.cell
     columns = len({point.horizon for point in points(experiment.env, horizons, streams)}) if streams else 1
     size = (max(6.4, 0.6 + 3.2 * columns), 3.6)
     picture = drawing(named(figure), 1, columns, size=size, sharey=True) if figure else nullcontext((None, None))

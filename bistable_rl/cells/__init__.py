@@ -1,4 +1,4 @@
-"""The recurrent cells, by name."""
+"""The recurrent cells, by name; one of the user's own is named `package:Name`."""
 
 from bistable_rl.cells.base import Cell
 from bistable_rl.cells.brc import BRCCell
@@ -14,6 +14,7 @@ from bistable_rl.cells.pbrc import PBRCCell
 from bistable_rl.cells.plastic_gru import PlasticGRUCell
 from bistable_rl.checks import check_bool
 from bistable_rl.errors import unknown
+from bistable_rl.runs.named import resolve
 
 CELLS: dict[str, type[Cell]] = {
     "brc": BRCCell,
@@ -48,18 +49,24 @@ __all__ = [
 ]
 
 
-def get_cell(name: str) -> type[Cell]:
-    """Return the class of the cell called `name`, a key of `CELLS`.
+def get_cell(name: str | type[Cell]) -> type[Cell]:
+    """Return the class of a cell.
+
+    Args:
+        name: A key of `CELLS`; `package:Name`, a cell of one's own, whose package is imported
+            (`bistable_rl.runs.user_modules` says from where); or the class itself.
 
     Raises:
-        ValueError: If there is no such cell; it lists the choices and the nearest one.
+        ValueError: If there is no such cell, or it is no subclass of `Cell`.
     """
-    if name not in CELLS:
-        raise ValueError(unknown("cell", name, CELLS))
-    return CELLS[name]
+    if isinstance(name, str) and ":" not in name:
+        if name not in CELLS:
+            raise ValueError(unknown("cell", name, CELLS))
+        return CELLS[name]
+    return resolve("cell", name, {}, Cell)
 
 
-def cell_options(name: str) -> dict[str, object]:
+def cell_options(name: str | type[Cell]) -> dict[str, object]:
     """Return the options of a cell beyond its sizes, bias, device and dtype, with their defaults.
 
     Raises:
@@ -69,7 +76,7 @@ def cell_options(name: str) -> dict[str, object]:
     return {option: default for option, default in options.items() if option not in ("device", "dtype")}
 
 
-def check_options(name: str, options: dict[str, object]) -> None:
+def check_options(name: str | type[Cell], options: dict[str, object]) -> None:
     """Check that a cell has these options and that its switches are True or False; the cell checks other values.
 
     Raises:

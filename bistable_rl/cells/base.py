@@ -75,7 +75,13 @@ class Cell(nn.Module):
             check_slow_gate(self.c_bias, self.t_max, bias, dtype)
 
     def add_parameters(self, **shapes: tuple[int, ...] | None) -> None:
-        """Create the parameters in this order and initialise them; where the shape is None, so is the attribute."""
+        """Create the parameters in this order and initialise them; where the shape is None, so is the attribute.
+
+        Raises:
+            NotImplementedError: If the class does not define `reset_parameters`, so that nothing initialises them.
+        """
+        if type(self).reset_parameters is Cell.reset_parameters:
+            raise self._missing("reset_parameters", "which initialises its parameters")
         self.initial = None
         if self.learn_initial_state:
             self.initial = nn.Parameter(self._empty(self.learned_size))
@@ -124,7 +130,7 @@ class Cell(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Compute the part of the step that needs only the input, x (..., I) -> (..., P)."""
-        raise NotImplementedError
+        raise self._missing("project", "the part of the step that needs only the input")
 
     def gates(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
         """Compute the gates of one step, which `step` uses; a cell without gates has none to compute.
@@ -140,7 +146,7 @@ class Cell(nn.Module):
 
     def step(self, projected: Tensor, state: Tensor) -> Tensor:
         """Compute the next state (B, S) from `project(x)` (B, P) and the state (B, S)."""
-        raise NotImplementedError
+        raise self._missing("step", "which computes the next state from project(x) and the state")
 
     def prepare(self) -> Step:
         """Return `step`, with everything that does not change over time computed once."""
@@ -148,7 +154,7 @@ class Cell(nn.Module):
 
     def kernel_weights(self) -> kernels.Weights:
         """Return the weights as the kernels take them; only cells with kernels have this."""
-        raise NotImplementedError
+        raise self._missing("kernel_weights", "which returns the weights as the kernels take them")
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> Tensor:
         """Run one step of the equation.
@@ -247,7 +253,9 @@ class Cell(nn.Module):
             return kernels.scan(self.kernel, batch, weights, recompute=self.recompute, bfloat16=bfloat16)
         kernels.note(type(self).__name__, "reference")
         inputs = batch._replace(x=self.project(batch.x))
-        return reference.scan(self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute)
+        return reference.scan(
+            self.prepare(), inputs, output_size=self.hidden_size, recompute=self.recompute, name=type(self).__name__
+        )
 
     def act(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Run one step without gradients on the single-step path of `kernels.cpu_step`; nothing else calls it.
@@ -277,6 +285,9 @@ class Cell(nn.Module):
         for hook in self._forward_pre_hooks.values():
             if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
                 hook(self, None)
+
+    def _missing(self, method: str, what: str) -> NotImplementedError:
+        return NotImplementedError(f"{type(self).__name__} must define {method}, {what}")
 
     def extra_repr(self) -> str:
         """Return the sizes, for `print`."""

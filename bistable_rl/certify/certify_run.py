@@ -58,7 +58,7 @@ def certify_run(
     print(f"{run}, trained for {agent.steps:,} steps")
     print_certificate(certificate)
     if figure is not None:
-        found, cell = gains(read_network(agent.policy), distractions, certificate), experiment.policy.cell
+        found, cell = gains(read_network(agent.policy), distractions, certificate), experiment.cell
         draw(named(figure), found, cell, f"{cell}, {certificate.proved} of {len(certificate.cues)} cues proved")
     if json is not None:
         env_config = {"id": experiment.env.id, "kwargs": experiment.env.kwargs, "wrappers": experiment.env.wrappers}

@@ -16,6 +16,7 @@ def doctor(argv: Sequence[str]) -> int:
 
     from bistable_rl import kernels
     from bistable_rl.cells import CELLS, MixedCell
+    from bistable_rl.cells.mixed import HALVES
 
     facts = collect_environment()
     print(f"python     {facts['python']} on {facts['platform']}")
@@ -32,4 +33,5 @@ def doctor(argv: Sequence[str]) -> int:
         raise UserError(f"BISTABLE_RL_BACKEND: {one_sentence(error)}") from None
     plain = [name for name, cell in CELLS.items() if cell.kernel is None and cell is not MixedCell]
     print(f"kernels    {', '.join(plain)}: reference (no kernel of their own)")
+    print(f"kernels    mixed: those of its kinds, by default {' and '.join(HALVES)}")
     return 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bistable_rl.compare.jobs import Job, prepare
+from bistable_rl.compare.jobs import Job, is_there, prepare
 from bistable_rl.compare.launchers import POLL_SECONDS, Launcher, Running
 from bistable_rl.compare.launchers.local import STOPPED
 from bistable_rl.compare.ledger import Ledger, Row, row_of_job
@@ -94,7 +94,7 @@ def unfinished(jobs: Sequence[Job], book: Ledger) -> list[Job]:
 
 def _has_ended(job: Job) -> bool:
     try:
-        return row_of_job(job) is not None
+        return row_of_job(job) is not None and is_there(job)
     except UserError:  # broken files: `run_grid` names it as failed and does not run it
         return True
 

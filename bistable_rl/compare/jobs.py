@@ -96,14 +96,23 @@ def prepare(job: Job) -> None:
     run = Run(job.folder)
     if not run.exists:
         run.write_job(job.hash, job.config)
-        return
-    there = Run.open(job.folder).config
-    if job.hash not in (config_hash(there), run.job_hash):
+    elif not is_there(job):
+        there = Run.open(job.folder).config
         key, have, want = next(_differences(to_dict(there), to_dict(job.config)), ("something", "another", "this one"))
         raise UserError(
             f"{job.folder} holds a run of another experiment ({key} is {have!r} there and {want!r} here); "
             "choose another --out, or delete that folder."
         )
+
+
+def is_there(job: Job) -> bool:
+    """Return whether the job's folder, which exists, holds this job's run.
+
+    Raises:
+        UserError: If it is no run folder, or its config is broken.
+    """
+    run = Run.open(job.folder)
+    return job.hash in (config_hash(run.config), run.job_hash)
 
 
 def _differences(have: Mapping[str, Any], want: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

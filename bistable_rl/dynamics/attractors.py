@@ -71,7 +71,7 @@ class Attractors:
 
     @property
     def count(self) -> float:
-        """Mean number of attractors reached, from 1 to n."""
+        """Number of attractors reached, from 1 to n: the mean of the E estimates, so seldom a whole number."""
         return float(self.starts * self.vaa.mean())
 
 

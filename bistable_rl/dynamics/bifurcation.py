@@ -91,7 +91,11 @@ class HeldUnit:
 
     def __init__(self, cell: Cell, a: float, c: float, *, x: Tensor | None = None, unit: int = 0) -> None:
         if not isinstance(cell, BRCCell | NBRCCell):
-            raise ValueError(f"the cell must be a BRC or an nBRC, whose units have a feedback gain, got {cell}")
+            raise ValueError(
+                f"the cell must be a BRC or an nBRC, whose units have a feedback gain, got {cell}; for any other cell, "
+                "attractors(rnn, x) counts the states that its layers settle in, and time_constants(rnn, x) says for "
+                "how long each unit of a cell with a slow gate keeps a state"
+            )
         if not (0 < a < 2 and 0 < c < 1):
             raise ValueError(f"a must be between 0 and 2 and c between 0 and 1, got a={a} and c={c}")
         if not 0 <= unit < cell.hidden_size:

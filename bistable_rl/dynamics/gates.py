@@ -64,22 +64,26 @@ def gate_trace(rnn: RNN, x: Tensor) -> GateTrace:
         for name, values in gates.items():
             if name in layers:
                 layers[name].append(values)
-    a, c, h = (torch.stack(values).cpu().numpy() if values else None for values in layers.values())
-    assert c is not None
-    assert h is not None
-    return GateTrace(rnn.cell, gate, a, c, h)
+    a, c, h = ([values.cpu().numpy() for values in each] for each in layers.values())
+    return GateTrace(rnn.cell, gate, np.stack(a) if a else None, np.stack(c), np.stack(h))
 
 
+@torch.no_grad()
 def slow_gate(rnn: RNN) -> str:
     """Return the name of the gate that keeps the state.
 
     Raises:
-        ValueError: If the cell has none.
+        ValueError: If the cell has none, or its class names one that its `gates` does not return.
     """
-    gate = rnn.layers[0].slow_gate
+    cell = rnn.layers[0]
+    gate = cell.slow_gate
     if gate is None:
         known = ", ".join(name for name, cell in CELLS.items() if cell.slow_gate)
         raise ValueError(f"{rnn.cell} has no gates that can be traced; the cells that have them are {known}")
+    gates = cell.gates(cell.project(cell.weight_ih.new_zeros(1, cell.input_size)), cell.initial_state(1))
+    if gate not in gates:
+        kind, found = type(cell).__name__, ", ".join(map(repr, gates)) or "no gate"
+        raise ValueError(f"{kind}.slow_gate is {gate!r}, but {kind}.gates returns {found}; it must return {gate!r} too")
     return gate
 
 

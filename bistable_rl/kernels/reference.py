@@ -86,7 +86,9 @@ def _view(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.view_as(tensor)
 
 
-def scan(step: Step, inputs: Batch, *, output_size: int, recompute: bool = False) -> tuple[Tensor, Tensor]:
+def scan(
+    step: Step, inputs: Batch, *, output_size: int, recompute: bool = False, name: str = "the cell"
+) -> tuple[Tensor, Tensor]:
     """Apply a step at every time step, in order.
 
     Args:
@@ -95,12 +97,14 @@ def scan(step: Step, inputs: Batch, *, output_size: int, recompute: bool = False
         output_size: H; the first H entries of the state are the output.
         recompute: Keep about √T states for the backward pass and compute the others again. Ignored under a transform of
             torch.func and under forward-mode AD, neither of which can do so.
+        name: The cell's class, for the error message.
 
     Returns:
         The outputs (T, B, H), or (N, H) when packed, and the last state of each sequence (B, S).
 
     Raises:
         ValueError: If batch_sizes is malformed.
+        RuntimeError: If the first step returns a state of another shape.
     """
     x, state, resets, initial, batch_sizes = inputs
     if batch_sizes is None:
@@ -124,6 +128,7 @@ def scan(step: Step, inputs: Batch, *, output_size: int, recompute: bool = False
         state, end = state[: chunk[0]], start + sum(chunk)
         arguments = (
             step, rows[start:end], state, initial, None if masks is None else masks[start:end], chunk, output_size,
+            name,
         )  # fmt: skip
         if length < len(sizes):
             output, state = checkpoint(_chunk, *arguments, use_reentrant=False)
@@ -146,17 +151,25 @@ def _chunk(
     masks: Tensor | None,
     sizes: list[int],
     output_size: int,
+    name: str,
 ) -> tuple[Tensor, Tensor]:
     """Run the steps of `sizes`; returns their outputs (sum(sizes), H) and the last state of each sequence."""
     steps = rows.split(sizes)
     resets = [None] * len(sizes) if masks is None else masks.split(sizes)
-    outputs, finished = [], []
+    outputs: list[Tensor] = []
+    finished = []
     for x, reset in zip(steps, resets, strict=True):
         if len(x) < len(state):
             finished.append(state[len(x) :])
             state = state[: len(x)]
         if reset is not None:
             state = torch.where(reset, initial, state)
-        state = step(x, state)
+        before = state
+        state = step(x, before)
+        if not outputs and state.shape != before.shape:
+            raise RuntimeError(
+                f"{name}.step returned shape {tuple(state.shape)}; "
+                f"it must return (B, state_size) = {tuple(before.shape)}"
+            )
         outputs.append(state[:, :output_size])
     return torch.cat(outputs), torch.cat([state, *reversed(finished)]) if finished else state

@@ -3,7 +3,8 @@
     resolve("activation_fn", "relu", ACTIVATIONS, nn.Module) -> torch.nn.ReLU
     resolve("wrapper", "my_env:Wrap", {}, gymnasium.Wrapper) -> the class Wrap of my_env.py
 
-In Python the class itself may be given too. It is saved by its name, never by pickle. Imports no torch.
+In Python the class itself may be given too. It is saved by its name, never by pickle. Imports no torch, and knows no
+configuration, so `bistable_rl.cells` uses it too.
 """
 
 from __future__ import annotations

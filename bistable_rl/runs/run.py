@@ -95,7 +95,8 @@ class Run:
     def create(cls, config: Experiment | Benchmark, out: Path, *, overwrite: bool = False) -> Iterator[Run]:
         """Make the folder of a new run, `out/<name>/<cell>-seed<k>`, and hold its lock while the block runs.
 
-        An existing run is never touched: further runs are numbered `-2`, `-3`, ...
+        An existing run is never touched: further runs are numbered `-2`, `-3`, ... The folder of a cell named
+        `package:Name` has `package_Name` in its name.
 
         Args:
             config: The training.
@@ -106,7 +107,7 @@ class Run:
             UserError: If the folder cannot be written to; or if `overwrite` would delete something that is not a run,
                 or a run that another process is training.
         """
-        stem = out / config.name / f"{config.cell}-seed{config.seed}"
+        stem = out / config.name / f"{config.cell.replace(':', '_')}-seed{config.seed}"
         lock = make_run_folder(stem, to_yaml(config), overwrite=overwrite)
         try:
             yield cls(lock.folder)

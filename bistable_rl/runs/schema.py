@@ -76,7 +76,7 @@ class EnvConfig(Section):
 class PolicyConfig(Section):
     """The agent's network: features, recurrent layers, heads."""
 
-    cell: str = setting("mixed", "The recurrent cell (see `bistable-rl list cells`).")
+    cell: NameOrClass = setting("mixed", "The recurrent cell (see `bistable-rl list cells`) or `package:Name`.")
     hidden_size: PositiveInt = setting(64, "Units of each recurrent layer.")
     num_layers: PositiveInt = setting(1, "Recurrent layers.")
     cell_kwargs: dict[str, Any] = setting(dict, "Options of the cell, e.g. `{c_bias: chrono, t_max: 60}`.")
@@ -252,7 +252,8 @@ class Experiment(Section):
     @property
     def cell(self) -> str:
         """The recurrent cell."""
-        return self.policy.cell
+        cell = self.policy.cell
+        return cell if isinstance(cell, str) else cell.__name__
 
     def check(self, prefix: str = "") -> None:
         """Check that the name can name a folder, and that a minibatch is no larger than a rollout."""
@@ -280,7 +281,7 @@ class TaskConfig(Section):
 class NetworkConfig(Section):
     """The network: recurrent layers and a linear head on the last of them."""
 
-    cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`).")
+    cell: str = setting("nbrc", "The recurrent cell (see `bistable-rl list cells`) or `package:Name`.")
     hidden_size: PositiveInt = setting(128, "Units of each recurrent layer.")
     num_layers: PositiveInt = setting(2, "Recurrent layers.")
     cell_kwargs: dict[str, Any] = setting(dict, "Options of the cell, e.g. `{init: keras}`.")
