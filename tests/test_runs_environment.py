@@ -18,3 +18,8 @@ def test_the_commit_is_marked_where_a_tracked_file_has_changed(tmp_path: Path, m
     assert len(commit) == 40
     (tmp_path / "file").write_text("2")
     assert environment.collect_environment()["commit"] == commit + "+"
+
+
+def test_the_command_of_a_run_of_a_grid_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/clone/bistable_rl/cli.py", "train", "--resume", "runs/a"])
+    assert environment.collect_environment()["command"] == ["bistable-rl", "train", "--resume", "runs/a"]

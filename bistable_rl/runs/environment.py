@@ -17,9 +17,10 @@ PACKAGES = ("bistable-rl", "torch", "numpy", "gymnasium", "stable-baselines3", "
 
 def collect_environment() -> dict[str, Any]:
     """Return the date, the command, versions, the commit and the hardware."""
+    program = Path(sys.argv[0]).name
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["bistable-rl" if program == "cli.py" else program, *sys.argv[1:]],  # a run of a grid runs cli.py
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
