@@ -12,8 +12,8 @@ from typing import Any
 LISTED = 40
 """The largest number of choices that an error lists."""
 
-NEAR = 0.5
-"""The least similarity, as difflib measures it, of a choice that is named where there are more of them."""
+NEAR, LIKELY = 0.5, 0.6
+"""The least similarity, as difflib measures it, of a choice named among many, and of the one meant."""
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,18 +64,18 @@ def about_key(key: str) -> Iterator[None]:
     except UserError:
         raise
     except ValueError as error:
-        raise WrongKeyError(key, str(error)) from error
+        raise WrongKeyError(key, str(error)) from error.__cause__
 
 
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     """Return the sentence for an unknown name, with the nearest choice and all choices, or the near ones of many."""
     options = sorted(choices)
-    near = difflib.get_close_matches(str(name), options, n=1)
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=LIKELY)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
     given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
     if len(options) > LISTED:
         hint += f" nearest of the {len(options)}"
-        nearest = difflib.get_close_matches(str(name), options, n=5, cutoff=NEAR)
+        nearest = difflib.get_close_matches(str(name), options, n=5, cutoff=LIKELY if near else NEAR)
         if not nearest:
             return f"unknown {what} {given!r}; none of the {len(options)} choices is near it."
         if len(nearest) == 1:
