@@ -43,7 +43,7 @@ def from_arguments(kind: type[Config], arguments: Mapping[str, Any]) -> Config:
     names = [field.name for field in dataclasses.fields(kind)]
     for name in arguments:
         if name not in names:
-            raise TypeError(unknown("argument", name, names))
+            raise TypeError(unknown("argument", name, [known for known in names if not known.startswith("_")]))
     taken = kind(**arguments)
     config: Any = AlgorithmConfig if issubclass(kind, AlgorithmConfig) else kind
     for name, hint in keys_of(config).items():

@@ -21,6 +21,8 @@ from bistable_rl.agents.agent import Agent, load
 from bistable_rl.agents.export_check import Compared, compare, observations
 from bistable_rl.agents.export_formats import FORMATS, check_installed, named, quiet
 from bistable_rl.agents.exported_step import ExportedStep
+from bistable_rl.agents.ppo import RecurrentPPO
+from bistable_rl.agents.saved_agent import agent_of, agent_of_file
 from bistable_rl.agents.spaces import to_json
 from bistable_rl.checks import check_choice
 from bistable_rl.errors import UserError, user_errors
@@ -50,19 +52,19 @@ class Exported:
 
 
 def export(
-    run: Run | str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *, format: str = "onnx",
-    best: bool = False,
+    run: Run | RecurrentPPO | str | os.PathLike[str], path: str | os.PathLike[str] | None = None, *,
+    format: str = "onnx", best: bool = False,
 ) -> Exported:  # fmt: skip
-    """Write one step of a run's agent to a file that runs on onnxruntime, or on torch alone.
+    """Write one step of an agent to a file that runs on onnxruntime, or on torch alone.
 
     The file is compared with `Agent.predict` over 200 steps with resets before it is written. agents/EXPORT.md
     describes its content and its use.
 
     Args:
-        run: The run or its folder, finished or stopped.
-        path: The file (default: agent.onnx or agent.pt2 in the run folder).
+        run: The run or its folder, finished or stopped; a `RecurrentPPO`, or the file that its `save` wrote.
+        path: The file (default: agent.onnx or agent.pt2 in the run folder; x.onnx or x.pt2 beside x.zip).
         format: "onnx" or "pt2".
-        best: Export the weights with the best evaluation instead of the latest ones.
+        best: Export the weights with the best evaluation of a run instead of the latest ones.
 
     Raises:
         UserError: If there is no run or no checkpoint, the format or a package is missing, the file has the suffix of
@@ -74,9 +76,8 @@ def export(
     check_installed(format)
     if path is not None and Path(path).suffix.lower() != f".{format}":
         raise UserError(f"export: the name of the file must end in .{format}, not {Path(path).name}.")
-    run = Run.open(run)
-    agent = load(run, best=best)
-    target = inside(run.folder, f"agent.{format}") if path is None else followed(Path(path))
+    agent, target = _agent_and_file(run, path, format, best)
+    of = "this RecurrentPPO" if isinstance(run, RecurrentPPO) else run
     step = exported_step(agent)
     about = describe(agent, step)
     with quiet():
@@ -87,13 +88,34 @@ def export(
             raise
         except Exception as error:  # torch's exporters raise errors of any type for operations they cannot follow
             raise UserError(
-                f"{run} cannot be exported: its {agent.policy.memory.cell} layers, its activation or its "
+                f"{of} cannot be exported: its {agent.policy.memory.cell} layers, its activation or its "
                 f"{type(agent.policy.features_extractor).__name__} is not made of torch's operations alone, or "
                 f"branches on values ({type(error).__name__}: {_first_line(error)})."
             ) from error
     compared = compare(agent, step, opened)
     write_bytes(target, data)
     return Exported(target, len(data), about, compared)
+
+
+def _agent_and_file(
+    run: Run | RecurrentPPO | str | os.PathLike[str], path: str | os.PathLike[str] | None, format: str, best: bool
+) -> tuple[Agent, Path]:
+    """Return the agent, and the file to write."""
+    target = None if path is None else followed(Path(path))
+    file = Path(run) if isinstance(run, str | os.PathLike) else None
+    is_saved = file is not None and file.suffix == ".zip" and not file.is_dir()
+    if best and (is_saved or isinstance(run, RecurrentPPO)):
+        raise UserError("export: best is for a run, which keeps its best checkpoint.")
+    if isinstance(run, RecurrentPPO):
+        if target is None:
+            raise UserError(
+                f"export: a RecurrentPPO has no run folder; name the file to write, such as agent.{format}."
+            )
+        return agent_of(run, target.stem), target
+    if file is not None and is_saved:
+        return agent_of_file(file), target or followed(file.with_suffix(f".{format}"))
+    opened = Run.open(run)
+    return load(opened, best=best), target or inside(opened.folder, f"agent.{format}")
 
 
 def exported_step(agent: Agent) -> ExportedStep:
@@ -141,7 +163,7 @@ def describe(agent: Agent, step: ExportedStep) -> dict[str, Any]:
     return {
         "version": version("bistable-rl"),
         "name": agent.experiment.name,
-        "env": agent.experiment.env.id,
+        "env": agent.experiment.env.id or None,  # a file of `RecurrentPPO.save` does not say it
         "steps": agent.steps,
         "cell": agent.policy.memory.cell,
         "observation_space": to_json(agent.observation_space),

@@ -18,10 +18,10 @@ from bistable_rl.compare.statistics import percentile_interval
 from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.envs.base import BatchedEnv
 from bistable_rl.envs.distracted import DistractedEnv
-from bistable_rl.envs.registry import default_of, find_spec
+from bistable_rl.envs.registry import check_argument, default_of, find_spec
 from bistable_rl.envs.single_env import SingleEnv
 from bistable_rl.envs.streams import KINDS
-from bistable_rl.errors import UserError, one_sentence, unknown
+from bistable_rl.errors import UserError, unknown, user_errors
 from bistable_rl.runs.schema import EnvConfig
 
 RESAMPLES = 9999
@@ -79,7 +79,8 @@ class Horizons:
             episodes of our environments end by themselves.
 
     Raises:
-        UserError: If `points` raises it, or the environment refuses one of the values.
+        UserError: If `points` raises it, `env.horizon_kwarg` names no argument of the environment, or the environment
+            refuses one of the values.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Horizons:
         streams: Sequence[str] = (),
         max_episode_steps: int | None = None,
     ) -> None:
+        check_horizon_kwarg(env)
         self.episodes = episodes
         self.seed = seed
         self.envs: dict[Point, VecEnv] = {}
@@ -190,6 +192,18 @@ def horizon_argument(env: EnvConfig) -> tuple[str, Any]:
     return name, value if known else None
 
 
+def check_horizon_kwarg(env: EnvConfig) -> None:
+    """Check `env.horizon_kwarg`, also where no horizons are asked for yet: an evaluation after the training needs it.
+
+    Raises:
+        UserError: If it names no argument of the environment, or another one than that which sets the horizon of ours.
+    """
+    if env.horizon_kwarg is not None:
+        horizon_argument(env)
+        with user_errors("env.horizon_kwarg", ValueError):
+            check_argument(env.id, env.horizon_kwarg)
+
+
 def is_ours(env: EnvConfig) -> bool:
     """Whether an environment is one of this package.
 
@@ -222,10 +236,8 @@ def check_streams(env: EnvConfig, streams: Sequence[str]) -> None:
 
 
 def _known(env: EnvConfig) -> EnvSpec:
-    try:
+    with user_errors("env", ValueError):
         return find_spec(env.id)
-    except ValueError as error:
-        raise UserError(f"env: {one_sentence(error)}") from None
 
 
 def _value(env: EnvConfig, env_id: str, name: str) -> Any:

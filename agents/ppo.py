@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -130,6 +131,10 @@ class RecurrentPPO(OnPolicyAlgorithm):
         device = check_torch_device(given.device)
         check_int("stats_window_size", given.stats_window_size, 1)
         if isinstance(policy, str) and policy not in self.policy_aliases:
+            theirs = re.fullmatch("(Mlp|Cnn|MultiInput)(Lstm)?Policy", policy)
+            if theirs is not None:
+                owner = "sb3-contrib" if theirs[2] else "Stable-Baselines3"
+                raise ValueError(f"policy: {policy} is {owner}'s name; here it is {theirs[1]}RecurrentPolicy")
             raise ValueError(f"Policy {policy} unknown: choose from {', '.join(self.policy_aliases)}")
         if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, RecurrentPolicy)):
             raise ValueError(f"policy must be RecurrentPolicy, a subclass or its name, got {policy!r}")

@@ -31,7 +31,7 @@ from bistable_rl.agents.ppo import RecurrentPPO
 from bistable_rl.agents.run_spaces import spaces_of_env, write_spaces
 from bistable_rl.agents.state import restore
 from bistable_rl.agents.vec_envs import close, make_evaluation_env, make_vec_env
-from bistable_rl.cells import cell_options
+from bistable_rl.cells import cell_options, check_options
 from bistable_rl.dynamics.warmup import warm_up
 from bistable_rl.errors import RunFailedError, UserError, one_sentence, user_errors
 from bistable_rl.runs.devices import hardware, peak_memory_mb, training_device
@@ -303,12 +303,14 @@ def without_gate_options(experiment: Experiment) -> Experiment:
     So a config that sets them for the gated cells can be trained with every cell.
 
     Raises:
-        UserError: If there is no such cell.
+        UserError: If there is no such cell, or it has no such option.
     """
     policy = experiment.policy
-    with user_errors("policy", ValueError):
+    with user_errors("policy.cell", ValueError):
         known = cell_options(policy.cell)
     idle = [name for name in ("c_bias", "t_max") if name in policy.cell_kwargs and name not in known]
+    with user_errors("policy.cell_kwargs", ValueError, TypeError):
+        check_options(policy.cell, {name: value for name, value in policy.cell_kwargs.items() if name not in idle})
     if not idle:
         return experiment
     print(f"{policy.cell} has no slow gate, so policy.cell_kwargs {' and '.join(idle)} are left out", file=sys.stderr)

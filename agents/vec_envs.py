@@ -24,7 +24,7 @@ from bistable_rl.envs.distracted import DistractedEnv
 from bistable_rl.envs.nested import FlattenNested, FlattenNestedVector, flat_space, is_nested
 from bistable_rl.envs.previous_action_reward import PreviousActionRewardVector
 from bistable_rl.envs.registry import find_spec
-from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.errors import UserError, one_sentence, user_errors
 from bistable_rl.runs.capacity import check_memory
 from bistable_rl.runs.schema import EnvConfig
 
@@ -48,7 +48,7 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         check_spaces(single.observation_space, single.action_space)
         return Monitor(single)
 
-    try:
+    with user_errors("env", ValueError, gymnasium.error.Error):
         if _is_batched(env):
             batch: Any = make_batched_env(env.id, num_envs=num_envs, kwargs=env.kwargs)
             for _ in env.wrappers:
@@ -60,8 +60,6 @@ def make_vec_env(env: EnvConfig, num_envs: int, seed: int) -> VecEnv:
         vec_env = BaseAlgorithm._wrap_env(vec_env, verbose=0, monitor_wrapper=False)
         if env.normalize.obs:
             check_normalizable(vec_env.observation_space)
-    except (ValueError, gymnasium.error.Error) as error:
-        raise UserError(f"env: {one_sentence(error)}") from None
     vec_env.seed(seed)
     return vec_env
 
@@ -84,10 +82,8 @@ def make_evaluation_env(env: EnvConfig, episodes: int, seed: int) -> VecEnv:
     Raises:
         UserError: If `make_vec_env` raises it, or there is no memory for so many episodes.
     """
-    try:
+    with user_errors("env", ValueError, gymnasium.error.Error):
         most = BATCHED_COPIES if _is_batched(env) else COPIES
-    except (ValueError, gymnasium.error.Error) as error:
-        raise UserError(f"env: {one_sentence(error)}") from None
     check_memory(f"the result of evaluation.episodes {episodes}", 100 * episodes)
     return make_vec_env(env, min(most, episodes), seed)
 

@@ -77,7 +77,7 @@ def play(
     env_id: str,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    wrappers: Sequence[Mapping[str, Any]] = (),
+    wrappers: Sequence[str | type | Mapping[str, Any]] = (),
     episodes: int = 1,
     seed: int | None = None,
     save: Path | None = None,

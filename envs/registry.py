@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from bistable_rl.checks import check_choice, check_size
 from bistable_rl.envs.nested import FlattenNested, is_nested
 from bistable_rl.envs.wrappers import WRAPPERS, DropText
-from bistable_rl.errors import unknown
+from bistable_rl.errors import about_key, unknown
 from bistable_rl.runs import user_modules
+from bistable_rl.runs.keys import FORM
 from bistable_rl.runs.named import resolve
 
 Built = TypeVar("Built")
@@ -24,6 +25,7 @@ PROVIDERS: dict[str, str] = {"bistable_rl/": "bistable_rl.envs", "MiniGrid-": "m
 """The package that registers the ids with a prefix. Any other id names its package: "package:Name-v0"."""
 
 
+@about_key("id")
 def find_spec(env_id: str) -> EnvSpec:
     """Return the specification of an environment, after importing the package that registers it.
 
@@ -43,6 +45,8 @@ def find_spec(env_id: str) -> EnvSpec:
         sentence = unknown("environment id", name, [known for known in gymnasium.registry if known.startswith(prefix)])
         if "Labyrinth" in name and prefix == "popgym-" and importlib.util.find_spec("mazelib") is None:
             sentence += " popgym registers its labyrinths only where the package mazelib is installed."
+        if not prefix and not package:
+            sentence += f" An environment of your own is named module:{name}, with the module that registers it."
         raise ValueError(sentence)
     spec = gymnasium.registry[name]
     for entry_point in (spec.entry_point, spec.vector_entry_point) if package else ():
@@ -55,7 +59,7 @@ def make_env(
     env_id: str,
     *,
     kwargs: Mapping[str, Any] | None = None,
-    wrappers: Sequence[Mapping[str, Any]] = (),
+    wrappers: Sequence[str | type | Mapping[str, Any]] = (),
 ) -> gymnasium.Env[Any, Any]:
     """Build one environment, of this package or any other.
 
@@ -63,8 +67,8 @@ def make_env(
         env_id: A registered id, or "package:id". Texts in its observations (MiniGrid's mission) are left out, and
             nested ones are flattened (see `bistable_rl.envs.nested`).
         kwargs: Its arguments, and gymnasium's `max_episode_steps`.
-        wrappers: The wrappers from the inside out, each `{"name": ..., "kwargs": its arguments}`. A name is a key of
-            WRAPPERS, or "package:Name" of any gymnasium.Wrapper; the class itself is accepted too.
+        wrappers: The wrappers from the inside out, each a name or `{"name": ..., "kwargs": its arguments}`. A name is
+            a key of WRAPPERS, or "package:Name" of any gymnasium.Wrapper; the class itself is accepted too.
 
     Raises:
         ValueError: If a name is unknown or an argument is refused.
@@ -75,13 +79,20 @@ def make_env(
         env = DropText(env)
     if is_nested(env.observation_space):
         env = FlattenNested(env)
-    for wrapper in wrappers:
-        if not isinstance(wrapper, Mapping) or not {"name"} <= set(wrapper) <= {"name", "kwargs"}:
-            raise ValueError(f"a wrapper must be given as {{name: ..., kwargs: {{...}}}}, not {wrapper!r}")
-        kind = _wrapper(wrapper["name"])
-        name = wrapper["name"] if isinstance(wrapper["name"], str) else kind.__name__
-        env = _build(f"wrapper {name!r}", kind, wrapper.get("kwargs"), partial(kind, env), [])
+    for i, wrapper in enumerate(wrappers):
+        with about_key(f"wrappers[{i}]"):
+            env = _wrapped(env, wrapper)
     return env
+
+
+def _wrapped(env: gymnasium.Env[Any, Any], wrapper: Any) -> gymnasium.Env[Any, Any]:
+    if isinstance(wrapper, Mapping) and not {"name"} <= set(wrapper) <= {"name", "kwargs"}:
+        raise ValueError(f"a wrapper must be a name or {FORM}, not {wrapper!r}")
+    given, kwargs = (wrapper["name"], wrapper.get("kwargs")) if isinstance(wrapper, Mapping) else (wrapper, None)
+    kind = _wrapper(given)
+    name = given if isinstance(given, str) else kind.__name__
+    make = partial(kind, env)
+    return _build(f"wrapper {name!r}", make, kwargs, make, [])
 
 
 def _wrapper(name: Any) -> type[gymnasium.Wrapper[Any, Any, Any, Any]]:
@@ -154,13 +165,11 @@ def _build(
     extra: list[str],
 ) -> Built:
     """Call `make(**kwargs)`; `creator` takes all arguments but the `extra` ones. An error is one sentence."""
-    if not isinstance(kwargs, Mapping | None):
-        raise ValueError(f"the arguments of {name} must be given as {{name: value}}, not {kwargs!r}")
-    kwargs = dict(kwargs or {})
-    allowed = _arguments(name, creator)
-    for argument in kwargs:
-        if allowed is not None and argument not in [*allowed, *extra]:
-            raise ValueError(unknown(f"argument of {name}", argument, allowed))
+    with about_key("kwargs"):
+        if not isinstance(kwargs, Mapping | None):
+            raise ValueError(f"the arguments of {name} must be given as {{name: value}}, not {kwargs!r}")
+        kwargs = dict(kwargs or {})
+        _check_arguments(name, creator, kwargs, extra)
     try:
         return make(**kwargs)
     except ValueError:
@@ -170,6 +179,25 @@ def _build(
         reason = str(error.__cause__ or error).split("\n")[0].rstrip(".")
         given = ", ".join(f"{argument}={value!r}" for argument, value in kwargs.items()) or "no arguments"
         raise ValueError(f"{name} cannot be built with {given}: {reason or type(error).__name__}") from error
+
+
+def check_argument(env_id: str, argument: str) -> None:
+    """Check that an environment has an argument of this name, which a key of the config gives.
+
+    Raises:
+        ValueError: If there is no such environment, or it has no such argument.
+    """
+    _check_arguments(env_id, find_spec(env_id).entry_point, [argument], ["max_episode_steps"])
+
+
+def _check_arguments(
+    name: str, creator: Callable[..., Any] | str | None, given: Iterable[str], extra: list[str]
+) -> None:
+    """Check that `creator` takes all the given arguments but the `extra` ones."""
+    allowed = _arguments(name, creator)
+    for argument in given:
+        if allowed is not None and argument not in [*allowed, *extra]:
+            raise ValueError(unknown(f"argument of {name}", argument, allowed))
 
 
 def _arguments(name: str, creator: Callable[..., Any] | str | None) -> list[str] | None:

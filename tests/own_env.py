@@ -55,6 +55,13 @@ class Shift(gymnasium.ObservationWrapper[Any, Any, Any]):
         return np.array([observation[0] + self.by, self.by], np.float32)
 
 
+class ShiftedRecall(Shift):
+    """The environment in its wrapper, as one class."""
+
+    def __init__(self, delay: int = 3) -> None:
+        super().__init__(Recall(delay))
+
+
 class Count(BaseCallback):
     """Logs its calls, and ends the training after some of them."""
 
@@ -128,3 +135,7 @@ class Lines(KVWriter):
 
 gymnasium.register("Recall-v0", "own_env:Recall")
 gymnasium.register("Recall5-v0", "own_env:Recall", kwargs={"delay": 5})
+gymnasium.register("RecallAny-v0", lambda **kwargs: Recall(**kwargs))
+gymnasium.register("RecallLambda-v0", lambda delay=3: Recall(delay))  # type: ignore[arg-type]
+gymnasium.register("RecallShifted-v0", "own_env:ShiftedRecall")
+gymnasium.register("RecallLimited-v0", "own_env:Recall", max_episode_steps=9)

@@ -401,7 +401,7 @@ def test_the_masked_maze_allows_all_but_walls() -> None:
 
 
 @pytest.mark.parametrize("wrappers", [[], [{"name": "previous_action_reward"}]])
-def test_sb3_contribs_functions_find_the_masks(wrappers: list[dict[str, Any]]) -> None:
+def test_sb3_contribs_functions_find_the_masks(wrappers: list[Any]) -> None:
     env = make_vec_env(EnvConfig(id=MASKED, kwargs={"length": 4}, wrappers=wrappers), 3, seed=0)
     assert isinstance(env.unwrapped, BatchedVecEnv)
     env.reset()

@@ -36,6 +36,9 @@ def test_help_shows_every_key_with_its_meaning(owner: type, config: Any) -> None
 def test_an_unknown_argument_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="unknown argument 'n_stepz'; did you mean 'n_steps'"):
         RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", n_stepz=8)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unknown argument 'lstm'; the choices are batch_size, ") as caught:
+        RecurrentPPO("RecurrentPolicy", "bistable_rl/TMaze-v0", lstm=8)  # type: ignore[call-arg]
+    assert "_init" not in str(caught.value)
 
 
 def test_a_schedule_is_a_number_a_pair_or_a_function() -> None:

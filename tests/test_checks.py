@@ -66,6 +66,10 @@ def test_many_choices_are_not_all_listed() -> None:
     ) as caught:
         checks.check_choice("c", "cc7", [f"c{i}" for i in range(100)])
     assert str(caught.value).count(",") == 4
+    with pytest.raises(ValueError, match=r"unknown c 'gru'; none of the 100 choices is near it\.$"):
+        checks.check_choice("c", "gru", [f"c{i}" for i in range(100)])
+    with pytest.raises(ValueError, match=r"unknown c 'grru'; did you mean 'gru'\?$"):
+        checks.check_choice("c", "grru", ["gru", *(f"c{i}" for i in range(100))])
 
 
 def test_the_checks_import_neither_torch_nor_numpy() -> None:

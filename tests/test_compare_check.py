@@ -24,14 +24,24 @@ LOSS = {"name": "train_loss"}
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"grid": {"policy.cell": ["gru", "gruu"]}}, "c.yaml, gruu: policy: unknown cell 'gruu'; did you mean 'gru'"),
-        ({"grid": {"policy.cell_kwargs": [{}, {"c_bis": 1}]}}, "unknown option 'c_bis'; did you mean 'c_bias'"),
-        ({"grid": {"env.id": ["bistable_rl/CopyFist-v0"]}}, "c.yaml, nbrc: env: unknown environment id 'bistable_rl/C"),
+        (
+            {"grid": {"policy.cell": ["gru", "gruu"]}},
+            "c.yaml, gruu: policy.cell: unknown cell 'gruu'; did you mean 'gru'",
+        ),
+        (
+            {"grid": {"policy.cell_kwargs": [{}, {"c_bis": 1}]}},
+            "policy.cell_kwargs: cell 'nbrc': unknown option 'c_bis'; did you mean 'c_bias'",
+        ),
+        ({"grid": {"env.id": ["bistable_rl/CopyFist-v0"]}}, "nbrc: env.id: unknown environment id 'bistable_rl/C"),
         (
             {"grid": {"env.kwargs.lenght": [5, 6]}},
-            "c.yaml, lenght 5: env: unknown argument of bistable_rl/CopyFirst-v0",
+            "c.yaml, lenght 5: env.kwargs: unknown argument of bistable_rl/CopyFirst-v0",
         ),
-        ({"grid": {"env.wrappers": [[], [{"name": "minigird"}]]}}, "unknown wrapper 'minigird'"),
+        ({"grid": {"env.wrappers": [[], [{"name": "minigird"}]]}}, r"env.wrappers\[0\]: unknown wrapper 'minigird'"),
+        (
+            {"grid": {"env.id": ["CartPole-v1"], "env.kwargs": [{}], "env.horizon_kwarg": ["stepz"]}},
+            "env.horizon_kwarg: unknown argument of CartPole-v1 'stepz'",
+        ),
         ({"grid": {"device": ["cuda:7"]}}, "c.yaml, nbrc: device: cuda:7 is not available"),
         (
             {"grid": {"env.id": ["CartPole-v1"], "env.kwargs": [{}], "evaluation.horizons": [[5]]}},

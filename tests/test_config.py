@@ -102,8 +102,23 @@ def refusal(path: Path, *overrides: str) -> str:
         (MINIMAL + "evaluation: {episodes: 0}", "evaluation.episodes must be an integer above 0"),
         (MINIMAL + "checkpoint: {keep: 0}", "checkpoint.keep must be an integer above 0"),
         (MINIMAL.replace("name: x", "name: ../x"), "since it names a folder"),
-        (MINIMAL.replace("v0}", "v0, wrappers: [{nme: a}]}"), "env.wrappers[0] must look like"),
-        (MINIMAL.replace("v0}", "v0, wrappers: [a]}"), "env.wrappers must be a list of mappings"),
+        (
+            MINIMAL.replace("v0}", "v0, wrappers: [{nme: a}]}"),
+            "env.wrappers[0] must be a name or {name: ..., kwargs: {...}}, not",
+        ),
+        (
+            MINIMAL.replace("v0}", "v0, wrappers: [a, {nme: b}]}"),
+            "env.wrappers[1] must be a name or {name: ..., kwargs: ",
+        ),
+        (
+            MINIMAL.replace("v0}", "v0, wrappers: [a, 3]}"),
+            "env.wrappers[1] must be a name or {name: ..., kwargs: {...}}, not 3",
+        ),
+        (
+            MINIMAL.replace("v0}", "v0, wrappers: a}"),
+            "env.wrappers must be a list of names, or of {name: ..., kwargs: ",
+        ),
+        (MINIMAL + "evaluation: {horizons: [5, 0]}", "evaluation.horizons[1] must be an integer above 0, not 0"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -145,6 +160,36 @@ def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'rl/t_maze'") as caught:
         find_config("rl/tmaze")
     assert "rl/t_maze_50" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("nothere.yaml", "'nothere.yaml'; `bistable-rl list configs` names the shipped ones."),
+        ("no\0thing/x.yml", "names the shipped ones."),
+        ("recal.yaml", "'recal.yaml'; did you mean recall.yaml?"),
+        ("sub/recall.yml", "'sub/recall.yml'; did you mean sub/recall.yaml?"),
+        ("tmaze.yaml", "'tmaze.yaml'; did you mean rl/t_maze?"),
+    ],
+)
+def test_a_path_that_is_not_there_names_near_files_only(
+    name: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for file in ("recall.yaml", "sub/recall.yaml"):
+        (tmp_path / file).write_text(MINIMAL)
+    with pytest.raises(UserError) as caught:
+        find_config(name)
+    assert str(caught.value).startswith("there is no file ")
+    assert str(caught.value).endswith(ending)
+
+
+def test_a_wrapper_that_is_only_a_name_is_stored_as_a_mapping(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL.replace("v0}", "v0, wrappers: [a, {name: b}, {name: 'c:D', kwargs: {n: 1}}]}"))
+    stored = [{"name": "a"}, {"name": "b"}, {"name": "c:D", "kwargs": {"n": 1}}]
+    assert load_config(Experiment, path).env.wrappers == stored
+    assert load_config(Experiment, path, ["--env.wrappers", "['c:D']"]).env.wrappers == [{"name": "c:D"}]
 
 
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:

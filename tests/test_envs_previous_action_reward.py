@@ -16,7 +16,7 @@ from bistable_rl.envs.previous_action_reward import PreviousActionReward, Previo
 from bistable_rl.errors import UserError
 from bistable_rl.runs.schema import EnvConfig
 
-EXTRA = [{"name": "previous_action_reward"}]
+EXTRA: list[Any] = [{"name": "previous_action_reward"}]
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("bistable_rl/TMaze-v0", {"length": 2}),
     ("bistable_rl/CopyFirstContinuous-v0", {"length": 3, "dimensions": 2}),
@@ -78,7 +78,7 @@ def test_other_autoreset_modes_are_refused(mode: str) -> None:
 
 
 def test_arguments_it_does_not_take_are_refused() -> None:
-    wrong = [{"name": "previous_action_reward", "kwargs": {"steps": 2}}]
+    wrong: list[Any] = [{"name": "previous_action_reward", "kwargs": {"steps": 2}}]
     with pytest.raises(UserError, match="steps"):
         make_vec_env(EnvConfig("bistable_rl/TMaze-v0", {}, wrong), 2, seed=0)
 

@@ -509,7 +509,7 @@ def test_the_width_of_the_observation_counts(monkeypatch: pytest.MonkeyPatch) ->
         (["--total_steps", "9223372036854775808"], "total_steps must be an integer below 2^63"),
         (
             ["--evaluation.horizons", "[100000000000000000000]"],
-            "evaluation.horizons must be a list of integers above 0",
+            "evaluation.horizons[0] must be an integer below 2^63, not",
         ),
         (["--env.kwargs.length", "1000000000000"], "length must be an integer from 2 to 2147483647"),
     ],
@@ -599,7 +599,11 @@ def test_missing_kernels_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ("call", "expected"),
     [
         (lambda: model(gymnasium.make_vec("CartPole-v1", 2)), "autoreset_mode must be SAME_STEP, not .*make_vec"),
-        (lambda: RecurrentPPO("MlpLstmPolicy", Odd()), "choose from RecurrentPolicy, MlpRecurrentPolicy"),
+        (lambda: RecurrentPPO("MlpLstm", Odd()), "choose from RecurrentPolicy, MlpRecurrentPolicy"),
+        (lambda: RecurrentPPO("MlpLstmPolicy", Odd()), "is sb3-contrib's name; here it is MlpRecurrentPolicy"),
+        (lambda: RecurrentPPO("MlpPolicy", Odd()), "is Stable-Baselines3's name; here it is MlpRecurrentPolicy"),
+        (lambda: RecurrentPPO("CnnPolicy", Odd()), "here it is CnnRecurrentPolicy"),
+        (lambda: RecurrentPPO("MultiInputLstmPolicy", Odd()), "here it is MultiInputRecurrentPolicy"),
         (
             lambda: model(Odd(), {"lstm_hidden_size": 8}),
             "lstm_hidden_size is sb3-contrib's name; here it is hidden_size",

@@ -118,7 +118,11 @@ def test_the_command_evaluates_at_horizons_and_draws_them(
 @pytest.mark.parametrize(
     ("options", "code", "expected"),
     [
-        (["--env.horizon_kwarg", "dely"], 2, "unknown argument of own_env:Recall-v0 'dely'; did you mean 'delay'?"),
+        (
+            ["--env.horizon_kwarg", "dely"],
+            2,
+            "env.horizon_kwarg: unknown argument of own_env:Recall-v0 'dely'; did you mean 'delay'?",
+        ),
         (["--env.horizon_kwarg", "null"], 2, "Set env.horizon_kwarg to its name, such as length"),
         (["--env.kwargs.delay", "3"], 2, "--horizons sets env.kwargs.delay already"),
         (["--env.kwargs.tall", "true"], 2, "the agent was trained on"),
@@ -134,7 +138,33 @@ def test_a_wrong_keyword_is_one_sentence(
     assert (out, err.count("\n")) == ("", 1)
 
 
+@pytest.mark.parametrize("horizons", [[], [5]])
+def test_a_wrong_keyword_is_refused_before_a_training(horizons: list[int], own: Path, tmp_path: Path) -> None:
+    changes = ["--env.horizon_kwarg", "dely", "--evaluation.horizons", str(horizons)]
+    experiment = load_config(Experiment, own, changes)
+    for refuse in (lambda: train(experiment, tmp_path / "runs"), lambda: ExperimentCheck()(experiment)):
+        with pytest.raises(
+            UserError, match=r"^env.horizon_kwarg: unknown argument of own_env:Recall-v0 'dely'; did you"
+        ):
+            refuse()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "env_id", ["Recall-v0", "RecallAny-v0", "RecallLambda-v0", "RecallShifted-v0", "RecallLimited-v0"]
+)
+def test_a_keyword_that_is_taken_is_never_refused(env_id: str) -> None:
+    """By a constructor, by one that takes any argument, by a lambda, by a wrapper as environment, and by gymnasium."""
+    names = ["delay"] if env_id != "RecallLimited-v0" else ["delay", "max_episode_steps"]
+    for name in names:
+        horizons = Horizons(EnvConfig(f"own_env:{env_id}", horizon_kwarg=name), [2], episodes=1, seed=0)
+        assert [point.horizon for point in horizons.envs] == [2]
+        horizons.close()
+
+
 def test_ours_have_their_own_keyword() -> None:
+    with pytest.raises(UserError, match="set by length, not by delay"):
+        Horizons(EnvConfig("bistable_rl/TMaze-v0", horizon_kwarg="delay"), [], episodes=1, seed=0)
     with pytest.raises(UserError, match="the horizon of bistable_rl/TMaze-v0 is set by length, not by delay"):
         horizon_argument(EnvConfig("bistable_rl/TMaze-v0", horizon_kwarg="delay"))
 
@@ -172,8 +202,14 @@ def test_wrappers_of_ones_own_and_of_libraries_are_applied_from_the_inside_out()
         ),
         ({"name": "subprocess:Popen", "kwargs": {"args": ["touch", "x"]}}, "wrapper must be a subclass of gymnasium"),
         ({"name": "no_such_module:Wrap"}, "needs the package 'no_such_module', which is neither installed nor in"),
-        ({"name": "own_env:Shift", "kwargs": {"bye": 3}}, "unknown argument of wrapper 'own_env:Shift' 'bye'"),
-        ({"name": "own_env:Shift", "kwargs": {"env": 3}}, "cannot be built with env=3"),
+        (
+            {"name": "own_env:Shift", "kwargs": {"bye": 3}},
+            "env.wrappers[0]: unknown argument of wrapper 'own_env:Shift' 'bye'",
+        ),
+        (
+            {"name": "own_env:Shift", "kwargs": {"env": 3}},
+            "unknown argument of wrapper 'own_env:Shift' 'env'; the choices are by.",
+        ),
         ({"name": "gymnasium.wrappers:RescaleAction"}, "wrapper 'gymnasium.wrappers:RescaleAction' cannot be built"),
     ],
 )
@@ -192,6 +228,7 @@ def test_a_run_keeps_the_name_of_a_wrapper_and_is_loaded_with_it(own: Path, tmp_
     experiment.env.wrappers = [{"name": Shift, "kwargs": {"by": 2}}]
     run = train(experiment, tmp_path / "runs")
     assert Run.open(run).experiment().env.wrappers == [{"name": "own_env:Shift", "kwargs": {"by": 2}}]
+    assert make_env("own_env:Recall-v0", wrappers=["own_env:Shift"]).observation_space.shape == (2,)
     assert load(run).policy.observation_space.shape == (2,)
     assert main(["evaluate", str(run), "--episodes", "2", "--horizons", "4"]) == 0
 
@@ -345,7 +382,7 @@ def test_whoever_calls_sys_exit_is_named(changes: dict[str, Any], expected: str,
         ({"callbacks": ["Count"]}, "callbacks: callback: unknown name 'Count'"),
         ({"callbacks": ["own_env:Count", {"name": "own_env:Count", "kwargs": {"mots": 3}}]}, "Count cannot be built"),
         ({"callbacks": ["own_env:Cuont"]}, "callback own_env:Cuont: there is no Cuont in own_env"),
-        ({"callbacks": [{"nam": "a"}]}, "callbacks must be a list of names, or of {name: ..., kwargs: {...}}"),
+        ({"callbacks": [{"nam": "a"}]}, 'callbacks[0] must be a name or {name: ..., kwargs: {...}}, not {"nam": "a"}'),
         ({"callbacks": "own_env:Count"}, "callbacks must be a list of names, or of {name: ..., kwargs: {...}}"),
         ({"loggers": [{"name": "csv", "kwargs": {"file": "x"}}]}, "loggers: csv takes no arguments, got file"),
         ({"loggers": ["wadb"]}, "loggers: logger: unknown name 'wadb'; did you mean 'wandb'?"),

@@ -57,6 +57,14 @@ def test_a_folder_that_is_no_run_points_to_the_runs_below_it(tmp_path: Path, exp
         Run.open(tmp_path / "nothing").experiment()
 
 
+def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x.zip is a file, not a run folder; RecurrentPPO.load opens what"):
+        Run.open(tmp_path / "x.zip")
+    with pytest.raises(UserError, match=r"^a run must be given as a Run or its folder, not as int\.$"):
+        Run.open(3)  # type: ignore[arg-type]
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     write_json(file, {"steps": 1})

@@ -589,6 +589,11 @@ def test_ctrl_c_stops_cleanly_and_the_run_evaluates(config: Path, tmp_path: Path
     assert "interrupted: " in out
     assert "Traceback" not in err
     run = tmp_path / "runs" / "small" / "nbrc-seed0"
+    assert out.splitlines()[-3:] == [
+        f"resume:   bistable-rl train --resume {run}",
+        f"watch:    bistable-rl tensorboard {run.parent}",
+        f"evaluate: bistable-rl evaluate {run}",
+    ]
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert load(run).steps == result["steps"]

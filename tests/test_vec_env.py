@@ -169,5 +169,5 @@ def test_an_evaluation_plays_hundreds_of_episodes_at_once_only_in_a_batch(id: st
 
 
 def test_an_evaluation_of_an_unknown_environment_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"^env: "):
+    with pytest.raises(UserError, match=r"^env.id: unknown environment id"):
         make_evaluation_env(EnvConfig("Nope-v0"), 10, seed=0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bistable_rl.commands.parser import path
-from bistable_rl.commands.training import TrainingParser, exit_code, say_result
+from bistable_rl.commands.training import TrainingParser, exit_code, say_result, say_resume
 from bistable_rl.errors import UserError
 from bistable_rl.runs.config import find_config, shipped_configs
 from bistable_rl.runs.run import Run
@@ -41,7 +41,9 @@ def benchmark(argv: Sequence[str]) -> int:
 
         run = Run.open(args.resume)
         resume(run)
-    return exit_code(say_result(run, "updates", _print_errors))
+    result = say_result(run, "updates", _print_errors)
+    say_resume(run, result)
+    return exit_code(result)
 
 
 def _print_errors(evaluation: Mapping[str, Any]) -> None:

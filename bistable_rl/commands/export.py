@@ -19,9 +19,16 @@ def export(argv: Sequence[str]) -> int:
         "this package: onnx on onnxruntime (Python, C++, JavaScript, ...), pt2 on torch alone. Before it is written\n"
         "it is compared with the agent over 200 steps with resets. agents/EXPORT.md shows how it is used.",
     )
-    parser.add_argument("run", metavar="RUN_DIR", type=path, help="the folder of a finished or a stopped run")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=path,
+        help="the folder of a finished or a stopped run, or a .zip of RecurrentPPO.save",
+    )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="the kind of file (default: onnx)")
-    parser.add_argument("--out", metavar="FILE", type=path, help="the file (default: RUN_DIR/agent.onnx or agent.pt2)")
+    parser.add_argument(
+        "--out", metavar="FILE", type=path, help="the file (default: agent.onnx or agent.pt2 in the folder)"
+    )
     parser.add_argument("--best", action="store_true", help="export the best checkpoint instead of the last")
     parser.add_argument(
         "--json", metavar="FILE", type=path, help="also write the metadata of the file, with the initial state"

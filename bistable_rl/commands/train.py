@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from bistable_rl.commands.evaluate import print_summary
 from bistable_rl.commands.parser import OWN_ENVIRONMENT, keys
-from bistable_rl.commands.training import TrainingParser, exit_code, say_result
+from bistable_rl.commands.training import TrainingParser, exit_code, say_result, say_resume
 from bistable_rl.errors import UserError
 from bistable_rl.runs import user_modules
 from bistable_rl.runs.config import find_config, shipped_configs
@@ -49,5 +50,7 @@ def train(argv: Sequence[str]) -> int:
             print(f"{run} has finished already; a larger --total_steps continues it.")
         resume(run, total_steps=total_steps)
     result = say_result(run, "steps", print_summary)
-    print(f"watch:    tensorboard --logdir {run.folder.parent}\nevaluate: bistable-rl evaluate {run}")
+    say_resume(run, result)
+    print(f"watch:    {shlex.join(['bistable-rl', 'tensorboard', str(run.folder.parent)])}")
+    print(f"evaluate: {shlex.join(['bistable-rl', 'evaluate', str(run)])}")
     return exit_code(result)

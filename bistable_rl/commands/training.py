@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,12 @@ def say_result(run: Run, unit: str, show: Callable[[dict[str, Any]], object]) ->
             "delete it, and --resume writes it again."
         ) from None
     return result
+
+
+def say_resume(run: Run, result: Mapping[str, Any]) -> None:
+    """Print the command that continues a training that was stopped."""
+    if result["status"] == "interrupted":
+        print(f"resume:   {shlex.join(['bistable-rl', run.config.COMMAND, '--resume', str(run)])}")
 
 
 def exit_code(result: Mapping[str, Any]) -> int:

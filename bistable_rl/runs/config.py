@@ -6,6 +6,8 @@ The dataclasses are in `bistable_rl.runs.schema`. Imports no torch, so that `bis
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import glob
 import importlib.resources
 import json
 import os
@@ -136,9 +138,21 @@ def find_config(name: str) -> Path:
     key = name.removesuffix(".yaml").removeprefix("configs/")
     if key in shipped:
         return shipped[key]
-    raise UserError(
-        f"there is no file {name!r} and no shipped config of that name: " + unknown("config", name, shipped)
-    )
+    if not name.endswith((".yaml", ".yml")):
+        raise UserError(
+            f"there is no file {name!r} and no shipped config of that name: " + unknown("config", name, shipped)
+        )
+    own = {file.rpartition(".")[0]: file for file in _yaml_files_beside(name)}
+    near = [own[stem] for stem in difflib.get_close_matches(name.rpartition(".")[0], own)]
+    near = near or difflib.get_close_matches(key, shipped)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`bistable-rl list configs` names the shipped ones."
+    raise UserError(f"there is no file {name!r}; {hint}")
+
+
+def _yaml_files_beside(name: str) -> list[str]:
+    """Return the YAML files in the folder of a path."""
+    folder = os.path.dirname(name)
+    return glob.glob(os.path.join(glob.escape(folder), "*.y*ml")) if os.path.isdir(folder or ".") else []
 
 
 # --- from data to a dataclass ------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ def check_run_folder(folder: Path) -> None:
     Raises:
         UserError: If it is not; or one of its files is a link, a pipe or a device; or it cannot be read.
     """
+    if folder.is_file() and folder.suffix == ".zip":
+        raise UserError(f"{folder} is a file, not a run folder; RecurrentPPO.load opens what RecurrentPPO.save wrote.")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give a run folder such as runs/t_maze/nbrc-seed0.")
     try:

@@ -171,11 +171,14 @@ def read_value(value: Any, hint: Any, key: str) -> Any:
     """Convert a key's value to its type.
 
     Raises:
-        UserError: If `convert` refuses it; the message starts with `key`.
+        UserError: If `convert` refuses it; the message starts with `key`, or with `key[0]` for an item of a list.
     """
     try:
         return convert(value, hint)
     except ValueError as error:
+        if typing.get_origin(hint) is list and isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                read_value(item, typing.get_args(hint)[0], f"{key}[{i}]")
         raise UserError(f"{key} must be {str(error) or noun_of(hint)}, not {shown(value)}.") from None
 
 

@@ -82,8 +82,10 @@ class Run:
         """Open an existing run folder; a `Run` that is already open is returned without checking its files again.
 
         Raises:
-            UserError: If there is no run folder, or one of its files is a link.
+            UserError: If what is given names no folder, there is no run folder, or one of its files is a link.
         """
+        if not isinstance(run, Run | str | os.PathLike):
+            raise UserError(f"a run must be given as a Run or its folder, not as {type(run).__name__}.")
         opened = run if isinstance(run, Run) else cls(run)
         if not opened._is_checked:
             check_run_folder(opened.folder)

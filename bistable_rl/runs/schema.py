@@ -53,8 +53,8 @@ class EnvConfig(Section):
 
     id: str = field(metadata=meaning("Ours (see `bistable-rl list envs`) or any id that gymnasium knows."))
     kwargs: dict[str, Any] = setting(dict, "Arguments of the environment, e.g. `{length: 50}`.")
-    wrappers: list[dict[str, Any]] = setting(
-        list, "Wrappers, innermost first, each `{name: ..., kwargs: {...}}`; one of your own is named `package:Name`."
+    wrappers: list[NamedPart] = setting(
+        list, "Wrappers, innermost first, each a name or `{name: ..., kwargs: {...}}`; one of your own: `package:Name`."
     )
     num_envs: PositiveInt = setting(8, "Copies that are stepped together in training.")
     horizon_kwarg: str | None = setting(
@@ -64,12 +64,8 @@ class EnvConfig(Section):
     normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
 
     def check(self, prefix: str = "") -> None:
-        """Check the form of the wrappers."""
-        for i, wrapper in enumerate(self.wrappers):
-            well_formed = {"name"} <= wrapper.keys() <= {"name", "kwargs"}
-            if not well_formed or not isinstance(wrapper.get("kwargs", {}), dict):
-                form = "{name: ..., kwargs: {...}}"
-                raise ValueError(f"{prefix}wrappers[{i}] must look like {form}, not {shown(wrapper)}.")
+        """Write a wrapper that is only a name as `{name: ...}`: the stored form, which hashes of experiments read."""
+        self.wrappers = [wrapper if isinstance(wrapper, dict) else {"name": wrapper} for wrapper in self.wrappers]
 
 
 @dataclass
