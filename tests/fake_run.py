@@ -2,6 +2,7 @@
 
 It keeps a run folder as the real ones do (config, environment, metrics, result), a step every few milliseconds, goes on
 from its last step when it was killed, and computes numbers from cell, seed and step alone. The cell "goru" fails.
+Where the environment variable FAKE_RUN_GATE names a file, a run ends only once that file exists.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ def run(folder: Path) -> int:
         time.sleep(SECONDS)
         with metrics.open("a") as file:
             file.write(f"{step * every},{step * SECONDS},0.5,{success(cell, seed, step)}\n")
+    gate = Path(os.environ.get("FAKE_RUN_GATE", folder))
+    while not gate.exists():
+        time.sleep(SECONDS)
     final = {"success_rate": success(cell, seed, STEPS), "return_mean": None}
     result = {"status": "finished", "steps": STEPS * every, "seconds": 1.5, "peak_memory_mb": 100, "evaluation": final}
     (folder / "result.json").write_text(json.dumps(result))

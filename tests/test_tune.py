@@ -305,16 +305,28 @@ def test_a_run_that_is_killed_every_time_fails_its_trial(
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one folder", "a folder each"])
-def test_two_processes_share_the_trials_of_one_storage(shared: bool, write: Write, tmp_path: Path) -> None:
+def test_two_processes_share_the_trials_of_one_storage(
+    shared: bool, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_RUN_GATE", str(tmp_path / "gate"))  # or one could end before the other begins
     path, url = write(trials=8), f"sqlite:///{tmp_path / 'shared.db'}"
     outs = [tmp_path / "runs", tmp_path / ("runs" if shared else "more")]
-    processes, deadline = [in_process(path, outs[0], *([] if shared else [url]))], time.monotonic() + 120
-    while not shared and measured(outs[0] / "tune" / "small") < 1:  # then the database has its tables
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    folders = [out / "tune" / "small" for out in dict.fromkeys(outs)]
+
+    def wait_for(runs: int) -> None:
+        deadline = time.monotonic() + 120
+        while sum(len(starts(folder)) for folder in folders) < runs:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    processes = [in_process(path, outs[0], *([] if shared else [url]))]
+    if not shared:
+        wait_for(1)  # then the database has its tables
     processes.append(in_process(path, outs[1], *([] if shared else [url])))
+    wait_for(2)
+    (tmp_path / "gate").touch()
     assert [process.wait(240) for process in processes] == [0, 0]
-    began = [starts(out / "tune" / "small") for out in dict.fromkeys(outs)]
+    began = list(map(starts, folders))
     everything = {run: count for one in began for run, count in one.items()}
     total = 8 if shared else len(everything)  # machines that ask at the same moment may begin one more
     assert everything == {f"trial_00{i}/seed0": 1 for i in range(total)}
