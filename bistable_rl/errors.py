@@ -80,7 +80,8 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     given = f"{str(name)[:57]}..." if len(str(name)) > 60 else name
     if len(options) > LISTED:
         hint += f" nearest of the {len(options)}"
-        nearest = near(5, LIKELY if meant else NEAR)
+        within = [option for option in options if str(name).lower() in option.lower()][:5]
+        nearest = near(5, LIKELY if meant else NEAR) or within
         if not nearest:
             return f"unknown {what} {given!r}; none of the {len(options)} choices is near it."
         if len(nearest) == 1:

@@ -91,7 +91,7 @@ def test_a_cell_misspelt_after_its_runs_is_named_as_such(
     file: dict[str, Any] = {"name": "c", "base": str(config), "seeds": [0], "metric": metric}
     for cell, code, sentence in (
         ("gru", 0, ""),
-        ("gruu", 2, "c.yaml, one: policy: unknown cell 'gruu'; did you mean 'gru'"),
+        ("gruu", 2, "c.yaml, one: policy.cell: unknown cell 'gruu'; did you mean 'gru'"),
         ("brc", 2, "one/seed0 holds a run of another experiment (policy.cell is 'gru' there and 'brc' here)"),
     ):
         path.write_text(yaml.safe_dump({**file, "variants": {"one": {"policy.cell": cell}}}))

@@ -182,8 +182,11 @@ def test_a_benchmark_takes_ones_own_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "sentence"),
     [
-        ("own_cell:Nope", "policy: cell own_cell:Nope: there is no Nope in own_cell."),
-        ("own_cell:NoCell", "policy: cell must be a subclass of bistable_rl.cells.base.Cell, got <class 'own_cell.NoC"),
+        ("own_cell:Nope", "policy.cell: cell own_cell:Nope: there is no Nope in own_cell."),
+        (
+            "own_cell:NoCell",
+            "policy.cell: cell must be a subclass of bistable_rl.cells.base.Cell, got <class 'own_cell.N",
+        ),
         ("own_cell:Lacks", "policy: cell own_cell:Lacks fails: NotImplementedError: Lacks must define reset_parameter"),
         ("own_cell:NoStep", "policy: cell own_cell:NoStep fails: NotImplementedError: NoStep must define project, the"),
         ("own_cell:Narrow", "policy: cell own_cell:Narrow fails: RuntimeError: Narrow.step returned shape (1, 7); it "),

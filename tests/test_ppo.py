@@ -614,7 +614,7 @@ def test_what_is_out_of_range_is_told_in_a_sentence(make: Callable[[], Any], mes
 @pytest.mark.parametrize(
     ("policy", "env", "message"),
     [
-        ("MlpPolicy", Noise(), "Policy MlpPolicy unknown"),
+        ("MlpPolicy", Noise(), "policy: MlpPolicy is Stable-Baselines3's name; here it is MlpRecurrentPolicy"),
         (ActorCriticPolicy, Noise(), "policy must be RecurrentPolicy, a subclass or its name, got"),
         (None, Noise(), "policy must be RecurrentPolicy, a subclass or its name, got None"),
         (RecurrentPolicy, Noise(NUMBERS, spaces.Text(3)), "its action space is Text"),
