@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import SMALL
 from own_cell import Lacks, MGUCell, Misnamed, Narrow, NoCell, NoGates, NoStep
 
 import bistable_rl
@@ -24,14 +25,10 @@ from bistable_rl.runs.schema import Benchmark, Experiment, NetworkConfig, TaskCo
 
 NAME = "own_cell:MGUCell"
 CONFIG: dict[str, Any] = {
+    **SMALL,
     "name": "own",
-    "env": {"id": "bistable_rl/CopyFirst-v0", "kwargs": {"length": 5, "num_symbols": 2}, "num_envs": 4},
     "policy": {"cell": "my_cell:MGUCell", "hidden_size": 8, "cell_kwargs": {"s": 2.0, "c_bias": "chrono", "t_max": 9}},
-    "algorithm": {"n_steps": 20, "batch_size": 40, "n_epochs": 1},
     "total_steps": 160,
-    "evaluation": {"every": 160, "episodes": 2},
-    "checkpoint": {"every": 80, "keep": 2},
-    "device": "cpu",
 }
 
 
