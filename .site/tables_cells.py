@@ -11,6 +11,7 @@ import cog
 from tables import RESULTS, final, hardware, measured, read, seeds, share, table
 
 from bistable_rl.figure_style import cell_names
+from bistable_rl.runs.environment import machine
 
 CELLS = ("brc", "nbrc", "gru", "lstm")
 
@@ -18,9 +19,7 @@ CELLS = ("brc", "nbrc", "gru", "lstm")
 def made(environment: dict[str, Any], command: str) -> str:
     """Return on what something was measured, when, and by which command."""
     versions = f"torch {environment['versions']['torch']}"
-    return (
-        f"{environment['processor']}, {environment['cores']} cores, {versions}, {environment['date'][:10]}: `{command}`"
-    )
+    return f"{machine(environment)}, {versions}, {environment['date'][:10]}: `{command}`"
 
 
 def starts() -> None:

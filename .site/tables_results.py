@@ -17,6 +17,7 @@ from bistable_rl.compare import comparison, ledger
 from bistable_rl.envs.streams import KINDS
 from bistable_rl.figure_style import cell_names
 from bistable_rl.runs.config import shipped_configs
+from bistable_rl.runs.environment import machine
 
 CELLS = ("nbrc", "brc", "gru", "lstm")
 NAMES = [cell_names(cell) for cell in CELLS]
@@ -111,8 +112,8 @@ def speeds() -> None:
         command = " ".join(of["command"]).partition(" --json")[0]
         if threads is not None:
             command = f"OMP_NUM_THREADS={threads} {command}"
-        machine = f"{of['processor']}, {of['cores']} cores, torch {of['versions']['torch']}"
-        rows.append([f"[`{path.name}`]({path.name})", f"`{command}`", machine, of["date"][:10]])
+        hardware = f"{machine(of)}, torch {of['versions']['torch']}"
+        rows.append([f"[`{path.name}`]({path.name})", f"`{command}`", hardware, of["date"][:10]])
     table(["file", "command", "hardware", "date"], rows)
 
 

@@ -79,6 +79,8 @@ DEFAULTS: Any = {
 }
 DPI = 150
 NAME_WIDTH = 60
+OURS = "bistable_rl/"
+"""The namespace of the environments of this package, which figures leave out."""
 FORMATS = ("png", "pdf", "svg")
 PAPER: Any = {
     "pdf.fonttype": 42,  # TrueType: many publishers refuse Type 3
@@ -189,9 +191,10 @@ def plain(text: str, width: int = NAME_WIDTH) -> str:
     """Return a user's name in a form that matplotlib draws literally, in lines of at most `width` characters.
 
     Dollar signs are escaped, because they would start a formula. A space precedes a leading underscore, because a
-    legend omits names that begin with one. Cells get the papers' names.
+    legend omits names that begin with one. Cells get the papers' names, environments of this package go without
+    its name.
     """
-    lines = textwrap.wrap(cell_names(text), width) or [""]
+    lines = textwrap.wrap(cell_names(text.replace(OURS, "")), width) or [""]
     return (" " * text.startswith("_") + "\n".join(lines)).replace("$", "\\$")
 
 

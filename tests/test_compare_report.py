@@ -279,6 +279,7 @@ def test_a_legend_names_a_series_that_begins_with_an_underscore(tmp_path: Path) 
     assert plain("_hidden") == " _hidden"
     assert plain("$x^{2$") == r"\$x^{2\$"
     assert max(map(len, plain("x" * 200).split("\n"))) == 60
+    assert plain("id bistable_rl/CopyFirst-v0") == "id CopyFirst-v0"
 
 
 def test_too_few_seeds_have_no_interval_and_the_report_says_why(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bistable_rl.commands.parser import Parser
 from bistable_rl.errors import UserError, one_sentence
-from bistable_rl.runs.environment import collect_environment
+from bistable_rl.runs.environment import collect_environment, machine
 
 
 def doctor(argv: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def doctor(argv: Sequence[str]) -> int:
     print(f"python     {facts['python']} on {facts['platform']}")
     for name, version in facts["versions"].items():
         print(f"{name:<20} {version or 'not installed'}")
-    print(f"cpu        {facts['processor']}, {facts['cores']} cores, torch uses {torch.get_num_threads()} threads")
+    print(f"cpu        {machine(facts)}; torch's threads: {torch.get_num_threads()}")
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
     print(f"cuda       {names or 'none'}")

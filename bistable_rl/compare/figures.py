@@ -25,6 +25,8 @@ MARKERS = ("o", "s", "^", "D")
 WIDTH, HEIGHT = 6.4, 3.6
 FINAL_WIDTH = 28
 """The most characters in a line of a variant's name beside the final values; a longer name is wrapped."""
+TASK_WIDTH = 34
+"""The most characters in a line of a task's name above its learning curves."""
 METRIC_LABELS = {"success_rate": "success rate", "mean_reward": "return", "mean_ep_length": "episode length"}
 
 TASKS_OWN = ("mean_reward", "mean_ep_length")
@@ -70,7 +72,7 @@ def draw_curves(path: Path, panels: Sequence[Panel], metric: MetricConfig, unit:
             if metric.threshold is not None:
                 for axes in row:
                     axes.axhline(metric.threshold, color="black", linewidth=0.8, linestyle=":")
-            row[0].set(title=plain(panel.title), ylabel=plain(metric_name(metric)))
+            row[0].set(title=plain(panel.title, TASK_WIDTH), ylabel=plain(metric_name(metric)))
         for axes, cell in zip(all_axes[0][1:], cells, strict=True):
             axes.set_title(plain(cell))
         all_axes[-1][0].set_xlabel(unit)

@@ -22,6 +22,7 @@ from typing import Any
 import bistable_rl
 from bistable_rl.compare.jobs import Job
 from bistable_rl.errors import UserError, one_sentence
+from bistable_rl.runs.environment import machine
 from bistable_rl.runs.files import inside
 from bistable_rl.runs.run import Run
 from bistable_rl.runs.tables import write_csv
@@ -106,7 +107,7 @@ def _facts(job: Job, result: Mapping[str, Any], environment: Mapping[str, Any]) 
         "cell": job.config.cell,
         "date": environment["date"],
         "commit": environment["commit"],
-        "hardware": f"{environment['processor']}, {environment['cores']} cores, {environment['device']}",
+        "hardware": f"{machine(environment)}, {environment['device']}",
         "threads": environment["threads"],
         "steps": result["steps"],
         "seconds": result["seconds"],

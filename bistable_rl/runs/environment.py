@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def collect_environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Return the processor of an environment and the number of its cores that were free to use, as text."""
+    cores = environment["cores"]
+    return f"{environment['processor']}, {cores} {'core' if cores == 1 else 'cores'}"
 
 
 def _version(package: str) -> str | None:
