@@ -135,7 +135,8 @@ OF_THE_DEFAULT = {
     f"compare/{name}"
     for name in (
         *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
-        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m", "t_maze_passive", "t_maze_1000"),
+        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m"),
+        *("t_maze_passive", "t_maze_passive_1500", "t_maze_1000"),
         *("minigrid_s17", "minigrid_beyond", "minigrid_red_blue_doors", "cartpole_no_velocity_default"),
     )
 }
