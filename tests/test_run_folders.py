@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -412,6 +412,15 @@ def test_runs_that_begin_at_once_get_a_folder_each(experiment: Experiment, tmp_p
 # --- what stops a run -------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def without_nohup() -> Iterator[None]:
+    """Undo `nohup`, under which these tests may run: a process inherits that SIGHUP is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_what_a_job_manager_and_a_closed_terminal_send_stops_as_ctrl_c_does(
     sent: str, code: int, config: Path, tmp_path: Path
