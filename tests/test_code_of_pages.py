@@ -29,6 +29,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from bistable_rl.compare import comparison
+from bistable_rl.envs import ENVIRONMENTS
 from bistable_rl.runs.config import build, read_yaml
 from bistable_rl.runs.schema import CONFIG_KINDS, kind_of
 from bistable_rl.tune import tuning
@@ -101,6 +102,7 @@ def run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool
                 example.evaluate()
             except SkipTest as reason:
                 skipped.append(str(reason))
+    assert ENVIRONMENTS.keys() <= gymnasium.registry.keys()  # imported above, or the first page would forget them, too
     return skipped
 
 
