@@ -85,6 +85,12 @@ def test_images_are_found_in_a_folder_named_mnist(folder: Path) -> None:
     assert len(LineDigitsVectorEnv(num_envs=1, length=9).digits.labels) == 40
 
 
+@pytest.mark.usefixtures("folder")
+def test_all_copies_share_the_images() -> None:
+    envs = [LineDigitsVectorEnv(num_envs=1, length=length) for length in (7, 9)]
+    assert envs[0].digits.images is envs[1].digits.images
+
+
 def test_scikit_learns_digits_serve_where_no_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BISTABLE_RL_DATA", raising=False)
     env = LineDigitsEnv(length=20)

@@ -62,8 +62,11 @@ def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -
     return Digits(_checked(home / images), _checked(home / labels).astype(np.int64), white=255)
 
 
+@lru_cache(maxsize=1)
 def load_any(folder: Path) -> Digits:
     """Load the training images in a folder (or in its subfolder `mnist`): MNIST or other images in its format.
+
+    They are read once, and all copies of an environment share them.
 
     Raises:
         ValueError: If the files are missing or broken.
