@@ -135,7 +135,7 @@ OF_THE_DEFAULT = {
     f"compare/{name}"
     for name in (
         *("acrobot", "cartpole", "cartpole_no_velocity", "cartpole_no_velocity_zoo", "pendulum_no_velocity_zoo"),
-        *("mountain_car_no_velocity_zoo", "popgym", "popgym_15m"),
+        *("mountain_car_no_velocity_zoo", "popgym", "popgym_10_epochs", "popgym_15m"),
         *("t_maze_passive", "t_maze_passive_1500", "t_maze_1000"),
         *("minigrid_s17", "minigrid_beyond", "minigrid_red_blue_doors", "cartpole_no_velocity_default"),
     )
@@ -147,7 +147,7 @@ OTHER_VARIANTS = {
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
         *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "default_parts", "default_copy_first"),
         *("default_t_maze_200", "default_minigrid", "popgym_cartpole", "default_pendulum", "default_mountain_car"),
-        *("default_popgym_cartpole", "default_t_maze_masked"),
+        *("default_popgym_cartpole", "default_t_maze_masked", "t_maze_1000_chrono"),
     )
 }
 
