@@ -147,7 +147,7 @@ OTHER_VARIANTS = {
         *("nbrc_copy_first", "nbrc_t_maze", "nbrc_minigrid_memory", "streams_copy_first", "certified_copy_first"),
         *("horizons_copy_first_300", "lstm_copy_first_50_epsilon", "default_parts", "default_copy_first"),
         *("default_t_maze_200", "default_minigrid", "popgym_cartpole", "default_pendulum", "default_mountain_car"),
-        *("default_popgym_cartpole", "default_t_maze_masked", "t_maze_1000_chrono"),
+        *("default_popgym_cartpole", "default_t_maze_masked", "t_maze_1000_chrono", "t_maze_passive_parts"),
     )
 }
 
