@@ -66,7 +66,7 @@ def load(dataset: Literal["mnist", "digits"], split: Literal["train", "test"]) -
 def load_any(folder: Path) -> Digits:
     """Load the training images in a folder (or in its subfolder `mnist`): MNIST or other images in its format.
 
-    They are read once, and all copies of an environment share them.
+    A process reads them once, and all copies of an environment share them: a file that changes later is not read again.
 
     Raises:
         ValueError: If the files are missing or broken.
